@@ -1,0 +1,56 @@
+# `make` lists the targets. A stamp file stands for each step done, so that repeats are quick.
+
+PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static iproute2 \
+           util-linux procps tmux
+
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/pip --disable-pip-version-check -q
+# Folders too: theirs is the time stamp that changes when a file is removed.
+SOURCES = pyproject.toml LICENSE $(shell find qemu_netwrap -not -path '*/__pycache__*')
+
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint wheel clean packages
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: $(VENV)/wheel ## install what is missing; make .venv with the built wheel in it
+
+demo: setup ## show what it does, with real guests
+	$(BIN)/python tests/lab/demo.py
+
+test: setup lint ## lint, then run every test on the built wheel (ARGS='-k name' for some)
+	$(BIN)/pytest $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+
+wheel: build/wheel ## build dist/*.whl
+
+clean: ## remove all that make has made
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+packages:
+	@tools/need $(PACKAGES)
+
+$(BIN)/hatchling: | packages
+	/usr/bin/python3 -m venv --clear $(VENV)
+	$(PIP) install hatchling
+
+build/wheel: $(SOURCES) | $(BIN)/hatchling
+	rm -rf dist
+	$(BIN)/hatchling build -t wheel
+	@mkdir -p build && touch $@
+
+$(VENV)/requirements: pyproject.toml | build/wheel
+	$(PIP) install "$$(echo dist/*.whl)[test]"
+	@touch $@
+
+$(VENV)/wheel: build/wheel $(VENV)/requirements
+	$(PIP) install --force-reinstall --no-deps dist/*.whl
+	@touch $@

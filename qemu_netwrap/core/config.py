@@ -1,0 +1,179 @@
+"""The configuration: TOML text to `Config`, every mistake told with its file and line."""
+
+from __future__ import annotations
+
+import tomllib
+
+from qemu_netwrap.core import ipv4, names
+from qemu_netwrap.core.errors import ConfigError
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Config, Network
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MODES = (BRIDGE, NAT, HOST_ONLY)
+SMALLEST = 29  # a subnet with fewer addresses has none left for guests worth a network
+
+
+class _At:
+    """Where in the file something is, so that a mistake can be told with its line."""
+
+    def __init__(self, text: str, path: str) -> None:
+        self.lines = text.splitlines()
+        self.path = path
+
+    def error(self, table: str, key: str, what: str, hint: str) -> ConfigError:
+        """Return the error for KEY in [TABLE] (empty: the top of the file; no key: the header)."""
+        where = f"{table}.{key}" if table and key else table or key
+        return ConfigError(f"{self.path}:{self._line(table, key)}: {where}: {what}", hint)
+
+    def _line(self, table: str, key: str) -> int:
+        """Return the line of KEY in [TABLE]; of the header, or 1, if it is written otherwise."""
+        inside, found = not table, 1
+        for number, line in enumerate(self.lines, 1):
+            plain = line.strip().replace('"', "").replace(" ", "")
+            if plain.startswith("["):
+                inside = plain.startswith(f"[{table}]")
+                found = number if inside else found
+            elif inside and key and plain.partition("=")[0] == key:
+                return number
+        return found
+
+
+def parse(text: str, path: str) -> Config:
+    """Read a configuration. PATH is for messages. Raises `ConfigError`."""
+    at = _At(text, path)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, _, place = str(error).rpartition(" (at ")
+        line = place.removeprefix("line ").partition(",")[0]
+        number = line if line.isdigit() else len(at.lines)
+        raise ConfigError(f"{path}:{number}: {what or error}", "this is no TOML") from None
+    for key in data:
+        if key not in ("default", "networks"):
+            raise at.error(
+                "" if not isinstance(data[key], dict) else key,
+                key * (not isinstance(data[key], dict)),
+                "unknown key",
+                "known here: default, networks",
+            )
+    tables = data.get("networks", {})
+    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+        raise at.error("", "networks", "expected tables", "write [networks.NAME]")
+    networks = tuple(_network(name, table, at) for name, table in tables.items())
+    _check_bridges(networks, at)
+    default = data.get("default", "")
+    known = {*tables, NAT, HOST_ONLY}
+    if default and default not in known:
+        what = (
+            f"there is no network {default!r}" if isinstance(default, str) else "expected a string"
+        )
+        raise at.error("", "default", what, f"known networks: {', '.join(sorted(known))}")
+    return Config(default, networks, path)
+
+
+def _network(name: str, table: dict[str, object], at: _At) -> Network:
+    """Read one [networks.NAME]."""
+    where = f"networks.{name}"
+    wrong = names.network_name_fault(name)
+    if wrong:
+        raise at.error(where, "", f"the name {wrong}", "rename the network")
+    for key in table:
+        if key not in KEYS:
+            raise at.error(where, key, "unknown key", f"known here: {', '.join(KEYS)}")
+    mode = table.get("mode")
+    if mode not in MODES:
+        what = "is missing" if mode is None else f"{mode!r} is no mode"
+        raise at.error(where, "mode", what, f"one of: {', '.join(MODES)}")
+    fields: dict[str, object] = {"mode": mode, "bridge": names.bridge_name(name)}
+    for key, value in table.items():
+        only, read = KEYS[key]
+        if mode not in only:
+            raise at.error(where, key, f"is not for mode {mode}", f"it is for: {', '.join(only)}")
+        try:
+            fields[key] = read(value)
+        except ValueError as error:
+            raise at.error(where, key, str(error), f"it is now {value!r}") from None
+    return _checked(Network(name, **fields), at)  # type: ignore[arg-type] # by the readers
+
+
+def _checked(network: Network, at: _At) -> Network:
+    """Check what concerns more than one key."""
+    where = f"networks.{network.name}"
+    if network.stp and network.forward_delay is not None and network.forward_delay < 2:
+        raise at.error(
+            where, "forward_delay", "with STP it is at least 2 seconds", "or leave out stp = true"
+        )
+    return network
+
+
+def _check_bridges(networks: tuple[Network, ...], at: _At) -> None:
+    """Refuse two networks on one bridge."""
+    for number, network in enumerate(networks):
+        twin = next((n for n in networks[:number] if n.bridge == network.bridge), None)
+        if twin is not None:
+            what = f"{network.bridge} is the bridge of networks.{twin.name} already"
+            raise at.error(f"networks.{network.name}", "bridge", what, "give it one of its own")
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")  # noqa: TRY004 - a value, not a call, is wrong
+    return value
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected a string")  # noqa: TRY004
+    return value
+
+
+def _ifname(value: object) -> str:
+    name = _string(value)
+    wrong = names.ifname_fault(name)
+    if wrong or not names.plain_ifname(name):
+        raise ValueError(f"the name {wrong or 'must be of letters, digits, - . and _'}")
+    return name
+
+
+def _seconds(low: int, high: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"expected whole seconds from {low} to {high}")
+        return value
+
+    return read
+
+
+def _subnet(value: object) -> Subnet:
+    subnet = Subnet.parse(_string(value))
+    if subnet.length > SMALLEST:
+        raise ValueError(f"the subnet is too small: /{SMALLEST} at least")
+    return subnet
+
+
+def _servers(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(server, str) for server in value):
+        raise ValueError('expected addresses like ["192.0.2.53"]')
+    for server in value:
+        if ":" not in server:
+            ipv4.parse_address(server)
+        elif not set(server) <= set("0123456789abcdefABCDEF:."):
+            raise ValueError(f"{server!r} is not an address")
+    return tuple(value)
+
+
+_ROUTED = (NAT, HOST_ONLY)
+# Key: the modes it is for, and how its value is read (`ValueError` says what was expected).
+KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
+    "mode": (MODES, _string),
+    "bridge": (MODES, _ifname),
+    "stp": (MODES, _boolean),
+    "forward_delay": (MODES, _seconds(0, 30)),
+    "hello_time": (MODES, _seconds(1, 10)),
+    "subnet": (_ROUTED, _subnet),
+    "dns": ((NAT,), _servers),
+}

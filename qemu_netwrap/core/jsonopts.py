@@ -1,0 +1,68 @@
+"""The JSON form of -netdev and -device, behind the same face as a key=value list (core.optlist).
+
+Values are shown as a key=value list would write them: true is `on`, numbers are decimal.
+`json` is imported here alone, and so only for command lines that have JSON in them.
+"""
+
+from __future__ import annotations
+
+import json
+
+from qemu_netwrap.core.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class JsonObject(Record):
+    """A JSON object typed as an option's argument; unchanged it renders as it was typed."""
+
+    data: dict[str, object]
+    text: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> JsonObject:
+        """Read TEXT. Raises `ValueError` if it is no JSON object, or repeats a key."""
+        data = json.loads(text, object_pairs_hook=_no_repeats)
+        if not isinstance(data, dict):
+            msg = "not a JSON object"
+            raise ValueError(msg)  # noqa: TRY004 - a wrong text, not a wrong call
+        return cls(data, text)
+
+    def render(self) -> str:
+        """Return the object as text for QEMU's command line."""
+        return self.text or json.dumps(self.data, ensure_ascii=False)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the keys."""
+        return iter(self.data)
+
+    def get(self, key: str) -> str | None:
+        """Return the value of KEY in key=value spelling; None when it is not there."""
+        if key not in self.data:
+            return None
+        value = self.data[key]
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return value if isinstance(value, str) else json.dumps(value)
+
+    def without(self, *keys: str) -> JsonObject:
+        """Return the object without these keys."""
+        return JsonObject({k: v for k, v in self.data.items() if k not in keys})
+
+    def with_type(self, value: str) -> JsonObject:
+        """Return the object with its type changed."""
+        return JsonObject({**self.data, "type": value})
+
+    def with_added(self, *pairs: tuple[str, str]) -> JsonObject:
+        """Return the object with these pairs added, as strings."""
+        return JsonObject({**self.data, **dict(pairs)})
+
+
+def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Build an object, refusing a repeated key as QEMU's parser does (qobject/json-parser.c)."""
+    if len({key for key, _ in pairs}) != len(pairs):
+        msg = "duplicate key"
+        raise ValueError(msg)
+    return dict(pairs)

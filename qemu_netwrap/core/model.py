@@ -1,0 +1,96 @@
+"""What the rest speaks of: networks, the NICs of a run, and facts about the host."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import mac
+from qemu_netwrap.core.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.ipv4 import Subnet
+
+BRIDGE = "bridge"
+NAT = "nat"
+HOST_ONLY = "host-only"
+
+
+class Network(Record):
+    """A segment that runs share. Its identity on the host is its bridge."""
+
+    name: str
+    mode: str  # BRIDGE, NAT or HOST_ONLY
+    bridge: str
+    subnet: Subnet | None = None  # None: chosen when the network is made
+    dns: tuple[str, ...] = ()  # upstream servers; empty: the host's own
+    stp: bool = False
+    forward_delay: int | None = None  # seconds; None: 0 without STP, the kernel's 15 with
+    hello_time: int | None = None  # seconds; None: the kernel's 2
+
+
+class Config(Record):
+    """The configuration: named networks, and which of them is the default."""
+
+    default: str = ""
+    networks: tuple[Network, ...] = ()
+    path: str = ""  # where it was read from; empty when there is none
+
+    def network(self, name: str) -> Network | None:
+        """Return the network of that name."""
+        return next((n for n in self.networks if n.name == name), None)
+
+    def by_bridge(self, bridge: str) -> Network | None:
+        """Return the network on that bridge."""
+        return next((n for n in self.networks if n.bridge == bridge), None)
+
+
+class Route(Record):
+    """One IPv4 unicast route: what it reaches, through which device, in which table."""
+
+    subnet: Subnet
+    device: str
+    table: int = 254
+
+    def __str__(self) -> str:
+        """Name the route as `ip route` would."""
+        where = str(self.subnet) if self.subnet.length else "default"
+        table = "" if self.table == 254 else f" table {self.table}"
+        return f"{where} dev {self.device}{table}"
+
+
+class Surroundings(Record):
+    """What of the host matters for making one network."""
+
+    bridge_exists: bool = False
+    routes: tuple[Route, ...] = ()
+    routers: tuple[str, ...] = ()  # devices whose IPv4 forwarding is on, and not by us
+    resolver: str = "/etc/resolv.conf"  # the file that names the host's real DNS servers
+    machine: str = ""  # the host's identity, which stable MACs are derived from
+    reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
+
+
+class Nic(Record):
+    """A tap that the command line asks of us, and the guest's NICs behind it.
+
+    That is one NIC but for QEMU's hub (-net), which may have several or none.
+    """
+
+    label: str  # as messages call it: the netdev's id, or the option as typed
+    network: Network
+    tap: str  # the interface's name
+    macs: tuple[str, ...] = ()  # one a guest NIC: the user's, or empty where it is ours to give
+    mac_key: tuple[str, ...] = ()  # what MACs of ours are derived from
+    queues: int = 1
+    vhost: bool = False
+    vnet_hdr: bool = True
+
+    def own_mac(self, number: int, attempt: int = 0) -> str:
+        """Return a MAC of ours for guest NIC NUMBER: always the same; another each ATTEMPT."""
+        return mac.derive(*self.mac_key, str(number), attempt=attempt)
+
+
+class Grant(Record):
+    """What a NIC got: the tap's descriptors, one a queue, and those of vhost-net; its MACs."""
+
+    fds: tuple[str, ...]
+    vhost_fds: tuple[str, ...] = ()
+    macs: tuple[str, ...] = ()

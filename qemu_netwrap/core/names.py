@@ -1,0 +1,57 @@
+"""Names that show on the host or in DNS: what is allowed, and how ours are made."""
+
+from __future__ import annotations
+
+import zlib
+
+IFNAME_BYTES = 15  # IFNAMSIZ less its NUL, linux/if.h
+_LABEL_BYTES = 63  # RFC 1035, section 2.3.4
+
+
+def ifname_fault(name: str) -> str:
+    """Say why NAME cannot name a network interface; empty if it can.
+
+    The rules are those of the kernel's `dev_valid_name` (net/core/dev.c), and no `%`, by which
+    the kernel would choose a number.
+    """
+    if not name:
+        return "is empty"
+    if len(name.encode()) > IFNAME_BYTES:
+        return f"is over {IFNAME_BYTES} bytes long"
+    if name in (".", "..") or any(c in "/:%" or c.isspace() or not c.isprintable() for c in name):
+        return "has a character that interface names cannot have"
+    return ""
+
+
+def network_name_fault(name: str) -> str:
+    """Say why NAME cannot name a network; empty if it can."""
+    plain = name.replace("-", "").replace("_", "")
+    if name and name[0].isalpha() and name.isascii() and (plain.isalnum() or not plain):
+        return "" if len(name) <= 32 else "is over 32 characters long"
+    return "must begin with a letter and go on with letters, digits, - and _"
+
+
+def bridge_name(network: str) -> str:
+    """Return the bridge of a network that names none: `qn-` and its name, shortened if need be."""
+    name = f"qn-{network}"
+    if len(name) <= IFNAME_BYTES:
+        return name
+    digest = zlib.crc32(network.encode()) & 0xFFFF
+    return f"{name[: IFNAME_BYTES - 5]}-{digest:04x}"
+
+
+def tap_name(run: str, index: int) -> str:
+    """Return the tap of a run's NIC: it tells the run, which is QEMU's process id."""
+    return f"qn{run}-{index}"
+
+
+def host_label(name: str) -> str:
+    """Return NAME as a DNS label (RFC 1123), empty when nothing is left of it."""
+    label = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:_LABEL_BYTES]
+    return label.strip("-").lower()
+
+
+def plain_ifname(name: str) -> bool:
+    """Whether NAME can stand in nft's and dnsmasq's languages without quoting."""
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    return name.isascii() and name[:1].isalpha() and (plain.isalnum())

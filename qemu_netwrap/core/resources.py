@@ -1,0 +1,120 @@
+"""Everything a run or a network can own on the host, as data that a journal can hold.
+
+Fields are str, int or bool, so that a line of text holds them (core.text).
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import text
+from qemu_netwrap.core.record import Record
+
+
+class Resource(Record):
+    """Something acquired and released. The class's name is its kind."""
+
+    def to_line(self) -> str:
+        """Return the resource as one line of text."""
+        return text.write(type(self).__name__, {n: _write(v) for n, v in self.__dict__.items()})
+
+
+class Bridge(Resource):
+    """A bridge that we make. Marked by its name with its MAC, then with its ifindex."""
+
+    name: str
+    mac: str
+    stp: bool = False
+    forward_delay: int = 0  # seconds; -1: the kernel's own
+    hello_time: int = -1  # seconds; -1: the kernel's own
+
+
+class Address(Resource):
+    """An IPv4 address with its prefix length on a device of ours."""
+
+    device: str
+    address: str
+
+
+class DeviceSetting(Resource):
+    """A sysctl under net/FAMILY/conf of a device we made; it goes with the device."""
+
+    device: str
+    family: str
+    key: str
+    value: str
+
+
+class Forwarding(Resource):
+    """IPv4 forwarding of what comes in by a device that is not ours; shared by networks."""
+
+    device: str
+    user: str  # the bridge of the network that needs it
+
+
+class Rules(Resource):
+    """The chains of one network in our nftables table."""
+
+    bridge: str
+    rules: str
+
+
+class Dnsmasq(Resource):
+    """The DHCP and DNS server of one network: the text of its configuration file."""
+
+    bridge: str
+    config: str
+
+
+class Membership(Resource):
+    """A run's use of a network: the first makes the network, the last takes it down."""
+
+    bridge: str
+    run: str
+
+
+class HostName(Resource):
+    """The DNS name of a guest's NIC on a network of ours."""
+
+    bridge: str
+    run: str
+    mac: str
+    name: str
+
+
+class Tap(Resource):
+    """A tap on a bridge. It lives as long as somebody holds a descriptor of it."""
+
+    name: str
+    bridge: str
+    queues: int = 1
+    vnet_hdr: bool = True
+
+
+KINDS: dict[str, type[Resource]] = {
+    kind.__name__: kind
+    for kind in (
+        Bridge, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName, Tap,
+    )
+}  # fmt: skip
+
+
+def from_line(line: str) -> Resource:
+    """Return the resource that `to_line` wrote. Raises `ValueError` if it is none."""
+    name, fields = text.read(line)
+    kind = KINDS.get(name)
+    if kind is None or set(fields) != set(kind.fields):
+        msg = f"not a resource: {line!r}"
+        raise ValueError(msg)
+    types = kind.__annotations__
+    return kind(**{field: _read(types[field], value) for field, value in fields.items()})
+
+
+def _write(value: object) -> str:
+    """Write a field: booleans as 0 and 1."""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _read(kind: str, value: str) -> str | int | bool:
+    """Read a field of the annotated type."""
+    if kind == "str":
+        return value
+    return bool(int(value)) if kind == "bool" else int(value)

@@ -1,0 +1,142 @@
+"""The command line beyond the plain launch, by typer."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+import qemu_netwrap
+from qemu_netwrap.core.errors import NetwrapError, UsageError
+from qemu_netwrap.face import render
+from qemu_netwrap.life import launch as launching
+from qemu_netwrap.life import status
+from qemu_netwrap.life.preview import preview
+from qemu_netwrap.life.state import State, prepare
+
+app = typer.Typer(
+    name="qemu-netwrap",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+QemuWords = Annotated[
+    list[str] | None, typer.Argument(metavar="[ARGS]...", help="QEMU's words, as they are.")
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its guest's (-name).")]
+
+
+def run(argv: list[str]) -> None:
+    """Run the command line ARGV. Raises `NetwrapError`; exits otherwise."""
+    app(argv, prog_name="qemu-netwrap")
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="words in QEMU's options: -nic nat, -nic host-only, -nic tap[,network=NAME],"
+    " -nic bridge,br=BR; the same with -netdev and -net",
+)
+def main(
+    context: typer.Context,
+    network: Annotated[
+        str, typer.Option(metavar="NAME", help="The network of taps that name none.")
+    ] = "",
+    config: Annotated[
+        str, typer.Option(metavar="FILE", help="The configuration, instead of the usual files.")
+    ] = "",
+    run_as: Annotated[
+        str, typer.Option(metavar="USER", help="Run QEMU as another user, without capabilities.")
+    ] = "",
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing of NICs.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show each step as a command.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Provision the network that a QEMU command line names, become QEMU, tear it down after.
+
+    qemu-netwrap [OPTIONS] [--] qemu-system-x86_64 [ARGS]...
+    """
+    if version:
+        typer.echo(f"qemu-netwrap {qemu_netwrap.__version__}")
+        raise typer.Exit
+    context.obj = launching.Request((), network, config, run_as, quiet, verbose, debug)
+    if context.invoked_subcommand is None:
+        raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def plan(
+    context: typer.Context,
+    qemu: Annotated[str, typer.Argument(metavar="QEMU", help="QEMU's program.")],
+    args: QemuWords = None,
+    json: Json = False,
+) -> None:
+    """Show what a launch would do and undo, and QEMU's new words. Changes nothing."""
+    request = context.obj.replace(words=(qemu, *(args or ())))
+    shown = preview(request)
+    data = render.plan_data(shown) if json else None
+    typer.echo(json_module.dumps(data, indent=2) if json else render.plan_text(shown))
+
+
+@app.command()
+def ps(json: Json = False) -> None:
+    """Show runs with their NICs, and networks with their members."""
+    state = _state()
+    runs, networks = status.all_runs(state), status.all_networks(state)
+    if json:
+        data = {"runs": render.plain(runs), "networks": render.plain(networks)}
+        typer.echo(json_module.dumps(data, indent=2))
+    else:
+        typer.echo(render.ps_text(runs, networks))
+
+
+@app.command()
+def stop(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or guests' names.")],
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long QEMU may take before SIGKILL.")
+    ] = 10.0,
+) -> None:
+    """End a run's QEMU, with all its children, and wait for the teardown."""
+    state = _state()
+    for run_name in [status.find(state, name) for name in names]:
+        killed = status.stop(state, run_name, timeout)
+        if killed:
+            typer.echo(f"qemu-netwrap: run {run_name} had to be killed", err=True)
+
+
+@app.command()
+def wait(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; all when none is named.")
+    ] = None,
+) -> None:
+    """Return when the teardown of runs is over."""
+    state = _state()
+    for run_name in [status.find(state, name) for name in names or ()] or state.runs():
+        status.wait(state, run_name)
+
+
+@app.command()
+def gc() -> None:
+    """Release what dead runs have left. Living runs are not touched."""
+    released, errors = status.collect(_state())
+    for line in released:
+        typer.echo(f"released: {line}" if line.startswith("run ") else line)
+    if errors:
+        for error in errors[1:]:
+            typer.echo(f"qemu-netwrap: {error.message}", err=True)
+        raise NetwrapError(errors[0].message, errors[0].hint or "see to it, then run gc again")
+
+
+def _state() -> State:
+    """Return this network namespace's state. Raises `HostError` if we may not look."""
+    prepare()
+    state = State.here()
+    state.tidy()
+    return state

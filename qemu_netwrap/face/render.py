@@ -1,0 +1,122 @@
+"""What the commands print: plans and states, as text for people or as plain data for JSON."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.life.preview import Preview
+from qemu_netwrap.life.status import NetworkStatus, RunStatus
+
+_RUN_HEAD = ("RUN", "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY")
+_NIC_HEAD = ("NIC", "NETWORK", "MAC", "ADDRESS")
+_NETWORK_HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "MEMBERS", "PORTS", "DNSMASQ")
+
+
+def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """Return records, and tuples of them, as dicts and lists; a subnet as text."""
+    if isinstance(value, Subnet):
+        return str(value)
+    if isinstance(value, Record):
+        return {name: plain(inner) for name, inner in value.__dict__.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def plan_data(shown: Preview) -> dict[str, Any]:
+    """Return a plan as data for JSON."""
+    steps = [
+        {
+            "kind": type(step.resource).__name__,
+            **plain(step.resource),
+            "do": step.do,
+            "undo": step.undo,
+        }
+        for step in shown.steps
+    ]
+    networks = [{**plain(n.network), "action": n.action} for n in shown.networks]
+    nics = [{**plain(nic), "network": nic.network.name} for nic in shown.nics]
+    return {"networks": networks, "nics": nics, "steps": steps, "argv": shown.argv}
+
+
+def plan_text(shown: Preview) -> str:
+    """Return a plan for people."""
+    if not shown.nics:
+        return f"nothing to provision; QEMU gets its words as they are:\n  {shlex.join(shown.argv)}"
+    do = [command for step in shown.steps for command in step.do]
+    undo = [command for step in reversed(shown.steps) for command in step.undo]
+    lines = [
+        *(f"network {n.network.name} ({n.network.mode}, {n.network.bridge}): {n.action}"
+          for n in shown.networks),
+        "", "do:", *_indented(do),
+        "", "undo, when QEMU is gone:", *_indented(undo),
+        "", "QEMU becomes:", f"  {shlex.join(shown.argv)}",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
+    """Return runs and networks for people."""
+    blocks = []
+    if runs:
+        blocks.append(
+            _columns([(*_RUN_HEAD, *_NIC_HEAD), *(row for r in runs for row in _rows(r))])
+        )
+    if networks:
+        blocks.append(_columns([_NETWORK_HEAD, *map(_network_row, networks)]))
+    faults = [f"network {n.name}: {fault}" for n in networks for fault in n.faults]
+    if faults:
+        blocks.append("\n".join(faults))
+    return "\n\n".join(blocks) or "nothing runs"
+
+
+def _rows(run: RunStatus) -> list[tuple[str, ...]]:
+    """Return a run's rows: one for each NIC, the run itself on the first."""
+    head = (
+        run.run,
+        run.name or "-",
+        run.state,
+        str(run.pid or "-"),
+        _duration(run.uptime),
+        f"{run.cpu:.1f}s",
+        f"{run.memory / 1048576:.0f}M",
+    )
+    nics: list[tuple[str, ...]] = [
+        (n.tap, n.network, ",".join(n.macs) or "-", ",".join(n.addresses) or "-") for n in run.nics
+    ] or [("-",) * len(_NIC_HEAD)]
+    return [(*(head if not at else ("",) * len(head)), *nic) for at, nic in enumerate(nics)]
+
+
+def _network_row(network: NetworkStatus) -> tuple[str, ...]:
+    """Return a network's row."""
+    return (
+        network.name,
+        network.mode,
+        network.bridge,
+        network.address or "-",
+        ",".join(network.members) or "-",
+        str(len(network.ports)),
+        str(network.dnsmasq or "-"),
+    )
+
+
+def _columns(rows: list[tuple[str, ...]]) -> str:
+    """Return rows in columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _indented(commands: list[str]) -> list[str]:
+    """Return commands as lines, indented; those of several lines too."""
+    return [f"  {line}" for command in commands for line in command.split("\n")]

@@ -1,0 +1,109 @@
+"""dnsmasq: one process a network, which daemonizes once it answers."""
+
+from __future__ import annotations
+
+import os
+import select
+from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
+
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.host import files
+from qemu_netwrap.host.spawn import Child
+
+_PATIENCE = 5000  # ms, until SIGKILL
+
+
+class Process(Record):
+    """A process, told from a later one of the same number by its start time."""
+
+    pid: int
+    started: str  # field 22 of proc(5)'s stat: clock ticks since boot
+
+
+def start(folder: str, config: str) -> Child:
+    """Start dnsmasq with its files in FOLDER. `Child.wait` returns once it answers."""
+    files.make_folder(f"{folder}/hosts", 0o755)
+    files.write(f"{folder}/dnsmasq.conf", config)
+    return Child(
+        (
+            "dnsmasq",
+            f"--conf-file={folder}/dnsmasq.conf",
+            f"--pid-file={folder}/dnsmasq.pid",
+            f"--dhcp-leasefile={folder}/leases",
+            f"--dhcp-hostsdir={folder}/hosts",
+        )
+    )
+
+
+def find(folder: str) -> Process | None:
+    """Return the dnsmasq that serves FOLDER, None when it does not live.
+
+    Its pid file says the number; its command line that it is the one.
+    """
+    pid = files.read(f"{folder}/dnsmasq.pid").strip()
+    if not pid.isdigit() or f"--conf-file={folder}/dnsmasq.conf" not in _command(pid):
+        return None
+    started = _started(pid)
+    return Process(int(pid), started) if started else None
+
+
+def find_anywhere(folder: str) -> Process | None:
+    """Return the dnsmasq that serves FOLDER by looking at every process: after a crash only."""
+    for pid in files.listdir("/proc"):
+        if pid.isdigit() and f"--conf-file={folder}/dnsmasq.conf" in _command(pid):
+            return Process(int(pid), _started(pid))
+    return None
+
+
+def reload(folder: str) -> None:
+    """Have the dnsmasq of FOLDER read its hosts again, forgetting those whose file is gone."""
+    process = find(folder)
+    if process is not None:
+        _signal(process, SIGHUP)
+
+
+def stop(process: Process) -> None:
+    """End a dnsmasq and wait until it is gone."""
+    for signal in (SIGTERM, SIGKILL):
+        if _signal(process, signal):
+            return
+
+
+def _signal(process: Process, signal: int) -> bool:
+    """Send a signal; for one that ends the process, wait. Tell whether it is gone."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # The descriptor is bound to a process: if that is still ours, the signal goes nowhere else.
+        if _started(str(process.pid)) != process.started:
+            return True
+        pidfd_send_signal(fd, signal)
+        if signal == SIGHUP:
+            return False
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(_PATIENCE))
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _command(pid: str) -> list[str]:
+    """Return a process's words; none when it is gone."""
+    try:
+        return files.read(f"/proc/{pid}/cmdline").split("\0")
+    except OSError:
+        return []
+
+
+def _started(pid: str) -> str:
+    """Return a process's start time; empty when it is gone."""
+    try:
+        stat = files.read(f"/proc/{pid}/stat")
+    except OSError:
+        return ""
+    # The name, in parentheses, may hold anything; fields are counted from behind it.
+    return stat.rpartition(")")[2].split()[19] if stat else ""

@@ -1,0 +1,176 @@
+"""Files under the state folder: locks whose holder's death releases them, and whole writes.
+
+An flock belongs to the open file description (flock(2)): a lock that a process took stays taken
+until the last process that inherited the descriptor is gone, by whatever death.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Self
+
+_NO_SUCH = (FileNotFoundError, NotADirectoryError)
+
+
+class Lock:
+    """An exclusive lock on PATH, held from `__enter__` to `__exit__`.
+
+    Whoever holds the lock may unlink the file: others that waited for it notice and start anew.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Name the lock's file; folders above it are made when it is taken."""
+        self.path = path
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        """Wait for the lock and take it."""
+        self._fd = open_locked(self.path)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lock up."""
+        os.close(self._fd)
+
+
+def open_locked(path: str, *, wait: bool = True) -> int:
+    """Return a locked descriptor of PATH, made if it is not there.
+
+    Raises `BlockingIOError` when somebody else has it and WAIT is false.
+    """
+    while True:
+        fd = _open_made(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if same_file(fd, path):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def is_locked(path: str) -> bool:
+    """Whether somebody holds the lock on PATH; no when there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except _NO_SUCH:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def wait_unlocked(path: str) -> None:
+    """Sleep until nobody holds the lock on PATH, or there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except _NO_SUCH:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
+
+
+def read(path: str) -> str:
+    """Return the text of a file, empty when it is not there."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except _NO_SUCH:
+        return ""
+
+
+def write(path: str, text: str, mode: int = 0o600) -> None:
+    """Put TEXT into a file in one step: readers see the old text or the new."""
+    scratch = f"{path}.{os.getpid()}~"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(scratch, flags, mode)
+    try:
+        os.write(fd, text.encode("utf-8", "surrogateescape"))
+    finally:
+        os.close(fd)
+    os.rename(scratch, path)
+
+
+def listdir(path: str) -> list[str]:
+    """Return the names in a folder, sorted; none when it is not there."""
+    try:
+        return sorted(os.listdir(path))
+    except _NO_SUCH:
+        return []
+
+
+def remove(path: str) -> None:
+    """Remove a file; it may be gone already."""
+    try:
+        os.unlink(path)
+    except _NO_SUCH:
+        pass
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder with the files and folders in it; it may be gone already."""
+    for name in listdir(path):
+        inside = os.path.join(path, name)
+        if os.path.isdir(inside) and not os.path.islink(inside):
+            remove_folder(inside)
+        else:
+            remove(inside)
+    remove_empty([path])
+
+
+def remove_empty(paths: Iterable[str]) -> None:
+    """Remove those folders that are empty; others, and missing ones, are left."""
+    for path in paths:
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.EBUSY):
+                raise
+
+
+def make_folder(path: str, mode: int = 0o711) -> None:
+    """Make a folder and those above it; others may pass through them, not look into them."""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        make_folder(os.path.dirname(path), mode)
+        make_folder(path, mode)
+
+
+def _open_made(path: str) -> int:
+    """Open a lock file, made with the folders above it if need be."""
+    while True:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            make_folder(os.path.dirname(path))
+
+
+def same_file(fd: int, path: str) -> bool:
+    """Whether PATH is still the file that FD has open."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

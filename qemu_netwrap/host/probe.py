@@ -1,0 +1,112 @@
+"""Targeted questions to the host: nothing here grows with the number of its interfaces.
+
+The one dump, of IPv4 routes, is made only when a NAT or host-only network is made.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.model import Surroundings
+from qemu_netwrap.host import files, sysctl
+from qemu_netwrap.host.rtnetlink import Rtnl
+
+SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
+# Where a host's real DNS servers are when resolv.conf names a local stub.
+RESOLVERS = (
+    "/etc/resolv.conf",
+    "/run/systemd/resolve/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+    "/run/resolvconf/resolv.conf",
+)
+
+
+def namespace() -> str:
+    """Return a name for this network namespace that no other has, until the next boot and after.
+
+    The kernel numbers namespaces and never uses a number twice (`SO_NETNS_COOKIE`); kernels
+    before 5.14 have the inode only.
+    """
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = file.read(8)
+    probe = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    try:
+        raw = probe.getsockopt(_socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        number = f"{int.from_bytes(raw, 'little')}"
+    except OSError:
+        number = f"i{os.stat('/proc/self/ns/net').st_ino}"
+    finally:
+        probe.close()
+    return f"{boot}-{number}"
+
+
+def machine() -> str:
+    """Return what tells this host from others: machine-id(5), else its host name."""
+    return files.read("/etc/machine-id").strip() or os.uname().nodename
+
+
+def existing(ifnames: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of IFNAMES that are interfaces here."""
+    if not ifnames:
+        return ()
+    rtnl = Rtnl()
+    try:
+        return tuple(name for name in ifnames if len(name) < 16 and rtnl.link(name) is not None)
+    finally:
+        rtnl.close()
+
+
+def host_bridge() -> str:
+    """Return the bridge that carries the host's IPv4 default route, empty if none does."""
+    rtnl = Rtnl()
+    try:
+        device = rtnl.default_device()
+        link = rtnl.link(device) if device else None
+        return device if link is not None and link.kind == "bridge" else ""
+    finally:
+        rtnl.close()
+
+
+def surroundings(bridge: str, *, routed: bool, ours: frozenset[str] = frozenset()) -> Surroundings:
+    """Look at what matters for making a network on BRIDGE; ROUTED if it gets a subnet.
+
+    OURS are devices whose forwarding is on by us.
+    """
+    rtnl = Rtnl()
+    try:
+        there = rtnl.link(bridge) is not None
+        routes = tuple(rtnl.routes()) if routed else ()
+    finally:
+        rtnl.close()
+    devices = dict.fromkeys(route.device for route in routes)
+    routers = tuple(
+        d for d in devices if d not in ours and sysctl.read("ipv4", d, "forwarding") == "1"
+    )
+    return Surroundings(there, routes, routers, resolver(), machine())
+
+
+def resolver() -> str:
+    """Return the file with the host's real DNS servers: the first that names a non-local one."""
+    for path in RESOLVERS:
+        if any(not server.startswith(("127.", "::1")) for server in _nameservers(path)):
+            return path
+    return RESOLVERS[0]
+
+
+def _nameservers(path: str) -> list[str]:
+    """Return the servers a resolv.conf(5) names."""
+    lines = (line.split() for line in files.read(path).splitlines())
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+
+
+def qemu_options(program: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Ask a QEMU which options it has: with an argument, and without."""
+    from qemu_netwrap.core.qemu_options import parse_help
+    from qemu_netwrap.host.spawn import Child
+
+    try:
+        return parse_help(Child((program, "-help")).wait())
+    except HostError:
+        return frozenset(), frozenset()

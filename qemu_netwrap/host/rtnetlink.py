@@ -1,0 +1,265 @@
+"""The few rtnetlink requests that every launch makes, encoded by hand.
+
+Importing pyroute2 costs 125 ms and more; these requests cost 1 ms together (docs/design.md,
+section 5). Everything richer goes through pyroute2 (host.inspect). Message layouts are those of
+linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and rtnetlink(7). Native byte order.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import struct
+
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.model import Route
+from qemu_netwrap.core.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NETLINK_ROUTE = 0
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE, NLM_F_DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR = 20, 21
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+RTA_DST, RTA_OIF, RTA_MULTIPATH, RTA_TABLE = 1, 4, 9, 15
+RTN_UNICAST, RT_TABLE_LOCAL = 1, 255
+RTM_F_FIB_MATCH = 0x2000
+IFF_UP = 1
+USER_HZ = 100  # the unit of a bridge's timers in netlink
+_RECEIVE = 1 << 18
+# An address that nothing but a default route leads to; it is looked up, never written to.
+_ELSEWHERE = bytes((1, 1, 1, 1))
+
+_NLMSG = struct.Struct("=IHHII")
+_IFINFO = struct.Struct("=BxHiII")
+_ATTR = struct.Struct("=HH")
+_IFADDR = struct.Struct("=BBBBi")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+
+
+class Link(Record):
+    """A network interface, as far as a launch needs to know it."""
+
+    index: int
+    name: str
+    mac: bytes = b""
+    mtu: int = 1500
+    kind: str = ""  # `bridge`, `tun`, … ; empty for hardware
+    master: int = 0
+
+
+class Rtnl:
+    """A netlink socket. Every request waits for its answer; errors are raised as `OSError`."""
+
+    def __init__(self) -> None:
+        """Open the socket in this process's network namespace."""
+        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, NETLINK_ROUTE)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def link(self, name: str) -> Link | None:
+        """Look up one interface by name; None when there is none."""
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attr(IFLA_IFNAME, name.encode() + b"\0")
+        try:
+            answer = next(self._ask(RTM_GETLINK, 0, body, RTM_NEWLINK))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        return _read_link(answer)
+
+    def index_name(self, index: int) -> str:
+        """Return the name of interface number INDEX."""
+        body = _IFINFO.pack(0, 0, index, 0, 0)
+        return _read_link(next(self._ask(RTM_GETLINK, 0, body, RTM_NEWLINK))).name
+
+    def add_bridge(
+        self, name: str, mac: bytes, *, stp: bool, forward_delay: int, hello_time: int
+    ) -> None:
+        """Make a bridge and bring it up. Times in seconds; below 0 leaves the kernel's own."""
+        data = _attr(IFLA_BR_STP_STATE, struct.pack("=I", int(stp)))
+        if forward_delay >= 0:
+            data += _attr(IFLA_BR_FORWARD_DELAY, struct.pack("=I", forward_delay * USER_HZ))
+        if hello_time >= 0:
+            data += _attr(IFLA_BR_HELLO_TIME, struct.pack("=I", hello_time * USER_HZ))
+        info = _attr(IFLA_INFO_KIND, b"bridge") + _attr(IFLA_INFO_DATA, data)
+        body = (
+            _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP)
+            + _attr(IFLA_IFNAME, name.encode() + b"\0")
+            + _attr(IFLA_ADDRESS, mac)
+            + _attr(IFLA_LINKINFO, info)
+        )
+        self._do(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def plug(self, link: Link, bridge: Link, mac: bytes) -> None:
+        """Give LINK a MAC and the bridge's MTU, make it the bridge's port, bring it up."""
+        body = _IFINFO.pack(0, 0, link.index, IFF_UP, IFF_UP) + _attr(IFLA_ADDRESS, mac)
+        if link.mtu != bridge.mtu:
+            body += _attr(IFLA_MTU, struct.pack("=I", bridge.mtu))
+        body += _attr(IFLA_MASTER, struct.pack("=I", bridge.index))
+        self._do(RTM_SETLINK, 0, body)
+
+    def ports(self, bridge: int) -> list[str]:
+        """Return the names of a bridge's ports; the kernel leaves the others out of the answer."""
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attr(IFLA_MASTER, struct.pack("=I", bridge))
+        answers = self._ask(RTM_GETLINK, NLM_F_DUMP, body, RTM_NEWLINK)
+        return [link.name for link in map(_read_link, answers) if link.master == bridge]
+
+    def delete_link(self, index: int) -> None:
+        """Delete an interface."""
+        self._do(RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
+
+    def add_address(self, index: int, address: bytes, length: int) -> None:
+        """Add an IPv4 address, with the broadcast address of its subnet."""
+        host = (1 << 32 - length) - 1
+        broadcast = (int.from_bytes(address, "big") | host).to_bytes(4, "big")
+        body = _address(index, address, length) + _attr(IFA_BROADCAST, broadcast)
+        self._do(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def delete_address(self, index: int, address: bytes, length: int) -> None:
+        """Remove an IPv4 address."""
+        self._do(RTM_DELADDR, 0, _address(index, address, length))
+
+    def default_device(self) -> str:
+        """Return the device of the IPv4 default route, empty when there is none."""
+        head = _RTMSG.pack(_socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+        try:
+            answer = next(
+                self._ask(RTM_GETROUTE, 0, head + _attr(RTA_DST, _ELSEWHERE), RTM_NEWROUTE)
+            )
+        except OSError as error:
+            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+                return ""
+            raise
+        index = dict(_attributes(answer, _RTMSG.size)).get(RTA_OIF)
+        return self.index_name(_u32(index)) if index else ""
+
+    def routes(self) -> list[Route]:
+        """Return every IPv4 unicast route of every table but `local`."""
+        head = _RTMSG.pack(_socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        names: dict[int, str] = {}
+        found = []
+        for answer in self._ask(RTM_GETROUTE, NLM_F_DUMP, head, RTM_NEWROUTE):
+            length, table, kind = answer[1], answer[4], answer[7]
+            if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
+                continue
+            attributes = dict(_attributes(answer, _RTMSG.size))
+            network = int.from_bytes(attributes.get(RTA_DST, bytes(4)), "big")
+            table = _u32(attributes[RTA_TABLE]) if RTA_TABLE in attributes else table
+            for index in _out_devices(attributes):
+                if index not in names:
+                    names[index] = self._other_index_name(index)
+                found.append(Route(Subnet(network, length), names[index], table))
+        return found
+
+    def _other_index_name(self, index: int) -> str:
+        """Return an interface's name while a dump is being read on this socket."""
+        other = Rtnl()
+        try:
+            return other.index_name(index)
+        finally:
+            other.close()
+
+    def _do(self, kind: int, flags: int, body: bytes) -> None:
+        """Make a request that is answered by an acknowledgement."""
+        for _ in self._ask(kind, flags | NLM_F_ACK, body, -1):
+            pass
+
+    def _ask(self, kind: int, flags: int, body: bytes, answer: int) -> Iterator[bytes]:
+        """Make a request; yield the body of every message of kind ANSWER. Raises `OSError`."""
+        self._sequence += 1
+        size = _NLMSG.size + len(body)
+        header = _NLMSG.pack(size, kind, flags | NLM_F_REQUEST, self._sequence, 0)
+        self._socket.sendto(header + body, (0, 0))
+        single = not flags & (NLM_F_DUMP | NLM_F_ACK)
+        while True:
+            data = self._socket.recv(_RECEIVE)
+            at = 0
+            while at + _NLMSG.size <= len(data):
+                size, got, _, sequence, _ = _NLMSG.unpack_from(data, at)
+                inside = data[at + _NLMSG.size : at + size]
+                at += size + 3 & ~3
+                if sequence != self._sequence:
+                    continue  # the rest of an answer that nobody read to its end
+                if got == NLMSG_ERROR:
+                    _raise(struct.unpack_from("=i", inside)[0])
+                    return
+                if got == NLMSG_DONE:
+                    return
+                if got == answer:
+                    yield inside
+                    if single:
+                        return
+
+
+def _raise(code: int) -> None:
+    """Raise the `OSError` of a netlink error code; 0 is success."""
+    if code:
+        raise OSError(-code, os.strerror(-code))
+
+
+def _attr(kind: int, value: bytes) -> bytes:
+    """Encode one attribute, padded to four bytes."""
+    return _ATTR.pack(_ATTR.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the attributes in DATA from START on: kind and value."""
+    at = start
+    while at + _ATTR.size <= len(data):
+        size, kind = _ATTR.unpack_from(data, at)
+        if size < _ATTR.size:
+            return
+        yield kind & 0x3FFF, data[at + _ATTR.size : at + size]
+        at += size + 3 & ~3
+
+
+def _u32(value: bytes) -> int:
+    """Read an unsigned 32-bit attribute."""
+    return int.from_bytes(value, "little" if struct.pack("=H", 1)[0] else "big")
+
+
+def _address(index: int, address: bytes, length: int) -> bytes:
+    """Encode which address of which interface is meant."""
+    head = _IFADDR.pack(_socket.AF_INET, length, 0, 0, index)
+    return head + _attr(IFA_LOCAL, address) + _attr(IFA_ADDRESS, address)
+
+
+def _out_devices(attributes: dict[int, bytes]) -> list[int]:
+    """Return the indexes of the devices a route leaves by; several for a multipath route."""
+    if RTA_OIF in attributes:
+        return [_u32(attributes[RTA_OIF])]
+    hops = attributes.get(RTA_MULTIPATH, b"")
+    found, at = [], 0
+    while at + 8 <= len(hops):  # struct rtnexthop
+        size, _, _, index = struct.unpack_from("=HBBi", hops, at)
+        found.append(index)
+        at += max(size, 8) + 3 & ~3
+    return found
+
+
+def _read_link(body: bytes) -> Link:
+    """Read an RTM_NEWLINK message."""
+    _, _, index, _, _ = _IFINFO.unpack_from(body)
+    found = dict(_attributes(body, _IFINFO.size))
+    info = dict(_attributes(found.get(IFLA_LINKINFO, b""), 0))
+    return Link(
+        index,
+        found[IFLA_IFNAME].rstrip(b"\0").decode("utf-8", "surrogateescape"),
+        found.get(IFLA_ADDRESS, b""),
+        _u32(found[IFLA_MTU]),
+        info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
+        _u32(found.get(IFLA_MASTER, bytes(4))),
+    )

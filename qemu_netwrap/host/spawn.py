@@ -1,0 +1,60 @@
+"""Programs on the launch path: nft and dnsmasq, started side by side and waited for later.
+
+`os.posix_spawn`, because importing `subprocess` costs as much as both programs take to run.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.host.which import SBIN, find
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SIGPIPE = 13
+_ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
+_PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base"}
+_OUTPUT = 65536
+
+
+class Child:
+    """A program that is running. `wait` must be called once."""
+
+    def __init__(self, argv: Sequence[str], text: str = "") -> None:
+        """Start ARGV with TEXT on its standard input. Raises `HostError` when it is missing."""
+        program = find(argv[0], SBIN)
+        if not program:
+            package = _PACKAGES.get(argv[0], argv[0])
+            raise HostError(f"{argv[0]} is not there", f"install it: apt install {package}")
+        self.argv = tuple(argv)
+        self._output = os.memfd_create("output", os.MFD_CLOEXEC)
+        words = os.memfd_create("input", os.MFD_CLOEXEC)
+        os.write(words, text.encode())
+        os.lseek(words, 0, os.SEEK_SET)
+        self._pid = os.posix_spawn(
+            program,
+            self.argv,
+            _ENVIRONMENT,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, words, 0),
+                (os.POSIX_SPAWN_DUP2, self._output, 1),
+                (os.POSIX_SPAWN_DUP2, self._output, 2),
+            ],
+            setsigdef=[_SIGPIPE],
+        )
+        os.close(words)
+
+    def wait(self) -> str:
+        """Wait for the end and return what was printed. Raises `HostError` when it failed."""
+        _, status = os.waitpid(self._pid, 0)
+        os.lseek(self._output, 0, os.SEEK_SET)
+        printed = os.read(self._output, _OUTPUT).decode("utf-8", "replace").strip()
+        os.close(self._output)
+        code = os.waitstatus_to_exitcode(status)
+        if code:
+            first = printed.splitlines()[0] if printed else f"exit status {code}"
+            raise HostError(f"{self.argv[0]}: {first}", f"it was run as: {' '.join(self.argv)}")
+        return printed

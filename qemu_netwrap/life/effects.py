@@ -1,0 +1,290 @@
+"""How each kind of resource is acquired, and next to it how it is released.
+
+Each is a generator: what can go on side by side with others comes before its `yield`, the wait
+for it after. Release takes "already gone" for success and touches only what bears our mark.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from qemu_netwrap.core import mac
+from qemu_netwrap.core import resources as r
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.ipv4 import parse_address
+from qemu_netwrap.host import dnsmasq, files, nft, sysctl, tun
+from qemu_netwrap.host.rtnetlink import Link, Rtnl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qemu_netwrap.life.state import State
+
+    Note = Callable[..., None]
+    Facts = dict[str, str]
+
+
+class Work:
+    """What acquiring and releasing needs, and what it hands on."""
+
+    def __init__(
+        self,
+        state: State,
+        say: Callable[[str], None] = lambda _: None,
+        acquiring: Callable[[r.Resource], None] = lambda _: None,
+    ) -> None:
+        """SAY gets a line for everything worth telling, ACQUIRING each resource before it is."""
+        self.state = state
+        self.say = say
+        self.acquiring = acquiring
+        self.rtnl = Rtnl()
+        self.taps: dict[str, list[int]] = {}  # name: a descriptor a queue
+
+
+def acquire_bridge(b: r.Bridge, note: Note, work: Work) -> Iterator[None]:
+    """Make a bridge."""
+    work.rtnl.add_bridge(
+        b.name,
+        mac.pack(b.mac),
+        stp=b.stp,
+        forward_delay=b.forward_delay,
+        hello_time=b.hello_time,
+    )
+    made = work.rtnl.link(b.name)
+    if made is not None:
+        note(index=str(made.index))
+    yield
+
+
+def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
+    """Delete the bridge if it is the one we made. Ports of others do not lose theirs."""
+    link = work.rtnl.link(b.name)
+    if link is not None and _is_ours(link, b.mac, facts):
+        ports = work.rtnl.ports(link.index)
+        if ports:
+            work.say(f"bridge {b.name} is left: it has ports of somebody else: {', '.join(ports)}")
+        else:
+            _delete(work.rtnl, link)
+    yield
+
+
+def acquire_address(a: r.Address, note: Note, work: Work) -> Iterator[None]:
+    """Give a device of ours its address."""
+    link = _link(work.rtnl, a.device)
+    note(index=str(link.index))
+    work.rtnl.add_address(link.index, *_split(a.address))
+    yield
+
+
+def release_address(a: r.Address, facts: Facts, work: Work) -> Iterator[None]:
+    """Take the address from the device, if that is still the one."""
+    link = work.rtnl.link(a.device)
+    if link is not None and facts.get("index") == str(link.index):
+        try:
+            work.rtnl.delete_address(link.index, *_split(a.address))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
+                raise
+    yield
+
+
+def acquire_device_setting(s: r.DeviceSetting, _note: Note, _work: Work) -> Iterator[None]:
+    """Set a sysctl of a device of ours. A kernel without IPv6 has none to set."""
+    if sysctl.read(s.family, s.device, s.key):
+        sysctl.write(s.family, s.device, s.key, s.value)
+    yield
+
+
+def release_device_setting(_s: r.DeviceSetting, _facts: Facts, _work: Work) -> Iterator[None]:
+    """Do nothing: the setting goes with the device."""
+    yield
+
+
+def acquire_forwarding(f: r.Forwarding, _note: Note, work: Work) -> Iterator[None]:
+    """Switch on a device's forwarding once the rules are in place; remember who needs it."""
+    yield
+    path = work.state.forwarding(f.device)
+    former, *users = files.read(path).split() or [sysctl.read("ipv4", f.device, "forwarding")]
+    if former == "0":
+        files.write(path, "\n".join([former, *dict.fromkeys([*users, f.user])]) + "\n")
+        sysctl.write("ipv4", f.device, "forwarding", "1")
+
+
+def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[None]:
+    """Switch the device's forwarding off again with its last user, if we switched it on."""
+    path = work.state.forwarding(f.device)
+    former, *users = files.read(path).split() or [""]
+    users = [user for user in users if user != f.user]
+    if former and users:
+        files.write(path, "\n".join([former, *users]) + "\n")
+    elif former:
+        if sysctl.read("ipv4", f.device, "forwarding") == "1":
+            sysctl.write("ipv4", f.device, "forwarding", former)
+        files.remove(path)
+    yield
+
+
+def acquire_rules(rules: r.Rules, _note: Note, work: Work) -> Iterator[None]:
+    """Add the network's chains to our table."""
+    path = work.state.rules_users
+    users = files.read(path).split()
+    files.write(path, "\n".join(dict.fromkeys([*users, rules.bridge])) + "\n")
+    child = nft.add(rules.rules)
+    yield
+    child.wait()
+
+
+def release_rules(rules: r.Rules, _facts: Facts, work: Work) -> Iterator[None]:
+    """Remove the network's chains, with the last network's the table."""
+    path = work.state.rules_users
+    users = [user for user in files.read(path).split() if user != rules.bridge]
+    chains = (line.split()[1] for line in rules.rules.splitlines() if line.startswith("chain "))
+    child = nft.remove(tuple(chains), table=not users)
+    yield
+    child.wait()
+    if users:
+        files.write(path, "\n".join(users) + "\n")
+    else:
+        files.remove(path)
+
+
+def acquire_dnsmasq(d: r.Dnsmasq, note: Note, work: Work) -> Iterator[None]:
+    """Start dnsmasq; it answers when this is over."""
+    folder = work.state.network(d.bridge)
+    child = dnsmasq.start(folder, d.config)
+    yield
+    child.wait()
+    process = dnsmasq.find(folder)
+    if process is not None:
+        note(pid=str(process.pid), started=process.started)
+
+
+def release_dnsmasq(d: r.Dnsmasq, facts: Facts, work: Work) -> Iterator[None]:
+    """Stop the network's dnsmasq; look for it among all processes if it was never written down."""
+    folder = work.state.network(d.bridge)
+    if "pid" in facts:
+        process: dnsmasq.Process | None = dnsmasq.Process(int(facts["pid"]), facts["started"])
+    else:
+        process = dnsmasq.find_anywhere(folder)
+    if process is not None:
+        dnsmasq.stop(process)
+    yield
+
+
+def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
+    """Reserve a MAC on its network, and tell the network's dnsmasq its name."""
+    folder = work.state.network(n.bridge)
+    files.make_folder(f"{folder}/macs")
+    files.write(f"{folder}/macs/{n.mac}", n.run)
+    if n.name and os.path.isdir(f"{folder}/hosts"):
+        files.write(f"{folder}/hosts/{n.mac}", f"{n.mac},{n.name}\n", 0o644)
+    yield
+
+
+def release_host_name(n: r.HostName, _facts: Facts, work: Work) -> Iterator[None]:
+    """Forget the MAC, unless somebody else has it by now."""
+    folder = work.state.network(n.bridge)
+    if files.read(f"{folder}/macs/{n.mac}") == n.run:
+        files.remove(f"{folder}/hosts/{n.mac}")
+        files.remove(f"{folder}/macs/{n.mac}")
+        dnsmasq.reload(folder)
+    yield
+
+
+def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
+    """Make a tap and plug it into its bridge; its descriptors go to `work.taps`."""
+    try:
+        work.taps[t.name] = tun.open_tap(t.name, t.queues, vnet_hdr=t.vnet_hdr)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise _taken(t.name) from error
+    link = _link(work.rtnl, t.name)
+    note(index=str(link.index))
+    # 0xFE first, as qemu-bridge-helper does: a bridge without a MAC of its own takes the lowest.
+    try:
+        work.rtnl.plug(link, _link(work.rtnl, t.bridge), b"\xfe" + link.mac[1:])
+    except OSError as error:
+        if error.errno != errno.EXFULL:
+            raise
+        raise HostError(
+            f"bridge {t.bridge} is full: a bridge has 1023 ports at most",
+            "use another network for some of the VMs",
+        ) from error
+    yield
+
+
+def release_tap(t: r.Tap, facts: Facts, work: Work) -> Iterator[None]:
+    """See that the tap is gone, as it is with its last holder; if need be delete it."""
+    for fd in work.taps.pop(t.name, ()):
+        os.close(fd)
+    link = work.rtnl.link(t.name)
+    if link is not None and facts.get("index") == str(link.index):
+        _delete(work.rtnl, link)
+    yield
+
+
+ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
+    r.Bridge: acquire_bridge,
+    r.Address: acquire_address,
+    r.DeviceSetting: acquire_device_setting,
+    r.Forwarding: acquire_forwarding,
+    r.Rules: acquire_rules,
+    r.Dnsmasq: acquire_dnsmasq,
+    r.HostName: acquire_host_name,
+    r.Tap: acquire_tap,
+}
+RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
+    r.Bridge: release_bridge,
+    r.Address: release_address,
+    r.DeviceSetting: release_device_setting,
+    r.Forwarding: release_forwarding,
+    r.Rules: release_rules,
+    r.Dnsmasq: release_dnsmasq,
+    r.HostName: release_host_name,
+    r.Tap: release_tap,
+}
+
+
+def _is_ours(link: Link, own_mac: str, facts: Facts) -> bool:
+    """Whether LINK is what was made: by its ifindex, or its MAC if a crash kept that from us."""
+    if "index" in facts:
+        return facts["index"] == str(link.index)
+    return mac.unpack(link.mac) == own_mac
+
+
+def _link(rtnl: Rtnl, name: str) -> Link:
+    """Return an interface that must be there. Raises `HostError`."""
+    link = rtnl.link(name)
+    if link is None:
+        raise HostError(f"interface {name} has gone", "somebody removed it; try again")
+    return link
+
+
+def _delete(rtnl: Rtnl, link: Link) -> None:
+    """Delete an interface; it may be gone already."""
+    try:
+        rtnl.delete_link(link.index)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+def _split(address: str) -> tuple[bytes, int]:
+    """Return the bytes and the prefix length of `192.168.0.1/24`."""
+    host, _, length = address.partition("/")
+    return parse_address(host).to_bytes(4, "big"), int(length)
+
+
+def _taken(tap: str) -> HostError:
+    """Return the error for a tap that is there already, naming who holds it."""
+    from qemu_netwrap.host.holders import holder_of_tap
+
+    holder = holder_of_tap(tap)
+    by = f" by {holder}" if holder else ""
+    return HostError(
+        f"tap {tap}: the name is taken{by}",
+        "choose another ifname=, or leave it out: a free name is found",
+    )

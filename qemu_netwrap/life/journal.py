@@ -1,0 +1,81 @@
+"""A journal: what is about to be acquired, what was learned, what has been released.
+
+Three kinds of line, each written in one go before the next thing happens:
+
+    +NUMBER <tab> RESOURCE     intent: written before the effect
+    =NUMBER <tab> FACT=VALUE   what release will need: an ifindex, a former value
+    -NUMBER                    released, and seen to be gone
+
+A line that a crash cut short has no newline and is ignored: its effect had not begun.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.core import text
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.resources import Resource, from_line
+from qemu_netwrap.host import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Entry(Record):
+    """A resource that has not been released, and what is known of it."""
+
+    number: int
+    resource: Resource
+    facts: dict[str, str]
+
+
+class Journal:
+    """The journal in a file, which is made with the first line."""
+
+    def __init__(self, path: str) -> None:
+        """Open nothing yet."""
+        self.path = path
+
+    def intend(self, resource: Resource) -> int:
+        """Write that RESOURCE is about to be acquired; return its number."""
+        number = max((number for number, _, _ in self._lines()), default=0) + 1
+        self._append(f"+{number}\t{resource.to_line()}")
+        return number
+
+    def note(self, number: int, **facts: str) -> None:
+        """Write what was learned of a resource."""
+        self._append(text.write(f"={number}", facts))
+
+    def done(self, number: int) -> None:
+        """Write that a resource is released."""
+        self._append(f"-{number}")
+
+    def live(self) -> list[Entry]:
+        """Return what is not released, in the order it was intended."""
+        entries: dict[int, Entry] = {}
+        for number, sign, rest in self._lines():
+            if sign == "+":
+                entries[number] = Entry(number, from_line(rest), {})
+            elif sign == "=" and number in entries:
+                entries[number].facts.update(text.read(f"\t{rest}")[1])
+            elif sign == "-":
+                entries.pop(number, None)
+        return list(entries.values())
+
+    def _lines(self) -> Iterator[tuple[int, str, str]]:
+        """Yield number, sign and the rest of every whole line."""
+        for line in files.read(self.path).split("\n")[:-1]:
+            head, _, rest = line.partition("\t")
+            if head[:1] in "+=-" and head[1:].isdigit():
+                yield int(head[1:]), head[0], rest
+
+    def _append(self, line: str) -> None:
+        """Add one line."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self.path, flags, 0o600)
+        try:
+            os.write(fd, f"{line}\n".encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(fd)

@@ -1,0 +1,159 @@
+"""Networks that runs share: the first run to need one makes it, the last takes it down."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import text
+from qemu_netwrap.core.errors import HostError, NetwrapError
+from qemu_netwrap.core.model import BRIDGE
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.resources import Address, Bridge, Dnsmasq, Membership
+from qemu_netwrap.host import dnsmasq, files, probe
+from qemu_netwrap.life import effects, ledger
+from qemu_netwrap.life.journal import Journal
+from qemu_netwrap.planning import backends
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.model import Network
+    from qemu_netwrap.core.resources import Resource
+    from qemu_netwrap.life.effects import Facts, Work
+    from qemu_netwrap.life.journal import Entry
+
+
+class Info(Record):
+    """A network that is up. It is written down last, so that it tells a whole network."""
+
+    name: str
+    mode: str
+    bridge: str
+    address: str = ""  # the gateway's, with its prefix length
+
+
+def journal_of(work: Work, bridge: str) -> Journal:
+    """Return a network's journal."""
+    return Journal(f"{work.state.network(bridge)}/journal")
+
+
+def read_info(work: Work, bridge: str) -> Info | None:
+    """Return what is known of the network on BRIDGE; None when it is not up."""
+    line = files.read(f"{work.state.network(bridge)}/info").rstrip("\n")
+    return Info(**text.read(line)[1]) if line else None
+
+
+def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = ()) -> Info:
+    """Make a run a member of NETWORK, which is made if need be.
+
+    RESERVED are subnets that must not be chosen. Raises `NetwrapError`; what has been made by
+    then is left to `leave`.
+    """
+    folder = work.state.network(network.bridge)
+    with files.Lock(work.state.network_lock(network.bridge)):
+        files.make_folder(f"{folder}/members")
+        files.write(f"{folder}/members/{run}", "")
+        journal = journal_of(work, network.bridge)
+        info = read_info(work, network.bridge)
+        entries = journal.live()
+        if info is None or not _has_bridge(entries, work):
+            with files.Lock(work.state.host_lock):
+                # What is there is half a network: its maker died, or its bridge was removed.
+                _raise_first(ledger.release_all(journal, work))
+                return _make(network, journal, work, reserved)
+        _check_same(network, info, entries)
+        _revive(entries, journal, work)
+        return info
+
+
+def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
+    """End a run's membership; take the network down if nobody alive is left in it.
+
+    Returns what went wrong; the network is then left to the next try.
+    """
+    folder = work.state.network(bridge)
+    with files.Lock(work.state.network_lock(bridge)):
+        members = files.listdir(f"{folder}/members")
+        if not any(work.state.is_alive(member) for member in members if member != run):
+            with files.Lock(work.state.host_lock):
+                errors = ledger.release_all(journal_of(work, bridge), work)
+            if errors:
+                return errors
+            files.remove_folder(folder)
+            files.remove(work.state.network_lock(bridge))
+        files.remove(f"{folder}/members/{run}")
+    return []
+
+
+def resources_of(
+    network: Network, work: Work, reserved: tuple[Subnet, ...]
+) -> tuple[Resource, ...]:
+    """Return what making NETWORK would take on this host now. Raises `HostError`."""
+    ours = work.state.forwarding_devices()
+    around = probe.surroundings(network.bridge, routed=network.mode != BRIDGE, ours=ours)
+    return backends.resources(network, around.replace(reserved=reserved))
+
+
+def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet, ...]) -> Info:
+    """Make a network, with its lock and the host's held."""
+    resources = resources_of(network, work, reserved)
+    files.make_folder(work.state.shared_folder)
+    ledger.acquire_all(resources, journal, work)
+    address = next((r.address for r in resources if isinstance(r, Address)), "")
+    info = Info(network.name, network.mode, network.bridge, address)
+    if resources:
+        line = text.write("network", {k: str(v) for k, v in info.__dict__.items()})
+        files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n")
+    return info
+
+
+def _has_bridge(entries: list[Entry], work: Work) -> bool:
+    """Whether the bridge we made is there still."""
+    made = [entry for entry in entries if isinstance(entry.resource, Bridge)]
+    for entry in made:
+        link = work.rtnl.link(entry.resource.name) if isinstance(entry.resource, Bridge) else None
+        if link is None or entry.facts.get("index") != str(link.index):
+            return False
+    return bool(made)
+
+
+def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
+    """Refuse to join a network that is up in another way than it is wanted."""
+    wanted_mode = network.mode not in (BRIDGE, info.mode)
+    wanted_subnet = network.subnet is not None and not any(
+        isinstance(entry.resource, Address)
+        and entry.resource.address == f"{network.subnet.first}/{network.subnet.length}"
+        for entry in entries
+    )
+    if wanted_mode or wanted_subnet:
+        raise HostError(
+            f"network {network.name}: bridge {network.bridge} is up already as"
+            f" {info.mode} {info.address}".rstrip(),
+            "stop the runs that use it (qemu-netwrap ps), or give the network another bridge",
+        )
+
+
+def _revive(entries: list[Entry], journal: Journal, work: Work) -> None:
+    """Start dnsmasq again if somebody has killed it."""
+    for entry in entries:
+        if isinstance(entry.resource, Dnsmasq):
+            process = dnsmasq.find(work.state.network(entry.resource.bridge))
+            if process is None:
+                journal.done(entry.number)
+                ledger.acquire_all([entry.resource], journal, work)
+
+
+def _raise_first(errors: list[NetwrapError]) -> None:
+    """Raise the first error, if there is one."""
+    if errors:
+        raise errors[0]
+
+
+def _release_membership(m: Membership, _facts: Facts, work: Work) -> Iterator[None]:
+    """Leave a network as a step of releasing a run."""
+    _raise_first(leave(m.bridge, m.run, work))
+    yield
+
+
+# Here and not beside the others: a membership is released by way of a network's own journal.
+effects.RELEASE[Membership] = _release_membership

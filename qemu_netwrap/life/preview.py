@@ -1,0 +1,86 @@
+"""A launch's plan as it would be carried out now: nothing is changed, the host is only asked."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core.model import Grant, Network, Nic
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, Tap
+from qemu_netwrap.life import launch
+from qemu_netwrap.life.effects import Work
+from qemu_netwrap.life.networks import read_info, resources_of
+from qemu_netwrap.life.state import State
+from qemu_netwrap.planning import rewrite
+from qemu_netwrap.planning.explain import Step, explain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.ipv4 import Subnet
+
+RUN = "RUN"  # stands for the run's name, which is QEMU's process id
+
+MADE = "made"
+JOINED = "joined"
+FOREIGN = "used as it is"
+
+
+class NetworkPreview(Record):
+    """A network of the launch, and whether it would be made, joined, or is somebody else's."""
+
+    network: Network
+    action: str
+
+
+class Preview(Record):
+    """What a launch would do: its networks, NICs, steps in order, and QEMU's new words."""
+
+    argv: tuple[str, ...]
+    networks: tuple[NetworkPreview, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+
+def preview(request: launch.Request) -> Preview:
+    """Plan a launch. Raises the `NetwrapError` that the launch would, as far as it can be seen."""
+    program = launch.find_program(request.words[0])
+    line, reading = launch.read_line(request.words, program)
+    if reading is None:
+        return Preview(line.words)
+    config = launch.load_config(request.config)
+    plan = launch.make_plan(request, reading, config, RUN)
+    networks, resources, grants = [], [], {}
+    for network in plan.networks:
+        shown, made = _network(network, launch.reserved_subnets(config))
+        networks.append(shown)
+        resources += [Membership(network.bridge, RUN), *made]
+    for nic in (planned.nic for planned in plan.nics):
+        grants[nic.tap] = _placeholder(nic)
+        bridge = nic.network.bridge
+        resources.append(Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr))
+        resources += [HostName(bridge, RUN, mac, plan.guest) for mac in grants[nic.tap].macs]
+    return Preview(
+        rewrite.words(plan, grants),
+        tuple(networks),
+        tuple(planned.nic for planned in plan.nics),
+        tuple(explain(resource) for resource in resources),
+    )
+
+
+def _network(
+    network: Network, reserved: tuple[Subnet, ...]
+) -> tuple[NetworkPreview, tuple[Resource, ...]]:
+    """Return what becomes of a network, and the resources that making it takes."""
+    work = Work(State.here())
+    if read_info(work, network.bridge) is not None:
+        return NetworkPreview(network, JOINED), ()
+    made = resources_of(network, work, reserved)
+    shown = MADE if any(isinstance(resource, Bridge) for resource in made) else FOREIGN
+    return NetworkPreview(network, shown), made
+
+
+def _placeholder(nic: Nic) -> Grant:
+    """Return what stands for a NIC's descriptors, whose numbers only a launch knows."""
+    queues = range(nic.queues)
+    taps = tuple(f"<{nic.tap}>" if nic.queues == 1 else f"<{nic.tap}.{q}>" for q in queues)
+    vhosts = tuple(f"<vhost-{nic.tap}.{q}>" for q in queues) if nic.vhost else ()
+    macs = tuple(nic.macs[n] or nic.own_mac(n) for n in range(len(nic.macs)))
+    return Grant(taps, vhosts, macs)

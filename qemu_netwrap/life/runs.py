@@ -1,0 +1,182 @@
+"""One run: its folder, what it acquires, and its release by whoever finds it dead."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.core import text
+from qemu_netwrap.core.errors import NetwrapError
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.resources import HostName, Membership, Tap
+from qemu_netwrap.host import files, tun
+from qemu_netwrap.life import effects, ledger, networks
+from qemu_netwrap.life.journal import Journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.model import Nic
+    from qemu_netwrap.life.effects import Work
+    from qemu_netwrap.life.networks import Info
+    from qemu_netwrap.life.state import State
+    from qemu_netwrap.planning.plan import Plan
+
+_MAC_ATTEMPTS = 64
+
+
+class Granted(Record):
+    """What one NIC of a run got."""
+
+    nic: Nic
+    info: Info
+    macs: tuple[str, ...]
+    taps: tuple[int, ...]  # descriptors
+    vhosts: tuple[int, ...] = ()
+
+
+class RunInfo(Record):
+    """A run, as `ps` shows it. Its pid is QEMU's, unless that has daemonized."""
+
+    run: str
+    pid: str
+    name: str
+    command: str
+
+
+class NicInfo(Record):
+    """A NIC of a run, as `ps` shows it."""
+
+    label: str
+    tap: str
+    network: str
+    bridge: str
+    macs: str  # separated by spaces
+
+
+def claim(state: State, pid: int) -> tuple[str, int]:
+    """Take a run name that nobody has; return it and the descriptor that holds its lock.
+
+    The name is QEMU's process id, with a letter behind it if that is taken: by a dead run that
+    nobody has released yet, or in another namespace of process ids.
+    """
+    for suffix in ("", *"abcdefghijklmnopqrstuvwxyz"):
+        run = f"{pid}{suffix}"
+        folder = state.run(run)
+        try:
+            lock = files.open_locked(f"{folder}/lock", wait=False)
+        except BlockingIOError:
+            continue
+        if not os.path.exists(f"{folder}/journal"):
+            return run, lock
+        os.close(lock)
+    raise NetwrapError(f"run {pid}: too many dead runs of that name", "run qemu-netwrap gc")
+
+
+def write_info(state: State, plan: Plan, pid: int, nics: list[Granted]) -> None:
+    """Write down what `ps` will show of a run; PID is QEMU's."""
+    lines = [
+        text.write(
+            "run", RunInfo(plan.run, str(pid), plan.guest, " ".join(plan.line.words)).__dict__
+        )
+    ]
+    for got in nics:
+        network = got.nic.network
+        nic = NicInfo(got.nic.label, got.nic.tap, network.name, network.bridge, " ".join(got.macs))
+        lines.append(text.write("nic", nic.__dict__))
+    files.write(f"{state.run(plan.run)}/info", "\n".join(lines) + "\n")
+
+
+def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
+    """Return what is known of a run; of one that just starts, its name only."""
+    lines = files.read(f"{state.run(run)}/info").splitlines()
+    if not lines:
+        return RunInfo(run, "", "", ""), []
+    first, *nics = (text.read(line)[1] for line in lines)
+    return RunInfo(**first), [NicInfo(**fields) for fields in nics]
+
+
+def provision(plan: Plan, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:
+    """Acquire what PLAN needs, NIC by NIC. Raises `NetwrapError`; `release` undoes all of it."""
+    journal = Journal(f"{work.state.run(plan.run)}/journal")
+    infos: dict[str, Info] = {}
+    names: dict[str, Iterator[str]] = {}
+    for network in plan.networks:
+        journal.intend(Membership(network.bridge, plan.run))
+        infos[network.bridge] = networks.join(network, plan.run, work, reserved)
+        names[network.bridge] = _names(plan.guest if infos[network.bridge].address else "")
+    for planned in plan.nics:
+        nic = planned.nic
+        bridge = nic.network.bridge
+        vhosts = tun.open_vhost(nic.queues) if nic.vhost else []
+        ledger.acquire_all([Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr)], journal, work)
+        macs = []
+        for number in range(len(nic.macs)):
+            mac = _choose_mac(nic, number, work)
+            name = HostName(bridge, plan.run, mac, next(names[bridge]))
+            ledger.acquire_all([name], journal, work)
+            macs.append(mac)
+        yield Granted(nic, infos[bridge], tuple(macs), tuple(work.taps[nic.tap]), tuple(vhosts))
+
+
+def release(
+    state: State, run: str, say: Callable[[str], None] = lambda _: None
+) -> list[NetwrapError]:
+    """Release a dead run, whose lock the caller holds; return what went wrong.
+
+    The run's folder goes when nothing is left of it.
+    """
+    work = effects.Work(state, say)
+    folder = state.run(run)
+    errors = ledger.release_all(Journal(f"{folder}/journal"), work)
+    if not errors:
+        files.remove_folder(folder)
+        state.tidy()
+    return errors
+
+
+def collect(
+    state: State, say: Callable[[str], None] = lambda _: None
+) -> tuple[list[str], list[NetwrapError]]:
+    """Release every run that is dead and has no keeper; return their names and what went wrong."""
+    released: list[str] = []
+    errors: list[NetwrapError] = []
+    for run in state.runs():
+        if files.is_locked(f"{state.run(run)}/keeper"):
+            continue
+        try:
+            lock = files.open_locked(f"{state.run(run)}/lock", wait=False)
+        except BlockingIOError:
+            continue
+        try:
+            failures = release(state, run, say)
+        finally:
+            os.close(lock)
+        errors += failures
+        released += [] if failures else [run]
+    return released, errors
+
+
+def _choose_mac(nic: Nic, number: int, work: Work) -> str:
+    """Return the MAC of a guest NIC: the user's, or one of ours that no live run has."""
+    bridge = nic.network.bridge
+    given = nic.macs[number]
+    for attempt in range(_MAC_ATTEMPTS):
+        mac = given or nic.own_mac(number, attempt)
+        holder = files.read(f"{work.state.network(bridge)}/macs/{mac}")
+        if not holder or not work.state.is_alive(holder):
+            return mac
+        if given:
+            work.say(f"{nic.label}: MAC {mac} is in use by run {holder} on {bridge}")
+            return mac
+    raise NetwrapError(f"{nic.label}: no free MAC found", "give the NIC a mac= of its own")
+
+
+def _names(guest: str) -> Iterator[str]:
+    """Yield the host names of a guest's NICs on one network: names are unique there."""
+    yield guest
+    number = 1
+    while True:
+        yield f"{guest}-{number}" if guest else ""
+        number += 1

@@ -1,0 +1,108 @@
+"""Where runs and networks keep their state: a folder for each network namespace.
+
+    /run/qemu-netwrap/NAMESPACE/
+        runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal
+        networks/BRIDGE/   info, journal, members/RUN, macs/MAC, dnsmasq's files
+        locks/BRIDGE       one lock per network
+        locks/-host        taken, after the network's, to make a network or take one down
+        shared/            what several networks use, and its former state
+
+Only root may write here or look inside; dnsmasq, an ordinary user by then, may pass through.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.host import files, probe
+
+ROOT = "/run/qemu-netwrap"
+_FORWARDING = "forwarding-"
+
+
+class State(Record):
+    """The state folder of one network namespace."""
+
+    base: str
+
+    @classmethod
+    def here(cls) -> State:
+        """Return the state of the network namespace this process is in."""
+        return cls(f"{ROOT}/{probe.namespace()}")
+
+    def run(self, run: str) -> str:
+        """Return the folder of a run."""
+        return f"{self.base}/runs/{run}"
+
+    def runs(self) -> list[str]:
+        """Return the names of all runs that have left a trace."""
+        return files.listdir(f"{self.base}/runs")
+
+    def network(self, bridge: str) -> str:
+        """Return the folder of the network on BRIDGE."""
+        return f"{self.base}/networks/{bridge}"
+
+    def networks(self) -> list[str]:
+        """Return the bridges of all networks in use."""
+        return files.listdir(f"{self.base}/networks")
+
+    @property
+    def shared_folder(self) -> str:
+        """The folder of what several networks use."""
+        return f"{self.base}/shared"
+
+    @property
+    def rules_users(self) -> str:
+        """The file that names the networks with chains in our nftables table."""
+        return f"{self.shared_folder}/rules"
+
+    def forwarding(self, device: str) -> str:
+        """Return the file of a device's forwarding: its former value, and who needs it on."""
+        return f"{self.shared_folder}/{_FORWARDING}{device}"
+
+    def forwarding_devices(self) -> frozenset[str]:
+        """Return the devices whose forwarding we have switched on."""
+        names = files.listdir(self.shared_folder)
+        return frozenset(n.removeprefix(_FORWARDING) for n in names if n.startswith(_FORWARDING))
+
+    def network_lock(self, bridge: str) -> str:
+        """Return the lock of the network on BRIDGE."""
+        return f"{self.base}/locks/{bridge}"
+
+    @property
+    def host_lock(self) -> str:
+        """The lock to make or take down a network; no interface name begins so in our state."""
+        return f"{self.base}/locks/-host"
+
+    def is_alive(self, run: str) -> bool:
+        """Whether QEMU, or what comes before it, lives; or the keeper, who cleans up after it."""
+        folder = self.run(run)
+        return files.is_locked(f"{folder}/lock") or files.is_locked(f"{folder}/keeper")
+
+    def tidy(self) -> None:
+        """Remove what folders are empty, from the inside out."""
+        inner = [f"{self.base}/{name}" for name in ("runs", "networks", "shared")]
+        if any(os.path.exists(path) for path in inner):
+            files.remove_empty(inner)
+        if not any(os.path.exists(path) for path in inner):
+            files.remove_folder(f"{self.base}/locks")
+        files.remove_empty([self.base, ROOT])
+
+
+def prepare() -> None:
+    """Make the root folder. Raises `HostError` without the privilege, or if it is not safe."""
+    try:
+        files.make_folder(ROOT)
+        found = os.lstat(ROOT)
+    except OSError as error:
+        raise HostError(
+            f"{ROOT}: {error.strerror}",
+            "taps and bridges need root: use sudo; -nic user needs no privilege",
+        ) from error
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise HostError(
+            f"{ROOT} belongs to somebody else, or others may write to it",
+            "run as its owner; if it should not be there, remove it",
+        )

@@ -1,0 +1,200 @@
+"""What runs and networks there are, and how they fare: what `ps` shows, `stop` and `wait` use."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.core.errors import NetwrapError, UsageError
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.resources import Bridge, Rules
+from qemu_netwrap.host import commands, dnsmasq, files, inspect, procs
+from qemu_netwrap.life import networks, runs
+from qemu_netwrap.life.effects import Work
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.life.state import State
+
+RUNNING = "running"
+STARTING = "starting"
+ENDING = "ending"
+DEAD = "dead"
+
+
+class Lease(Record):
+    """A DHCP lease. Expires in seconds since the epoch; 0 is never."""
+
+    mac: str
+    address: str
+    name: str
+    expires: int
+
+
+class NicStatus(Record):
+    """A NIC of a run: where it is, what address the guest has, and its counters in bytes."""
+
+    label: str
+    tap: str
+    network: str
+    bridge: str
+    macs: tuple[str, ...]
+    addresses: tuple[str, ...]
+    received: int
+    sent: int
+
+
+class RunStatus(Record):
+    """A run: QEMU's process, and its NICs. Times in seconds, memory in bytes."""
+
+    run: str
+    name: str
+    state: str
+    pid: int
+    uptime: float
+    cpu: float
+    memory: int
+    command: str
+    nics: tuple[NicStatus, ...]
+
+
+class NetworkStatus(Record):
+    """A network that is up, or foreign but in use by runs of ours."""
+
+    name: str
+    mode: str
+    bridge: str
+    address: str
+    members: tuple[str, ...]
+    ports: tuple[str, ...]
+    leases: tuple[Lease, ...]
+    dnsmasq: int  # its pid; 0 without one
+    faults: tuple[str, ...]
+
+
+def all_runs(state: State) -> list[RunStatus]:
+    """Return every run, the dead ones that nobody has released included."""
+    return [_run(state, run) for run in state.runs()]
+
+
+def all_networks(state: State) -> list[NetworkStatus]:
+    """Return every network that runs use, or that dead runs have left."""
+    rules = commands.our_rules() if state.networks() else None
+    return [_network(state, bridge, rules) for bridge in state.networks()]
+
+
+def find(state: State, name: str) -> str:
+    """Return the run that NAME means: its run name, or its guest's. Raises `UsageError`."""
+    known = {run: runs.read_info(state, run)[0].name for run in state.runs()}
+    if name in known:
+        return name
+    found = [run for run, guest in known.items() if guest and guest == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{name}: runs {', '.join(found)} have that name", "name the run")
+    raise UsageError(f"{name}: there is no such run", "qemu-netwrap ps shows what runs")
+
+
+def stop(state: State, run: str, patience: float) -> list[int]:
+    """End a run's QEMU with its whole tree and wait for the teardown; return who was killed."""
+    killed = procs.stop(procs.holders(f"{state.run(run)}/lock"), patience)
+    wait(state, run)
+    return killed
+
+
+def wait(state: State, run: str) -> None:
+    """Wait until a run's teardown is over, and see to it if its keeper has died.
+
+    Raises the `NetwrapError` of what could not be released.
+    """
+    folder = state.run(run)
+    files.wait_unlocked(f"{folder}/lock")
+    files.wait_unlocked(f"{folder}/keeper")
+    if os.path.exists(folder):
+        _, errors = runs.collect(state)
+        if errors and os.path.exists(folder):
+            raise errors[0]
+
+
+def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
+    """Release what dead runs have left, networks without a living member included."""
+    said: list[str] = []
+    released, errors = runs.collect(state, said.append)
+    for bridge in state.networks():
+        errors += networks.leave(bridge, "", Work(state, said.append))
+    state.tidy()
+    return [f"run {run}" for run in released] + said, errors
+
+
+def leases(state: State, bridge: str) -> tuple[Lease, ...]:
+    """Return the leases of a network's dnsmasq (its lease file: expiry, MAC, address, name, id)."""
+    found = []
+    for line in files.read(f"{state.network(bridge)}/leases").splitlines():
+        words = line.split()
+        if len(words) >= 4 and words[0].isdigit():
+            name = "" if words[3] == "*" else words[3]
+            found.append(Lease(words[1], words[2], name, int(words[0])))
+    return tuple(found)
+
+
+def _run(state: State, run: str) -> RunStatus:
+    """Return how one run fares."""
+    info, nics = runs.read_info(state, run)
+    folder = state.run(run)
+    holders = procs.holders(f"{folder}/lock") if files.is_locked(f"{folder}/lock") else []
+    used = next((u for u in map(procs.usage, holders) if u is not None), None)
+    if used is not None:
+        phase = RUNNING if nics else STARTING
+    else:
+        phase = ENDING if files.is_locked(f"{folder}/keeper") else DEAD
+    links = inspect.links([nic.tap for nic in nics])
+    return RunStatus(
+        run,
+        info.name,
+        phase,
+        used.pid if used else 0,
+        used.uptime if used else 0.0,
+        used.cpu if used else 0.0,
+        used.memory if used else 0,
+        info.command,
+        tuple(_nic(state, nic, links.get(nic.tap)) for nic in nics),
+    )
+
+
+def _nic(state: State, nic: runs.NicInfo, link: inspect.Port | None) -> NicStatus:
+    """Return how one NIC fares."""
+    macs = tuple(nic.macs.split())
+    addresses = tuple(le.address for le in leases(state, nic.bridge) if le.mac in macs)
+    counters = (link.received, link.sent) if link else (0, 0)
+    return NicStatus(nic.label, nic.tap, nic.network, nic.bridge, macs, addresses, *counters)
+
+
+def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
+    """Return how one network fares."""
+    work = Work(state)
+    info = networks.read_info(work, bridge) or networks.Info(bridge, "bridge", bridge)
+    entries = [entry.resource for entry in networks.journal_of(work, bridge).live()]
+    folder = state.network(bridge)
+    server = dnsmasq.find(folder)
+    faults = []
+    if any(isinstance(r, Bridge) for r in entries) and work.rtnl.link(bridge) is None:
+        faults.append("its bridge has been removed")
+    if (
+        any(isinstance(r, Rules) for r in entries)
+        and rules is not None
+        and f"chain {bridge}_" not in rules
+    ):
+        faults.append("its nft rules have been removed")
+    if server is None and os.path.exists(f"{folder}/dnsmasq.conf"):
+        faults.append("its dnsmasq has died")
+    return NetworkStatus(
+        info.name,
+        info.mode,
+        bridge,
+        info.address,
+        tuple(files.listdir(f"{folder}/members")),
+        tuple(port.name for port in inspect.ports(bridge)),
+        leases(state, bridge),
+        server.pid if server else 0,
+        tuple(faults),
+    )

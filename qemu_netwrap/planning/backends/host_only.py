@@ -1,0 +1,37 @@
+"""host-only: guests and host reach each other, and nothing else passes, in either direction."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core.resources import Rules
+from qemu_netwrap.planning.backends.segment import chain, dnsmasq, segment, subnet_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.model import Network, Surroundings
+    from qemu_netwrap.core.resources import Resource
+
+
+def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
+    """Return a bridge with a gateway address, the rules that keep it closed, and dnsmasq."""
+    subnet = subnet_of(network, around)
+    return (
+        *segment(network, subnet, around),
+        Rules(network.bridge, rules(network)),
+        dnsmasq(network, subnet, around),
+    )
+
+
+def rules(network: Network) -> str:
+    """Return the network's chain: frames between its guests pass, forwarded packets do not.
+
+    The first matters where br_netfilter sends bridged frames through the inet forward hook.
+    """
+    dev = f'"{network.bridge}"'
+    return chain(
+        network,
+        "forward",
+        "type filter hook forward priority filter; policy accept;",
+        f"iifname {dev} oifname {dev} accept",
+        f"iifname {dev} drop",
+        f"oifname {dev} drop",
+    )

@@ -1,0 +1,128 @@
+"""What nat and host-only share: a bridge with a gateway address, and dnsmasq on it."""
+
+from __future__ import annotations
+
+import zlib
+
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.model import HOST_ONLY
+from qemu_netwrap.core.resources import Address, DeviceSetting, Dnsmasq
+from qemu_netwrap.planning.backends.bridge import own_bridge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.model import Network, Route, Surroundings
+    from qemu_netwrap.core.resources import Resource
+
+# Where subnets are chosen, a /24 each: out of the way of the usual LANs, and of what Docker
+# (172.17.0.0/16 on), libvirt (192.168.122.0/24) and Podman (10.88.0.0/16) take.
+POOLS = (
+    Subnet.parse("10.128.0.0/9"),
+    Subnet.parse("172.20.0.0/14"),
+    Subnet.parse("192.168.0.0/16"),
+)
+SUBNET_LENGTH = 24
+# A route as wide as this is a default route in two halves, as VPNs set them, and no network.
+DEFAULT_LIKE = 2
+LEASE = "1h"
+
+
+def subnet_of(network: Network, around: Surroundings) -> Subnet:
+    """Return the network's subnet: the configured one, else a free one, the same each time.
+
+    Raises `HostError` naming the route that is in the way.
+    """
+    routes = [route for route in around.routes if route.subnet.length >= DEFAULT_LIKE]
+    if network.subnet is not None:
+        in_the_way = next((r for r in routes if r.subnet.overlaps(network.subnet)), None)
+        if in_the_way is not None:
+            raise HostError(
+                f"network {network.name}: subnet {network.subnet} overlaps the host's route"
+                f" {in_the_way}",
+                "choose another subnet, or leave it out: a free one is found",
+            )
+        return network.subnet
+    for pool in POOLS:
+        found = _free_in(pool, network.name, routes, around.reserved)
+        if found is not None:
+            return found
+    raise HostError(
+        f"network {network.name}: no free /{SUBNET_LENGTH} in {', '.join(map(str, POOLS))}",
+        "give it a subnet in the configuration",
+    )
+
+
+def _free_in(
+    pool: Subnet, name: str, routes: list[Route], reserved: tuple[Subnet, ...]
+) -> Subnet | None:
+    """Return the first free subnet of POOL, looking from a place that NAME decides."""
+    taken = [s for s in (*(r.subnet for r in routes), *reserved) if s.overlaps(pool)]
+    if any(subnet.length <= pool.length for subnet in taken):
+        return None
+    count = 1 << SUBNET_LENGTH - pool.length
+    start = zlib.crc32(name.encode()) % count
+    for number in range(count):
+        place = (start + number) % count
+        subnet = Subnet(pool.network + (place << 32 - SUBNET_LENGTH), SUBNET_LENGTH)
+        if not any(subnet.overlaps(other) for other in taken):
+            return subnet
+    return None
+
+
+def segment(network: Network, subnet: Subnet, around: Surroundings) -> tuple[Resource, ...]:
+    """Return the bridge with its gateway address.
+
+    Guests must not configure the host: their router advertisements are not heard.
+    """
+    if around.bridge_exists:
+        raise HostError(
+            f"network {network.name}: an interface {network.bridge} is there already, and not ours",
+            f"give the network another bridge, or look at it with: ip link show {network.bridge}",
+        )
+    return (
+        own_bridge(network, around),
+        DeviceSetting(network.bridge, "ipv6", "accept_ra", "0"),
+        Address(network.bridge, f"{subnet.first}/{subnet.length}"),
+    )
+
+
+def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
+    """Return one chain of the network as nft(8) reads it, each rule commented with its owner."""
+    comment = f'comment "qemu-netwrap: {network.name}"'
+    lines = "".join(f"  {rule} {comment}\n" for rule in rules)
+    return f"chain {chain_name(network.bridge, hook)} {{\n  {kind}\n{lines}}}\n"
+
+
+def chain_name(bridge: str, hook: str) -> str:
+    """Return the chain's name: it tells whose it is."""
+    return f"{bridge}_{hook}"
+
+
+def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
+    """Return the network's dnsmasq: on its bridge alone, guests' names in a domain of its own."""
+    domain = f"{network.name}.internal"
+    lines = [
+        f"interface={network.bridge}",
+        "except-interface=lo",
+        "bind-interfaces",
+        "no-hosts",
+        f"domain={domain}",
+        f"local=/{domain}/",
+        "domain-needed",
+        f"dhcp-range={subnet.host(2)},{subnet.last},{LEASE}",
+        "dhcp-authoritative",
+        "dhcp-ignore-clid",
+        *_reach(network, around),
+    ]
+    return Dnsmasq(network.bridge, "\n".join(lines) + "\n")
+
+
+def _reach(network: Network, around: Surroundings) -> list[str]:
+    """Return what names and routes beyond the network the guests are given."""
+    if network.mode == HOST_ONLY:
+        # No default route, and no name of the outside: a resolver is a way out too.
+        return ["dhcp-option=option:router", "no-resolv"]
+    if network.dns:
+        return ["no-resolv", *(f"server={server}" for server in network.dns)]
+    return [f"resolv-file={around.resolver}"]

@@ -1,0 +1,90 @@
+"""What acquiring and releasing a resource comes to, in commands anyone can type."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import resources as r
+from qemu_netwrap.core.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TABLE = "inet qemu_netwrap"
+
+
+class Step(Record):
+    """One resource: what it is, and the equivalent commands to make and to undo it."""
+
+    resource: r.Resource
+    do: tuple[str, ...]
+    undo: tuple[str, ...]
+
+
+def explain(resource: r.Resource) -> Step:
+    """Return the commands equivalent to acquiring and to releasing RESOURCE."""
+    do, undo = _EXPLAIN[type(resource)](resource)
+    return Step(resource, do, undo)
+
+
+def _bridge(b: r.Bridge) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    timers = [f"stp_state {int(b.stp)}"]
+    # The kernel counts in hundredths of a second here.
+    timers += [f"forward_delay {b.forward_delay * 100}"] if b.forward_delay >= 0 else []
+    timers += [f"hello_time {b.hello_time * 100}"] if b.hello_time >= 0 else []
+    make = f"ip link add {b.name} address {b.mac} type bridge {' '.join(timers)}"
+    return (make, f"ip link set {b.name} up"), (f"ip link del {b.name}",)
+
+
+def _address(a: r.Address) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    what = f"{a.address} dev {a.device}"
+    return (f"ip addr add {what} brd +",), (f"ip addr del {what}",)
+
+
+def _device_setting(s: r.DeviceSetting) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (f"sysctl -w net/{s.family}/conf/{s.device}/{s.key}={s.value}",), ()
+
+
+def _forwarding(f: r.Forwarding) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    key = f"net/ipv4/conf/{f.device}/forwarding"
+    back = f"sysctl -w {key}=0  # only if it was 0, and when no other network needs it"
+    return (f"sysctl -w {key}=1",), (back,)
+
+
+def _rules(rules: r.Rules) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    do = f"nft -f - <<'EOF'\ntable {TABLE} {{\n{rules.rules}}}\nEOF"
+    chains = [line.split()[1] for line in rules.rules.splitlines() if line.startswith("chain ")]
+    undo = [f"nft delete chain {TABLE} {chain}" for chain in chains]
+    return (do,), (*undo, f"nft delete table {TABLE}  # with the last network's chains")
+
+
+def _dnsmasq(d: r.Dnsmasq) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (f"dnsmasq --conf-file=- <<'EOF'\n{d.config}EOF",), (f"kill DNSMASQ-OF-{d.bridge}",)
+
+
+def _membership(m: r.Membership) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (f"# run {m.run} uses {m.bridge}",), (f"# the last run to leave takes {m.bridge} down",)
+
+
+def _host_name(n: r.HostName) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    entry = f"dnsmasq of {n.bridge}: {n.mac} is {n.name}" if n.name else f"{n.mac} on {n.bridge}"
+    return (f"# {entry}",), (f"# {n.mac} is forgotten",)
+
+
+def _tap(t: r.Tap) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    flags = (" vnet_hdr" if t.vnet_hdr else "") + (" multi_queue" if t.queues > 1 else "")
+    make = f"ip tuntap add {t.name} mode tap{flags}"
+    plug = f"ip link set {t.name} master {t.bridge} up"
+    return (make, plug), (f"# {t.name} goes with the last process that holds it",)
+
+
+_EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    r.Bridge: _bridge,
+    r.Address: _address,
+    r.DeviceSetting: _device_setting,
+    r.Forwarding: _forwarding,
+    r.Rules: _rules,
+    r.Dnsmasq: _dnsmasq,
+    r.Membership: _membership,
+    r.HostName: _host_name,
+    r.Tap: _tap,
+}

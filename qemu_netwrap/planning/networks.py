@@ -1,0 +1,73 @@
+"""Which network a netdev of ours goes to (docs/design.md, section 2)."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import names
+from qemu_netwrap.core.errors import UsageError
+from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Config, Network
+from qemu_netwrap.core.netoption import OUR_TYPES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.netoption import NetOption
+
+DEFAULT_BRIDGE = "br0"  # DEFAULT_BRIDGE_INTERFACE, QEMU's include/net/net.h
+
+
+def needs_default(net: NetOption) -> bool:
+    """Whether a netdev of ours names no network, so that it goes to the default one."""
+    return net.type == "tap" and not (net.value("br") or net.value("network"))
+
+
+def network_of(net: NetOption, config: Config, chosen: str, host_bridge: str) -> Network:
+    """Return the network of a netdev of ours.
+
+    CHOSEN is the default for this launch (--network), HOST_BRIDGE the bridge that carries the
+    host's default route, if one does. Raises `UsageError` for a network that is not there.
+    """
+    where = net.option.typed
+    if needs_default(net):
+        return _default(config, chosen, host_bridge, where)
+    if net.type in OUR_TYPES:
+        return config.network(net.type) or built_in(net.type)
+    if net.value("network"):
+        return named(net.value("network"), config, where)
+    return on_bridge(net.value("br") or DEFAULT_BRIDGE, config, where)
+
+
+def _default(config: Config, chosen: str, host_bridge: str, where: str) -> Network:
+    """Return the network of a tap that names none."""
+    if chosen:
+        return named(chosen, config, f"--network {chosen}")
+    if config.default:
+        return named(config.default, config, f"{config.path}: default")
+    if host_bridge:
+        return on_bridge(host_bridge, config, where)
+    return config.network(NAT) or built_in(NAT)
+
+
+def built_in(mode: str) -> Network:
+    """Return the built-in network of a mode: `nat` or `host-only`."""
+    return Network(mode, mode, names.bridge_name(mode))
+
+
+def named(name: str, config: Config, where: str) -> Network:
+    """Return the network called NAME. Raises `UsageError` when there is none."""
+    found = config.network(name)
+    if found is not None:
+        return found
+    if name in (NAT, HOST_ONLY):
+        return built_in(name)
+    known = ", ".join(dict.fromkeys([*(n.name for n in config.networks), NAT, HOST_ONLY]))
+    raise UsageError(
+        f"{where}: there is no network {name!r}",
+        f"known networks are {known}; another is defined by [networks.{name}] in the configuration",
+    )
+
+
+def on_bridge(name: str, config: Config, where: str) -> Network:
+    """Return the network on bridge NAME: the configured one, else a plain one."""
+    wrong = names.ifname_fault(name)
+    if wrong:
+        raise UsageError(f"{where}: bridge name {name!r} {wrong}", "name another bridge with br=")
+    return config.by_bridge(name) or Network(name, BRIDGE, name)

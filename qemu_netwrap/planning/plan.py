@@ -1,0 +1,185 @@
+"""The plan of a run: which NICs are ours, and what they need.
+
+Pure: what has to be known of the host comes in as `Facts`, asked for by `questions`.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import mac, names
+from qemu_netwrap.core.errors import UsageError
+from qemu_netwrap.core.model import Nic
+from qemu_netwrap.core.optlist import OptList
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.planning.networks import needs_default, network_of
+from qemu_netwrap.planning.reading import (
+    NO_SCRIPT,
+    SCRIPTS,
+    USER_DECIDES,
+    MacPlace,
+    is_left_alone,
+    mac_places,
+    read,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.model import Config, Network
+    from qemu_netwrap.core.netoption import NetOption
+    from qemu_netwrap.core.words import CommandLine
+    from qemu_netwrap.planning.reading import Reading
+
+
+class Questions(Record):
+    """What a plan must know of the host."""
+
+    ifnames: tuple[str, ...] = ()  # which of these interfaces exist?
+    host_bridge: bool = False  # which bridge carries the default route, if one does?
+
+
+class Facts(Record):
+    """The answers to `Questions`, and what is known of the run."""
+
+    run: str
+    machine: str = ""  # the host's identity
+    existing: tuple[str, ...] = ()
+    host_bridge: str = ""
+
+
+class PlannedNic(Record):
+    """A NIC of ours, and the options that change for it."""
+
+    nic: Nic
+    net: NetOption
+    places: tuple[MacPlace, ...] = ()  # one for each of nic.macs
+
+
+class Plan(Record):
+    """What to provision for one run. Without NICs there is nothing to do but to become QEMU."""
+
+    line: CommandLine
+    run: str
+    nics: tuple[PlannedNic, ...] = ()
+    guest: str = ""  # the guest's host name
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks the run needs, each once, in the order first named."""
+        return tuple({p.nic.network.bridge: p.nic.network for p in self.nics}.values())
+
+
+def interpret(line: CommandLine) -> Reading | None:
+    """Read what LINE wants of us; None when it is to reach QEMU as it is.
+
+    That is so when QEMU will refuse it or only print something, and when nothing in it is ours.
+    Raises `UsageError` for a mistake in a command line that only we understand.
+    """
+    if line.refused or line.prints_and_exits:
+        return None
+    reading = read(line)
+    if reading.has_our_words and reading.faults:
+        option, wrong = reading.faults[0]
+        raise UsageError(f"{option.typed}: {wrong}", _remedy(wrong))
+    ours = any(net.is_ours or not is_left_alone(net) for net in reading.netdevs)
+    return reading if ours and not reading.faults else None
+
+
+def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
+    """Return what of the host must be known to plan READING; CHOSEN is --network's network."""
+    ours = [net for net in reading.netdevs if not is_left_alone(net)]
+    ifnames = tuple(net.value("ifname") for net in ours if net.value("ifname"))
+    plain = any(needs_default(net) for net in ours)
+    return Questions(ifnames, plain and not (chosen or config.default))
+
+
+def make(reading: Reading, config: Config, facts: Facts, chosen: str = "") -> Plan:
+    """Decide everything about a run. Raises `UsageError` with what is wrong and the remedy."""
+    nics: list[PlannedNic] = []
+    placed: set[int] = set()
+    vm = vm_key(reading.line)
+    for net in reading.netdevs:
+        if is_left_alone(net):
+            _refuse_our_keys(net)
+        elif net.is_ours or net.value("ifname") not in facts.existing:
+            network = network_of(net, config, chosen, facts.host_bridge)
+            # A hub's NICs are behind each of its taps; the first of them names them.
+            places = tuple(p for p in mac_places(reading, net) if p.option.at not in placed)
+            placed.update(place.option.at for place in places)
+            index = len(nics)
+            tap, key = names.tap_name(facts.run, index), (facts.machine, vm, str(index))
+            nics.append(_planned(net, network, places, tap, key))
+    _refuse_twins(nics)
+    return Plan(reading.line, facts.run, tuple(nics), guest_name(reading.line))
+
+
+def guest_name(line: CommandLine) -> str:
+    """Return the guest's host name: -name as a DNS label, empty without one."""
+    return names.host_label(_last(line, "name", "guest"))
+
+
+def vm_key(line: CommandLine) -> str:
+    """Return what tells this VM from others: -name, else -uuid, else its disk, else all words."""
+    named = _last(line, "name", "guest") or _last(line, "uuid")
+    disks = (*line.images, *(disk.value or "" for disk in line.named("hda", "drive", "cdrom")))
+    return named or next(iter(disks), "") or "\0".join(line.words)
+
+
+def _planned(
+    net: NetOption, network: Network, places: tuple[MacPlace, ...], tap: str, key: tuple[str, ...]
+) -> PlannedNic:
+    """Return the NIC on a netdev of ours; its MACs, where they are ours, come from KEY."""
+    tap = net.value("ifname") or tap
+    wrong = names.ifname_fault(tap)
+    if wrong:
+        raise UsageError(f"{net.option.typed}: ifname {tap!r} {wrong}", "choose another ifname=")
+    nic = Nic(
+        label=net.id or net.option.typed,
+        network=network,
+        tap=tap,
+        macs=tuple(mac.normalize(place.mac) for place in places),
+        mac_key=key,
+        queues=net.queues,
+        vhost=net.flag("vhost", default=net.flag("vhostforce", default=False)),
+        vnet_hdr=net.flag("vnet_hdr", default=True),
+    )
+    return PlannedNic(nic, net, places)
+
+
+def _refuse_our_keys(net: NetOption) -> None:
+    """Refuse a word of ours on a netdev that the user sets up in his own way."""
+    if not net.is_ours:
+        return
+    theirs = next(key for key in (*USER_DECIDES, *SCRIPTS) if net.value(key) not in NO_SCRIPT)
+    ours = "network=" if net.value("network") else net.type
+    raise UsageError(
+        f"{net.option.typed}: {theirs}= cannot stand beside {ours}",
+        f"leave out {theirs}=: the tap is made and set up for you",
+    )
+
+
+def _refuse_twins(nics: list[PlannedNic]) -> None:
+    """Refuse two taps of one name: the kernel has one of each."""
+    seen: set[str] = set()
+    for planned in nics:
+        if planned.nic.tap in seen:
+            raise UsageError(
+                f"{planned.net.option.typed}: ifname {planned.nic.tap} is taken by another NIC of"
+                " this command",
+                "give each NIC an ifname= of its own, or none",
+            )
+        seen.add(planned.nic.tap)
+
+
+def _remedy(wrong: str) -> str:
+    """Return the hint for a mistake in an option of ours."""
+    if "'id' is missing" in wrong:
+        return "a netdev needs an id=, by which its -device names it"
+    return "see qemu-netwrap --help for what nat, host-only and network= take"
+
+
+def _last(line: CommandLine, name: str, key: str = "") -> str:
+    """Return the last value given for an option, or for a key (which may be implied) in it."""
+    value = ""
+    for option in line.named(name):
+        text = option.value or ""
+        value = (OptList.parse(text, key).get(key) or value) if key else text
+    return value
