@@ -1,0 +1,1 @@
+"""The test lab: simulated machines, real guests, and the leak detector."""

@@ -1,0 +1,327 @@
+"""The leak detector: everything a run may leave on a machine, compared before and after.
+
+A snapshot is a set of subjects (a link, an address, a route, a sysctl, a file, a process…), each
+with its attributes. What moves by itself, such as counters and lifetimes, is left out; the identity
+of things (interface index, process id) is in, so that removed and made anew is not the same.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from lab.netns import Host
+
+_TYPES: Final = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFREG: "file",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+_SECTION: Final = "\x1e"
+_SHORT_TEXT: Final = 120
+_MULTICAST: Final = ("01:00:5e:", "33:33:", "01:80:c2:")
+
+# One shell for all questions; each answer follows a line with its name.
+_GATHER: Final = r"""
+ask() { printf '\036%s\n' "$1"; shift; "$@" || :; }
+ask link ip -j -d link show
+ask address ip -j address show
+ask route ip -j route show table all
+ask rule4 ip -j -4 rule show
+ask rule6 ip -j -6 rule show
+ask neighbour ip -j neighbour show nud permanent
+ask proxy ip -j neighbour show proxy
+ask fdb bridge -j fdb show
+ask nft nft -j list ruleset
+ask qdisc tc -j qdisc show
+filters() {
+    for each in /sys/class/net/*; do
+        for place in root ingress egress; do
+            echo "filter show dev ${each##*/} $place"
+        done
+    done | tc -force -batch -
+}
+ask filter filters
+ask sysctl grep -rs '' /proc/sys/net/ipv4 /proc/sys/net/ipv6 /proc/sys/net/bridge
+"""
+
+# Moving by themselves, or made up by the kernel at first use.
+_VOLATILE: Final = frozenset(
+    (
+        *("link_index", "gc_timer", "hello_timer", "tcn_timer", "topology_change_timer"),
+        *("forward_delay_timer", "message_age_timer", "hold_timer", "topology_change_ack"),
+        *("valid_life_time", "preferred_life_time", "tentative", "expires", "used", "updated"),
+        *("packets", "bytes", "refcnt", "stats", "stats64", "metainfo"),
+    ),
+)
+_VOLATILE_SYSCTLS: Final = frozenset(("/proc/sys/net/ipv4/tcp_fastopen_key",))
+
+Facts = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a machine at one moment: attributes by subject."""
+
+    facts: Mapping[str, Mapping[str, str]]
+
+    def diff(self, other: Snapshot) -> list[str]:
+        """Return what is different in `other`, one line each; an empty list if nothing is."""
+        changed_links = {
+            subject.removeprefix("link ")
+            for subject in self.facts.keys() ^ other.facts.keys()
+            if subject.startswith("link ")
+        }
+        lines = []
+        for subject in sorted(self.facts.keys() | other.facts.keys()):
+            if not _belongs_to(subject, changed_links):
+                before, after = self.facts.get(subject), other.facts.get(subject)
+                lines += _compare(subject, before, after)
+        return lines
+
+
+def snapshot(host: Host) -> Snapshot:
+    """Return the state of `host` now."""
+    answers = _sections(host.run("sh", "-c", _GATHER, cwd="/").stdout)
+    facts: Facts = {}
+    facts |= _links(_objects(answers["link"]))
+    facts |= _addresses(_objects(answers["address"]))
+    for kind in ("route", "rule4", "rule6", "neighbour", "proxy", "qdisc"):
+        facts |= _counted(kind, _objects(answers[kind]))
+    facts |= _counted("fdb", _static(_objects(answers["fdb"])))
+    facts |= _counted("filter", ({"filter": line} for line in answers["filter"].splitlines()))
+    facts |= _nft(answers["nft"])
+    facts |= _sysctls(answers["sysctl"])
+    facts |= _mounts(host)
+    facts |= _files(host)
+    facts |= {f"process {pid}": {"command": cmd} for pid, cmd in host.processes().items()}
+    return Snapshot(facts)
+
+
+def wait_same(host: Host, before: Snapshot, timeout: float = 20.0) -> None:
+    """Return as soon as `host` is as it was `before`; AssertionError with the differences if not.
+
+    Some of what a run takes away is gone only some milliseconds later: the kernel removes a tap,
+    a process ends.
+    """
+    deadline = time.monotonic() + timeout
+    while (after := snapshot(host)) != before:
+        if time.monotonic() > deadline:
+            lines = "\n".join(before.diff(after))
+            message = f"{host.name} is not as it was before, {timeout} s later:\n{lines}"
+            raise AssertionError(message)
+        time.sleep(0.01)
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Split the answers of the shell by their names."""
+    parts = (part.partition("\n") for part in text.split(_SECTION)[1:])
+    return {name: answer for name, _, answer in parts}
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """Return the objects that an iproute2 command printed; no output means none."""
+    found: list[dict[str, Any]] = json.loads(text) if text.strip() else []
+    return [each for each in found if each]
+
+
+def _steady(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    """Return a JSON value without what moves by itself."""
+    if isinstance(value, dict):
+        return {key: _steady(each) for key, each in value.items() if key not in _VOLATILE}
+    if isinstance(value, list):
+        return [_steady(each) for each in value]
+    return value
+
+
+def _text(value: Any) -> str:  # noqa: ANN401  any JSON value
+    """Return a JSON value as text, the same for equal values."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _phrase(value: Mapping[str, Any]) -> str:
+    """Return a flat JSON object as `key=value` words."""
+    return " ".join(f"{key}={_text(each)}" for key, each in value.items() if each not in ([], {}))
+
+
+def _counted(kind: str, objects: Iterable[Mapping[str, Any]]) -> Facts:
+    """Return objects without a name of their own as subjects; equal ones are counted."""
+    counts = collections.Counter(f"{kind} {_phrase(_steady(each))}" for each in objects)
+    return {subject: {"count": str(count)} for subject, count in counts.items()}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the leaves of nested objects with dotted names."""
+    for key, each in value.items():
+        if isinstance(each, dict):
+            yield from _flat(each, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(each)
+
+
+def _links(links: Iterable[Mapping[str, Any]]) -> Facts:
+    """Return the links by name."""
+    return {f"link {each['ifname']}": dict(_flat(_steady(each))) for each in links}
+
+
+def _addresses(links: Iterable[Mapping[str, Any]]) -> Facts:
+    """Return the addresses by link."""
+    return {
+        f"address {link['ifname']} {each.get('local')}/{each.get('prefixlen')}": dict(
+            _flat(_steady(each)),
+        )
+        for link in links
+        for each in link.get("addr_info", [])
+        if each
+    }
+
+
+def _static(entries: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Leave out what bridges learnt, and the multicast groups of the interfaces."""
+    for entry in entries:
+        learnt = entry.get("state") not in ("permanent", "static")
+        if not learnt and not entry.get("mac", "").startswith(_MULTICAST):
+            yield entry
+
+
+def _nft(text: str) -> Facts:
+    """Return the ruleset; handles are left out at the top of each object only."""
+    objects = json.loads(text)["nftables"] if text.strip() else []
+    named = (pair for each in objects for pair in each.items() if pair[0] != "metainfo")
+    bare = (
+        (kind, {key: value for key, value in each.items() if key != "handle"})
+        for kind, each in named
+    )
+    return _counted("nft", ({kind: each} for kind, each in bare))
+
+
+def _sysctls(text: str) -> Facts:
+    """Return the sysctls by path; a value of several lines is put together again."""
+    facts: Facts = {}
+    for line in text.splitlines():
+        path, _, value = line.partition(":")
+        if path not in _VOLATILE_SYSCTLS:
+            subject = "sysctl " + path.removeprefix("/proc/sys/")
+            known = facts.get(subject)
+            facts[subject] = {"value": f"{known['value']}\n{value}" if known else value}
+    return facts
+
+
+def _mounts(host: Host) -> Facts:
+    """Return the mounts, except those that the test laid to write files of its own."""
+    lines = Path(f"/proc/{host.pid}/mountinfo").read_text(encoding="utf-8").splitlines()
+    rows = (line.split() for line in lines)
+    mounts = (
+        {"on": row[4], "root": row[3], "options": row[5], "type": row[row.index("-") + 1]}
+        for row in rows
+        if row[4] not in host.private
+    )
+    return _counted("mount", mounts)
+
+
+def _files(host: Host) -> Facts:
+    """Return all files below /run and all changes below the private folders."""
+    facts = _below(Path(f"/proc/{host.pid}/root/run"), "/run")
+    for folder, slot in host.private.items():
+        upper = Path(f"/proc/{host.pid}/cwd/{slot}/upper")
+        facts |= _below(upper, folder)
+    for path, text in host.written.items():
+        facts |= _own_file(host, path, text, facts)
+    parents = {str(parent) for path in host.written for parent in Path(path).parents}
+    return {f"file {path}": each for path, each in facts.items() if path not in parents}
+
+
+def _below(top: Path, folder: str) -> Facts:
+    """Return the files below `top` by the path that they have below `folder` in the machine."""
+    facts: Facts = {}
+    for where, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            real = Path(where, name)
+            path = f"{folder}/{real.relative_to(top)}"
+            # An overlay copies a folder up as soon as something in it is written.
+            if folder == "/run" or not (real.is_dir() and Path(path).is_dir()):
+                facts |= {path: _file(real)}
+    return facts
+
+
+def _own_file(host: Host, path: str, text: str, facts: Facts) -> Facts:
+    """Take a file that the test wrote out of `facts`; return what others made of it."""
+    found = facts.pop(path, None)
+    if found is None:
+        return {path: {"state": "gone, though the test wrote it"}}
+    if found["content"] != _content(text.encode()):
+        return {path: {**found, "state": f"changed since the test wrote it on {host.name}"}}
+    return {}
+
+
+def _file(path: Path) -> dict[str, str]:
+    """Return type, mode, owner and content of a file; empty if it is gone already."""
+    try:
+        status = path.lstat()
+        kind = _TYPES.get(stat.S_IFMT(status.st_mode), "?")
+        content = str(path.readlink()) if kind == "symlink" else ""
+        if kind == "file":
+            content = _content(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        return {"error": str(error.strerror)}
+    mode = f"{stat.S_IMODE(status.st_mode):o}"
+    return {"type": kind, "mode": mode, "owner": str(status.st_uid), "content": content}
+
+
+def _content(data: bytes) -> str:
+    """Return short text as it is, anything else as its size and hash."""
+    if len(data) <= _SHORT_TEXT and data.isascii():
+        return data.decode()
+    return f"{len(data)} bytes, sha1 {hashlib.sha1(data, usedforsecurity=False).hexdigest()}"
+
+
+def _belongs_to(subject: str, links: set[str]) -> bool:
+    """Tell whether a subject is only a sysctl of one of these links, and so no news."""
+    kind, _, path = subject.partition(" ")
+    parts = path.split("/")
+    return kind == "sysctl" and {"conf", "neigh"} & set(parts) != set() and bool(links & set(parts))
+
+
+def _compare(
+    subject: str,
+    before: Mapping[str, str] | None,
+    after: Mapping[str, str] | None,
+) -> list[str]:
+    """Return how one subject changed, one line for each change."""
+    if before is None:
+        return [f"appeared: {subject}{_summary(after)}"]
+    if after is None:
+        return [f"gone: {subject}{_summary(before)}"]
+    return [
+        f"changed: {subject}: {key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _summary(attributes: Mapping[str, str] | None) -> str:
+    """Return what is worth saying about a whole subject, in brackets."""
+    worth = (
+        *("linkinfo.info_kind", "linkinfo.info_data.type", "master", "address", "flags"),
+        *("value", "type", "content", "command", "state"),
+    )
+    known = ((key.rpartition(".")[2], (attributes or {}).get(key)) for key in worth)
+    words = [f"{key}={value!r}" for key, value in known if value]
+    return f" ({', '.join(words)})" if words else ""
