@@ -113,6 +113,8 @@ def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
         f"dhcp-range={subnet.host(2)},{subnet.last},{LEASE}",
         "dhcp-authoritative",
         "dhcp-ignore-clid",
+        # Nobody else is on this segment: pinging an address before it is offered only costs time.
+        "no-ping",
         *_reach(network, around),
     ]
     return Dnsmasq(network.bridge, "\n".join(lines) + "\n")
