@@ -116,10 +116,10 @@ def wait(
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; all when none is named.")
     ] = None,
 ) -> None:
-    """Return when the teardown of runs is over."""
+    """Return when the teardown of runs is over; at once for those that are gone already."""
     state = _state()
-    for run_name in [status.find(state, name) for name in names or ()] or state.runs():
-        status.wait(state, run_name)
+    for run_name in names or state.runs():
+        status.wait(state, status.find(state, run_name, gone=run_name))
 
 
 @app.command()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 
 import psutil
+from psutil import Process
 
 from qemu_netwrap.core.record import Record
+
+__all__ = ["Process", "Usage", "holders", "stop", "usage"]
 
 
 class Usage(Record):
@@ -20,19 +24,20 @@ class Usage(Record):
     memory: int
 
 
-def holders(path: str) -> list[psutil.Process]:
-    """Return the processes that have a file open: for a run's lock, QEMU and its like."""
+def holders(path: str, without: str = "") -> list[Process]:
+    """Return the processes that have file PATH open, and not file WITHOUT."""
     found = []
     for process in psutil.process_iter():
         try:
-            if any(file.path == path for file in process.open_files()):
+            opened = {file.path for file in process.open_files()}
+            if path in opened and without not in opened:
                 found.append(process)
         except psutil.Error:
             continue
     return found
 
 
-def usage(process: psutil.Process) -> Usage | None:
+def usage(process: Process) -> Usage | None:
     """Return what a process has used; None when it is gone."""
     try:
         with process.oneshot():
@@ -48,7 +53,7 @@ def usage(process: psutil.Process) -> Usage | None:
         return None
 
 
-def stop(processes: list[psutil.Process], patience: float) -> list[int]:
+def stop(processes: list[Process], patience: float) -> list[int]:
     """End processes with all their children; return the pids that had to be killed.
 
     They are asked first (SIGTERM) and killed after PATIENCE seconds.
@@ -57,14 +62,39 @@ def stop(processes: list[psutil.Process], patience: float) -> list[int]:
     tree.pop(os.getpid(), None)
     for process in tree.values():
         _quietly(process.terminate)
-    _, alive = psutil.wait_procs(list(tree.values()), timeout=patience)
+    alive = _still_alive(list(tree.values()), patience)
     for process in alive:
         _quietly(process.kill)
-    psutil.wait_procs(alive, timeout=patience)
+    _still_alive(alive, patience)
     return [process.pid for process in alive]
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _still_alive(processes: list[Process], patience: float) -> list[Process]:
+    """Wait for the end of processes, PATIENCE seconds at most; return those that go on.
+
+    By pidfd, which tells the end of a process also when its parent has not heard of it yet;
+    `psutil.wait_procs` takes such a zombie for alive.
+    """
+    deadline = time.monotonic() + patience
+    return [process for process in processes if not _ends_by(process, deadline)]
+
+
+def _ends_by(process: Process, deadline: float) -> bool:
+    """Whether a process ends before DEADLINE (monotonic seconds)."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        left = max(0.0, deadline - time.monotonic())
+        return bool(poll.poll(left * 1000)) or not process.is_running()
+    finally:
+        os.close(fd)
+
+
+def _children(process: Process) -> list[Process]:
     """Return a process's children, and theirs."""
     try:
         return list(process.children(recursive=True))

@@ -69,6 +69,7 @@ def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = 
 def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
     """End a run's membership; take the network down if nobody alive is left in it.
 
+    Without a RUN nobody leaves: only a network that its members have left behind is taken down.
     Returns what went wrong; the network is then left to the next try.
     """
     folder = work.state.network(bridge)
@@ -81,7 +82,8 @@ def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
                 return errors
             files.remove_folder(folder)
             files.remove(work.state.network_lock(bridge))
-        files.remove(f"{folder}/members/{run}")
+        elif run:
+            files.remove(f"{folder}/members/{run}")
     return []
 
 

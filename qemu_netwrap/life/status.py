@@ -82,14 +82,17 @@ def all_networks(state: State) -> list[NetworkStatus]:
     return [_network(state, bridge, rules) for bridge in state.networks()]
 
 
-def find(state: State, name: str) -> str:
-    """Return the run that NAME means: its run name, or its guest's. Raises `UsageError`."""
+def find(state: State, name: str, gone: str = "") -> str:
+    """Return the run that NAME means: its run name, or its guest's.
+
+    One that is not there is GONE, if that is given. Raises `UsageError`.
+    """
     known = {run: runs.read_info(state, run)[0].name for run in state.runs()}
     if name in known:
         return name
     found = [run for run, guest in known.items() if guest and guest == name]
-    if len(found) == 1:
-        return found[0]
+    if len(found) == 1 or (gone and not found):
+        return found[0] if found else gone
     if found:
         raise UsageError(f"{name}: runs {', '.join(found)} have that name", "name the run")
     raise UsageError(f"{name}: there is no such run", "qemu-netwrap ps shows what runs")
@@ -97,7 +100,7 @@ def find(state: State, name: str) -> str:
 
 def stop(state: State, run: str, patience: float) -> list[int]:
     """End a run's QEMU with its whole tree and wait for the teardown; return who was killed."""
-    killed = procs.stop(procs.holders(f"{state.run(run)}/lock"), patience)
+    killed = procs.stop(_qemu(state, run), patience)
     wait(state, run)
     return killed
 
@@ -141,8 +144,7 @@ def _run(state: State, run: str) -> RunStatus:
     """Return how one run fares."""
     info, nics = runs.read_info(state, run)
     folder = state.run(run)
-    holders = procs.holders(f"{folder}/lock") if files.is_locked(f"{folder}/lock") else []
-    used = next((u for u in map(procs.usage, holders) if u is not None), None)
+    used = next((u for u in map(procs.usage, _qemu(state, run)) if u is not None), None)
     if used is not None:
         phase = RUNNING if nics else STARTING
     else:
@@ -159,6 +161,17 @@ def _run(state: State, run: str) -> RunStatus:
         info.command,
         tuple(_nic(state, nic, links.get(nic.tap)) for nic in nics),
     )
+
+
+def _qemu(state: State, run: str) -> list[procs.Process]:
+    """Return a run's QEMU, and what shares its lock: whatever pid it has by now.
+
+    The keeper has the lock's file open too, waiting for it; it is told by its own lock.
+    """
+    folder = state.run(run)
+    if not files.is_locked(f"{folder}/lock"):
+        return []
+    return procs.holders(f"{folder}/lock", without=f"{folder}/keeper")
 
 
 def _nic(state: State, nic: runs.NicInfo, link: inspect.Port | None) -> NicStatus:
