@@ -9,8 +9,8 @@ import typer
 
 import qemu_netwrap
 from qemu_netwrap.core.errors import NetwrapError, UsageError
+from qemu_netwrap.core.request import Request
 from qemu_netwrap.face import render
-from qemu_netwrap.life import launch as launching
 from qemu_netwrap.life import status
 from qemu_netwrap.life.preview import preview
 from qemu_netwrap.life.state import State, prepare
@@ -64,7 +64,7 @@ def main(
     if version:
         typer.echo(f"qemu-netwrap {qemu_netwrap.__version__}")
         raise typer.Exit
-    context.obj = launching.Request((), network, config, run_as, quiet, verbose, debug)
+    context.obj = Request((), network, config, run_as, quiet, verbose, debug)
     if context.invoked_subcommand is None:
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
 

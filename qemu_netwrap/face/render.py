@@ -97,7 +97,7 @@ def _network_row(network: NetworkStatus) -> tuple[str, ...]:
         network.mode,
         network.bridge,
         network.address or "-",
-        ",".join(network.members) or "-",
+        str(len(network.members)),
         str(len(network.ports)),
         str(network.dnsmasq or "-"),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.life.launch import Request
+from qemu_netwrap.core.request import Request
 
 COMMANDS = frozenset({"plan", "ps", "stop", "wait", "gc"})
 WITH_VALUE = {"--network": "network", "--config": "config", "--run-as": "run_as"}

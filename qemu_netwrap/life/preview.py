@@ -5,7 +5,8 @@ from __future__ import annotations
 from qemu_netwrap.core.model import Grant, Network, Nic
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, Tap
-from qemu_netwrap.life import launch
+from qemu_netwrap.host import configfile
+from qemu_netwrap.life import launch, provide
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.networks import read_info, resources_of
 from qemu_netwrap.life.state import State
@@ -15,6 +16,7 @@ from qemu_netwrap.planning.explain import Step, explain
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.request import Request
 
 RUN = "RUN"  # stands for the run's name, which is QEMU's process id
 
@@ -39,17 +41,17 @@ class Preview(Record):
     steps: tuple[Step, ...] = ()
 
 
-def preview(request: launch.Request) -> Preview:
+def preview(request: Request) -> Preview:
     """Plan a launch. Raises the `NetwrapError` that the launch would, as far as it can be seen."""
     program = launch.find_program(request.words[0])
     line, reading = launch.read_line(request.words, program)
     if reading is None:
         return Preview(line.words)
-    config = launch.load_config(request.config)
-    plan = launch.make_plan(request, reading, config, RUN)
+    config = configfile.load(request.config)
+    plan = provide.make_plan(request, reading, config, RUN)
     networks, resources, grants = [], [], {}
     for network in plan.networks:
-        shown, made = _network(network, launch.reserved_subnets(config))
+        shown, made = _network(network, provide.reserved_subnets(config))
         networks.append(shown)
         resources += [Membership(network.bridge, RUN), *made]
     for nic in (planned.nic for planned in plan.nics):

@@ -18,7 +18,6 @@ from qemu_netwrap.planning.reading import (
     MacPlace,
     is_left_alone,
     mac_places,
-    read,
 )
 
 TYPE_CHECKING = False
@@ -65,22 +64,6 @@ class Plan(Record):
     def networks(self) -> tuple[Network, ...]:
         """The networks the run needs, each once, in the order first named."""
         return tuple({p.nic.network.bridge: p.nic.network for p in self.nics}.values())
-
-
-def interpret(line: CommandLine) -> Reading | None:
-    """Read what LINE wants of us; None when it is to reach QEMU as it is.
-
-    That is so when QEMU will refuse it or only print something, and when nothing in it is ours.
-    Raises `UsageError` for a mistake in a command line that only we understand.
-    """
-    if line.refused or line.prints_and_exits:
-        return None
-    reading = read(line)
-    if reading.has_our_words and reading.faults:
-        option, wrong = reading.faults[0]
-        raise UsageError(f"{option.typed}: {wrong}", _remedy(wrong))
-    ours = any(net.is_ours or not is_left_alone(net) for net in reading.netdevs)
-    return reading if ours and not reading.faults else None
 
 
 def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
@@ -167,13 +150,6 @@ def _refuse_twins(nics: list[PlannedNic]) -> None:
                 "give each NIC an ifname= of its own, or none",
             )
         seen.add(planned.nic.tap)
-
-
-def _remedy(wrong: str) -> str:
-    """Return the hint for a mistake in an option of ours."""
-    if "'id' is missing" in wrong:
-        return "a netdev needs an id=, by which its -device names it"
-    return "see qemu-netwrap --help for what nat, host-only and network= take"
 
 
 def _last(line: CommandLine, name: str, key: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap.core import netoption
+from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
 
 TYPE_CHECKING = False
@@ -38,6 +39,22 @@ class MacPlace(Record):
     opts: OptList | JsonObject
     key: str
     mac: str
+
+
+def interpret(line: CommandLine) -> Reading | None:
+    """Read what LINE wants of us; None when it is to reach QEMU as it is.
+
+    That is so when QEMU will refuse it or only print something, and when nothing in it is ours.
+    Raises `UsageError` for a mistake in a command line that only we understand.
+    """
+    if line.refused or line.prints_and_exits:
+        return None
+    reading = read(line)
+    if reading.has_our_words and reading.faults:
+        option, wrong = reading.faults[0]
+        raise UsageError(f"{option.typed}: {wrong}", _remedy(wrong))
+    ours = any(net.is_ours or not is_left_alone(net) for net in reading.netdevs)
+    return reading if ours and not reading.faults else None
 
 
 def read(line: CommandLine) -> Reading:
@@ -81,6 +98,13 @@ def mac_places(reading: Reading, net: NetOption) -> tuple[MacPlace, ...]:
         return tuple(_place(nic.option, nic.opts, "macaddr") for nic in hub)
     hub = [nic for nic in reading.hub_nics if nic.value("netdev") == net.id]
     return (*(_place(n.option, n.opts, "macaddr") for n in hub), *_devices(reading.line, net.id))
+
+
+def _remedy(wrong: str) -> str:
+    """Return the hint for a mistake in an option of ours."""
+    if "'id' is missing" in wrong:
+        return "a netdev needs an id=, by which its -device names it"
+    return "see qemu-netwrap --help for what nat, host-only and network= take"
 
 
 def _devices(line: CommandLine, netdev: str) -> tuple[MacPlace, ...]:

@@ -1,0 +1,17 @@
+"""What was typed before QEMU's words, and those."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core.record import Record
+
+
+class Request(Record):
+    """A launch: our options, and QEMU's words with the program first."""
+
+    words: tuple[str, ...]
+    network: str = ""
+    config: str = ""
+    run_as: str = ""
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False

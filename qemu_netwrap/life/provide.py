@@ -1,0 +1,152 @@
+"""The launcher's half of provisioning: plan, start the keeper, take over what it hands out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+from qemu_netwrap.core import text
+from qemu_netwrap.core.errors import NetwrapError
+from qemu_netwrap.core.model import Grant
+from qemu_netwrap.host import configfile, probe
+from qemu_netwrap.life import keeper, runs, state
+from qemu_netwrap.planning import plan as planning
+from qemu_netwrap.planning import rewrite
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.model import Config
+    from qemu_netwrap.core.request import Request
+    from qemu_netwrap.planning.plan import Plan
+    from qemu_netwrap.planning.reading import Reading
+
+# Descriptors of ours are put out of the way of those that the user gives QEMU by number.
+_FIRST_FD = 64
+_MESSAGE = 65536
+_ANCILLARY = 4096
+
+
+def provide(request: Request, reading: Reading) -> tuple[str, ...]:
+    """Have the keeper provision what READING wants; return QEMU's new words.
+
+    Raises `NetwrapError` when it fails; nothing is left behind then.
+    """
+    config = configfile.load(request.config)
+    draft = make_plan(request, reading, config, str(os.getpid()))
+    if not draft.nics:
+        return reading.line.words
+    state.prepare()
+    here = state.State.here()
+    run, lock = runs.claim(here, os.getpid())
+    plan = draft if draft.run == run else make_plan(request, reading, config, run)
+    keeping = keeper.Keeping(
+        here, plan, reserved_subnets(config), verbose=request.verbose, debug=request.debug
+    )
+    socket = keeper.start(keeping, lock)
+    try:
+        grants = _receive(socket, _teller(request, plan))
+    except EOFError:
+        left = "; ".join(error.message for error in runs.release(here, run))
+        raise NetwrapError(
+            "the keeper died before the network was up",
+            f"not released: {left}" if left else "what it had made has been removed; try again",
+        ) from None
+    socket.close()
+    _inherit(lock)
+    return rewrite.words(plan, grants)
+
+
+def make_plan(request: Request, reading: Reading, config: Config, run: str) -> Plan:
+    """Ask the host what the plan needs to know, and plan."""
+    asked = planning.questions(reading, config, request.network)
+    facts = planning.Facts(
+        run,
+        probe.machine(),
+        probe.existing(asked.ifnames),
+        probe.host_bridge() if asked.host_bridge else "",
+    )
+    return planning.make(reading, config, facts, request.network)
+
+
+def reserved_subnets(config: Config) -> tuple[Subnet, ...]:
+    """Return the subnets that configured networks have, and no other may be given."""
+    return tuple(n.subnet for n in config.networks if n.subnet is not None)
+
+
+def _receive(
+    socket: _socket.socket, tell: Callable[[str, dict[str, str]], None]
+) -> dict[str, Grant]:
+    """Receive from the keeper until it is ready; return what each tap got.
+
+    Raises `EOFError` when the keeper dies, and `NetwrapError` with what failed.
+    """
+    grants: dict[str, Grant] = {}
+    tap = ""
+    while True:
+        data, ancillary, _, _ = socket.recvmsg(_MESSAGE, _ANCILLARY)
+        if not data:
+            raise EOFError
+        kind, fields = text.read(data.decode("utf-8", "surrogateescape"))
+        fds = tuple(_inherit(fd) for _, _, raw in ancillary for fd in _unpack(raw))
+        if kind == "ready":
+            return grants
+        if kind == "error":
+            raise _KeeperError(fields["message"], fields["hint"], int(fields["status"]))
+        if kind == "taps":
+            grants[tap] = grants[tap].replace(fds=(*grants[tap].fds, *fds))
+        elif kind == "vhosts":
+            grants[tap] = grants[tap].replace(vhost_fds=(*grants[tap].vhost_fds, *fds))
+        elif kind == "nic":
+            tap = fields["tap"]
+            grants[tap] = Grant((), (), tuple(fields["macs"].split()))
+        tell(kind, fields)
+
+
+class _KeeperError(NetwrapError):
+    """What the keeper says has failed."""
+
+    def __init__(self, message: str, hint: str, status: int) -> None:
+        """Keep the keeper's own exit status."""
+        super().__init__(message, hint)
+        self.status = status
+
+
+def _teller(request: Request, plan: Plan) -> Callable[[str, dict[str, str]], None]:
+    """Return what to do with the keeper's words: tell the user, on standard error."""
+    nics = {planned.nic.tap: planned.nic for planned in plan.nics}
+    show_nics = not request.quiet and (request.verbose or sys.stderr.isatty())
+
+    def tell(kind: str, fields: dict[str, str]) -> None:
+        if kind == "nic" and show_nics:
+            nic = nics[fields["tap"]]
+            where = f" {fields['address']}" if fields["address"] else ""
+            macs = f", MAC {fields['macs']}" if fields["macs"] else ""
+            name = nic.network.name
+            on = name if name == nic.network.bridge else f"{name} ({nic.network.bridge}{where})"
+            _tell(f"{nic.label}: {nic.tap} on {on}{macs}")
+        elif kind == "say" and not request.quiet:
+            _tell(fields["line"])
+
+    return tell
+
+
+def _tell(line: str) -> None:
+    """Say something on standard error; standard output is QEMU's."""
+    sys.stderr.write(f"qemu-netwrap: {line}\n")
+
+
+def _inherit(fd: int) -> str:
+    """Move a descriptor to where QEMU inherits it; return its number as QEMU is told it."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD, _FIRST_FD)
+    os.close(fd)
+    return str(moved)
+
+
+def _unpack(raw: bytes) -> list[int]:
+    """Return the descriptors in an SCM_RIGHTS message."""
+    return [int.from_bytes(raw[at : at + 4], sys.byteorder) for at in range(0, len(raw) & ~3, 4)]
