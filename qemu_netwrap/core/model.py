@@ -60,7 +60,8 @@ class Route(Record):
 class Surroundings(Record):
     """What of the host matters for making one network."""
 
-    bridge_exists: bool = False
+    bridge_exists: bool = False  # an interface of the bridge's name, whatever it is
+    is_bridge: bool = True
     routes: tuple[Route, ...] = ()
     routers: tuple[str, ...] = ()  # devices whose IPv4 forwarding is on, and not by us
     resolver: str = "/etc/resolv.conf"  # the file that names the host's real DNS servers

@@ -101,13 +101,27 @@ def read(path: str) -> str:
 def write(path: str, text: str, mode: int = 0o600) -> None:
     """Put TEXT into a file in one step: readers see the old text or the new."""
     scratch = f"{path}.{os.getpid()}~"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(scratch, flags, mode)
     try:
-        os.write(fd, text.encode("utf-8", "surrogateescape"))
+        fd = _open_made(scratch, os.O_WRONLY | os.O_TRUNC, mode)
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        os.rename(scratch, path)
+    except BaseException:
+        remove(scratch)
+        raise
+
+
+def append(path: str, line: str) -> None:
+    """Add LINE to a file, made if need be: all of it or, when that fails, nothing."""
+    fd = _open_made(path, os.O_WRONLY | os.O_APPEND, 0o600)
+    try:
+        raw = f"{line}\n".encode("utf-8", "surrogateescape")
+        size = os.fstat(fd).st_size
+        if os.write(fd, raw) != len(raw):
+            os.ftruncate(fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(fd)
-    os.rename(scratch, path)
 
 
 def listdir(path: str) -> list[str]:
@@ -124,6 +138,16 @@ def remove(path: str) -> None:
         os.unlink(path)
     except _NO_SUCH:
         pass
+
+
+def remove_lock(path: str) -> None:
+    """Remove a lock's file, unless somebody holds the lock."""
+    try:
+        fd = open_locked(path, wait=False)
+    except BlockingIOError:
+        return
+    remove(path)
+    os.close(fd)
 
 
 def remove_folder(path: str) -> None:
@@ -148,9 +172,13 @@ def remove_empty(paths: Iterable[str]) -> None:
 
 
 def make_folder(path: str, mode: int = 0o711) -> None:
-    """Make a folder and those above it; others may pass through them, not look into them."""
+    """Make a folder and those above it; others may pass through them, not look into them.
+
+    The mode does not depend on the user's umask: dnsmasq must get to its files.
+    """
     try:
         os.mkdir(path, mode)
+        os.chmod(path, mode)
     except FileExistsError:
         pass
     except FileNotFoundError:
@@ -158,12 +186,14 @@ def make_folder(path: str, mode: int = 0o711) -> None:
         make_folder(path, mode)
 
 
-def _open_made(path: str) -> int:
-    """Open a lock file, made with the folders above it if need be."""
+def _open_made(path: str, how: int = os.O_RDWR, mode: int = 0o600) -> int:
+    """Open a file, made with the folders above it if need be.
+
+    Again and again: whoever tidies up may remove a folder that is still empty.
+    """
     while True:
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            return os.open(path, flags, 0o600)
+            return os.open(path, how | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         except FileNotFoundError:
             make_folder(os.path.dirname(path))
 

@@ -13,6 +13,8 @@ from qemu_netwrap.core.model import Surroundings
 from qemu_netwrap.host import files, sysctl
 from qemu_netwrap.host.rtnetlink import Rtnl
 
+# What taps can be plugged into by IFLA_MASTER; Open vSwitch takes its ports by other ways.
+BRIDGE_KINDS = ("bridge",)
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 # Where a host's real DNS servers are when resolv.conf names a local stub.
 RESOLVERS = (
@@ -64,7 +66,7 @@ def host_bridge() -> str:
     try:
         device = rtnl.default_device()
         link = rtnl.link(device) if device else None
-        return device if link is not None and link.kind == "bridge" else ""
+        return device if link is not None and link.kind in BRIDGE_KINDS else ""
     finally:
         rtnl.close()
 
@@ -76,7 +78,7 @@ def surroundings(bridge: str, *, routed: bool, ours: frozenset[str] = frozenset(
     """
     rtnl = Rtnl()
     try:
-        there = rtnl.link(bridge) is not None
+        there = rtnl.link(bridge)
         routes = tuple(rtnl.routes()) if routed else ()
     finally:
         rtnl.close()
@@ -84,7 +86,8 @@ def surroundings(bridge: str, *, routed: bool, ours: frozenset[str] = frozenset(
     routers = tuple(
         d for d in devices if d not in ours and sysctl.read("ipv4", d, "forwarding") == "1"
     )
-    return Surroundings(there, routes, routers, resolver(), machine())
+    is_bridge = there is None or there.kind in BRIDGE_KINDS
+    return Surroundings(there is not None, is_bridge, routes, routers, resolver(), machine())
 
 
 def resolver() -> str:

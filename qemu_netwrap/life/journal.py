@@ -11,9 +11,8 @@ A line that a crash cut short has no newline and is ignored: its effect had not 
 
 from __future__ import annotations
 
-import os
-
 from qemu_netwrap.core import text
+from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Resource, from_line
 from qemu_netwrap.host import files
@@ -53,15 +52,24 @@ class Journal:
         self._append(f"-{number}")
 
     def live(self) -> list[Entry]:
-        """Return what is not released, in the order it was intended."""
+        """Return what is not released, in the order it was intended.
+
+        Raises `HostError` for a journal that is not of ours, or of another version.
+        """
         entries: dict[int, Entry] = {}
-        for number, sign, rest in self._lines():
-            if sign == "+":
-                entries[number] = Entry(number, from_line(rest), {})
-            elif sign == "=" and number in entries:
-                entries[number].facts.update(text.read(f"\t{rest}")[1])
-            elif sign == "-":
-                entries.pop(number, None)
+        try:
+            for number, sign, rest in self._lines():
+                if sign == "+":
+                    entries[number] = Entry(number, from_line(rest), {})
+                elif sign == "=" and number in entries:
+                    entries[number].facts.update(text.read(f"\t{rest}")[1])
+                elif sign == "-":
+                    entries.pop(number, None)
+        except ValueError as error:
+            raise HostError(
+                f"{self.path}: {error}",
+                "it is no journal of this version: undo by hand what it names, and remove it",
+            ) from error
         return list(entries.values())
 
     def _lines(self) -> Iterator[tuple[int, str, str]]:
@@ -73,9 +81,4 @@ class Journal:
 
     def _append(self, line: str) -> None:
         """Add one line."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self.path, flags, 0o600)
-        try:
-            os.write(fd, f"{line}\n".encode("utf-8", "surrogateescape"))
-        finally:
-            os.close(fd)
+        files.append(self.path, line)

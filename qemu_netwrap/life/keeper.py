@@ -102,9 +102,9 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     os.umask(0o022)
     run = keeping.plan.run
     folder = keeping.state.run(run)
-    alive = files.open_locked(f"{folder}/keeper")
-    lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CLOEXEC)
     try:
+        alive = files.open_locked(f"{folder}/keeper")
+        lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CLOEXEC)
         _provision(keeping, launcher)
         _send(launcher, "ready")
     except Exception as error:
@@ -112,7 +112,10 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
         failures = runs.release(keeping.state, run)
         _send(launcher, _failure(error, failures))
         raise
-    runs.collect(keeping.state)  # what earlier runs have left; QEMU does not wait for it
+    try:
+        runs.collect(keeping.state)  # what earlier runs have left; QEMU does not wait for it
+    except (OSError, NetwrapError):
+        pass  # somebody else's trouble: gc tells of it
     _become_waiter(folder, lock, alive)
 
 

@@ -39,7 +39,11 @@ def release_all(journal: Journal, work: Work) -> list[NetwrapError]:
     """
     errors: list[NetwrapError] = []
     started: list[tuple[Entry, Iterator[None]]] = []
-    for entry in reversed(journal.live()):
+    try:
+        entries = journal.live()
+    except NetwrapError as error:
+        return [error]
+    for entry in reversed(entries):
         steps = RELEASE[type(entry.resource)](entry.resource, entry.facts, work)
         failed = _advance(entry.resource, steps)
         if failed is None:

@@ -112,11 +112,13 @@ def provision(plan: Plan, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[
         vhosts = tun.open_vhost(nic.queues) if nic.vhost else []
         ledger.acquire_all([Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr)], journal, work)
         macs = []
-        for number in range(len(nic.macs)):
-            mac = _choose_mac(nic, number, work)
-            name = HostName(bridge, plan.run, mac, next(names[bridge]))
-            ledger.acquire_all([name], journal, work)
-            macs.append(mac)
+        # One at a time: of two runs that look for a free MAC, the second sees the first's.
+        with files.Lock(work.state.network_lock(bridge)):
+            for number in range(len(nic.macs)):
+                mac = _choose_mac(nic, number, work)
+                name = HostName(bridge, plan.run, mac, next(names[bridge]))
+                ledger.acquire_all([name], journal, work)
+                macs.append(mac)
         yield Granted(nic, infos[bridge], tuple(macs), tuple(work.taps[nic.tap]), tuple(vhosts))
 
 

@@ -87,8 +87,10 @@ class State(Record):
         if any(os.path.exists(path) for path in inner):
             files.remove_empty(inner)
         if not any(os.path.exists(path) for path in inner):
-            files.remove_folder(f"{self.base}/locks")
-        files.remove_empty([self.base, ROOT])
+            # Somebody may just begin: what he has locked stays.
+            for name in files.listdir(f"{self.base}/locks"):
+                files.remove_lock(f"{self.base}/locks/{name}")
+        files.remove_empty([f"{self.base}/locks", self.base, ROOT])
 
 
 def prepare() -> None:

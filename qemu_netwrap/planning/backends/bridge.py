@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap.core import mac
+from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.resources import Bridge
 
 TYPE_CHECKING = False
@@ -14,7 +15,13 @@ KERNEL_DEFAULT = -1
 
 
 def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
-    """Return the bridge to make, or nothing."""
+    """Return the bridge to make, or nothing. Raises `HostError` if what is there is no bridge."""
+    if not around.is_bridge:
+        raise HostError(
+            f"network {network.name}: interface {network.bridge} is no bridge",
+            f"name a bridge, or one that is not there yet: it is made; see ip -d link show"
+            f" {network.bridge}",
+        )
     return () if around.bridge_exists else (own_bridge(network, around),)
 
 
