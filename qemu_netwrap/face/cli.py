@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
@@ -19,8 +20,13 @@ app = typer.Typer(
     name="qemu-netwrap",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    subcommand_metavar="[--] QEMU [ARGS]... | COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# click's own, which typer has inside from 0.29 on and does not name.
+_WrongUsage: Any = typer.BadParameter.__base__
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 QemuWords = Annotated[
@@ -31,13 +37,18 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its gu
 
 def run(argv: list[str]) -> None:
     """Run the command line ARGV. Raises `NetwrapError`; exits otherwise."""
-    app(argv, prog_name="qemu-netwrap")
+    try:
+        sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False))
+    except _WrongUsage as error:
+        raise UsageError(error.format_message(), "see qemu-netwrap --help") from None
+    except typer.Abort:
+        sys.exit(130)
 
 
 @app.callback(
     invoke_without_command=True,
-    epilog="words in QEMU's options: -nic nat, -nic host-only, -nic tap[,network=NAME],"
-    " -nic bridge,br=BR; the same with -netdev and -net",
+    epilog="In QEMU's words: -nic nat, -nic host-only, -nic tap[,network=NAME], -nic bridge,br=BR,"
+    " and the same with -netdev and -net.",
 )
 def main(
     context: typer.Context,
@@ -57,9 +68,10 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Provision the network that a QEMU command line names, become QEMU, tear it down after.
+    """Provision the networks that a QEMU command line names, and become QEMU.
 
-    qemu-netwrap [OPTIONS] [--] qemu-system-x86_64 [ARGS]...
+    What was made is gone when QEMU is gone. QEMU's words stay as they are, but for those that
+    name a network of ours.
     """
     if version:
         typer.echo(f"qemu-netwrap {qemu_netwrap.__version__}")
@@ -116,7 +128,7 @@ def wait(
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; all when none is named.")
     ] = None,
 ) -> None:
-    """Return when the teardown of runs is over; at once for those that are gone already."""
+    """Return when the teardown of runs is over. That is at once for those that are gone."""
     state = _state()
     for run_name in names or state.runs():
         status.wait(state, status.find(state, run_name, gone=run_name))
