@@ -7,7 +7,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check -q
 # Folders too: theirs is the time stamp that changes when a file is removed.
-SOURCES = pyproject.toml LICENSE scripts/qemu-netwrap $(shell find qemu_netwrap -not -path '*/__pycache__*')
+SOURCES = pyproject.toml README.md LICENSE scripts/qemu-netwrap $(shell find qemu_netwrap -not -path '*/__pycache__*')
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:

@@ -24,13 +24,21 @@ def main() -> None:
             from qemu_netwrap.life.launch import launch
 
             launch(words.request(typed))
-    except NetwrapError as error:
+    except (NetwrapError, OSError) as problem:
         if debug:
             raise
+        error = problem if isinstance(problem, NetwrapError) else _host_error(problem)
         sys.stderr.write(f"qemu-netwrap: {error.message}\n")
         if error.hint:
             sys.stderr.write(f"  hint: {error.hint}\n")
         sys.exit(error.status)
+
+
+def _host_error(error: OSError) -> NetwrapError:
+    """Return what the kernel refused, and nobody foresaw, as an error of ours."""
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "run as root" if isinstance(error, PermissionError) else "--debug shows where"
+    return NetwrapError(f"{where}{error.strerror or error}", hint)
 
 
 if __name__ == "__main__":

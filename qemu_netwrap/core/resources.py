@@ -25,6 +25,7 @@ class Bridge(Resource):
     stp: bool = False
     forward_delay: int = 0  # seconds; -1: the kernel's own
     hello_time: int = -1  # seconds; -1: the kernel's own
+    open: bool = False  # others may put their ports into it, and it is then left to them
 
 
 class Address(Resource):

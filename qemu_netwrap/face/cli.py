@@ -131,13 +131,15 @@ def wait(
     """Return when the teardown of runs is over. That is at once for those that are gone."""
     state = _state()
     for run_name in names or state.runs():
-        status.wait(state, status.find(state, run_name, gone=run_name))
+        status.wait(state, status.find(state, run_name, over=True))
 
 
 @app.command()
 def gc() -> None:
     """Release what dead runs have left. Living runs are not touched."""
     released, errors = status.collect(_state())
+    if not released and not errors:
+        typer.echo("nothing was left")
     for line in released:
         typer.echo(f"released: {line}" if line.startswith("run ") else line)
     if errors:

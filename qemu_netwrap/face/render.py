@@ -7,7 +7,7 @@ from typing import Any
 
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.life.preview import Preview
+from qemu_netwrap.life.preview import NetworkPreview, Preview
 from qemu_netwrap.life.status import NetworkStatus, RunStatus
 
 _RUN_HEAD = ("RUN", "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY")
@@ -37,7 +37,9 @@ def plan_data(shown: Preview) -> dict[str, Any]:
         }
         for step in shown.steps
     ]
-    networks = [{**plain(n.network), "action": n.action} for n in shown.networks]
+    networks = [
+        {"action": n.action, "address": n.address, **plain(n.network)} for n in shown.networks
+    ]
     nics = [{**plain(nic), "network": nic.network.name} for nic in shown.nics]
     return {"networks": networks, "nics": nics, "steps": steps, "argv": shown.argv}
 
@@ -49,13 +51,19 @@ def plan_text(shown: Preview) -> str:
     do = [command for step in shown.steps for command in step.do]
     undo = [command for step in reversed(shown.steps) for command in step.undo]
     lines = [
-        *(f"network {n.network.name} ({n.network.mode}, {n.network.bridge}): {n.action}"
-          for n in shown.networks),
+        *map(_network_line, shown.networks),
         "", "do:", *_indented(do),
-        "", "undo, when QEMU is gone:", *_indented(undo),
+        "", "undo, when QEMU is gone; a network with its last run:", *_indented(undo),
         "", "QEMU becomes:", f"  {shlex.join(shown.argv)}",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _network_line(shown: NetworkPreview) -> str:
+    """Return what becomes of a network, in a line."""
+    network = shown.network
+    where = f"{network.mode}, {network.bridge} {shown.address}".rstrip()
+    return f"network {network.name} ({where}): {shown.action}"
 
 
 def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:

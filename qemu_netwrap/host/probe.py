@@ -49,6 +49,14 @@ def machine() -> str:
     return files.read("/etc/machine-id").strip() or os.uname().nodename
 
 
+def folder() -> str:
+    """Return the current folder, empty when it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 def existing(ifnames: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of IFNAMES that are interfaces here."""
     if not ifnames:

@@ -59,10 +59,10 @@ def acquire_bridge(b: r.Bridge, note: Note, work: Work) -> Iterator[None]:
 
 
 def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
-    """Delete the bridge if it is the one we made. Ports of others do not lose theirs."""
+    """Delete the bridge if it is the one we made; an open one with others' ports is theirs now."""
     link = work.rtnl.link(b.name)
     if link is not None and _is_ours(link, b.mac, facts):
-        ports = work.rtnl.ports(link.index)
+        ports = work.rtnl.ports(link.index) if b.open else []
         if ports:
             work.say(f"bridge {b.name} is left: it has ports of somebody else: {', '.join(ports)}")
         else:
@@ -107,20 +107,24 @@ def acquire_forwarding(f: r.Forwarding, _note: Note, work: Work) -> Iterator[Non
     yield
     path = work.state.forwarding(f.device)
     former, *users = files.read(path).split() or [sysctl.read("ipv4", f.device, "forwarding")]
-    if former == "0":
+    if former == "0":  # else it is on already, and not by us
         files.write(path, "\n".join([former, *dict.fromkeys([*users, f.user])]) + "\n")
         sysctl.write("ipv4", f.device, "forwarding", "1")
 
 
 def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[None]:
-    """Switch the device's forwarding off again with its last user, if we switched it on."""
+    """Switch the device's forwarding off again with its last user, if we switched it on.
+
+    Not if the host has become a router meanwhile: the global switch turns on every device's, and
+    whoever used it (Docker does) needs this one too.
+    """
     path = work.state.forwarding(f.device)
     former, *users = files.read(path).split() or [""]
     users = [user for user in users if user != f.user]
     if former and users:
         files.write(path, "\n".join([former, *users]) + "\n")
     elif former:
-        if sysctl.read("ipv4", f.device, "forwarding") == "1":
+        if sysctl.read("ipv4", "all", "forwarding") == "0":
             sysctl.write("ipv4", f.device, "forwarding", former)
         files.remove(path)
     yield

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.planning.reading import Reading
 
 
+_QEMUS = ("qemu", "kvm")
+
+
 def launch(request: Request) -> NoReturn:
     """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then."""
     if getsignal(SIGINT) is default_int_handler:
@@ -53,10 +56,11 @@ def find_program(name: str) -> str:
 def read_line(argv: tuple[str, ...], program: str) -> tuple[words.CommandLine, Reading | None]:
     """Return QEMU's words and what they want of us; None when QEMU gets them as they are.
 
-    QEMU is asked which options it has only when one is unknown to us.
+    QEMU is asked which options it has only when one is unknown to us; another program, a script
+    that starts QEMU say, is never run to be asked.
     """
     line = words.parse(argv)
-    if line.unknown:
+    if line.unknown and os.path.basename(program).startswith(_QEMUS):
         from qemu_netwrap.host import probe
 
         with_argument, without = probe.qemu_options(program)

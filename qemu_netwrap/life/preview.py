@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qemu_netwrap.core.model import Grant, Network, Nic
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, Tap
+from qemu_netwrap.core.resources import Address, Bridge, HostName, Membership, Resource, Tap
 from qemu_netwrap.host import configfile
 from qemu_netwrap.life import launch, provide
 from qemu_netwrap.life.effects import Work
@@ -30,6 +30,7 @@ class NetworkPreview(Record):
 
     network: Network
     action: str
+    address: str = ""  # the gateway's, with its prefix length
 
 
 class Preview(Record):
@@ -72,11 +73,13 @@ def _network(
 ) -> tuple[NetworkPreview, tuple[Resource, ...]]:
     """Return what becomes of a network, and the resources that making it takes."""
     work = Work(State.here())
-    if read_info(work, network.bridge) is not None:
-        return NetworkPreview(network, JOINED), ()
+    info = read_info(work, network.bridge)
+    if info is not None:
+        return NetworkPreview(network, JOINED, info.address), ()
     made = resources_of(network, work, reserved)
     shown = MADE if any(isinstance(resource, Bridge) for resource in made) else FOREIGN
-    return NetworkPreview(network, shown), made
+    address = next((r.address for r in made if isinstance(r, Address)), "")
+    return NetworkPreview(network, shown, address), made
 
 
 def _placeholder(nic: Nic) -> Grant:

@@ -69,6 +69,7 @@ def make_plan(request: Request, reading: Reading, config: Config, run: str) -> P
         probe.machine(),
         probe.existing(asked.ifnames),
         probe.host_bridge() if asked.host_bridge else "",
+        probe.folder(),
     )
     return planning.make(reading, config, facts, request.network)
 

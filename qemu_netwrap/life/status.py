@@ -82,17 +82,19 @@ def all_networks(state: State) -> list[NetworkStatus]:
     return [_network(state, bridge, rules) for bridge in state.networks()]
 
 
-def find(state: State, name: str, gone: str = "") -> str:
+def find(state: State, name: str, *, over: bool = False) -> str:
     """Return the run that NAME means: its run name, or its guest's.
 
-    One that is not there is GONE, if that is given. Raises `UsageError`.
+    With OVER the name of a run may be one that is over. Raises `UsageError`.
     """
     known = {run: runs.read_info(state, run)[0].name for run in state.runs()}
     if name in known:
         return name
     found = [run for run, guest in known.items() if guest and guest == name]
-    if len(found) == 1 or (gone and not found):
-        return found[0] if found else gone
+    if len(found) == 1:
+        return found[0]
+    if over and name[:-1].isdigit():
+        return name
     if found:
         raise UsageError(f"{name}: runs {', '.join(found)} have that name", "name the run")
     raise UsageError(f"{name}: there is no such run", "qemu-netwrap ps shows what runs")

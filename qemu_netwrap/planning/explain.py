@@ -62,7 +62,7 @@ def _dnsmasq(d: r.Dnsmasq) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _membership(m: r.Membership) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return (f"# run {m.run} uses {m.bridge}",), (f"# the last run to leave takes {m.bridge} down",)
+    return (f"# run {m.run} joins {m.bridge}",), (f"# run {m.run} leaves {m.bridge}",)
 
 
 def _host_name(n: r.HostName) -> tuple[tuple[str, ...], tuple[str, ...]]:

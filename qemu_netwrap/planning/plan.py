@@ -8,6 +8,7 @@ from __future__ import annotations
 from qemu_netwrap.core import mac, names
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.model import Nic
+from qemu_netwrap.core.netoption import read_list
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.planning.networks import needs_default, network_of
@@ -22,6 +23,8 @@ from qemu_netwrap.planning.reading import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qemu_netwrap.core.model import Config, Network
     from qemu_netwrap.core.netoption import NetOption
     from qemu_netwrap.core.words import CommandLine
@@ -42,6 +45,7 @@ class Facts(Record):
     machine: str = ""  # the host's identity
     existing: tuple[str, ...] = ()
     host_bridge: str = ""
+    folder: str = ""  # the current one
 
 
 class PlannedNic(Record):
@@ -78,7 +82,7 @@ def make(reading: Reading, config: Config, facts: Facts, chosen: str = "") -> Pl
     """Decide everything about a run. Raises `UsageError` with what is wrong and the remedy."""
     nics: list[PlannedNic] = []
     placed: set[int] = set()
-    vm = vm_key(reading.line)
+    vm = vm_key(reading.line, facts.folder)
     for net in reading.netdevs:
         if is_left_alone(net):
             _refuse_our_keys(net)
@@ -99,11 +103,30 @@ def guest_name(line: CommandLine) -> str:
     return names.host_label(_last(line, "name", "guest"))
 
 
-def vm_key(line: CommandLine) -> str:
-    """Return what tells this VM from others: -name, else -uuid, else its disk, else all words."""
+def vm_key(line: CommandLine, folder: str = "") -> str:
+    """Return what tells this VM from others: -name, else -uuid, else its disk, else all words.
+
+    A disk is told by its path, in FOLDER if it is relative, in whichever option it stands.
+    """
     named = _last(line, "name", "guest") or _last(line, "uuid")
-    disks = (*line.images, *(disk.value or "" for disk in line.named("hda", "drive", "cdrom")))
-    return named or next(iter(disks), "") or "\0".join(line.words)
+    disk = next((path for path in _disks(line) if path), "")
+    if disk and not disk.startswith("/"):
+        disk = f"{folder}/{disk.removeprefix('./')}"
+    return named or disk or "\0".join(line.words)
+
+
+def _disks(line: CommandLine) -> Iterator[str]:
+    """Yield the paths of the VM's disks, then its kernel, last what it was only installed from."""
+    yield from line.images
+    for option in line.named("hda", "drive", "blockdev"):
+        text = option.value or ""
+        opts = None if option.name == "hda" else read_list(text, "file")
+        if opts is None:
+            yield text
+        elif opts.get("media") != "cdrom":
+            yield opts.get("file") or opts.get("filename") or opts.get("file.filename") or ""
+    yield from (option.value or "" for option in line.named("kernel"))
+    yield from (option.value or "" for option in line.named("cdrom"))
 
 
 def _planned(

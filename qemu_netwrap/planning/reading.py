@@ -52,7 +52,7 @@ def interpret(line: CommandLine) -> Reading | None:
     reading = read(line)
     if reading.has_our_words and reading.faults:
         option, wrong = reading.faults[0]
-        raise UsageError(f"{option.typed}: {wrong}", _remedy(wrong))
+        raise UsageError(f"{option.typed}: {wrong}", _remedy(option, wrong))
     ours = any(net.is_ours or not is_left_alone(net) for net in reading.netdevs)
     return reading if ours and not reading.faults else None
 
@@ -100,11 +100,16 @@ def mac_places(reading: Reading, net: NetOption) -> tuple[MacPlace, ...]:
     return (*(_place(n.option, n.opts, "macaddr") for n in hub), *_devices(reading.line, net.id))
 
 
-def _remedy(wrong: str) -> str:
+def _remedy(net: Option, wrong: str) -> str:
     """Return the hint for a mistake in an option of ours."""
     if "'id' is missing" in wrong:
         return "a netdev needs an id=, by which its -device names it"
-    return "see qemu-netwrap --help for what nat, host-only and network= take"
+    if "'hostfwd'" in wrong:
+        return "only user has hostfwd= so far; from the host, use the guest's address"
+    if wrong.startswith("Invalid parameter"):
+        extra = sorted(netoption.NIC_KEYS) if net.name == "nic" else []
+        return f"it takes {', '.join([*sorted(netoption.OUR_TAP_KEYS - {'type'}), *extra])}"
+    return "see qemu-netwrap --help for the words of ours"
 
 
 def _devices(line: CommandLine, netdev: str) -> tuple[MacPlace, ...]:

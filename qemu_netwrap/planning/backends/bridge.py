@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qemu_netwrap.core import mac
 from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.model import BRIDGE
 from qemu_netwrap.core.resources import Bridge
 
 TYPE_CHECKING = False
@@ -37,4 +38,5 @@ def own_bridge(network: Network, around: Surroundings) -> Bridge:
         delay = KERNEL_DEFAULT if network.stp else 0
     hello = KERNEL_DEFAULT if network.hello_time is None else network.hello_time
     own_mac = mac.derive(around.machine, "bridge", network.bridge)
-    return Bridge(network.bridge, own_mac, network.stp, delay, hello)
+    is_open = network.mode == BRIDGE
+    return Bridge(network.bridge, own_mac, network.stp, delay, hello, is_open)
