@@ -1,0 +1,178 @@
+"""The configuration: every key, and every mistake told with its line and a remedy."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qemu_netwrap.core import config
+from qemu_netwrap.core.errors import ConfigError
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.model import Config, Network
+
+NAT = '[networks.lab]\nmode = "nat"\n'
+BRIDGE = '[networks.lan]\nmode = "bridge"\n'
+
+VALUES = st.one_of(
+    st.sampled_from(
+        """
+        true false 0 1 2 30 -1 1.5 "" "nat" "bridge" "host-only" "br0" "10.0.0.0/24" [] {} [[]]
+        ["192.0.2.1"] [1] {a=1} 1979-05-27 inf 'x' "10.0.0.1/24" \"\"\"a\"\"\" "0.0.0.0/0"
+        """.split()
+    ),
+    st.text(max_size=8),
+)
+KEYS = st.sampled_from([*config.KEYS, "nosuch", '"a b"', "mode.x"])
+LINES = st.one_of(
+    st.sampled_from(
+        ["[networks.a]", "[networks.b]", "[networks]", "[[networks]]", "[networks.'x y']", "[n]"]
+    ),
+    st.sampled_from(['default = "a"', 'default = "nat"', 'default = ""', "networks = 1", "x = 1"]),
+    st.builds("{} = {}".format, KEYS, VALUES),
+    st.text(max_size=12),
+)
+
+
+def only(text: str) -> Network:
+    (network,) = config.parse(text, "c.toml").networks
+    return network
+
+
+def test_every_key() -> None:
+    text = """
+        default = "lan"
+
+        [networks.lan]
+        mode = "bridge"
+        bridge = "br0"
+        stp = true
+        forward_delay = 2
+        hello_time = 1
+
+        [networks.lab]
+        mode = "nat"
+        subnet = "192.168.0.0/24"
+        dns = ["8.8.8.8", "2001:db8::1"]
+
+        [networks.closed]
+        mode = "host-only"
+        subnet = "10.1.0.0/29"
+    """
+    lan = Network("lan", "bridge", "br0", stp=True, forward_delay=2, hello_time=1)
+    subnet, servers = Subnet.parse("192.168.0.0/24"), ("8.8.8.8", "2001:db8::1")
+    lab = Network("lab", "nat", "qn-lab", subnet, servers)
+    closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"))
+    found = config.parse(text, "c.toml")
+    assert found == Config("lan", (lan, lab, closed), "c.toml")
+    assert found.network("lab") == found.by_bridge("qn-lab") == lab
+    assert found.network("x") is found.by_bridge("x") is None
+    assert set(config.KEYS) == {line.split()[0] for line in text.splitlines() if "=" in line} - {
+        "default"
+    }
+
+
+def test_defaults() -> None:
+    assert config.parse("", "c.toml") == Config(path="c.toml")
+    assert only(NAT) == Network("lab", "nat", "qn-lab", None, (), stp=False)
+    assert only(BRIDGE).forward_delay is only(BRIDGE).hello_time is None
+
+
+@pytest.mark.parametrize("name", ["nat", "host-only"])
+def test_built_in_networks_can_be_the_default(name: str) -> None:
+    assert config.parse(f'default = "{name}"', "c.toml").default == name
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message", "hint"),
+    [
+        # the file
+        ("\nx", 2, "Expected '=' after a key", "TOML"),
+        ("a = 1\n\na = [", 3, "", "TOML"),
+        ("a = 1\na = 2\n", 2, "Cannot overwrite a value", "TOML"),
+        ('\ndefalt = "lab"', 2, "defalt: unknown key", "default, networks"),
+        (f"{NAT}\n[network]\nx = 1", 4, "network: unknown key", "default, networks"),
+        ("\nnetworks = 5", 2, "networks: expected tables", "[networks.NAME]"),
+        ("\nnetworks = [{}]", 2, "networks: expected tables", "[networks.NAME]"),
+        # default
+        ('\ndefault = "lab"', 2, "default: there is no network 'lab'", "host-only, nat"),
+        (f'default = "x"\n{NAT}', 1, "default: there is no network 'x'", "host-only, lab, nat"),
+        ("\n\ndefault = 5", 3, "default: expected a string", "known networks"),
+        ("default = true", 1, "default: expected a string", "known networks"),
+        # a network
+        ("\n[networks.1st]", 2, "networks.1st: the name must begin with a letter", "rename"),
+        ('[networks."a b"]', 1, "networks.a b: the name must begin", "rename"),
+        (f"[networks.{'a' * 33}]", 1, f"networks.{'a' * 33}: the name is over 32", "rename"),
+        (f"{NAT}moed = 1", 3, "networks.lab.moed: unknown key", "mode, bridge, stp"),
+        (f'{NAT}uplink = "e0"', 3, "networks.lab.uplink: unknown key", "known here"),
+        ("\n[networks.lab]\n", 2, "networks.lab.mode: is missing", "bridge, nat, host-only"),
+        ('[networks.lab]\n\nmode="vxlan"', 3, "networks.lab.mode: 'vxlan' is no mode", "nat"),
+        ("[networks.lab]\nmode=[]", 2, "networks.lab.mode: [] is no mode", "nat"),
+        # bridge
+        (f"{NAT}bridge = 5", 3, "networks.lab.bridge: expected a string", "it is now 5"),
+        (f'{NAT}bridge = ""', 3, "networks.lab.bridge: the name is empty", "it is now ''"),
+        (f'{NAT}bridge = "{"a" * 16}"', 3, "networks.lab.bridge: the name is over 15", "aaa"),
+        (f'{NAT}bridge = "a/b"', 3, "networks.lab.bridge: the name has a character", "'a/b'"),
+        (f'{NAT}bridge = "a,b"', 3, "networks.lab.bridge: the name must be of letters", "'a,b'"),
+        (f'{NAT}bridge = "br\\"0"', 3, "networks.lab.bridge: the name must be of letters", "br"),
+        (f'{NAT}{BRIDGE}bridge = "qn-lab"', 5, "qn-lab is the bridge of networks.lab", "its own"),
+        # what is not for the mode
+        (f'{BRIDGE}subnet = "10.0.0.0/24"', 3, "subnet: is not for mode bridge", "nat, host-only"),
+        (f"{BRIDGE}dns = []", 3, "networks.lan.dns: is not for mode bridge", "it is for: nat"),
+        ('[networks.x]\nmode="host-only"\ndns=[]', 3, "is not for mode host-only", "for: nat"),
+        # subnet
+        (f"{NAT}subnet = 10", 3, "networks.lab.subnet: expected a string", "it is now 10"),
+        (f'{NAT}subnet = "10.0.0.0"', 3, "expected a network like 192.168.0.0/24", "10.0.0.0"),
+        (f'{NAT}subnet = "10.0.0/24"', 3, "'10.0.0' is not an IPv4 address", "10.0.0/24"),
+        (f'{NAT}subnet = "10.0.0.256/24"', 3, "is not an IPv4 address", "it is now"),
+        (f'{NAT}subnet = "10.0.0.5/24"', 3, "host bits set; the network is 10.0.0.0/24", "now"),
+        (f'{NAT}subnet = "10.0.0.0/30"', 3, "subnet: the subnet is too small: /29", "it is now"),
+        (f'{NAT}subnet = "fd00::/64"', 3, "expected a network like", "fd00::/64"),
+        # dns
+        (f'{NAT}dns = "8.8.8.8"', 3, "networks.lab.dns: expected addresses like", "it is now"),
+        (f"{NAT}dns = [8]", 3, "networks.lab.dns: expected addresses like", "it is now [8]"),
+        (f'{NAT}dns = ["one.example"]', 3, "'one.example' is not an IPv4 address", "it is now"),
+        (f'{NAT}dns = ["::1", "x::"]', 3, "'x::' is not an address", "it is now"),
+        (f'{NAT}dns = [""]', 3, "'' is not an IPv4 address", "it is now"),
+        # STP
+        (f"{BRIDGE}stp = 1", 3, "networks.lan.stp: expected true or false", "it is now 1"),
+        (f'{BRIDGE}stp = "yes"', 3, "networks.lan.stp: expected true or false", "'yes'"),
+        (f"{BRIDGE}forward_delay = 31", 3, "expected whole seconds from 0 to 30", "31"),
+        (f"{BRIDGE}forward_delay = -1", 3, "expected whole seconds from 0 to 30", "-1"),
+        (f"{BRIDGE}forward_delay = true", 3, "expected whole seconds from 0 to 30", "True"),
+        (f"{BRIDGE}forward_delay = 1.5", 3, "expected whole seconds from 0 to 30", "1.5"),
+        (f"{BRIDGE}hello_time = 0", 3, "expected whole seconds from 1 to 10", "0"),
+        (f"{BRIDGE}hello_time = 11", 3, "expected whole seconds from 1 to 10", "11"),
+        (f"{BRIDGE}stp = true\nforward_delay = 1", 4, "with STP it is at least 2", "stp = true"),
+    ],
+)
+def test_mistakes(text: str, line: int, message: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "c.toml")
+    assert caught.value.message.startswith(f"c.toml:{line}: ")
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("header", ["[networks.lab]", '[networks."lab"]', "[ networks . lab ] # x"])
+def test_the_line_is_found_in_the_right_table(header: str) -> None:
+    text = f'{BRIDGE}stp = true\n\n{header}\nmode = "nat"\n  stp = 1\n'
+    with pytest.raises(ConfigError, match=r"^c\.toml:7: networks\.lab\.stp: "):
+        config.parse(text, "c.toml")
+
+
+@given(st.lists(LINES, max_size=8))
+@settings(deadline=None)
+def test_any_text_is_a_configuration_or_a_mistake(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    try:
+        found = config.parse(text, "c.toml")
+    except ConfigError as error:
+        mistake = error
+    else:
+        assert {network.mode for network in found.networks} <= set(config.MODES)
+        return
+    place, line, _ = mistake.message.split(":", 2)
+    assert place == "c.toml"
+    assert 1 <= int(line) <= max(1, len(text.splitlines()))
+    assert mistake.hint

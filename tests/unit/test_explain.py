@@ -1,0 +1,100 @@
+"""Every kind of resource is explained, and can be released."""
+
+from __future__ import annotations
+
+import pytest
+
+from qemu_netwrap.core import resources as r
+from qemu_netwrap.life import effects, networks
+from qemu_netwrap.planning import explain
+
+SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
+    (
+        r.Bridge("b", "52:54:00:00:00:01"),
+        [
+            "ip link add b address 52:54:00:00:00:01 type bridge stp_state 0 forward_delay 0",
+            "ip link set b up",
+        ],
+        ["ip link del b"],
+    ),
+    (
+        r.Bridge("b", "52:54:00:00:00:01", stp=True, forward_delay=-1, hello_time=2),
+        [
+            "ip link add b address 52:54:00:00:00:01 type bridge stp_state 1 hello_time 200",
+            "ip link set b up",
+        ],
+        ["ip link del b"],
+    ),
+    (
+        r.Address("b", "10.0.0.1/24"),
+        ["ip addr add 10.0.0.1/24 dev b brd +"],
+        ["ip addr del 10.0.0.1/24 dev b"],
+    ),
+    (
+        r.DeviceSetting("b", "ipv6", "accept_ra", "0"),
+        ["sysctl -w net/ipv6/conf/b/accept_ra=0"],
+        [],
+    ),
+    (
+        r.Forwarding("eth0", "b"),
+        ["sysctl -w net/ipv4/conf/eth0/forwarding=1"],
+        ["sysctl -w net/ipv4/conf/eth0/forwarding=0  # only if"],
+    ),
+    (
+        r.Rules("b", "chain b_forward {\n  x\n}\nchain b_post {\n  y\n}\n"),
+        [
+            (
+                "nft -f - <<'EOF'\ntable inet qemu_netwrap {\nchain b_forward {\n  x\n}\n"
+                "chain b_post {\n  y\n}\n}\nEOF"
+            ),
+        ],
+        [
+            "nft delete chain inet qemu_netwrap b_forward",
+            "nft delete chain inet qemu_netwrap b_post",
+            "nft delete table inet qemu_netwrap",
+        ],
+    ),
+    (
+        r.Dnsmasq("b", "interface=b\n"),
+        ["dnsmasq --conf-file=- <<'EOF'\ninterface=b\nEOF"],
+        ["kill "],
+    ),
+    (r.Membership("b", "7"), ["# run 7 joins b"], ["# run 7 leaves b"]),
+    (
+        r.HostName("b", "7", "52:54:00:00:00:02", "web"),
+        ["# dnsmasq of b: 52:54:00:00:00:02 is web"],
+        ["# 52:54:00:00:00:02 is forgotten"],
+    ),
+    (
+        r.HostName("b", "7", "52:54:00:00:00:02", ""),
+        ["# 52:54:00:00:00:02 on b"],
+        ["# 52:54:00:00:00:02 is forgotten"],
+    ),
+    (
+        r.Tap("t", "b"),
+        ["ip tuntap add t mode tap vnet_hdr", "ip link set t master b up"],
+        ["# t goes"],
+    ),
+    (
+        r.Tap("t", "b", 4, vnet_hdr=False),
+        ["ip tuntap add t mode tap multi_queue", "ip link set t master b up"],
+        ["# t goes"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("resource", "do", "undo"), SAMPLES)
+def test_explains(resource: r.Resource, do: list[str], undo: list[str]) -> None:
+    step = explain.explain(resource)
+    assert step.resource == resource
+    assert list(step.do) == do
+    assert len(step.undo) == len(undo)
+    assert all(said.startswith(start) for said, start in zip(step.undo, undo, strict=True))
+
+
+def test_every_kind_has_an_explanation_and_a_release() -> None:
+    kinds = set(r.KINDS.values())
+    assert {type(resource) for resource, _, _ in SAMPLES} == kinds
+    assert set(explain._EXPLAIN) == kinds
+    assert r.Membership in effects.RELEASE, networks  # which adds it
+    assert set(effects.RELEASE) == kinds

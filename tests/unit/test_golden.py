@@ -1,0 +1,171 @@
+"""Golden folders: QEMU's words, a configuration and a host, and what is planned for them.
+
+A folder under golden/ is a case:
+
+    argv          the words, one a line, the program first
+    config.toml   the configuration, if there is one
+    host.json     what differs from a host with nothing on it, and --network (see `Host`)
+
+and its outcome is one of
+
+    plan.json     networks with the resources that making them takes, NICs, and QEMU's new words
+    unchanged     empty: QEMU gets its words as they are, and nothing is provisioned
+    error         the message, and the hint below it
+
+GOLDEN=write makes the outcomes anew: read every difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TypedDict
+
+import pytest
+
+from qemu_netwrap.core import config as configuration
+from qemu_netwrap.core import words
+from qemu_netwrap.core.errors import NetwrapError
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.model import Config, Grant, Network, Nic, Route, Surroundings
+from qemu_netwrap.core.resources import Dnsmasq, Resource, Rules
+from qemu_netwrap.planning import backends, plan, rewrite
+from qemu_netwrap.planning.reading import interpret
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = sorted(path.name for path in GOLDEN.iterdir())
+OUTCOMES = ("plan.json", "unchanged", "error")
+RUN = "4242"
+
+
+class Host(TypedDict, total=False):
+    existing: list[str]  # interfaces that are there, other than bridges
+    bridge_exists: list[str]  # bridges that are there
+    host_bridge: str  # the bridge that carries the default route
+    routes: list[str]  # "192.168.1.0/24 eth0"
+    routers: list[str]  # devices that forward already
+    network: str  # --network
+    in_full: bool  # show every field of the resources
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case: str) -> None:
+    folder = GOLDEN / case
+    outcome = outcome_of(folder)
+    if os.environ.get("GOLDEN") == "write":
+        for name in OUTCOMES:
+            (folder / name).unlink(missing_ok=True)
+        for name, text in outcome.items():
+            (folder / name).write_text(text)
+    recorded = {name: (folder / name) for name in OUTCOMES if (folder / name).exists()}
+    assert outcome == {name: path.read_text() for name, path in recorded.items()}
+
+
+def test_every_outcome_and_every_backend_has_a_case() -> None:
+    assert [name for name in OUTCOMES if not list(GOLDEN.glob(f"*/{name}"))] == []
+    plans = "".join(path.read_text() for path in GOLDEN.glob("*/plan.json"))
+    assert [mode for mode in backends.BACKENDS if f'"mode": "{mode}"' not in plans] == []
+
+
+def outcome_of(folder: Path) -> dict[str, str]:
+    """The outcome's file and its text."""
+    argv = tuple((folder / "argv").read_text().split("\n")[:-1])
+    host: Host = json.loads(read(folder / "host.json") or "{}")
+    toml = read(folder / "config.toml")
+    config = configuration.parse(toml, "config.toml") if toml else Config()
+    try:
+        planned = planned_for(argv, config, host)
+        if planned is None:
+            return {"unchanged": ""}
+        return {"plan.json": json.dumps(shown(planned, config, host), indent=2) + "\n"}
+    except NetwrapError as error:
+        return {"error": f"{error.message}\n{error.hint}\n"}
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def planned_for(argv: tuple[str, ...], config: Config, host: Host) -> plan.Plan | None:
+    """The plan, made as a launch makes it; None when there is nothing to do."""
+    line = words.parse(argv)
+    reading = interpret(line)
+    if reading is None:
+        return None
+    chosen = host.get("network", "")
+    asked = plan.questions(reading, config, chosen)
+    there = (*host.get("existing", ()), *host.get("bridge_exists", ()))
+    facts = plan.Facts(
+        RUN,
+        "machine",
+        tuple(name for name in asked.ifnames if name in there),
+        host.get("host_bridge", "") if asked.host_bridge else "",
+    )
+    planned = plan.make(reading, config, facts, chosen)
+    return planned if planned.nics else None
+
+
+def shown(planned: plan.Plan, config: Config, host: Host) -> dict[str, object]:
+    grants = {p.nic.tap: placeholder(p.nic) for p in planned.nics}
+    return {
+        "guest": planned.guest,
+        "networks": [
+            {
+                "name": network.name,
+                "mode": network.mode,
+                "bridge": network.bridge,
+                "resources": [
+                    resource_shown(resource, in_full=host.get("in_full", False))
+                    for resource in resources_of(network, config, host)
+                ],
+            }
+            for network in planned.networks
+        ],
+        "nics": [
+            {
+                "label": nic.label,
+                "network": nic.network.name,
+                "tap": nic.tap,
+                "macs": nic.macs,
+                "queues": nic.queues,
+                "vhost": nic.vhost,
+                "vnet_hdr": nic.vnet_hdr,
+            }
+            for nic in (p.nic for p in planned.nics)
+        ],
+        "argv": rewrite.words(planned, grants),
+    }
+
+
+def resources_of(network: Network, config: Config, host: Host) -> tuple[Resource, ...]:
+    routes = (route.split() for route in host.get("routes", ()))
+    around = Surroundings(
+        bridge_exists=network.bridge in host.get("bridge_exists", ()),
+        routes=tuple(Route(Subnet.parse(subnet), device) for subnet, device in routes),
+        routers=tuple(host.get("routers", ())),
+        machine="machine",
+        reserved=tuple(n.subnet for n in config.networks if n.subnet is not None),
+    )
+    return backends.resources(network, around)
+
+
+def resource_shown(resource: Resource, *, in_full: bool) -> object:
+    """A resource on one line; in full if asked for, and then of text with many lines, these."""
+    kind = type(resource).__name__
+    if isinstance(resource, (Rules, Dnsmasq)):
+        text = resource.rules if isinstance(resource, Rules) else resource.config
+        return {f"{kind} {resource.bridge}": text.splitlines()} if in_full else kind
+    if in_full:
+        return resource.to_line().replace("\t", " ")
+    return " ".join([kind, *map(str, list(resource.__dict__.values())[:2])])
+
+
+def placeholder(nic: Nic) -> Grant:
+    """What stands for descriptors, whose numbers are the kernel's to choose."""
+    queues = range(nic.queues)
+    return Grant(
+        tuple(f"<{nic.tap}.{queue}>" for queue in queues),
+        tuple(f"<vhost.{queue}>" for queue in queues) if nic.vhost else (),
+        tuple(given or nic.own_mac(number) for number, given in enumerate(nic.macs)),
+    )

@@ -1,0 +1,136 @@
+"""The journal: what is not released, also when a crash has cut it short."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qemu_netwrap.core.resources import Address, Bridge, HostName, Resource, Rules, Tap
+from qemu_netwrap.life.journal import Entry, Journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A carriage return is in none of the names and texts we write.
+VALUES = st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]))
+RESOURCES = st.one_of(
+    st.builds(Tap, VALUES, VALUES, st.integers(), st.booleans()),
+    st.builds(Rules, VALUES, VALUES),
+    st.builds(HostName, VALUES, VALUES, VALUES, VALUES),
+)
+# What to do, and to which of the resources intended so far.
+STEPS = st.lists(
+    st.one_of(
+        RESOURCES,
+        st.tuples(st.just("note"), st.integers(0, 9), VALUES),
+        st.tuples(st.just("done"), st.integers(0, 9), st.just("")),
+    )
+)
+
+
+def replay(journal: Journal, steps: list[Resource | tuple[str, int, str]]) -> list[list[Entry]]:
+    """Carry STEPS out; return what is live after each line that was written."""
+    live: dict[int, Entry] = {}
+    states: list[list[Entry]] = [[]]
+    numbers: list[int] = []
+    for step in steps:
+        if isinstance(step, Resource):
+            numbers.append(journal.intend(step))
+            live[numbers[-1]] = Entry(numbers[-1], step, {})
+        elif numbers:
+            what, which, value = step
+            number = numbers[which % len(numbers)]
+            if what == "done":
+                journal.done(number)
+                live.pop(number, None)
+            else:
+                journal.note(number, fact=value)
+                if number in live:
+                    live[number] = live[number].replace(facts={"fact": value})
+        else:
+            continue
+        states.append([entry.replace() for entry in live.values()])
+    return states
+
+
+def test_there_is_nothing_without_a_file(tmp_path: Path) -> None:
+    assert Journal(str(tmp_path / "journal")).live() == []
+    assert Journal(str(tmp_path / "no" / "journal")).live() == []
+
+
+def test_intend_note_done(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(str(path))
+    bridge, address, tap = (
+        Bridge("b", "52:54:00:00:00:01"),
+        Address("b", "10.0.0.1/24"),
+        Tap("t", "b"),
+    )
+    assert [journal.intend(r) for r in (bridge, address, tap)] == [1, 2, 3]
+    journal.note(1, index="7", was="a\tb\n")
+    journal.note(1, index="8")
+    journal.done(2)
+    assert Journal(str(path)).live() == [
+        Entry(1, bridge, {"index": "8", "was": "a\tb\n"}),
+        Entry(3, tap, {}),
+    ]
+    assert journal.intend(address) == 4
+    journal.done(1)
+    journal.done(3)
+    journal.done(4)
+    assert journal.live() == []
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@given(STEPS)
+@settings(deadline=None)
+def test_live_is_what_was_intended_and_not_released(
+    steps: list[Resource | tuple[str, int, str]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(f"{folder}/journal")
+        assert replay(journal, steps)[-1] == journal.live()
+
+
+def test_a_crash_at_any_byte_leaves_a_state_that_was(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    states = replay(
+        Journal(str(path)),
+        [
+            Bridge("qn-nat", "52:54:00:00:00:01"),
+            ("note", 0, "7"),
+            Rules("qn-nat", "chain é {\n\tx\n}\n"),
+            Tap("qn1-0", "qn-nat"),
+            ("note", 1, "é\\"),
+            ("done", 1, ""),
+            HostName("qn-nat", "1", "52:54:00:00:00:02", "a"),
+            ("done", 0, ""),
+            ("done", 2, ""),
+            ("done", 3, ""),
+        ],
+    )
+    whole = path.read_bytes()
+    for end in range(len(whole) + 1):
+        path.write_bytes(whole[:end])
+        assert Journal(str(path)).live() == states[whole[:end].count(b"\n")]
+    assert Journal(str(path)).live() == []
+
+
+def test_lines_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(str(path))
+    journal.intend(Tap("t", "b"))
+    with path.open("ab") as file:
+        file.write(b"\n# a note\n+\n+x\tTap\n?1\n-\n-7\n=7\ta=b\n\0\xff\n \n")
+    assert journal.live() == [Entry(1, Tap("t", "b"), {})]
+    assert journal.intend(Tap("u", "b")) == 8
+
+
+def test_a_name_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "journal"))
+    tap = Tap(b"\xff\xfe".decode("utf-8", "surrogateescape"), "b")
+    journal.intend(tap)
+    assert journal.live() == [Entry(1, tap, {})]
