@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 
-from qemu_netwrap.core import ipv4, names
+from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Config, Network
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MODES = (BRIDGE, NAT, HOST_ONLY)
+LARGEST = 8
+_NOT_FOR_HOSTS = tuple(map(Subnet.parse, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))
 SMALLEST = 29  # a subnet with fewer addresses has none left for guests worth a network
 
 
@@ -21,7 +24,7 @@ class _At:
     """Where in the file something is, so that a mistake can be told with its line."""
 
     def __init__(self, text: str, path: str) -> None:
-        self.lines = text.splitlines()
+        self.lines = text.split("\n")
         self.path = path
 
     def error(self, table: str, key: str, what: str, hint: str) -> ConfigError:
@@ -33,7 +36,7 @@ class _At:
         """Return the line of KEY in [TABLE]; of the header, or 1, if it is written otherwise."""
         inside, found = not table, 1
         for number, line in enumerate(self.lines, 1):
-            plain = line.strip().replace('"', "").replace(" ", "")
+            plain = line.strip().replace('"', "").replace("'", "").replace(" ", "")
             if plain.startswith("["):
                 inside = plain.startswith(f"[{table}]")
                 found = number if inside else found
@@ -47,32 +50,38 @@ def parse(text: str, path: str) -> Config:
     at = _At(text, path)
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         what, _, place = str(error).rpartition(" (at ")
         line = place.removeprefix("line ").partition(",")[0]
         number = line if line.isdigit() else len(at.lines)
         raise ConfigError(f"{path}:{number}: {what or error}", "this is no TOML") from None
     for key in data:
         if key not in ("default", "networks"):
-            raise at.error(
-                "" if not isinstance(data[key], dict) else key,
-                key * (not isinstance(data[key], dict)),
-                "unknown key",
-                "known here: default, networks",
-            )
+            raise at.error(*_place(key, data[key]), "unknown key", "known here: default, networks")
     tables = data.get("networks", {})
-    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+    if not isinstance(tables, dict):
         raise at.error("", "networks", "expected tables", "write [networks.NAME]")
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise at.error("networks", name, "expected a table", f"write [networks.{name}]")
     networks = tuple(_network(name, table, at) for name, table in tables.items())
     _check_bridges(networks, at)
     default = data.get("default", "")
     known = {*tables, NAT, HOST_ONLY}
+    hint = f"known networks: {', '.join(sorted(known))}"
+    if not isinstance(default, str):
+        raise at.error("", "default", "expected a string", hint)
     if default and default not in known:
-        what = (
-            f"there is no network {default!r}" if isinstance(default, str) else "expected a string"
-        )
-        raise at.error("", "default", what, f"known networks: {', '.join(sorted(known))}")
+        raise at.error("", "default", f"there is no network {default!r}", hint)
     return Config(default, networks, path)
+
+
+def _place(key: str, value: object) -> tuple[str, str]:
+    """Return table and key of something at the top of the file, as `_At.error` wants them."""
+    if not isinstance(value, dict):
+        return "", key
+    inner = next(iter(value.items()), ("", None))
+    return (f"{key}.{inner[0]}" if isinstance(inner[1], dict) else key), ""
 
 
 def _network(name: str, table: dict[str, object], at: _At) -> Network:
@@ -111,11 +120,13 @@ def _checked(network: Network, at: _At) -> Network:
 
 
 def _check_bridges(networks: tuple[Network, ...], at: _At) -> None:
-    """Refuse two networks on one bridge."""
-    for number, network in enumerate(networks):
-        twin = next((n for n in networks[:number] if n.bridge == network.bridge), None)
-        if twin is not None:
-            what = f"{network.bridge} is the bridge of networks.{twin.name} already"
+    """Refuse two networks on one bridge, the built-in ones among them."""
+    names_ = {network.name for network in networks}
+    owners = {names.bridge_name(mode): mode for mode in (NAT, HOST_ONLY) if mode not in names_}
+    for network in networks:
+        twin = owners.setdefault(network.bridge, network.name)
+        if twin != network.name:
+            what = f"{network.bridge} is the bridge of network {twin} already"
             raise at.error(f"networks.{network.name}", "bridge", what, "give it one of its own")
 
 
@@ -150,8 +161,12 @@ def _seconds(low: int, high: int) -> Callable[[object], int]:
 
 def _subnet(value: object) -> Subnet:
     subnet = Subnet.parse(_string(value))
-    if subnet.length > SMALLEST:
-        raise ValueError(f"the subnet is too small: /{SMALLEST} at least")
+    if not LARGEST <= subnet.length <= SMALLEST:
+        small = f"too small: /{SMALLEST} at least"
+        large = f"too large: /{LARGEST} at most"
+        raise ValueError(f"the subnet is {small if subnet.length > SMALLEST else large}")
+    if any(subnet.overlaps(special) for special in _NOT_FOR_HOSTS):
+        raise ValueError("these addresses are not for hosts")
     return subnet
 
 
@@ -159,10 +174,7 @@ def _servers(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(server, str) for server in value):
         raise ValueError('expected addresses like ["192.0.2.53"]')
     for server in value:
-        if ":" not in server:
-            ipv4.parse_address(server)
-        elif not set(server) <= set("0123456789abcdefABCDEF:."):
-            raise ValueError(f"{server!r} is not an address")
+        ipaddress.ip_address(server)
     return tuple(value)
 
 

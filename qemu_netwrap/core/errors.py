@@ -19,8 +19,9 @@ class NetwrapError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         """Keep message and hint apart: they are printed on lines of their own."""
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # What users typed, or files hold, may have line ends in it.
+        self.message = message.replace("\n", "\\n")
+        self.hint = hint.replace("\n", "\\n")
 
 
 class UsageError(NetwrapError):

@@ -24,11 +24,19 @@ class JsonObject(Record):
     @classmethod
     def parse(cls, text: str) -> JsonObject:
         """Read TEXT. Raises `ValueError` if it is no JSON object, or repeats a key."""
-        data = json.loads(text, object_pairs_hook=_no_repeats)
+        try:
+            data = json.loads(_double_quoted(text), object_pairs_hook=_no_repeats)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         if not isinstance(data, dict):
             msg = "not a JSON object"
             raise ValueError(msg)  # noqa: TRY004 - a wrong text, not a wrong call
         return cls(data, text)
+
+    def has_type(self, key: str, kind: type) -> bool:
+        """Whether KEY, if it is there, has a value of that JSON type: QEMU converts none here."""
+        value = self.data.get(key)
+        return key not in self.data or type(value) is kind
 
     def render(self) -> str:
         """Return the object as text for QEMU's command line."""
@@ -66,3 +74,31 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
         msg = "duplicate key"
         raise ValueError(msg)
     return dict(pairs)
+
+
+def _double_quoted(text: str) -> str:
+    r"""Return TEXT with its strings in double quotes: QEMU's JSON takes single ones as well.
+
+    (qobject/json-lexer.c) In a single-quoted string \' is a quote, and " needs no backslash.
+    """
+    if "'" not in text:
+        return text
+    out, quote, at = [], "", 0
+    while at < len(text):
+        char = text[at]
+        if char == "\\" and quote:
+            pair = text[at : at + 2]
+            out.append("'" if pair == "\\'" else pair)
+            at += 2
+            continue
+        if not quote and char in "\"'":
+            quote = char
+            char = '"'
+        elif char == quote:
+            quote = ""
+            char = '"'
+        elif char == '"':
+            char = '\\"'
+        out.append(char)
+        at += 1
+    return "".join(out)

@@ -64,6 +64,7 @@ class Surroundings(Record):
     is_bridge: bool = True
     routes: tuple[Route, ...] = ()
     routers: tuple[str, ...] = ()  # devices whose IPv4 forwarding is on, and not by us
+    inner: tuple[str, ...] = ("lo",)  # devices that lead nowhere: lo, bridges of our networks
     resolver: str = "/etc/resolv.conf"  # the file that names the host's real DNS servers
     machine: str = ""  # the host's identity, which stable MACs are derived from
     reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name

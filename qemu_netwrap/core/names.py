@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import zlib
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 IFNAME_BYTES = 15  # IFNAMSIZ less its NUL, linux/if.h
 _LABEL_BYTES = 63  # RFC 1035, section 2.3.4
 
@@ -16,7 +20,7 @@ def ifname_fault(name: str) -> str:
     """
     if not name:
         return "is empty"
-    if len(name.encode()) > IFNAME_BYTES:
+    if len(name.encode("utf-8", "surrogateescape")) > IFNAME_BYTES:
         return f"is over {IFNAME_BYTES} bytes long"
     if name in (".", "..") or any(c in "/:%" or c.isspace() or not c.isprintable() for c in name):
         return "has a character that interface names cannot have"
@@ -51,7 +55,25 @@ def host_label(name: str) -> str:
     return label.strip("-").lower()
 
 
+def guest_names(guest: str) -> Iterator[str]:
+    """Yield the host names of a guest's NICs on one network, empty ones for a nameless guest.
+
+    They must differ: the first is the guest's own, the others have a number behind it.
+    """
+    yield guest
+    number = 1
+    while True:
+        tail = f"-{number}"
+        yield f"{guest[: _LABEL_BYTES - len(tail)]}{tail}" if guest else ""
+        number += 1
+
+
+def quotable(name: str) -> bool:
+    """Whether NAME can stand in quotes in nft's language, which has no escapes."""
+    return name.isascii() and name.isprintable() and '"' not in name and "\\" not in name
+
+
 def plain_ifname(name: str) -> bool:
-    """Whether NAME can stand in nft's and dnsmasq's languages without quoting."""
+    """Whether NAME can stand in nft's and dnsmasq's languages without quotes."""
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     return name.isascii() and name[:1].isalpha() and (plain.isalnum())

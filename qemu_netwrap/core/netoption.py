@@ -7,6 +7,7 @@ net/tap.c, `net_init_tap`; how ids must look is util/id.c.
 from __future__ import annotations
 
 from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT
+from qemu_netwrap.core.numbers import BOOLEANS, is_size, parse_uint32
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
 
@@ -26,10 +27,9 @@ OUR_TAP_KEYS = TAP_KEYS - frozenset("fd fds script downscript br helper vhostfd 
 BRIDGE_KEYS = frozenset({"id", "type", "br", "helper"})
 NIC_KEYS = frozenset({"mac", "model"})  # what -nic takes beside its backend's keys
 HUB_FREE = frozenset({"queues", "fds", "vhostfds"})  # what a -net tap, on its hub, cannot have
-_BOOLEANS = {"on": True, "yes": True, "true": True, "y": True,
-             "off": False, "no": False, "false": False, "n": False}  # fmt: skip
 _BOOLEAN_KEYS = ("vnet_hdr", "vhost", "vhostforce")
 _NUMBER_KEYS = ("queues", "poll-us")
+_FREE_IDS = ("stream", "dgram")  # of the new syntax, whose ids are not checked
 MAX_QUEUES = 256  # MAX_TAP_QUEUES, drivers/net/tun.c
 
 
@@ -60,19 +60,27 @@ class NetOption(Record):
         """Return the value of KEY, empty when it was not given."""
         return self.opts.get(key) or ""
 
+    def has(self, key: str) -> bool:
+        """Whether KEY was given, with whatever value."""
+        return self.opts.get(key) is not None
+
     def flag(self, key: str, *, default: bool) -> bool:
         """Return the boolean KEY, which `fault` has found to be one."""
-        return _BOOLEANS.get(self.value(key), default)
+        return BOOLEANS.get(self.value(key), default)
 
     @property
     def queues(self) -> int:
         """The number of queues, which `fault` has found to be one."""
-        return parse_number(self.value("queues")) or 1
+        return (parse_uint32(self.value("queues")) or 0) if self.has("queues") else 1
 
 
 def parse(option: Option) -> NetOption | None:
-    """Read a -netdev, -nic or -net; None when its argument is no list that QEMU could read."""
-    opts = read_list(option.value or "", "type")
+    """Read a -netdev, -nic or -net; None when its argument is no list that QEMU could read.
+
+    JSON is for -netdev alone (net/net.c, `netdev_is_modern`).
+    """
+    text = option.value or ""
+    opts = read_list(text, "type") if option.name == "netdev" else OptList.parse(text, "type")
     if opts is None:
         return None
     default = "user" if option.name == "nic" else ""
@@ -97,9 +105,10 @@ def fault(net: NetOption) -> str:
 
     Only options that we would act on are looked at closely; the others are QEMU's alone.
     """
-    if net.form == "netdev" and not net.id:
+    if net.form == "netdev" and not net.has("id"):
         return "Parameter 'id' is missing"
-    if net.id and isinstance(net.opts, OptList) and not valid_id(net.id):
+    checked = isinstance(net.opts, OptList) and net.type not in _FREE_IDS
+    if net.has("id") and checked and not valid_id(net.id):
         return "Parameter 'id' expects an identifier"
     if net.type not in (*OUR_TYPES, "tap", BRIDGE):
         return "Invalid parameter 'network'" if net.is_ours else ""
@@ -120,14 +129,28 @@ def _allowed(net: NetOption) -> frozenset[str]:
 def _value_fault(net: NetOption) -> str:
     """Say which value is not of its key's type."""
     for key in _BOOLEAN_KEYS:
-        if net.opts.get(key) is not None and net.value(key) not in _BOOLEANS:
+        if net.has(key) and not (_typed(net, key, bool) and net.value(key) in BOOLEANS):
             return f"Parameter '{key}' expects 'on' or 'off'"
     for key in _NUMBER_KEYS:
-        if net.opts.get(key) is not None and parse_number(net.value(key)) is None:
-            return f"Parameter '{key}' expects a number"
-    if net.opts.get("queues") is not None and not 1 <= net.queues <= MAX_QUEUES:
+        if net.has(key) and not (_typed(net, key, int) and _is_number(net.value(key))):
+            return f"Parameter '{key}' expects a uint64 value"
+    if not 1 <= net.queues <= MAX_QUEUES:
         return f"Parameter 'queues' expects a number from 1 to {MAX_QUEUES}"
+    if net.has("sndbuf") and isinstance(net.opts, OptList) and not is_size(net.value("sndbuf")):
+        return "Parameter 'sndbuf' expects a size value"
+    if net.has("network") and not net.value("network"):
+        return "Parameter 'network' expects a network's name"
     return ""
+
+
+def _typed(net: NetOption, key: str, kind: type) -> bool:
+    """Whether a value has its type, where a value has one: in JSON."""
+    return isinstance(net.opts, OptList) or net.opts.has_type(key, kind)
+
+
+def _is_number(text: str) -> bool:
+    """Whether TEXT is a number of 32 bits."""
+    return parse_uint32(text) is not None
 
 
 def valid_id(text: str) -> bool:
@@ -135,13 +158,3 @@ def valid_id(text: str) -> bool:
     if not text.isascii() or not text[:1].isalpha():
         return False
     return all(char.isalnum() or char in "-._" for char in text)
-
-
-def parse_number(text: str) -> int | None:
-    """Read a number as QEMU's option visitor does: decimal, 0x hexadecimal, 0 octal."""
-    plain = text.strip()
-    octal = len(plain) > 1 and plain[0] == "0" and plain[1] not in "xX"
-    try:
-        return int(plain, 8 if octal else 0) if plain.isascii() and "_" not in plain else None
-    except ValueError:
-        return None

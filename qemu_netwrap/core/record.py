@@ -60,6 +60,11 @@ class Record:
         msg = f"{type(self).__name__}.{name} cannot be set"
         raise AttributeError(msg)
 
+    def __delattr__(self, name: str) -> None:
+        """Refuse: records do not change."""
+        msg = f"{type(self).__name__}.{name} cannot be deleted"
+        raise AttributeError(msg)
+
     def replace(self, **changes: Any) -> Self:
         """Return a copy with the named fields changed."""
         return type(self)(**{**self.__dict__, **changes})

@@ -22,6 +22,13 @@ ANSWERS_HELP = frozenset(
 )
 
 
+_HELP_ELEMENTS = frozenset(
+    f"{key}{value}"
+    for key in ("", "type=", "model=", "driver=", "qom-type=", "backend=", "trace=")
+    for value in ("help", "?")
+)
+
+
 class Option(Record):
     """One option: its name without dashes, and where it and its argument stand in the words."""
 
@@ -99,4 +106,4 @@ def _asks_for_help(option: Option) -> bool:
     if option.name not in ANSWERS_HELP or option.value is None:
         return False
     elements = option.value.split(",")
-    return any(e.rpartition("=")[2] in ("help", "?") and e[:3] != "id=" for e in elements)
+    return any(element in _HELP_ELEMENTS for element in elements)

@@ -14,7 +14,7 @@ WITH_VALUE = {"--network": "network", "--config": "config", "--run-as": "run_as"
 FLAGS = {
     "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--debug": "debug",
 }  # fmt: skip
-INFORM = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
+INFORM = frozenset({"--help", "-h", "--version"})
 
 
 class Typed(Record):

@@ -92,7 +92,7 @@ def wait_unlocked(path: str) -> None:
 def read(path: str) -> str:
     """Return the text of a file, empty when it is not there."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except _NO_SUCH:
         return ""
@@ -103,7 +103,7 @@ def write(path: str, text: str, mode: int = 0o600) -> None:
     scratch = f"{path}.{os.getpid()}~"
     try:
         fd = _open_made(scratch, os.O_WRONLY | os.O_TRUNC, mode)
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)
         os.rename(scratch, path)
     except BaseException:
@@ -112,11 +112,17 @@ def write(path: str, text: str, mode: int = 0o600) -> None:
 
 
 def append(path: str, line: str) -> None:
-    """Add LINE to a file, made if need be: all of it or, when that fails, nothing."""
-    fd = _open_made(path, os.O_WRONLY | os.O_APPEND, 0o600)
+    """Add LINE to a file, made if need be: all of it or, when that fails, nothing.
+
+    A last line that a crash has cut short goes.
+    """
+    fd = _open_made(path, os.O_RDWR | os.O_APPEND, 0o600)
     try:
         raw = f"{line}\n".encode("utf-8", "surrogateescape")
         size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            size = os.pread(fd, size, 0).rfind(b"\n") + 1
+            os.ftruncate(fd, size)
         if os.write(fd, raw) != len(raw):
             os.ftruncate(fd, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)

@@ -79,10 +79,12 @@ def host_bridge() -> str:
         rtnl.close()
 
 
-def surroundings(bridge: str, *, routed: bool, ours: frozenset[str] = frozenset()) -> Surroundings:
+def surroundings(
+    bridge: str, *, routed: bool, forwarding: frozenset[str], inner: tuple[str, ...]
+) -> Surroundings:
     """Look at what matters for making a network on BRIDGE; ROUTED if it gets a subnet.
 
-    OURS are devices whose forwarding is on by us.
+    FORWARDING are devices that forward by our doing, INNER the bridges of our networks.
     """
     rtnl = Rtnl()
     try:
@@ -92,10 +94,18 @@ def surroundings(bridge: str, *, routed: bool, ours: frozenset[str] = frozenset(
         rtnl.close()
     devices = dict.fromkeys(route.device for route in routes)
     routers = tuple(
-        d for d in devices if d not in ours and sysctl.read("ipv4", d, "forwarding") == "1"
+        d for d in devices if d not in forwarding and sysctl.read("ipv4", d, "forwarding") == "1"
     )
     is_bridge = there is None or there.kind in BRIDGE_KINDS
-    return Surroundings(there is not None, is_bridge, routes, routers, resolver(), machine())
+    return Surroundings(
+        there is not None,
+        is_bridge,
+        routes,
+        routers,
+        ("lo", *inner),
+        resolver(),
+        machine(),
+    )
 
 
 def resolver() -> str:

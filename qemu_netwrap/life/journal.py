@@ -76,7 +76,7 @@ class Journal:
         """Yield number, sign and the rest of every whole line."""
         for line in files.read(self.path).split("\n")[:-1]:
             head, _, rest = line.partition("\t")
-            if head[:1] in "+=-" and head[1:].isdigit():
+            if head[:1] in ("+", "=", "-") and head[1:].isascii() and head[1:].isdigit():
                 yield int(head[1:]), head[0], rest
 
     def _append(self, line: str) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError, NetwrapError
-from qemu_netwrap.core.model import BRIDGE
+from qemu_netwrap.core.model import BRIDGE, NAT, Network
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Address, Bridge, Dnsmasq, Membership
-from qemu_netwrap.host import dnsmasq, files, probe
+from qemu_netwrap.core.resources import Address, Bridge, Dnsmasq, Forwarding, Membership
+from qemu_netwrap.host import dnsmasq, files, probe, sysctl
 from qemu_netwrap.life import effects, ledger
 from qemu_netwrap.life.journal import Journal
 from qemu_netwrap.planning import backends
+from qemu_netwrap.planning.backends import nat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.core.ipv4 import Subnet
-    from qemu_netwrap.core.model import Network
     from qemu_netwrap.core.resources import Resource
     from qemu_netwrap.life.effects import Facts, Work
     from qemu_netwrap.life.journal import Entry
@@ -63,6 +63,8 @@ def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = 
                 return _make(network, journal, work, reserved)
         _check_same(network, info, entries)
         _revive(entries, journal, work)
+        if info.mode == NAT:
+            _follow_uplink(info, entries, journal, work)
         return info
 
 
@@ -91,8 +93,12 @@ def resources_of(
     network: Network, work: Work, reserved: tuple[Subnet, ...]
 ) -> tuple[Resource, ...]:
     """Return what making NETWORK would take on this host now. Raises `HostError`."""
-    ours = work.state.forwarding_devices()
-    around = probe.surroundings(network.bridge, routed=network.mode != BRIDGE, ours=ours)
+    around = probe.surroundings(
+        network.bridge,
+        routed=network.mode != BRIDGE,
+        forwarding=work.state.forwarding_devices(),
+        inner=tuple(work.state.networks()),
+    )
     return backends.resources(network, around.replace(reserved=reserved))
 
 
@@ -143,6 +149,20 @@ def _revive(entries: list[Entry], journal: Journal, work: Work) -> None:
             if process is None:
                 journal.done(entry.number)
                 ledger.acquire_all([entry.resource], journal, work)
+
+
+def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:
+    """Have a nat network use the default route's device, if that has changed since it was made.
+
+    One look-up; the other devices that routes leave by are those of when the network was made.
+    """
+    device = work.rtnl.default_device()
+    known = (e.resource.device for e in entries if isinstance(e.resource, Forwarding))
+    if not device or device in known or sysctl.read("ipv4", device, "forwarding") == "1":
+        return
+    with files.Lock(work.state.host_lock):
+        late = nat.late_uplink(Network(info.name, info.mode, info.bridge), device)
+        ledger.acquire_all(late, journal, work)
 
 
 def _raise_first(errors: list[NetwrapError]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap.core.model import Grant, Network, Nic
+from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Address, Bridge, HostName, Membership, Resource, Tap
 from qemu_netwrap.host import configfile
@@ -55,11 +56,16 @@ def preview(request: Request) -> Preview:
         shown, made = _network(network, provide.reserved_subnets(config))
         networks.append(shown)
         resources += [Membership(network.bridge, RUN), *made]
+    names = {
+        shown.network.bridge: guest_names(plan.guest if shown.address else "") for shown in networks
+    }
     for nic in (planned.nic for planned in plan.nics):
         grants[nic.tap] = _placeholder(nic)
         bridge = nic.network.bridge
         resources.append(Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr))
-        resources += [HostName(bridge, RUN, mac, plan.guest) for mac in grants[nic.tap].macs]
+        resources += [
+            HostName(bridge, RUN, mac, next(names[bridge])) for mac in grants[nic.tap].macs
+        ]
     return Preview(
         rewrite.words(plan, grants),
         tuple(networks),

@@ -6,6 +6,7 @@ import os
 
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import NetwrapError
+from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import HostName, Membership, Tap
 from qemu_netwrap.host import files, tun
@@ -90,7 +91,7 @@ def write_info(state: State, plan: Plan, pid: int, nics: list[Granted]) -> None:
 
 def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
     """Return what is known of a run; of one that just starts, its name only."""
-    lines = files.read(f"{state.run(run)}/info").splitlines()
+    lines = files.read(f"{state.run(run)}/info").split("\n")[:-1]
     if not lines:
         return RunInfo(run, "", "", ""), []
     first, *nics = (text.read(line)[1] for line in lines)
@@ -105,7 +106,7 @@ def provision(plan: Plan, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[
     for network in plan.networks:
         journal.intend(Membership(network.bridge, plan.run))
         infos[network.bridge] = networks.join(network, plan.run, work, reserved)
-        names[network.bridge] = _names(plan.guest if infos[network.bridge].address else "")
+        names[network.bridge] = guest_names(plan.guest if infos[network.bridge].address else "")
     for planned in plan.nics:
         nic = planned.nic
         bridge = nic.network.bridge
@@ -173,12 +174,3 @@ def _choose_mac(nic: Nic, number: int, work: Work) -> str:
             work.say(f"{nic.label}: MAC {mac} is in use by run {holder} on {bridge}")
             return mac
     raise NetwrapError(f"{nic.label}: no free MAC found", "give the NIC a mac= of its own")
-
-
-def _names(guest: str) -> Iterator[str]:
-    """Yield the host names of a guest's NICs on one network: names are unique there."""
-    yield guest
-    number = 1
-    while True:
-        yield f"{guest}-{number}" if guest else ""
-        number += 1

@@ -70,4 +70,6 @@ def on_bridge(name: str, config: Config, where: str) -> Network:
     wrong = names.ifname_fault(name)
     if wrong:
         raise UsageError(f"{where}: bridge name {name!r} {wrong}", "name another bridge with br=")
-    return config.by_bridge(name) or Network(name, BRIDGE, name)
+    ours = (config.network(mode) or built_in(mode) for mode in OUR_TYPES)
+    own = next((network for network in ours if network.bridge == name), None)
+    return config.by_bridge(name) or own or Network(name, BRIDGE, name)

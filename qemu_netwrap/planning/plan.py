@@ -5,29 +5,23 @@ Pure: what has to be known of the host comes in as `Facts`, asked for by `questi
 
 from __future__ import annotations
 
-from qemu_netwrap.core import mac, names
+from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.model import Nic
 from qemu_netwrap.core.netoption import read_list
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.planning.networks import needs_default, network_of
-from qemu_netwrap.planning.reading import (
-    NO_SCRIPT,
-    SCRIPTS,
-    USER_DECIDES,
-    MacPlace,
-    is_left_alone,
-    mac_places,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from qemu_netwrap.core.jsonopts import JsonObject
     from qemu_netwrap.core.model import Config, Network
     from qemu_netwrap.core.netoption import NetOption
     from qemu_netwrap.core.words import CommandLine
+    from qemu_netwrap.planning.macs import MacPlace
     from qemu_netwrap.planning.reading import Reading
 
 
@@ -72,7 +66,7 @@ class Plan(Record):
 
 def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
     """Return what of the host must be known to plan READING; CHOSEN is --network's network."""
-    ours = [net for net in reading.netdevs if not is_left_alone(net)]
+    ours = [net for net in reading.netdevs if not reading.is_left_alone(net)]
     ifnames = tuple(net.value("ifname") for net in ours if net.value("ifname"))
     plain = any(needs_default(net) for net in ours)
     return Questions(ifnames, plain and not (chosen or config.default))
@@ -84,12 +78,12 @@ def make(reading: Reading, config: Config, facts: Facts, chosen: str = "") -> Pl
     placed: set[int] = set()
     vm = vm_key(reading.line, facts.folder)
     for net in reading.netdevs:
-        if is_left_alone(net):
-            _refuse_our_keys(net)
+        if reading.is_left_alone(net):
+            _refuse_our_keys(net, reading.user_keys(net))
         elif net.is_ours or net.value("ifname") not in facts.existing:
             network = network_of(net, config, chosen, facts.host_bridge)
             # A hub's NICs are behind each of its taps; the first of them names them.
-            places = tuple(p for p in mac_places(reading, net) if p.option.at not in placed)
+            places = tuple(p for p in reading.places(net) if p.option.at not in placed)
             placed.update(place.option.at for place in places)
             index = len(nics)
             tap, key = names.tap_name(facts.run, index), (facts.machine, vm, str(index))
@@ -118,15 +112,27 @@ def vm_key(line: CommandLine, folder: str = "") -> str:
 def _disks(line: CommandLine) -> Iterator[str]:
     """Yield the paths of the VM's disks, then its kernel, last what it was only installed from."""
     yield from line.images
-    for option in line.named("hda", "drive", "blockdev"):
+    for option in line.named("hda", "hdb", "hdc", "hdd", "drive", "blockdev"):
         text = option.value or ""
-        opts = None if option.name == "hda" else read_list(text, "file")
-        if opts is None:
+        if option.name == "drive":
+            opts = read_list(text, "file")
+            is_disk = opts and opts.get("if") != "pflash" and opts.get("media") != "cdrom"
+            yield (opts.get("file") or "") if opts and is_disk else ""
+        elif option.name == "blockdev":
+            yield _file_of(read_list(text, "driver"))
+        else:
             yield text
-        elif opts.get("media") != "cdrom":
-            yield opts.get("file") or opts.get("filename") or opts.get("file.filename") or ""
     yield from (option.value or "" for option in line.named("kernel"))
     yield from (option.value or "" for option in line.named("cdrom"))
+
+
+def _file_of(opts: OptList | JsonObject | None) -> str:
+    """Return the file of a -blockdev that has one and may be written: no firmware, no CD."""
+    if opts is None or (opts.get("read-only") or "") in ("on", "true", "yes", "y"):
+        return ""
+    inner = read_list(opts.get("file") or "", "driver")
+    nested = inner.get("filename") if inner and (opts.get("file") or "").startswith("{") else ""
+    return opts.get("filename") or opts.get("file.filename") or nested or ""
 
 
 def _planned(
@@ -141,7 +147,7 @@ def _planned(
         label=net.id or net.option.typed,
         network=network,
         tap=tap,
-        macs=tuple(mac.normalize(place.mac) for place in places),
+        macs=tuple(place.mac for place in places),
         mac_key=key,
         queues=net.queues,
         vhost=net.flag("vhost", default=net.flag("vhostforce", default=False)),
@@ -150,16 +156,14 @@ def _planned(
     return PlannedNic(nic, net, places)
 
 
-def _refuse_our_keys(net: NetOption) -> None:
+def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
     """Refuse a word of ours on a netdev that the user sets up in his own way."""
-    if not net.is_ours:
-        return
-    theirs = next(key for key in (*USER_DECIDES, *SCRIPTS) if net.value(key) not in NO_SCRIPT)
-    ours = "network=" if net.value("network") else net.type
-    raise UsageError(
-        f"{net.option.typed}: {theirs}= cannot stand beside {ours}",
-        f"leave out {theirs}=: the tap is made and set up for you",
-    )
+    if net.is_ours:
+        ours = "network=" if net.has("network") else net.type
+        raise UsageError(
+            f"{net.option.typed}: {theirs[0]}= cannot stand beside {ours}",
+            f"leave out {theirs[0]}=: the tap is made and set up for you",
+        )
 
 
 def _refuse_twins(nics: list[PlannedNic]) -> None:

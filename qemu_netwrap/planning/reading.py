@@ -1,29 +1,32 @@
-"""What a command line says about the network: its netdevs, and the NICs that sit on them."""
+"""What a command line says about the network: its netdevs, and what QEMU would say of them."""
 
 from __future__ import annotations
 
 from qemu_netwrap.core import netoption
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
+from qemu_netwrap.planning.macs import Placing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.core.jsonopts import JsonObject
+    from collections.abc import Iterator
+
     from qemu_netwrap.core.netoption import NetOption
-    from qemu_netwrap.core.optlist import OptList
     from qemu_netwrap.core.words import CommandLine, Option
+    from qemu_netwrap.planning.macs import MacPlace
 
 USER_DECIDES = ("fd", "fds", "helper", "vhostfd", "vhostfds")
 SCRIPTS = ("script", "downscript")
 NO_SCRIPT = ("", "no")
+MAX_NICS = 8  # MAX_NICS, QEMU's include/net/net.h: of -nic and -net nic together
 
 
 class Reading(Record):
     """A command line's network options, and what QEMU would say against them."""
 
     line: CommandLine
+    placing: Placing
     netdevs: tuple[NetOption, ...] = ()  # every -netdev, -nic and -net that makes a netdev
-    hub_nics: tuple[NetOption, ...] = ()  # every -net nic
     faults: tuple[tuple[Option, str], ...] = ()
 
     @property
@@ -31,14 +34,20 @@ class Reading(Record):
         """Whether some option can be understood by us alone."""
         return any(net.is_ours for net in self.netdevs)
 
+    def is_left_alone(self, net: NetOption) -> bool:
+        """Whether a netdev is none of our business: of another kind, or set up by the user."""
+        if net.type not in ("tap", "bridge", *netoption.OUR_TYPES):
+            return True
+        return bool(self.user_keys(net)) or self.placing.is_set(net)
 
-class MacPlace(Record):
-    """Where a NIC's MAC is, or would be written: an option, the key, and the user's value."""
+    def user_keys(self, net: NetOption) -> tuple[str, ...]:
+        """Return the keys by which the user sets a netdev up in his own way."""
+        decides = (key for key in USER_DECIDES if net.has(key))
+        return (*decides, *(key for key in SCRIPTS if net.value(key) not in NO_SCRIPT))
 
-    option: Option
-    opts: OptList | JsonObject
-    key: str
-    mac: str
+    def places(self, net: NetOption) -> tuple[MacPlace, ...]:
+        """Return the NICs on a netdev, each as the place where its MAC stands or would stand."""
+        return self.placing.places(net)
 
 
 def interpret(line: CommandLine) -> Reading | None:
@@ -53,77 +62,67 @@ def interpret(line: CommandLine) -> Reading | None:
     if reading.has_our_words and reading.faults:
         option, wrong = reading.faults[0]
         raise UsageError(f"{option.typed}: {wrong}", _remedy(option, wrong))
-    ours = any(net.is_ours or not is_left_alone(net) for net in reading.netdevs)
+    ours = any(net.is_ours or not reading.is_left_alone(net) for net in reading.netdevs)
     return reading if ours and not reading.faults else None
 
 
 def read(line: CommandLine) -> Reading:
     """Read the network options of LINE."""
-    netdevs, hub_nics = [], []
+    nets: list[NetOption] = []
     faults: list[tuple[Option, str]] = []
-    ids: set[str] = set()
     for option in line.named("netdev", "nic", "net"):
         net = netoption.parse(option)
         if net is None:
             faults.append((option, "not a list that QEMU can read"))
-            continue
-        wrong = netoption.fault(net)
-        if not wrong and net.form == "netdev" and net.id in ids:
-            wrong = f"Duplicate ID '{net.id}' for netdev"
-        if wrong:
-            faults.append((option, wrong))
-        ids.add(net.id)
-        if net.is_backend:
-            netdevs.append(net)
-        elif net.type == "nic":
-            hub_nics.append(net)
-    return Reading(line, tuple(netdevs), tuple(hub_nics), tuple(faults))
+        else:
+            nets.append(net)
+            wrong = netoption.fault(net)
+            faults += [(option, wrong)] if wrong else []
+    hub_nics = tuple(net for net in nets if net.form == "net" and net.type == "nic")
+    netdevs = tuple(net for net in nets if net.is_backend)
+    reading = Reading(line, Placing(line, hub_nics), netdevs)
+    found = (*faults, *_twins(nets), *_too_many(nets), *_wrong_macs(reading), *_set(reading))
+    return reading.replace(faults=found)
 
 
-def is_left_alone(net: NetOption) -> bool:
-    """Whether a netdev is none of our business: of another kind, or set up by the user."""
-    if net.type not in ("tap", "bridge", *netoption.OUR_TYPES):
-        return True
-    return any(net.value(key) for key in USER_DECIDES) or any(
-        net.value(key) not in NO_SCRIPT for key in SCRIPTS
-    )
+def _twins(nets: list[NetOption]) -> Iterator[tuple[Option, str]]:
+    """Yield what has the id of another before it."""
+    seen: set[str] = set()
+    for net in nets:
+        if net.id and net.id in seen:
+            yield net.option, f"Duplicate ID '{net.id}' for {net.form}"
+        seen.add(net.id)
 
 
-def mac_places(reading: Reading, net: NetOption) -> tuple[MacPlace, ...]:
-    """Return the NICs on a netdev, each as the place where its MAC stands or would stand."""
-    if net.form == "nic":
-        return (_place(net.option, net.opts, "mac"),)
-    if net.form == "net":
-        hub = [nic for nic in reading.hub_nics if not nic.value("netdev")]
-        return tuple(_place(nic.option, nic.opts, "macaddr") for nic in hub)
-    hub = [nic for nic in reading.hub_nics if nic.value("netdev") == net.id]
-    return (*(_place(n.option, n.opts, "macaddr") for n in hub), *_devices(reading.line, net.id))
+def _too_many(nets: list[NetOption]) -> Iterator[tuple[Option, str]]:
+    """Yield the NICs that QEMU has no room for."""
+    nics = [n for n in nets if n.type == "nic" or (n.form == "nic" and n.is_backend)]
+    return ((net.option, "too many NICs") for net in nics[MAX_NICS:])
+
+
+def _wrong_macs(reading: Reading) -> Iterator[tuple[Option, str]]:
+    """Yield the NICs on netdevs of ours with a MAC that is none."""
+    for net in reading.netdevs:
+        if not reading.is_left_alone(net):
+            yield from ((p.option, p.fault) for p in reading.places(net) if p.fault)
+
+
+def _set(reading: Reading) -> Iterator[tuple[Option, str]]:
+    """Yield the netdevs of ours that -set would change."""
+    for net in reading.netdevs:
+        if net.is_ours and reading.placing.is_set(net):
+            yield net.option, f"-set {net.form}.{net.id} cannot change a netdev of ours"
 
 
 def _remedy(net: Option, wrong: str) -> str:
-    """Return the hint for a mistake in an option of ours."""
+    """Return the hint for a mistake in a command line of ours."""
     if "'id' is missing" in wrong:
         return "a netdev needs an id=, by which its -device names it"
     if "'hostfwd'" in wrong:
         return "only user has hostfwd= so far; from the host, use the guest's address"
+    if wrong.startswith("-set"):
+        return "give the key in the netdev's own option"
     if wrong.startswith("Invalid parameter"):
         extra = sorted(netoption.NIC_KEYS) if net.name == "nic" else []
         return f"it takes {', '.join([*sorted(netoption.OUR_TAP_KEYS - {'type'}), *extra])}"
     return "see qemu-netwrap --help for the words of ours"
-
-
-def _devices(line: CommandLine, netdev: str) -> tuple[MacPlace, ...]:
-    """Return the -device options that sit on a netdev."""
-    found = []
-    for option in line.named("device"):
-        text = option.value or ""
-        opts = netoption.read_list(text, "driver") if netdev in text else None
-        if opts is not None and opts.get("netdev") == netdev:
-            found.append(_place(option, opts, "mac"))
-    return tuple(found)
-
-
-def _place(option: Option, opts: OptList | JsonObject, key: str) -> MacPlace:
-    """Return the place of a MAC in OPTS; QEMU takes an all-zero MAC for none."""
-    mac = opts.get(key) or ""
-    return MacPlace(option, opts, key, mac if mac.strip("0:") else "")

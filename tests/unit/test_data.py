@@ -206,7 +206,7 @@ def test_a_mac_of_ours(key: list[str], attempt: int) -> None:
     ours = mac.derive(*key, attempt=attempt)
     assert re.fullmatch(r"52:54:00(:[0-9a-f]{2}){3}", ours)
     assert mac.derive(*key, attempt=attempt) == ours
-    assert mac.unpack(mac.pack(ours)) == ours == mac.normalize(ours.upper())
+    assert mac.unpack(mac.pack(ours)) == ours == mac.parse(ours.upper())
 
 
 def test_macs_differ() -> None:
@@ -221,12 +221,28 @@ def test_macs_differ() -> None:
     [
         ("52:54:0:1:2:3", "52:54:00:01:02:03"),
         ("52-54-00-AB-CD-EF", "52:54:00:ab:cd:ef"),
-        ("zz", "zz"),
+        ("0x123", "00:00:00:00:01:23"),
+        ("010", "00:00:00:00:00:08"),
+        ("00-00-00-00-00-00", ""),
+        ("0", ""),
         ("", ""),
     ],
 )
 def test_a_mac_as_the_kernel_prints_it(typed: str, normal: str) -> None:
-    assert mac.normalize(typed) == normal
+    assert mac.parse(typed) == normal
+
+
+@pytest.mark.parametrize("typed", ["zz", "../../x", "52:54:00:12:34:56:78", "08", "1::3:4:5:6"])
+def test_a_mac_that_is_none(typed: str) -> None:
+    with pytest.raises(ValueError, match="invalid syntax for ethernet address"):
+        mac.parse(typed)
+
+
+def test_macs_of_devices_are_strict() -> None:
+    assert mac.parse("01:00:5e:00:00:01", strict=True) == "01:00:5e:00:00:01"
+    for typed in ("52:54:0:1:2:3", "5", ""):
+        with pytest.raises(ValueError, match="invalid syntax"):
+            mac.parse(typed, strict=True)
 
 
 # Names

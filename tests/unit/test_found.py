@@ -14,6 +14,7 @@ from qemu_netwrap.core import config, words
 from qemu_netwrap.core.errors import ConfigError, NetwrapError, UsageError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import NAT, Config, Network, Route, Surroundings
+from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, Rules, Tap
 from qemu_netwrap.face import cli
@@ -238,11 +239,11 @@ def test_every_uplink_is_guarded() -> None:
     around = Surroundings(routes=(Route(Subnet.parse("0.0.0.0/0"), "6to4"),))
     made = backends.resources(Network("nat", NAT, "qn-nat"), around)
     rules = "".join(r.rules for r in made if isinstance(r, Rules))
-    assert 'iifname "6to4" oifname != "qn-nat" drop' in rules
+    assert 'iifname "6to4" oifname != { "qn-nat", "6to4" } drop' in rules
 
 
 def test_host_names_are_labels() -> None:
-    names = runs._names("a" * 63)
+    names = guest_names("a" * 63)
     assert all(len(next(names)) <= 63 for _ in range(3))
 
 

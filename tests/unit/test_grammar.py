@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from qemu_netwrap.core import netoption, words
 from qemu_netwrap.core.jsonopts import JsonObject
+from qemu_netwrap.core.numbers import parse_uint32
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.qemu_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
 from qemu_netwrap.core.words import Option
@@ -201,12 +202,12 @@ def test_what_is_no_boolean(value: str) -> None:
     [("1", 1), ("02", 2), ("0x2", 2), ("0X1f", 31), ("+1", 1), ("256", 256), ("010", 8)],
 )
 def test_numbers(text: str, number: int) -> None:
-    assert netoption.parse_number(text) == number
+    assert parse_uint32(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "x", "08", "2.0", "1k", "0x", "1_0", "٣", "0b1"])
 def test_what_is_no_number(text: str) -> None:
-    assert netoption.parse_number(text) is None
+    assert parse_uint32(text) is None
     assert fault_of(f"tap,id=a,queues={text}").startswith("Parameter 'queues' expects")
 
 

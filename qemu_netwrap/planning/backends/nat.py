@@ -6,6 +6,9 @@ from qemu_netwrap.core import names
 from qemu_netwrap.core.resources import DeviceSetting, Forwarding, Rules
 from qemu_netwrap.planning.backends.segment import chain, dnsmasq, segment, subnet_of
 
+_FORWARD = "type filter hook forward priority filter; policy accept;"
+_ANSWERS = ("ct state established,related accept", "ct status dnat accept")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.ipv4 import Subnet
@@ -21,36 +24,47 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
     routes leave through for the answers. The global switch stays as it is.
     """
     subnet = subnet_of(network, around)
-    uplinks = dict.fromkeys(r.device for r in around.routes if r.device != "lo")
+    uplinks = [d for d in dict.fromkeys(r.device for r in around.routes) if d not in around.inner]
+    guards = guarded(uplinks, around)
     return (
         *segment(network, subnet, around),
         DeviceSetting(network.bridge, "ipv4", "forwarding", "1"),
         # Rules before forwarding: no packet is forwarded that they have not seen.
-        Rules(network.bridge, rules(network, subnet, uplinks, around)),
+        Rules(network.bridge, rules(network, subnet, guards)),
         *(Forwarding(device, network.bridge) for device in uplinks),
         dnsmasq(network, subnet, around),
     )
 
 
-def rules(network: Network, subnet: Subnet, uplinks: dict[str, None], around: Surroundings) -> str:
+def late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
+    """Return what a network that is up needs for an uplink that has come since."""
+    guard = chain(network, f"guard_{device}", _FORWARD, *_guard(network, device))
+    rules_if_quotable = (Rules(network.bridge, guard),) if names.plain_ifname(device) else ()
+    return (*rules_if_quotable, Forwarding(device, network.bridge))
+
+
+def guarded(uplinks: list[str], around: Surroundings) -> list[str]:
+    """Return the uplinks whose forwarding only we switch on."""
+    return [u for u in uplinks if u not in around.routers and names.quotable(u)]
+
+
+def rules(network: Network, subnet: Subnet, guards: list[str]) -> str:
     """Return the network's chains.
 
     A host that was no router does not become one for its neighbours: what comes in by an uplink
-    whose forwarding only we switched on goes to our guests or nowhere.
+    in GUARDS goes to our guests or nowhere.
     """
     dev = f'"{network.bridge}"'
-    guarded = [u for u in uplinks if u not in around.routers and names.plain_ifname(u)]
     forward = chain(
         network,
         "forward",
-        "type filter hook forward priority filter; policy accept;",
+        _FORWARD,
         f"iifname {dev} oifname {dev} accept",
         f"iifname {dev} ip saddr != {subnet} drop",
         f"iifname {dev} meta nfproto != ipv4 drop",
-        "ct state established,related accept",
-        "ct status dnat accept",
+        *_ANSWERS,
         f"oifname {dev} drop",
-        *(f'iifname "{u}" oifname != {dev} drop' for u in guarded),
+        *(rule for device in guards for rule in _guard(network, device)[len(_ANSWERS) :]),
     )
     postrouting = chain(
         network,
@@ -60,3 +74,13 @@ def rules(network: Network, subnet: Subnet, uplinks: dict[str, None], around: Su
         f"ip saddr {subnet} oifname != {dev} masquerade",
     )
     return forward + postrouting
+
+
+def _guard(network: Network, uplink: str) -> tuple[str, ...]:
+    """Return the rules that keep the host from routing for an uplink's neighbours.
+
+    From the uplink to the uplink passes: with br_netfilter that is what goes between the ports
+    of an uplink that is a bridge.
+    """
+    outside = f'{{ "{network.bridge}", "{uplink}" }}'
+    return (*_ANSWERS, f'iifname "{uplink}" oifname != {outside} drop')

@@ -105,7 +105,9 @@ def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
     lines = [
         f"interface={network.bridge}",
         "except-interface=lo",
-        "bind-interfaces",
+        # And by the interface a query comes in by: a neighbour of the host that routes to the
+        # gateway's address gets no answer.
+        "bind-dynamic",
         "no-hosts",
         f"domain={domain}",
         f"local=/{domain}/",
