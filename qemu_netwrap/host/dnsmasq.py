@@ -11,6 +11,7 @@ from qemu_netwrap.host import files
 from qemu_netwrap.host.spawn import Child
 
 _PATIENCE = 5000  # ms, until SIGKILL
+_LOOKS = 2
 
 
 class Process(Record):
@@ -31,7 +32,8 @@ def start(folder: str, config: str) -> Child:
             f"--pid-file={folder}/dnsmasq.pid",
             f"--dhcp-leasefile={folder}/leases",
             f"--dhcp-hostsdir={folder}/hosts",
-        )
+        ),
+        lock=_lock(folder),
     )
 
 
@@ -47,12 +49,30 @@ def find(folder: str) -> Process | None:
     return Process(int(pid), started) if started else None
 
 
-def find_anywhere(folder: str) -> Process | None:
-    """Return the dnsmasq that serves FOLDER by looking at every process: after a crash only."""
-    for pid in files.listdir("/proc"):
-        if pid.isdigit() and f"--conf-file={folder}/dnsmasq.conf" in _command(pid):
-            return Process(int(pid), _started(pid))
-    return None
+def stop_anywhere(folder: str) -> None:
+    """End any dnsmasq that serves FOLDER by looking at every process: after a crash only.
+
+    It may just be starting. Before it has its own words it holds the lock. As a daemon it is its
+    starter's grandchild: a look may miss one that has just left and the next, not there yet.
+    """
+    unseen = 0
+    while unseen < _LOOKS:
+        found = _all(folder)
+        for process in found:
+            stop(process)
+        unseen = 0 if found or files.is_locked(_lock(folder)) else unseen + 1
+
+
+def _all(folder: str) -> list[Process]:
+    """Return every process that is, or is about to be, the dnsmasq of FOLDER."""
+    pids = filter(str.isdigit, files.listdir("/proc"))
+    words = f"--conf-file={folder}/dnsmasq.conf"
+    return [Process(int(pid), _started(pid)) for pid in pids if words in _command(pid)]
+
+
+def _lock(folder: str) -> str:
+    """Return the lock that dnsmasq holds until, at its start, it closes what it has inherited."""
+    return f"{folder}/dnsmasq.lock"
 
 
 def reload(folder: str) -> None:

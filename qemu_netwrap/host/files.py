@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _NO_SUCH = (FileNotFoundError, NotADirectoryError)
+_SCRATCH = "~"  # dnsmasq reads no file whose name ends so
 
 
 class Lock:
@@ -100,7 +101,7 @@ def read(path: str) -> str:
 
 def write(path: str, text: str, mode: int = 0o600) -> None:
     """Put TEXT into a file in one step: readers see the old text or the new."""
-    scratch = f"{path}.{os.getpid()}~"
+    scratch = f"{path}.{os.getpid()}{_SCRATCH}"
     try:
         fd = _open_made(scratch, os.O_WRONLY | os.O_TRUNC, mode)
         with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -144,6 +145,13 @@ def remove(path: str) -> None:
         os.unlink(path)
     except _NO_SUCH:
         pass
+
+
+def remove_scratch(folder: str) -> None:
+    """Remove what a crash left of a `write` in FOLDER, where nobody else may write now."""
+    for name in listdir(folder):
+        if name.endswith(_SCRATCH):
+            remove(f"{folder}/{name}")
 
 
 def remove_lock(path: str) -> None:

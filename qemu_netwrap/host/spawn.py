@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.host.files import open_locked
 from qemu_netwrap.host.which import SBIN, find
 
 TYPE_CHECKING = False
@@ -23,8 +24,12 @@ _OUTPUT = 65536
 class Child:
     """A program that is running. `wait` must be called once."""
 
-    def __init__(self, argv: Sequence[str], text: str = "") -> None:
-        """Start ARGV with TEXT on its standard input. Raises `HostError` when it is missing."""
+    def __init__(self, argv: Sequence[str], text: str = "", lock: str = "") -> None:
+        """Start ARGV with TEXT on its standard input. Raises `HostError` when it is missing.
+
+        It inherits the lock on file LOCK, waited for before: so whoever takes the lock later
+        knows that it is done, also if this process is killed meanwhile.
+        """
         program = find(argv[0], SBIN)
         if not program:
             package = _PACKAGES.get(argv[0], argv[0])
@@ -34,18 +39,18 @@ class Child:
         words = os.memfd_create("input", os.MFD_CLOEXEC)
         os.write(words, text.encode())
         os.lseek(words, 0, os.SEEK_SET)
+        opened = (words, self._output, self._output)
+        if lock:
+            opened = (*opened, open_locked(lock))
         self._pid = os.posix_spawn(
             program,
             self.argv,
             _ENVIRONMENT,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, words, 0),
-                (os.POSIX_SPAWN_DUP2, self._output, 1),
-                (os.POSIX_SPAWN_DUP2, self._output, 2),
-            ],
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
             setsigdef=[_SIGPIPE],
         )
-        os.close(words)
+        for fd in (words, *opened[3:]):
+            os.close(fd)
 
     def wait(self) -> str:
         """Wait for the end and return what was printed. Raises `HostError` when it failed."""

@@ -135,7 +135,7 @@ def acquire_rules(rules: r.Rules, _note: Note, work: Work) -> Iterator[None]:
     path = work.state.rules_users
     users = files.read(path).split()
     files.write(path, "\n".join(dict.fromkeys([*users, rules.bridge])) + "\n")
-    child = nft.add(rules.rules)
+    child = nft.add(rules.rules, work.state.nft_lock)
     yield
     child.wait()
 
@@ -145,7 +145,7 @@ def release_rules(rules: r.Rules, _facts: Facts, work: Work) -> Iterator[None]:
     path = work.state.rules_users
     users = [user for user in files.read(path).split() if user != rules.bridge]
     chains = (line.split()[1] for line in rules.rules.splitlines() if line.startswith("chain "))
-    child = nft.remove(tuple(chains), table=not users)
+    child = nft.remove(tuple(chains), work.state.nft_lock, table=not users)
     yield
     child.wait()
     if users:
@@ -169,19 +169,16 @@ def release_dnsmasq(d: r.Dnsmasq, facts: Facts, work: Work) -> Iterator[None]:
     """Stop the network's dnsmasq; look for it among all processes if it was never written down."""
     folder = work.state.network(d.bridge)
     if "pid" in facts:
-        process: dnsmasq.Process | None = dnsmasq.Process(int(facts["pid"]), facts["started"])
+        dnsmasq.stop(dnsmasq.Process(int(facts["pid"]), facts["started"]))
     else:
-        process = dnsmasq.find_anywhere(folder)
-    if process is not None:
-        dnsmasq.stop(process)
+        dnsmasq.stop_anywhere(folder)
     yield
 
 
 def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
     """Reserve a MAC on its network, and tell the network's dnsmasq its name."""
     folder = work.state.network(n.bridge)
-    files.make_folder(f"{folder}/macs")
-    files.write(f"{folder}/macs/{n.mac}", n.run)
+    files.write(work.state.mac(n.mac), f"{n.run} {n.bridge}")
     if n.name and os.path.isdir(f"{folder}/hosts"):
         files.write(f"{folder}/hosts/{n.mac}", f"{n.mac},{n.name}\n", 0o644)
     yield
@@ -190,9 +187,9 @@ def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
 def release_host_name(n: r.HostName, _facts: Facts, work: Work) -> Iterator[None]:
     """Forget the MAC, unless somebody else has it by now."""
     folder = work.state.network(n.bridge)
-    if files.read(f"{folder}/macs/{n.mac}") == n.run:
+    if files.read(work.state.mac(n.mac)) == f"{n.run} {n.bridge}":
         files.remove(f"{folder}/hosts/{n.mac}")
-        files.remove(f"{folder}/macs/{n.mac}")
+        files.remove(work.state.mac(n.mac))
         dnsmasq.reload(folder)
     yield
 

@@ -80,6 +80,7 @@ def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
         if not any(work.state.is_alive(member) for member in members if member != run):
             with files.Lock(work.state.host_lock):
                 errors = ledger.release_all(journal_of(work, bridge), work)
+                files.remove_scratch(work.state.shared_folder)
             if errors:
                 return errors
             files.remove_folder(folder)
@@ -97,9 +98,15 @@ def resources_of(
         network.bridge,
         routed=network.mode != BRIDGE,
         forwarding=work.state.forwarding_devices(),
-        inner=tuple(work.state.networks()),
+        inner=_closed(work),
     )
     return backends.resources(network, around.replace(reserved=reserved))
+
+
+def _closed(work: Work) -> tuple[str, ...]:
+    """Return the bridges of our nat and host-only networks: nothing beyond is reached by them."""
+    infos = (read_info(work, bridge) for bridge in work.state.networks())
+    return tuple(info.bridge for info in infos if info is not None and info.mode != BRIDGE)
 
 
 def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet, ...]) -> Info:

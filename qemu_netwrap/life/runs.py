@@ -114,7 +114,7 @@ def provision(plan: Plan, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[
         ledger.acquire_all([Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr)], journal, work)
         macs = []
         # One at a time: of two runs that look for a free MAC, the second sees the first's.
-        with files.Lock(work.state.network_lock(bridge)):
+        with files.Lock(work.state.macs_lock):
             for number in range(len(nic.macs)):
                 mac = _choose_mac(nic, number, work)
                 name = HostName(bridge, plan.run, mac, next(names[bridge]))
@@ -162,15 +162,16 @@ def collect(
 
 
 def _choose_mac(nic: Nic, number: int, work: Work) -> str:
-    """Return the MAC of a guest NIC: the user's, or one of ours that no live run has."""
-    bridge = nic.network.bridge
+    """Return the MAC of a guest NIC: the user's, or one of ours that no living run has.
+
+    On whatever network of this host: networks can meet on a bridge outside.
+    """
     given = nic.macs[number]
     for attempt in range(_MAC_ATTEMPTS):
         mac = given or nic.own_mac(number, attempt)
-        holder = files.read(f"{work.state.network(bridge)}/macs/{mac}")
-        if not holder or not work.state.is_alive(holder):
-            return mac
-        if given:
+        holder, bridge = work.state.mac_holder(mac)
+        if given and holder and bridge == nic.network.bridge:
             work.say(f"{nic.label}: MAC {mac} is in use by run {holder} on {bridge}")
+        if given or not holder:
             return mac
     raise NetwrapError(f"{nic.label}: no free MAC found", "give the NIC a mac= of its own")

@@ -2,9 +2,12 @@
 
     /run/qemu-netwrap/NAMESPACE/
         runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal
-        networks/BRIDGE/   info, journal, members/RUN, macs/MAC, dnsmasq's files
+        networks/BRIDGE/   info, journal, members/RUN, dnsmasq's files
+        macs/MAC           the run and the bridge that a guest's MAC is in use on
         locks/BRIDGE       one lock per network
         locks/-host        taken, after the network's, to make a network or take one down
+        locks/-macs        taken, with no other, to choose MACs
+        locks/-nft         held by an nft of ours, also when it has lost who started it
         shared/            what several networks use, and its former state
 
 Only root may write here or look inside; dnsmasq, an ordinary user by then, may pass through.
@@ -76,6 +79,25 @@ class State(Record):
         """The lock to make or take down a network; no interface name begins so in our state."""
         return f"{self.base}/locks/-host"
 
+    @property
+    def nft_lock(self) -> str:
+        """The lock that an nft of ours holds while it changes rules."""
+        return f"{self.base}/locks/-nft"
+
+    @property
+    def macs_lock(self) -> str:
+        """The lock to look for free MACs and take them."""
+        return f"{self.base}/locks/-macs"
+
+    def mac(self, mac: str) -> str:
+        """Return the file of a guest's MAC."""
+        return f"{self.base}/macs/{mac}"
+
+    def mac_holder(self, mac: str) -> tuple[str, str]:
+        """Return the living run that has a MAC, and the bridge; empty when nobody has it."""
+        run, _, bridge = files.read(self.mac(mac)).partition(" ")
+        return (run, bridge) if run and self.is_alive(run) else ("", "")
+
     def is_alive(self, run: str) -> bool:
         """Whether QEMU, or what comes before it, lives; or the keeper, who cleans up after it."""
         folder = self.run(run)
@@ -83,7 +105,7 @@ class State(Record):
 
     def tidy(self) -> None:
         """Remove what folders are empty, from the inside out."""
-        inner = [f"{self.base}/{name}" for name in ("runs", "networks", "shared")]
+        inner = [f"{self.base}/{name}" for name in ("runs", "networks", "macs", "shared")]
         if any(os.path.exists(path) for path in inner):
             files.remove_empty(inner)
         if not any(os.path.exists(path) for path in inner):
