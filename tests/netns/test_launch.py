@@ -387,3 +387,41 @@ def test_a_mac_of_the_users_that_is_live_is_kept_and_told(uplinked: Uplinked) ->
     assert second.stderr is not None
     assert f"MAC {mac} is in use by run {first.pid}" in second.stderr.read()
     end(first)
+
+
+def test_a_nat_network_follows_the_default_route(uplinked: Uplinked) -> None:
+    host = uplinked.host
+    route = ("default", "via", "203.0.113.1")
+    host.run("ip", "route", "del", *route)
+    host.run("ip", "-4", "addr", "flush", "dev", "eth0")
+    first = start(host, "-nic", "nat")
+    assert host.sysctl("net/ipv4/conf/eth0/forwarding") == "0"
+    host.run("ip", "addr", "add", "203.0.113.2/24", "dev", "eth0")
+    host.run("ip", "route", "add", *route)
+    second = start(host, "-nic", "nat")
+    assert host.sysctl("net/ipv4/conf/eth0/forwarding") == "1"
+    ruleset = host.run("nft", "list", "ruleset").stdout
+    assert ruleset.count('iifname "eth0" oifname != { "eth0", "qn-nat" } drop') == 1
+    end(first)
+    end(second)
+    host.run(NETWRAP, "wait")
+    assert host.sysctl("net/ipv4/conf/eth0/forwarding") == "0"
+
+
+def test_forwarding_stays_on_for_a_host_that_became_a_router(uplinked: Uplinked) -> None:
+    host = uplinked.host
+    child = start(host, "-nic", "nat")
+    host.set_sysctl("net.ipv4.ip_forward", 1)
+    end(child)
+    host.run(NETWRAP, "wait")
+    assert host.sysctl("net/ipv4/conf/eth0/forwarding") == "1"
+    host.set_sysctl("net.ipv4.ip_forward", 0)
+
+
+def test_vms_alike_on_several_networks_have_macs_of_their_own(uplinked: Uplinked) -> None:
+    host = uplinked.host
+    children = [start(host, "-nic", kind, name="twin") for kind in ("nat", "host-only", "nat")]
+    macs = [nic["macs"][0] for run in ps(host)["runs"] for nic in run["nics"]]
+    assert len(set(macs)) == len(children)
+    for child in children:
+        end(child)
