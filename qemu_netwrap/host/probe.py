@@ -10,6 +10,7 @@ import os
 
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.model import Surroundings
+from qemu_netwrap.core.names import ifname_fault
 from qemu_netwrap.host import files, sysctl
 from qemu_netwrap.host.rtnetlink import Rtnl
 
@@ -63,7 +64,7 @@ def existing(ifnames: tuple[str, ...]) -> tuple[str, ...]:
         return ()
     rtnl = Rtnl()
     try:
-        return tuple(name for name in ifnames if len(name) < 16 and rtnl.link(name) is not None)
+        return tuple(name for name in ifnames if not ifname_fault(name) and rtnl.link(name))
     finally:
         rtnl.close()
 

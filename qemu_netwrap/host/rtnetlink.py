@@ -143,8 +143,8 @@ class Rtnl:
             if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
                 return ""
             raise
-        index = dict(_attributes(answer, _RTMSG.size)).get(RTA_OIF)
-        return self.index_name(_u32(index)) if index else ""
+        devices = _out_devices(dict(_attributes(answer, _RTMSG.size)))
+        return self.index_name(devices[0]) if devices else ""
 
     def routes(self) -> list[Route]:
         """Return every IPv4 unicast route of every table but `local`."""

@@ -21,6 +21,15 @@ _PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base"}
 _OUTPUT = 65536
 
 
+def require(program: str) -> str:
+    """Return the path of a program. Raises `HostError` that names its package."""
+    path = find(program, SBIN)
+    if not path:
+        package = _PACKAGES.get(program, program)
+        raise HostError(f"{program} is not there", f"install it: apt install {package}")
+    return path
+
+
 class Child:
     """A program that is running. `wait` must be called once."""
 
@@ -30,16 +39,13 @@ class Child:
         It inherits the lock on file LOCK, waited for before: so whoever takes the lock later
         knows that it is done, also if this process is killed meanwhile.
         """
-        program = find(argv[0], SBIN)
-        if not program:
-            package = _PACKAGES.get(argv[0], argv[0])
-            raise HostError(f"{argv[0]} is not there", f"install it: apt install {package}")
+        program = require(argv[0])
         self.argv = tuple(argv)
         self._output = os.memfd_create("output", os.MFD_CLOEXEC)
         words = os.memfd_create("input", os.MFD_CLOEXEC)
         os.write(words, text.encode())
         os.lseek(words, 0, os.SEEK_SET)
-        opened = (words, self._output, self._output)
+        opened: tuple[int, ...] = (words, self._output, self._output)
         if lock:
             opened = (*opened, open_locked(lock))
         self._pid = os.posix_spawn(

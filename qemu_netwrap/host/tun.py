@@ -41,9 +41,9 @@ def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
     except OSError as error:
         for fd in fds:
             os.close(fd)
-        remedy = _REMEDIES.get(error.errno or 0)
-        if remedy is None:
+        if error.errno == errno.EBUSY:
             raise
+        remedy = _REMEDIES.get(error.errno or 0, f"is it the tun device? ls -l {DEVICE}: 10, 200")
         raise HostError(f"tap {name}: {DEVICE}: {error.strerror}", remedy) from error
     return fds
 

@@ -74,7 +74,11 @@ def acquire_address(a: r.Address, note: Note, work: Work) -> Iterator[None]:
     """Give a device of ours its address."""
     link = _link(work.rtnl, a.device)
     note(index=str(link.index))
-    work.rtnl.add_address(link.index, *_split(a.address))
+    try:
+        work.rtnl.add_address(link.index, *_split(a.address))
+    except FileExistsError:
+        note(index="")  # it is somebody else's
+        raise
     yield
 
 
@@ -103,12 +107,18 @@ def release_device_setting(_s: r.DeviceSetting, _facts: Facts, _work: Work) -> I
 
 
 def acquire_forwarding(f: r.Forwarding, _note: Note, work: Work) -> Iterator[None]:
-    """Switch on a device's forwarding once the rules are in place; remember who needs it."""
+    """Switch on a device's forwarding once the rules are in place; remember who needs it.
+
+    A device that forwards already, and not by us, is let be: nobody is written down for it.
+    """
     yield
     path = work.state.forwarding(f.device)
-    former, *users = files.read(path).split() or [sysctl.read("ipv4", f.device, "forwarding")]
-    if former == "0":  # else it is on already, and not by us
-        files.write(path, "\n".join([former, *dict.fromkeys([*users, f.user])]) + "\n")
+    index = str(_link(work.rtnl, f.device).index)
+    known, *users = files.read(path).split() or [""]
+    if known != index:
+        users = []  # those were users of another device of that name
+    if users or sysctl.read("ipv4", f.device, "forwarding") == "0":
+        files.write(path, "\n".join([index, *dict.fromkeys([*users, f.user])]) + "\n")
         sysctl.write("ipv4", f.device, "forwarding", "1")
 
 
@@ -119,13 +129,15 @@ def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[N
     whoever used it (Docker does) needs this one too.
     """
     path = work.state.forwarding(f.device)
-    former, *users = files.read(path).split() or [""]
+    index, *users = files.read(path).split() or [""]
     users = [user for user in users if user != f.user]
-    if former and users:
-        files.write(path, "\n".join([former, *users]) + "\n")
-    elif former:
-        if sysctl.read("ipv4", "all", "forwarding") == "0":
-            sysctl.write("ipv4", f.device, "forwarding", former)
+    if users:
+        files.write(path, "\n".join([index, *users]) + "\n")
+    elif index:
+        device = _name_now(work.rtnl, int(index))
+        is_router = sysctl.read("ipv4", "all", "forwarding") == "1"
+        if device and not is_router:
+            sysctl.write("ipv4", device, "forwarding", "0")
         files.remove(path)
     yield
 
@@ -187,10 +199,13 @@ def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
 def release_host_name(n: r.HostName, _facts: Facts, work: Work) -> Iterator[None]:
     """Forget the MAC, unless somebody else has it by now."""
     folder = work.state.network(n.bridge)
-    if files.read(work.state.mac(n.mac)) == f"{n.run} {n.bridge}":
-        files.remove(f"{folder}/hosts/{n.mac}")
-        files.remove(work.state.mac(n.mac))
-        dnsmasq.reload(folder)
+    with files.Lock(work.state.macs_lock):
+        files.remove_scratch(work.state.macs_folder)
+        files.remove_scratch(f"{folder}/hosts")
+        if files.read(work.state.mac(n.mac)) == f"{n.run} {n.bridge}":
+            files.remove(f"{folder}/hosts/{n.mac}")
+            dnsmasq.reload(folder)
+            files.remove(work.state.mac(n.mac))
     yield
 
 
@@ -249,6 +264,10 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
 }
 
 
+# What must be there for a resource to be acquired: looked for before anything is touched.
+PROGRAMS: dict[type[r.Resource], str] = {r.Rules: "nft", r.Dnsmasq: "dnsmasq"}
+
+
 def _is_ours(link: Link, own_mac: str, facts: Facts) -> bool:
     """Whether LINK is what was made: by its ifindex, or its MAC if a crash kept that from us."""
     if "index" in facts:
@@ -262,6 +281,16 @@ def _link(rtnl: Rtnl, name: str) -> Link:
     if link is None:
         raise HostError(f"interface {name} has gone", "somebody removed it; try again")
     return link
+
+
+def _name_now(rtnl: Rtnl, index: int) -> str:
+    """Return the name that an interface has by now; empty when it is gone."""
+    try:
+        return rtnl.index_name(index)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return ""
 
 
 def _delete(rtnl: Rtnl, link: Link) -> None:

@@ -5,6 +5,8 @@ Orderly end, failed start and clean-up after a crash all go through `release_all
 
 from __future__ import annotations
 
+import errno
+
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.life.effects import ACQUIRE, RELEASE
 
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.resources import Resource
     from qemu_netwrap.life.effects import Work
     from qemu_netwrap.life.journal import Entry, Journal
+
+
+_HINTS = {
+    errno.EPERM: "this needs CAP_NET_ADMIN: run as root",
+    errno.EACCES: "this needs CAP_NET_ADMIN: run as root",
+    errno.ENOSPC: "/run is full: make room there",
+    errno.EROFS: "/run can only be read: state cannot be kept there",
+}
 
 
 def acquire_all(resources: Iterable[Resource], journal: Journal, work: Work) -> None:
@@ -87,12 +97,21 @@ def _advance(resource: Resource, steps: Iterator[None]) -> NetwrapError | None:
         return error
     except OSError as error:
         return host_error(resource, error)
+    except (KeyError, ValueError) as error:
+        return HostError(
+            f"{_what(resource)}: what its journal knows of it is damaged: {error}",
+            "undo it by hand, and remove its line",
+        )
     return None
 
 
 def host_error(resource: Resource, error: OSError) -> HostError:
     """Return the kernel's refusal as an error of ours."""
+    hint = _HINTS.get(error.errno or 0, "-v shows what was being done")
+    return HostError(f"{_what(resource)}: {error.strerror or error}", hint)
+
+
+def _what(resource: Resource) -> str:
+    """Return a resource as an error names it."""
     fields = [str(value) for value in resource.__dict__.values()]
-    what = f"{type(resource).__name__.lower()} {fields[0]}"
-    hint = "this needs CAP_NET_ADMIN: run as root" if isinstance(error, PermissionError) else ""
-    return HostError(f"{what}: {error.strerror or error}", hint)
+    return f"{type(resource).__name__.lower()} {fields[0]}"

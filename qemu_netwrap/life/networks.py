@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.model import BRIDGE, NAT, Network
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Address, Bridge, Dnsmasq, Forwarding, Membership
-from qemu_netwrap.host import dnsmasq, files, probe, sysctl
+from qemu_netwrap.host import dnsmasq, files, probe, spawn, sysctl
 from qemu_netwrap.life import effects, ledger
 from qemu_netwrap.life.journal import Journal
 from qemu_netwrap.planning import backends
@@ -75,14 +77,19 @@ def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
     Returns what went wrong; the network is then left to the next try.
     """
     folder = work.state.network(bridge)
+    if not os.path.exists(folder):
+        return []
     with files.Lock(work.state.network_lock(bridge)):
+        files.remove_scratch(f"{folder}/members")
         members = files.listdir(f"{folder}/members")
         if not any(work.state.is_alive(member) for member in members if member != run):
-            with files.Lock(work.state.host_lock):
-                errors = ledger.release_all(journal_of(work, bridge), work)
-                files.remove_scratch(work.state.shared_folder)
-            if errors:
-                return errors
+            journal = journal_of(work, bridge)
+            if os.path.exists(journal.path):
+                with files.Lock(work.state.host_lock):
+                    errors = ledger.release_all(journal, work)
+                    files.remove_scratch(work.state.shared_folder)
+                if errors:
+                    return errors
             files.remove_folder(folder)
             files.remove(work.state.network_lock(bridge))
         elif run:
@@ -112,7 +119,12 @@ def _closed(work: Work) -> tuple[str, ...]:
 def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet, ...]) -> Info:
     """Make a network, with its lock and the host's held."""
     resources = resources_of(network, work, reserved)
+    for program in filter(None, (effects.PROGRAMS.get(type(r)) for r in resources)):
+        spawn.require(program)
+    # What releasing takes must be there before there is anything to release: /run may be full.
     files.make_folder(work.state.shared_folder)
+    with files.Lock(work.state.nft_lock):
+        pass
     ledger.acquire_all(resources, journal, work)
     address = next((r.address for r in resources if isinstance(r, Address)), "")
     info = Info(network.name, network.mode, network.bridge, address)
@@ -152,10 +164,11 @@ def _revive(entries: list[Entry], journal: Journal, work: Work) -> None:
     """Start dnsmasq again if somebody has killed it."""
     for entry in entries:
         if isinstance(entry.resource, Dnsmasq):
-            process = dnsmasq.find(work.state.network(entry.resource.bridge))
-            if process is None:
-                journal.done(entry.number)
+            folder = work.state.network(entry.resource.bridge)
+            if dnsmasq.find(folder) is None:
+                dnsmasq.stop_anywhere(folder)  # one that a crash kept from being written down
                 ledger.acquire_all([entry.resource], journal, work)
+                journal.done(entry.number)
 
 
 def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:

@@ -69,6 +69,10 @@ def claim(state: State, pid: int) -> tuple[str, int]:
             lock = files.open_locked(f"{folder}/lock", wait=False)
         except BlockingIOError:
             continue
+        except OSError:
+            files.remove_empty([folder])
+            state.tidy()
+            raise
         if not os.path.exists(f"{folder}/journal"):
             return run, lock
         os.close(lock)

@@ -6,7 +6,7 @@
         macs/MAC           the run and the bridge that a guest's MAC is in use on
         locks/BRIDGE       one lock per network
         locks/-host        taken, after the network's, to make a network or take one down
-        locks/-macs        taken, with no other, to choose MACs
+        locks/-macs        taken, with no other, to choose MACs and to forget them
         locks/-nft         held by an nft of ours, also when it has lost who started it
         shared/            what several networks use, and its former state
 
@@ -22,6 +22,7 @@ from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import files, probe
 
 ROOT = "/run/qemu-netwrap"
+_NEEDS_ROOT = "taps and bridges need root: use sudo; -nic user needs no privilege"
 _FORWARDING = "forwarding-"
 
 
@@ -89,9 +90,14 @@ class State(Record):
         """The lock to look for free MACs and take them."""
         return f"{self.base}/locks/-macs"
 
+    @property
+    def macs_folder(self) -> str:
+        """The folder of the guests' MACs."""
+        return f"{self.base}/macs"
+
     def mac(self, mac: str) -> str:
         """Return the file of a guest's MAC."""
-        return f"{self.base}/macs/{mac}"
+        return f"{self.macs_folder}/{mac}"
 
     def mac_holder(self, mac: str) -> tuple[str, str]:
         """Return the living run that has a MAC, and the bridge; empty when nobody has it."""
@@ -121,10 +127,9 @@ def prepare() -> None:
         files.make_folder(ROOT)
         found = os.lstat(ROOT)
     except OSError as error:
-        raise HostError(
-            f"{ROOT}: {error.strerror}",
-            "taps and bridges need root: use sudo; -nic user needs no privilege",
-        ) from error
+        raise HostError(f"{ROOT}: {error.strerror}", _NEEDS_ROOT) from error
+    if found.st_uid == 0 != os.geteuid():
+        raise HostError(f"{ROOT}: it is root's", _NEEDS_ROOT)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise HostError(
             f"{ROOT} belongs to somebody else, or others may write to it",

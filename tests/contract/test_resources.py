@@ -1,0 +1,333 @@
+"""Every kind of resource on the real kernel: state before = state after, whatever comes between.
+
+Acquired, released, released again; taken away by somebody else meanwhile, or replaced by something
+of the same name; and cut short at every step by a crash, after which a new process releases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from contract.acting import Actor, DiedError
+from lab.leaks import snapshot, wait_same
+from qemu_netwrap.core import resources as r
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lab.leaks import Snapshot
+    from lab.netns import Host
+
+    Actors = Callable[[], Actor]
+
+MAC = "52:54:00:00:00:77"
+BRIDGE = r.Bridge("qn-x", MAC)
+CHAINS = """chain qn-x_forward {
+  type filter hook forward priority filter; policy accept;
+  iifname "qn-x" drop comment "qemu-netwrap: x"
+}
+chain qn-x_postrouting {
+  type nat hook postrouting priority srcnat; policy accept;
+  ip saddr 10.9.0.0/24 masquerade comment "qemu-netwrap: x"
+}
+"""
+DNSMASQ = """interface=qn-x
+except-interface=lo
+bind-interfaces
+no-hosts
+no-resolv
+dhcp-range=10.9.0.2,10.9.0.254,1h
+"""
+# Its MAC is its own and it has no IPv6, so that it does not change by itself.
+MAKE_BRIDGE = """
+ip link add qn-x address 52:54:00:00:00:01 type bridge
+echo 1 >/proc/sys/net/ipv6/conf/qn-x/disable_ipv6
+ip link set qn-x up
+"""
+# With a port that stays, it keeps its carrier whatever other ports come and go.
+MAKE_BRIDGE_WITH_PORT = f"""
+{MAKE_BRIDGE}
+ip link add port0 type veth peer name port1
+for each in port0 port1; do echo 1 >/proc/sys/net/ipv6/conf/$each/disable_ipv6; done
+ip link set port1 up
+ip link set port0 master qn-x up
+until ip link show qn-x | grep -q 'state UP'; do sleep 0.01; done
+"""
+REMAKE_BRIDGE = "ip link del qn-x; ip link add qn-x type bridge"
+OTHER_DNSMASQ = (
+    "dnsmasq --conf-file=/dev/null --user=root --pid-file=/run/other.pid --port=0 --bind-interfaces"
+    " --interface=qn-x --dhcp-range=10.9.0.2,10.9.0.9 --leasefile-ro"
+)
+WAIT_FOR_NO_DNSMASQ = 'while [ -d "/proc/$pid" ]; do sleep 0.01; done'
+KILL_DNSMASQ = f"""
+pid=$(cat /run/qemu-netwrap/*/networks/qn-x/dnsmasq.pid)
+kill "$pid"
+{WAIT_FOR_NO_DNSMASQ}
+"""
+CLEAR = f"""
+rm -rf /run/qemu-netwrap
+for each in qn-x qn77-0 up0 port0; do ip link del $each 2>/dev/null || :; done
+nft flush ruleset
+if [ -e /run/other.pid ]; then
+    pid=$(cat /run/other.pid)
+    kill "$pid"
+    {WAIT_FOR_NO_DNSMASQ}
+    rm -f /run/other.pid
+fi
+"""
+MACS = "/run/qemu-netwrap/*/macs"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind. What is shell runs on the machine; what the test made itself is there before."""
+
+    owner: str
+    resources: tuple[r.Resource, ...]
+    there: str  # succeeds when it has been acquired
+    remove: str  # somebody else takes it away
+    replace: str  # somebody else makes another of the same name
+    prepare: str = ":"
+
+
+CASES = {
+    "Bridge": Case(
+        "net/qn-x",
+        (BRIDGE,),
+        there=f"ip link show qn-x | grep -q {MAC}",
+        remove="ip link del qn-x",
+        replace=REMAKE_BRIDGE,
+    ),
+    "Address": Case(
+        "net/qn-x",
+        (r.Address("qn-x", "10.9.0.1/24"),),
+        there="ip address show qn-x | grep -q 'inet 10.9.0.1/24 brd 10.9.0.255'",
+        remove="ip address del 10.9.0.1/24 dev qn-x",
+        replace=f"{REMAKE_BRIDGE}; ip address add 10.9.0.1/24 brd + dev qn-x",
+        prepare=MAKE_BRIDGE,
+    ),
+    "DeviceSetting": Case(
+        "net/qn-x",
+        (BRIDGE, r.DeviceSetting("qn-x", "ipv6", "accept_ra", "0")),
+        there="grep -qx 0 /proc/sys/net/ipv6/conf/qn-x/accept_ra",
+        remove="ip link del qn-x",
+        replace=f"{REMAKE_BRIDGE}; echo 2 >/proc/sys/net/ipv6/conf/qn-x/accept_ra",
+    ),
+    "Forwarding": Case(
+        "net/qn-x",
+        (r.Forwarding("up0", "qn-x"),),
+        there="grep -qx 1 /proc/sys/net/ipv4/conf/up0/forwarding",
+        remove="ip link del up0",
+        replace=(
+            "ip link del up0; ip link add up0 type bridge;"
+            " echo 1 >/proc/sys/net/ipv4/conf/up0/forwarding"
+        ),
+        prepare="ip link add up0 type bridge",
+    ),
+    "Rules": Case(
+        "net/qn-x",
+        (r.Rules("qn-x", CHAINS),),
+        there="nft list table inet qemu_netwrap | grep -q 'chain qn-x_postrouting'",
+        remove="nft delete table inet qemu_netwrap",
+        replace=(
+            "nft delete table inet qemu_netwrap; nft add table ip qemu_netwrap;"
+            " nft add chain ip qemu_netwrap qn-x_forward"
+        ),
+    ),
+    "Dnsmasq": Case(
+        "net/qn-x",
+        (r.Dnsmasq("qn-x", DNSMASQ),),
+        there='[ -d "/proc/$(cat /run/qemu-netwrap/*/networks/qn-x/dnsmasq.pid)" ]',
+        remove=KILL_DNSMASQ,
+        replace=f"{KILL_DNSMASQ}\n{OTHER_DNSMASQ}",
+        prepare=f"{MAKE_BRIDGE}\nip address add 10.9.0.1/24 dev qn-x",
+    ),
+    "HostName": Case(
+        "run/77",
+        (r.HostName("qn-x", "77", MAC, "guest"),),
+        there=f"grep -qx '77 qn-x' {MACS}/{MAC}",
+        remove=f"rm {MACS}/{MAC}",
+        replace=f"printf '88 qn-x' >$(echo {MACS})/{MAC}",
+    ),
+    "Tap": Case(
+        "run/77",
+        (r.Tap("qn77-0", "qn-x", queues=2),),
+        there="ip link show qn77-0 | grep -q 'UP.* master qn-x'",
+        remove="ip link del qn77-0",
+        replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
+        prepare=MAKE_BRIDGE_WITH_PORT,
+    ),
+}
+
+
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
+def case(request: pytest.FixtureRequest, host: Host) -> Iterator[Case]:
+    """Yield each kind in turn, on a machine prepared for it."""
+    found: Case = request.param
+    sh(host, found.prepare)
+    yield found
+    sh(host, CLEAR)
+
+
+def sh(host: Host, script: str) -> None:
+    host.run("sh", "-euc", script)
+
+
+def release(actor: Actor, case: Case) -> None:
+    """Release what a case acquired; for a name that is its network's folder too."""
+    assert actor.release(case.owner)["errors"] == []
+    assert actor.release("net/qn-x")["errors"] == []
+
+
+def without_state(taken: Snapshot) -> dict[str, object]:
+    """Return what is seen outside our own folder, and outside our own processes."""
+    return {
+        subject: facts
+        for subject, facts in taken.facts.items()
+        if "/run/qemu-netwrap" not in subject and "acting.py" not in str(facts)
+    }
+
+
+def test_acquired_and_released_twice(case: Case, host: Host, actors: Actors) -> None:
+    before, actor = snapshot(host), actors()
+    assert actor.acquire(case.owner, *case.resources)["errors"] == []
+    sh(host, case.there)
+    release(actor, case)
+    release(actor, case)
+    actor.kill()
+    wait_same(host, before)
+
+
+def test_released_by_another_process(case: Case, host: Host, actors: Actors) -> None:
+    """The one that acquired it was killed afterwards."""
+    before, actor = snapshot(host), actors()
+    actor.acquire(case.owner, *case.resources)
+    sh(host, case.there)
+    actor.kill()
+    other = actors()
+    release(other, case)
+    release(other, case)
+    other.kill()
+    wait_same(host, before)
+
+
+def test_removed_by_somebody_else(case: Case, host: Host, actors: Actors) -> None:
+    actor = actors()
+    actor.acquire(case.owner, *case.resources)
+    sh(host, case.remove)
+    now = without_state(snapshot(host))
+    release(actor, case)
+    actor.kill()
+    after = snapshot(host)
+    assert without_state(after) == now
+    assert not [subject for subject in after.facts if "qemu-netwrap" in subject]
+
+
+def test_replaced_by_somebody_else(case: Case, host: Host, actors: Actors) -> None:
+    """What has the same name by now is somebody else's."""
+    actor = actors()
+    actor.acquire(case.owner, *case.resources)
+    sh(host, case.replace)
+    now = without_state(snapshot(host))
+    if isinstance(case.resources[0], r.HostName):
+        assert actor.release(case.owner)["errors"] == []
+        sh(host, f"grep -qx '88 qn-x' {MACS}/{MAC}; rm {MACS}/{MAC}")
+    release(actor, case)
+    actor.kill()
+    after = snapshot(host)
+    assert without_state(after) == now
+    assert not [subject for subject in after.facts if "qemu-netwrap" in subject]
+
+
+def test_crash_at_every_step_of_acquiring(case: Case, host: Host, actors: Actors) -> None:
+    before, crashes = snapshot(host), 0
+    for step in range(1, 100):
+        actor = actors()
+        try:
+            actor.acquire(case.owner, *case.resources, die=step)
+        except DiedError:
+            crashes += 1
+        else:
+            break
+        finally:
+            actor.kill()
+        finish(host, case, before, actors)
+    finish(host, case, before, actors)
+    assert crashes >= 3
+
+
+def test_crash_at_every_step_of_releasing(case: Case, host: Host, actors: Actors) -> None:
+    before, crashes = snapshot(host), 0
+    for step in range(1, 100):
+        actor = actors()
+        actor.acquire(case.owner, *case.resources)
+        try:
+            actor.release(case.owner, die=step)
+        except DiedError:
+            crashes += 1
+        else:
+            break
+        finally:
+            actor.kill()
+        finish(host, case, before, actors)
+    finish(host, case, before, actors)
+    assert crashes >= 1
+
+
+def test_intent_cut_short(case: Case, host: Host, actors: Actors) -> None:
+    """A line without its end was being written when the crash came: nothing had begun."""
+    before, actor = snapshot(host), actors()
+    *first, last = case.resources
+    actor.acquire(case.owner, *first)
+    actor.kill()
+    kind, _, name = case.owner.partition("/")
+    folder = f"/run/qemu-netwrap/*/{'networks' if kind == 'net' else 'runs'}/{name}"
+    script = f'printf %s "$1" >>$(echo {folder})/journal'
+    host.run("sh", "-euc", script, "cut", f"+{len(first) + 1}\t{last.to_line()}"[:-3])
+    finish(host, case, before, actors)
+
+
+def finish(host: Host, case: Case, before: Snapshot, actors: Actors) -> None:
+    """Have a new process release everything, and see that nothing is left."""
+    actor = actors()
+    release(actor, case)
+    actor.kill()
+    wait_same(host, before)
+
+
+def test_tap_that_somebody_still_holds(host: Host, actors: Actors) -> None:
+    """A run is over when its lock is free; a descriptor that lives on keeps no tap."""
+    sh(host, MAKE_BRIDGE_WITH_PORT)
+    before, holder = snapshot(host), actors()
+    holder.acquire("run/77", r.Tap("qn77-0", "qn-x"))
+    actor = actors()
+    assert actor.release("run/77")["errors"] == []
+    assert host.run("ip", "link", "show", "qn77-0", check=False).returncode
+    holder.kill()
+    actor.kill()
+    wait_same(host, before)
+    sh(host, CLEAR)
+
+
+THERE_FIRST = {
+    "Bridge": MAKE_BRIDGE,
+    "Tap": "ip tuntap add qn77-0 mode tap",
+    "Address": "ip address add 10.9.0.1/24 dev qn-x",
+}
+
+
+@pytest.mark.parametrize("kind", THERE_FIRST)
+def test_somebody_was_there_first(kind: str, host: Host, actors: Actors) -> None:
+    """What is there already is not taken over, and is there still after the failure."""
+    case = CASES[kind]
+    sh(host, f"{case.prepare}\n{THERE_FIRST[kind]}")
+    before, actor = snapshot(host), actors()
+    assert len(actor.acquire(case.owner, *case.resources)["errors"]) == 1
+    release(actor, case)
+    actor.kill()
+    differences = before.diff(snapshot(host))
+    sh(host, CLEAR)
+    assert differences == []
