@@ -258,10 +258,10 @@ class Subject:
         if started["lives"]:
             if case.role == WAITER:
                 self._until(lambda: "waiter 1 " in (folder / "log").read_text("utf-8"))
-            if {QEMU, LAUNCHER} & set(self.fired()):
-                self._until(lambda: not injected.lives(started["pid"]))
+            self._bury(started["pid"])
             if injected.lives(started["pid"]):
                 self.settle()
+            self._bury(started["pid"])  # it may have been killed last of all
             if injected.lives(started["pid"]):
                 self.check_network(started["pid"], served=DNSMASQ not in case.victims)
             self.end(started["pid"])
@@ -276,6 +276,11 @@ class Subject:
             self._clean(folder, by_launch=by_launch)
         wait_same(self.host, self.before, timeout=10)
         return struck and (not case.after or bool(self.fired("second")))
+
+    def _bury(self, pid: int) -> None:
+        """Wait for QEMU's end if it has been killed."""
+        if {QEMU, LAUNCHER} & set(self.fired()):
+            self._until(lambda: not injected.lives(pid))
 
     def _settled(self) -> bool:
         """Whether the launch phase is over: the keeper waits, or is dead."""
