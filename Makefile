@@ -11,7 +11,7 @@ SOURCES = pyproject.toml README.md LICENSE scripts/qemu-netwrap $(shell find qem
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint wheel clean packages
+.PHONY: help setup demo test soak lint wheel clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,6 +23,9 @@ demo: setup ## show what it does, with real guests
 
 test: setup lint ## lint, then run every test on the built wheel (ARGS='-k name' for some)
 	$(BIN)/pytest $(ARGS)
+
+soak: setup ## starts and exits of many VMs for ten minutes (ARGS=tests/crash: every crash point)
+	SOAK=1 $(BIN)/pytest $(or $(ARGS),tests/load)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check --quiet

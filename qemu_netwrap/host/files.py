@@ -54,13 +54,22 @@ def open_locked(path: str, *, wait: bool = True) -> int:
     while True:
         fd = _open_made(path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if same_file(fd, path):
+            if _flock(fd, wait=wait) and same_file(fd, path):
                 return fd
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _flock(fd: int, *, wait: bool) -> bool:
+    """Lock FD; tell whether it is. It is not when somebody just looks (`is_locked`): try again."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises if it is taken in earnest
+        return False
+    return True
 
 
 def is_locked(path: str) -> bool:

@@ -15,7 +15,7 @@ import _socket
 import fcntl
 import os
 import sys
-from _signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, signal
+from _signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask, signal
 
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import NetwrapError
@@ -98,6 +98,8 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     """Be the keeper: acquire, hand over, then become the waiter. Does not return."""
     for number in _ENDING_SIGNALS:
         signal(number, SIG_IGN)
+    # The user may have blocked some for QEMU; dnsmasq has to hear us.
+    pthread_sigmask(SIG_SETMASK, ())
     os.chdir("/")
     os.umask(0o022)
     run = keeping.plan.run
@@ -182,8 +184,19 @@ def _become_waiter(folder: str, lock: int, alive: int) -> None:
     lock, alive = (fcntl.fcntl(fd, fcntl.F_DUPFD, _WAITER_FDS) for fd in (lock, alive))
     os.dup2(lock, 3)
     os.dup2(alive, 4)
-    os.closerange(5, os.sysconf("SC_OPEN_MAX"))
+    # The limit may have been lowered below what is open.
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 4:
+            _close(fd)
     os.execv(sys.executable, [sys.executable, "-I", "-S", waiter.__file__, folder, "3"])
+
+
+def _close(fd: int) -> None:
+    """Close a descriptor, which may be closed already."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass
 
 
 def _complain(line: str) -> None:

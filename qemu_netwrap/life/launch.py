@@ -6,8 +6,16 @@ What every launch goes through, also one with nothing to provide: so it imports 
 from __future__ import annotations
 
 import os
-import sys
-from _signal import SIG_DFL, SIGINT, SIGPIPE, SIGXFSZ, default_int_handler, getsignal, signal
+from _signal import (
+    SIG_DFL,
+    SIGCHLD,
+    SIGINT,
+    SIGPIPE,
+    SIGXFSZ,
+    default_int_handler,
+    getsignal,
+    signal,
+)
 
 from qemu_netwrap.core import qemu_options, words
 from qemu_netwrap.core.errors import NetwrapError, NotExecutableError, NotFoundError
@@ -30,6 +38,8 @@ def launch(request: Request) -> NoReturn:
     """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then."""
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)  # as QEMU would have it: no traceback, the status of a signal
+    # Where the parent ignores it, what we start could not be waited for; QEMU gets it back so.
+    ignored = signal(SIGCHLD, SIG_DFL)
     program = find_program(request.words[0])
     user = _user(request.run_as)
     line, reading = read_line(request.words, program)
@@ -39,6 +49,7 @@ def launch(request: Request) -> NoReturn:
         from qemu_netwrap.life.provide import provide
 
         argv = provide(request, reading)
+    signal(SIGCHLD, ignored)
     _become(program, argv, user)
 
 
@@ -105,12 +116,29 @@ def _drop_to(user: User) -> None:
     os.environ.update(HOME=user.home, USER=user.name, LOGNAME=user.name)
 
 
+def _restore_locale() -> None:
+    """Give LC_CTYPE its value back: in the C locale Python sets it at its start (PEP 538)."""
+    if "LC_CTYPE" not in os.environ:
+        return
+    try:
+        with open("/proc/self/environ", "rb") as file:  # as it was when this process began
+            before = file.read().split(b"\0")
+    except OSError:
+        return
+    given = [entry.partition(b"=")[2] for entry in before if entry.startswith(b"LC_CTYPE=")]
+    if given:
+        os.environb[b"LC_CTYPE"] = given[0]
+    else:
+        del os.environ["LC_CTYPE"]
+
+
 def _become(program: str, argv: tuple[str, ...], user: User | None) -> NoReturn:
     """Replace this process by QEMU."""
-    # Python ignores these two; QEMU is to find them as the launcher's parent left them.
+    # Python ignores these two. What the launcher's parent had is not to be known by now: almost
+    # always the default.
     for number in (SIGPIPE, SIGXFSZ):
         signal(number, SIG_DFL)
-    sys.stderr.flush()
+    _restore_locale()
     if user is not None:
         _drop_to(user)
     try:

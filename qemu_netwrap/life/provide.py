@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from qemu_netwrap.planning.plan import Plan
     from qemu_netwrap.planning.reading import Reading
 
-# Descriptors of ours are put out of the way of those that the user gives QEMU by number.
+# Descriptors of ours are put out of the way of those that the user gives QEMU by number; where the
+# limit is too low for that, into the upper half of what there is.
 _FIRST_FD = 64
 _MESSAGE = 65536
 _ANCILLARY = 4096
@@ -36,6 +37,7 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
 
     Raises `NetwrapError` when it fails; nothing is left behind then.
     """
+    _fill_standard()
     config = configfile.load(request.config)
     draft = make_plan(request, reading, config, str(os.getpid()))
     if not draft.nics:
@@ -120,7 +122,7 @@ class _KeeperError(NetwrapError):
 def _teller(request: Request, plan: Plan) -> Callable[[str, dict[str, str]], None]:
     """Return what to do with the keeper's words: tell the user, on standard error."""
     nics = {planned.nic.tap: planned.nic for planned in plan.nics}
-    show_nics = not request.quiet and (request.verbose or sys.stderr.isatty())
+    show_nics = not request.quiet and (request.verbose or os.isatty(2))
 
     def tell(kind: str, fields: dict[str, str]) -> None:
         if kind == "nic" and show_nics:
@@ -137,13 +139,27 @@ def _teller(request: Request, plan: Plan) -> Callable[[str, dict[str, str]], Non
 
 
 def _tell(line: str) -> None:
-    """Say something on standard error; standard output is QEMU's."""
-    sys.stderr.write(f"qemu-netwrap: {line}\n")
+    """Say something on standard error, if anybody hears; standard output is QEMU's."""
+    try:
+        os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "surrogateescape"))
+    except OSError:
+        pass  # QEMU would not mind either
+
+
+def _fill_standard() -> None:
+    """See that descriptors 0 to 2 are open, or what we open now would be taken for them.
+
+    What is opened for it is closed on exec: QEMU finds them as they were.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _inherit(fd: int) -> str:
     """Move a descriptor to where QEMU inherits it; return its number as QEMU is told it."""
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD, _FIRST_FD)
+    first = min(_FIRST_FD, os.sysconf("SC_OPEN_MAX") // 2)
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD, first)
     os.close(fd)
     return str(moved)
 

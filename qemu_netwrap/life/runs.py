@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.life.state import State
     from qemu_netwrap.planning.plan import Plan
 
-_MAC_ATTEMPTS = 64
+_MAC_ATTEMPTS = 1 << 16  # VMs of the same words: each tries what those before it have
 
 
 class Granted(Record):
