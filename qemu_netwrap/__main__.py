@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from qemu_netwrap.core.errors import NetwrapError
@@ -28,10 +29,17 @@ def main() -> None:
         if debug:
             raise
         error = problem if isinstance(problem, NetwrapError) else _host_error(problem)
-        sys.stderr.write(f"qemu-netwrap: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"  hint: {error.hint}\n")
+        _tell(error)
         sys.exit(error.status)
+
+
+def _tell(error: NetwrapError) -> None:
+    """Print an error on standard error, if that is open: the status tells it too."""
+    hint = f"  hint: {error.hint}\n" if error.hint else ""
+    try:
+        os.write(2, f"qemu-netwrap: {error.message}\n{hint}".encode("utf-8", "surrogateescape"))
+    except OSError:
+        pass
 
 
 def _host_error(error: OSError) -> NetwrapError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -37,6 +38,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its gu
 
 def run(argv: list[str]) -> None:
     """Run the command line ARGV. Raises `NetwrapError`; exits otherwise."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or nft's end could not be waited for
     try:
         sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False))
     except _WrongUsage as error:

@@ -21,12 +21,12 @@ from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.host import files
 from qemu_netwrap.life import effects, runs, waiter
-from qemu_netwrap.life.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.resources import Resource
+    from qemu_netwrap.life.state import State
     from qemu_netwrap.planning.plan import Plan
 
 _FDS_A_MESSAGE = 200  # the kernel takes 253 (SCM_MAX_FD)
@@ -76,22 +76,6 @@ def start(keeping: Keeping, lock: int) -> _socket.socket:
     its.close()
     os.waitpid(middle, 0)
     return ours
-
-
-def finish(folder: str, lock: int) -> None:
-    """Release the run whose lock has just been taken.
-
-    What could not be released is told on the terminal and in the run's folder, which then stays.
-    """
-    if not files.same_file(lock, f"{folder}/lock"):
-        return  # somebody else has released it
-    base, _, run = folder.rpartition("/runs/")
-    errors = runs.release(State(base), run, _complain)
-    for error in errors:
-        _complain(error.message)
-    if errors:
-        lines = [f"{e.message}\n" for e in errors]
-        files.write(f"{folder}/log", "".join(lines))
 
 
 def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
@@ -195,13 +179,5 @@ def _close(fd: int) -> None:
     """Close a descriptor, which may be closed already."""
     try:
         os.close(fd)
-    except OSError:
-        pass
-
-
-def _complain(line: str) -> None:
-    """Say what went wrong on the terminal, if it is there still."""
-    try:
-        os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "replace"))
     except OSError:
         pass

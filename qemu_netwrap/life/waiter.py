@@ -17,7 +17,7 @@ def main() -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     here = os.path.abspath(__file__)
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(here))))
-    from qemu_netwrap.life.keeper import finish
+    from qemu_netwrap.life.ending import finish
 
     finish(folder, lock)
 
