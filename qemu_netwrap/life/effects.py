@@ -67,6 +67,8 @@ def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
             work.say(f"bridge {b.name} is left: it has ports of somebody else: {', '.join(ports)}")
         else:
             _delete(work.rtnl, link)
+    elif link is None and "index" in facts and (name := _name_now(work.rtnl, int(facts["index"]))):
+        work.say(f"bridge {b.name} is left: somebody has renamed it to {name}")
     yield
 
 

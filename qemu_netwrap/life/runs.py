@@ -147,6 +147,7 @@ def collect(
     state: State, say: Callable[[str], None] = lambda _: None
 ) -> tuple[list[str], list[NetwrapError]]:
     """Release every run that is dead and has no keeper; return their names and what went wrong."""
+    state.drop_other_boots()
     released: list[str] = []
     errors: list[NetwrapError] = []
     for run in state.runs():

@@ -109,6 +109,14 @@ class State(Record):
         folder = self.run(run)
         return files.is_locked(f"{folder}/lock") or files.is_locked(f"{folder}/keeper")
 
+    def drop_other_boots(self) -> None:
+        """Remove what is told of earlier boots, where /run outlives one: nothing of it is left."""
+        root, _, name = self.base.rpartition("/")
+        boot = name.partition("-")[0]
+        for other in files.listdir(root):
+            if other.partition("-")[0] != boot:
+                files.remove_folder(f"{root}/{other}")
+
     def tidy(self) -> None:
         """Remove what folders are empty, from the inside out."""
         inner = [f"{self.base}/{name}" for name in ("runs", "networks", "macs", "shared")]

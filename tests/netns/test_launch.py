@@ -217,6 +217,17 @@ def test_the_subnet_is_the_same_each_time_and_free_of_every_route(uplinked: Upli
     assert planned() == first
 
 
+def test_the_resolver_behind_a_local_stub_is_found(uplinked: Uplinked) -> None:
+    host = uplinked.host
+    stub, real = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
+    words = (NETWRAP, "plan", *QEMU, "-nic", "nat")
+    assert f"resolv-file={stub}\n" in host.run(*words).stdout
+    host.write(stub, "nameserver 127.0.0.53\n")
+    assert f"resolv-file={stub}\n" in host.run(*words).stdout  # nothing better is known
+    host.write(real, "nameserver 203.0.113.1\n")
+    assert f"resolv-file={real}\n" in host.run(*words).stdout
+
+
 def test_only_the_devices_concerned_forward(uplinked: Uplinked) -> None:
     host = uplinked.host
     child = start(host, "-nic", "nat")
