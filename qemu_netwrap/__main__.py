@@ -37,7 +37,7 @@ def _tell(error: NetwrapError) -> None:
     """Print an error on standard error, if that is open: the status tells it too."""
     hint = f"  hint: {error.hint}\n" if error.hint else ""
     try:
-        os.write(2, f"qemu-netwrap: {error.message}\n{hint}".encode("utf-8", "surrogateescape"))
+        os.write(2, f"qemu-netwrap: {error.message}\n{hint}".encode("utf-8", "backslashreplace"))
     except OSError:
         pass
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from qemu_netwrap.core.record import Record
 
@@ -19,20 +23,28 @@ class Port(Record):
 def ports(bridge: str) -> list[Port]:
     """Return a bridge's ports; none when there is no such bridge."""
     with IPRoute() as ip:
-        index = ip.link_lookup(ifname=bridge)
-        if not index:
+        found = _get(ip, bridge)
+        if found is None:
             return []
-        return [_port(link) for link in ip.get_links(master=index[0])]
+        index = found["index"]
+        return [_port(link) for link in ip.get_links(master=index)]
 
 
 def links(names: list[str]) -> dict[str, Port]:
     """Return those of the named interfaces that are there."""
-    found = {}
     with IPRoute() as ip:
-        for name in names:
-            for index in ip.link_lookup(ifname=name):
-                found[name] = _port(ip.link("get", index=index)[0])
-    return found
+        found = ((name, _get(ip, name)) for name in names)
+        return {name: _port(link) for name, link in found if link is not None}
+
+
+def _get(ip: IPRoute, name: str) -> Any:  # noqa: ANN401 - pyroute2 is untyped
+    """Return an interface as pyroute2 shows it; None when there is none of that name (any more)."""
+    try:
+        return ip.link("get", ifname=name)[0]
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+        return None
 
 
 def _port(link: object) -> Port:

@@ -141,7 +141,7 @@ def _teller(request: Request, plan: Plan) -> Callable[[str, dict[str, str]], Non
 def _tell(line: str) -> None:
     """Say something on standard error, if anybody hears; standard output is QEMU's."""
     try:
-        os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "surrogateescape"))
+        os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass  # QEMU would not mind either
 
