@@ -38,9 +38,20 @@ def plan_data(shown: Preview) -> dict[str, Any]:
         for step in shown.steps
     ]
     networks = [
-        {"action": n.action, "address": n.address, **plain(n.network)} for n in shown.networks
+        {
+            "name": n.network.name,
+            "mode": n.network.mode,
+            "bridge": n.network.bridge,
+            "address": n.address,
+            "action": n.action,
+        }
+        for n in shown.networks
     ]
-    nics = [{**plain(nic), "network": nic.network.name} for nic in shown.nics]
+    nics = []
+    for nic in shown.nics:
+        fields = {**plain(nic), "network": nic.network.name}
+        del fields["mac_key"]  # how MACs of ours are made is nobody's business
+        nics.append(fields)
     return {"networks": networks, "nics": nics, "steps": steps, "argv": shown.argv}
 
 

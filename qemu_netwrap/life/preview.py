@@ -69,7 +69,7 @@ def preview(request: Request) -> Preview:
     return Preview(
         rewrite.words(plan, grants),
         tuple(networks),
-        tuple(planned.nic for planned in plan.nics),
+        tuple(p.nic.replace(macs=grants[p.nic.tap].macs, mac_key=()) for p in plan.nics),
         tuple(explain(resource) for resource in resources),
     )
 

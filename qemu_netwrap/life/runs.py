@@ -120,7 +120,7 @@ def provision(plan: Plan, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[
         # One at a time: of two runs that look for a free MAC, the second sees the first's.
         with files.Lock(work.state.macs_lock):
             for number in range(len(nic.macs)):
-                mac = _choose_mac(nic, number, work)
+                mac = _choose_mac(nic, number, plan.run, work)
                 name = HostName(bridge, plan.run, mac, next(names[bridge]))
                 ledger.acquire_all([name], journal, work)
                 macs.append(mac)
@@ -166,7 +166,7 @@ def collect(
     return released, errors
 
 
-def _choose_mac(nic: Nic, number: int, work: Work) -> str:
+def _choose_mac(nic: Nic, number: int, run: str, work: Work) -> str:
     """Return the MAC of a guest NIC: the user's, or one of ours that no living run has.
 
     On whatever network of this host: networks can meet on a bridge outside.
@@ -176,7 +176,8 @@ def _choose_mac(nic: Nic, number: int, work: Work) -> str:
         mac = given or nic.own_mac(number, attempt)
         holder, bridge = work.state.mac_holder(mac)
         if given and holder and bridge == nic.network.bridge:
-            work.say(f"{nic.label}: MAC {mac} is in use by run {holder} on {bridge}")
+            whose = "another NIC of this command" if holder == run else f"run {holder}"
+            work.say(f"{nic.label}: MAC {mac} is in use by {whose} on {bridge}")
         if given or not holder:
             return mac
     raise NetwrapError(f"{nic.label}: no free MAC found", "give the NIC a mac= of its own")

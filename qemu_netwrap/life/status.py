@@ -83,7 +83,7 @@ def all_networks(state: State) -> list[NetworkStatus]:
 
 
 def find(state: State, name: str, *, over: bool = False) -> str:
-    """Return the run that NAME means: its run name, or its guest's.
+    """Return the run that NAME means: its run name, its guest's, or QEMU's process id.
 
     With OVER the name of a run may be one that is over. Raises `UsageError`.
     """
@@ -93,6 +93,11 @@ def find(state: State, name: str, *, over: bool = False) -> str:
     found = [run for run, guest in known.items() if guest and guest == name]
     if len(found) == 1:
         return found[0]
+    if name.isascii() and name.isdigit():
+        # One that has daemonized has another pid by now, which is what ps and -pidfile tell.
+        found = [run for run in known if any(p.pid == int(name) for p in _qemu(state, run))]
+        if found:
+            return found[0]
     if over and name[:-1].isdigit():
         return name
     if found:

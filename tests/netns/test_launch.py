@@ -173,6 +173,8 @@ def test_plan_tells_what_a_launch_does_and_changes_nothing(uplinked: Uplinked) -
     assert argv[-3].startswith("tap,id=n0,fd=")
     assert plan["argv"][-3] == "tap,id=n0,fd=<qnRUN-0>"
     assert plan["argv"][-1] == argv[-1]  # the same MAC
+    (nic,) = plan["nics"]
+    assert argv[-1].endswith(f"mac={nic['macs'][0]}")
     address = next(s["address"] for s in plan["steps"] if s["kind"] == "Address")
     assert ps(host)["networks"][0]["address"] == address
     # Each command of the plan describes what is there now.
@@ -355,7 +357,8 @@ def test_a_daemonized_qemu_keeps_its_network(uplinked: Uplinked, tmp_path: Path)
     (run,) = ps(host)["runs"]
     assert run["pid"] == pid
     assert run["state"] == "running"
-    host.run(NETWRAP, "stop", run["run"])
+    assert run["run"] != str(pid)
+    host.run(NETWRAP, "stop", str(pid))  # what ps and the pid file tell
     assert gone(host)
 
 
@@ -397,6 +400,9 @@ def test_a_mac_of_the_users_that_is_live_is_kept_and_told(uplinked: Uplinked) ->
     end(second)
     assert second.stderr is not None
     assert f"MAC {mac} is in use by run {first.pid}" in second.stderr.read()
+    twice = ("-nic", f"host-only,mac={mac}")
+    done = host.run(NETWRAP, "--", "/bin/true", *twice, *twice)
+    assert f"MAC {mac} is in use by another NIC of this command" in done.stderr
     end(first)
 
 
