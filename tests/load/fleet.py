@@ -141,7 +141,7 @@ class Fleet:
 
     def runs(self) -> set[str]:
         """Return the runs that have left a trace."""
-        return {folder.name for folder in (self.root / STATE[1:]).glob("*/runs/*")}
+        return {folder.name for folder in self._state("*/runs/*")}
 
     def ports(self, bridge: str) -> set[str]:
         """Return the ports of a bridge."""
@@ -159,14 +159,22 @@ class Fleet:
         found = self.host.processes().items()
         return {pid: words for pid, words in found if words.startswith("dnsmasq")}
 
+    def _state(self, pattern: str) -> list[Path]:
+        """Return what of the state folder matches; looks again if a folder goes meanwhile."""
+        while True:
+            try:
+                return [*(self.root / STATE[1:]).glob(pattern)]
+            except FileNotFoundError:
+                continue
+
     def given_macs(self) -> dict[str, str]:
         """Return the MACs written down, and for whom."""
-        (folder,) = (self.root / STATE[1:]).glob("*/macs")
+        (folder,) = self._state("*/macs")
         return {file.name: file.read_text("ascii") for file in folder.iterdir()}
 
     def is_there(self, bridge: str) -> bool:
         """Whether a network's bridge or its state is there."""
-        return bool(self.index(bridge) or [*(self.root / STATE[1:]).glob(f"*/networks/{bridge}")])
+        return bool(self.index(bridge) or self._state(f"*/networks/{bridge}"))
 
     def master(self, tap: str) -> str:
         """Return the bridge that a tap is a port of; empty if it is none, or gone."""
@@ -177,7 +185,7 @@ class Fleet:
 
     def server(self, bridge: str) -> int:
         """Return the process id of a network's dnsmasq, 0 when it has none."""
-        for file in (self.root / STATE[1:]).glob(f"*/networks/{bridge}/dnsmasq.pid"):
+        for file in self._state(f"*/networks/{bridge}/dnsmasq.pid"):
             return int(file.read_text("ascii"))
         return 0
 
