@@ -186,7 +186,10 @@ class Fleet:
     def server(self, bridge: str) -> int:
         """Return the process id of a network's dnsmasq, 0 when it has none."""
         for file in self._state(f"*/networks/{bridge}/dnsmasq.pid"):
-            return int(file.read_text("ascii"))
+            try:
+                return int(file.read_text("ascii"))
+            except FileNotFoundError:
+                continue  # it has just gone
         return 0
 
     def keepers(self, vm: Vm) -> list[int]:
