@@ -33,7 +33,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 QemuWords = Annotated[
     list[str] | None, typer.Argument(metavar="[ARGS]...", help="QEMU's words, as they are.")
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its guest's (-name).")]
 
 
 def run(argv: list[str]) -> None:

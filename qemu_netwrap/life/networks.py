@@ -110,6 +110,11 @@ def resources_of(
     return backends.resources(network, around.replace(reserved=reserved))
 
 
+def gateway(resources: tuple[Resource, ...]) -> str:
+    """Return a network's gateway address with its prefix length; empty for a plain bridge."""
+    return next((r.address for r in resources if isinstance(r, Address)), "")
+
+
 def _closed(work: Work) -> tuple[str, ...]:
     """Return the bridges of our nat and host-only networks: nothing beyond is reached by them."""
     infos = (read_info(work, bridge) for bridge in work.state.networks())
@@ -126,8 +131,7 @@ def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet
     with files.Lock(work.state.nft_lock):
         pass
     ledger.acquire_all(resources, journal, work)
-    address = next((r.address for r in resources if isinstance(r, Address)), "")
-    info = Info(network.name, network.mode, network.bridge, address)
+    info = Info(network.name, network.mode, network.bridge, gateway(resources))
     if resources:
         line = text.write("network", {k: str(v) for k, v in info.__dict__.items()})
         files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n")

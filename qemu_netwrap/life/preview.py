@@ -5,11 +5,11 @@ from __future__ import annotations
 from qemu_netwrap.core.model import Grant, Network, Nic
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Address, Bridge, HostName, Membership, Resource, Tap
+from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, Tap
 from qemu_netwrap.host import configfile
 from qemu_netwrap.life import launch, provide
 from qemu_netwrap.life.effects import Work
-from qemu_netwrap.life.networks import read_info, resources_of
+from qemu_netwrap.life.networks import gateway, read_info, resources_of
 from qemu_netwrap.life.state import State
 from qemu_netwrap.planning import rewrite
 from qemu_netwrap.planning.explain import Step, explain
@@ -84,8 +84,7 @@ def _network(
         return NetworkPreview(network, JOINED, info.address), ()
     made = resources_of(network, work, reserved)
     shown = MADE if any(isinstance(resource, Bridge) for resource in made) else FOREIGN
-    address = next((r.address for r in made if isinstance(r, Address)), "")
-    return NetworkPreview(network, shown, address), made
+    return NetworkPreview(network, shown, gateway(made)), made
 
 
 def _placeholder(nic: Nic) -> Grant:

@@ -95,9 +95,10 @@ def find(state: State, name: str, *, over: bool = False) -> str:
         return found[0]
     if name.isascii() and name.isdigit():
         # One that has daemonized has another pid by now, which is what ps and -pidfile tell.
-        found = [run for run in known if any(p.pid == int(name) for p in _qemu(state, run))]
-        if found:
-            return found[0]
+        held = (run for run in known if any(p.pid == int(name) for p in _qemu(state, run)))
+        by_pid = next(held, "")
+        if by_pid:
+            return by_pid
     if over and name[:-1].isdigit():
         return name
     if found:

@@ -38,9 +38,10 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
 
 def late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
     """Return what a network that is up needs for an uplink that has come since."""
-    guard = chain(network, f"guard_{device}", _FORWARD, *_guard(network, device))
-    rules_if_quotable = (Rules(network.bridge, guard),) if names.plain_ifname(device) else ()
-    return (*rules_if_quotable, Forwarding(device, network.bridge))
+    guard = chain(network, f"guard_{device}", _FORWARD, *_ANSWERS, _guard(network, device))
+    # Here the device's name is part of a chain's, which cannot be quoted.
+    guards = (Rules(network.bridge, guard),) if names.plain_ifname(device) else ()
+    return (*guards, Forwarding(device, network.bridge))
 
 
 def guarded(uplinks: list[str], around: Surroundings) -> list[str]:
@@ -64,7 +65,7 @@ def rules(network: Network, subnet: Subnet, guards: list[str]) -> str:
         f"iifname {dev} meta nfproto != ipv4 drop",
         *_ANSWERS,
         f"oifname {dev} drop",
-        *(rule for device in guards for rule in _guard(network, device)[len(_ANSWERS) :]),
+        *(_guard(network, device) for device in guards),
     )
     postrouting = chain(
         network,
@@ -76,11 +77,11 @@ def rules(network: Network, subnet: Subnet, guards: list[str]) -> str:
     return forward + postrouting
 
 
-def _guard(network: Network, uplink: str) -> tuple[str, ...]:
-    """Return the rules that keep the host from routing for an uplink's neighbours.
+def _guard(network: Network, uplink: str) -> str:
+    """Return the rule that keeps the host from routing for an uplink's neighbours.
 
-    From the uplink to the uplink passes: with br_netfilter that is what goes between the ports
-    of an uplink that is a bridge.
+    It comes after `_ANSWERS`. From the uplink to the uplink passes: with br_netfilter that is what
+    goes between the ports of an uplink that is a bridge.
     """
     outside = f'{{ "{network.bridge}", "{uplink}" }}'
-    return (*_ANSWERS, f'iifname "{uplink}" oifname != {outside} drop')
+    return f'iifname "{uplink}" oifname != {outside} drop'
