@@ -385,6 +385,7 @@ def test_nothing_is_said_where_stderr_is_no_terminal(uplinked: Uplinked, tmp_pat
     program.chmod(0o755)
     done = uplinked.host.run(NETWRAP, "--", str(program), "-nic", "nat")
     assert (done.stdout, done.stderr) == ("", "")
+    uplinked.host.run(NETWRAP, "wait")  # or the next run might join that network
     told = uplinked.host.run(NETWRAP, "-v", "--", str(program), "-nic", "nat").stderr
     assert "+ ip link add qn-nat" in told
     uplinked.host.run(NETWRAP, "wait")
