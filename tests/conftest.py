@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 pytest_plugins = ["lab.fixtures"]
+
+
+def pytest_configure() -> None:
+    """Start the tests' programs as a user's shell would.
+
+    Under nohup, or in the background of a script, some signals are ignored, and children inherit
+    that (signal(7)).
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
