@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 # Options that print and exit, wherever they stand.
-PRINTS = frozenset({"h", "help", "version"})
+PRINTS = frozenset({"audio-help", "h", "help", "version"})
 # Options that print when their value, or one element of it, is `help` or `?`.
 ANSWERS_HELP = frozenset(
     "M accel audio audiodev blockdev chardev cpu d device display drive global machine net netdev"

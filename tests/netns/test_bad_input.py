@@ -368,6 +368,10 @@ REFUSED = [
     ("-net", "tap,fds=3:4"),
     ("-nic", "user,foo=1"),
     ("-nic", "tap,mac=hello"),
+    ("-nic", "tap", "-redir", "tcp:5022::22"),  # words that QEMU has had
+    ("-nic", "nat", "-tftp", "/srv"),
+    ("-nic", "tap", "-show-cursor"),
+    ("-nic", "tap", "-audio-help"),
     ("-nic", "tap", "-device", "help"),
     ("-nic", "tap", "-version"),
     ("-nic", "tap", "-machine", "help"),
