@@ -29,6 +29,9 @@ NIC_KEYS = frozenset({"mac", "model"})  # what -nic takes beside its backend's k
 HUB_FREE = frozenset({"queues", "fds", "vhostfds"})  # what a -net tap, on its hub, cannot have
 _BOOLEAN_KEYS = ("vnet_hdr", "vhost", "vhostforce")
 _NUMBER_KEYS = ("queues", "poll-us")
+_HUB_NIC_KEYS = frozenset(
+    "id type netdev macaddr model addr vectors".split()
+)  # what -net nic takes
 _FREE_IDS = ("stream", "dgram")  # of the new syntax, whose ids are not checked
 MAX_QUEUES = 256  # MAX_TAP_QUEUES, drivers/net/tun.c
 
@@ -110,6 +113,10 @@ def fault(net: NetOption) -> str:
     checked = isinstance(net.opts, OptList) and net.type not in _FREE_IDS
     if net.has("id") and checked and not valid_id(net.id):
         return "Parameter 'id' expects an identifier"
+    if net.form == "net" and net.type == "nic":
+        return next(
+            (f"Invalid parameter '{key}'" for key in net.opts if key not in _HUB_NIC_KEYS), ""
+        )
     if net.type not in (*OUR_TYPES, "tap", BRIDGE):
         return "Invalid parameter 'network'" if net.is_ours else ""
     for key in net.opts:

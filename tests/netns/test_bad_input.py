@@ -368,6 +368,7 @@ REFUSED = [
     ("-net", "tap,fds=3:4"),
     ("-nic", "user,foo=1"),
     ("-nic", "tap,mac=hello"),
+    ("-net", "nic,mac=52:54:00:00:00:01", "-net", "tap"),
     ("-nic", "tap", "-redir", "tcp:5022::22"),  # words that QEMU has had
     ("-nic", "nat", "-tftp", "/srv"),
     ("-nic", "tap", "-show-cursor"),

@@ -242,6 +242,9 @@ def test_what_is_no_id(text: str) -> None:
         ("nic", "bridge,network=lab", "Invalid parameter 'network'"),
         ("nic", "tap,network=lab", ""),
         ("nic", "tap,hubid=1", "Invalid parameter 'hubid'"),
+        ("net", "nic,netdev=a,macaddr=0,model=x,addr=2,vectors=3,id=n", ""),
+        ("net", "nic,mac=52:54:00:00:00:01", "Invalid parameter 'mac'"),
+        ("net", "nic,vlan=0", "Invalid parameter 'vlan'"),
     ],
 )
 def test_keys(name: str, value: str, fault: str) -> None:
