@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 SOAK: Final = bool(os.environ.get("SOAK"))
 STATE: Final = "/run/qemu-netwrap"
-# Less those that whoever runs the tests ignores, as nohup does: children inherit that.
-ENDING: Final = tuple(
-    number
-    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
-    if signal.getsignal(number) is not signal.SIG_IGN
-)
+ENDING: Final = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
 PATIENCE: Final = 60.0
 # A real program that inherits descriptors as QEMU does, without QEMU's start and its 30 MB.
 _STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"
