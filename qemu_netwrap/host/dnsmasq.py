@@ -7,7 +7,7 @@ import select
 from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
 
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import files
+from qemu_netwrap.host import cgroup, files
 from qemu_netwrap.host.spawn import Child
 
 _PATIENCE = 5000  # ms, until SIGKILL
@@ -47,6 +47,18 @@ def find(folder: str) -> Process | None:
         return None
     started = _started(pid)
     return Process(int(pid), started) if started else None
+
+
+def set_apart(folder: str) -> None:
+    """Take the dnsmasq of FOLDER out of this process's control group: it serves other runs too."""
+    process = find(folder)
+    if process is not None:
+        cgroup.leave(process.pid)
+
+
+def lives(process: Process) -> bool:
+    """Whether a process is there still, and not another one of its number."""
+    return _started(str(process.pid)) == process.started
 
 
 def stop_anywhere(folder: str) -> None:
@@ -97,7 +109,7 @@ def _signal(process: Process, signal: int) -> bool:
         return True
     try:
         # The descriptor is bound to a process: if that is still ours, the signal goes nowhere else.
-        if _started(str(process.pid)) != process.started:
+        if not lives(process):
             return True
         pidfd_send_signal(fd, signal)
         if signal == SIGHUP:

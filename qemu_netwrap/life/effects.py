@@ -180,12 +180,15 @@ def acquire_dnsmasq(d: r.Dnsmasq, note: Note, work: Work) -> Iterator[None]:
 
 
 def release_dnsmasq(d: r.Dnsmasq, facts: Facts, work: Work) -> Iterator[None]:
-    """Stop the network's dnsmasq; look for it among all processes if it was never written down."""
-    folder = work.state.network(d.bridge)
-    if "pid" in facts:
-        dnsmasq.stop(dnsmasq.Process(int(facts["pid"]), facts["started"]))
+    """Stop the network's dnsmasq; look for it among all processes if its number is not it.
+
+    The number may never have been written down, or be that of another namespace of process ids.
+    """
+    noted = dnsmasq.Process(int(facts["pid"]), facts["started"]) if "pid" in facts else None
+    if noted is not None and dnsmasq.lives(noted):
+        dnsmasq.stop(noted)
     else:
-        dnsmasq.stop_anywhere(folder)
+        dnsmasq.stop_anywhere(work.state.network(d.bridge))
     yield
 
 

@@ -19,7 +19,7 @@ from _signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigma
 
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import NetwrapError
-from qemu_netwrap.host import files
+from qemu_netwrap.host import dnsmasq, files
 from qemu_netwrap.life import effects, runs, waiter
 
 TYPE_CHECKING = False
@@ -98,11 +98,18 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
         failures = runs.release(keeping.state, run)
         _send(launcher, _failure(error, failures))
         raise
+    _settle(keeping)
+    _become_waiter(folder, lock, alive)
+
+
+def _settle(keeping: Keeping) -> None:
+    """Do what QEMU does not wait for."""
     try:
-        runs.collect(keeping.state)  # what earlier runs have left; QEMU does not wait for it
+        for network in keeping.plan.networks:
+            dnsmasq.set_apart(keeping.state.network(network.bridge))
+        runs.collect(keeping.state)  # what earlier runs have left
     except (OSError, NetwrapError):
         pass  # somebody else's trouble: gc tells of it
-    _become_waiter(folder, lock, alive)
 
 
 def _failure(error: Exception, failures: list[NetwrapError]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import itertools
 import os
 import re
 import signal
@@ -77,6 +78,16 @@ def end(host: Host, child: subprocess.Popen[str], number: int = signal.SIGTERM) 
     host.run(COMMAND, "wait")
     assert host.run("ls", STATE, check=False).returncode != 0, "the state is not gone"
     return status
+
+
+def below(pid: int) -> list[int]:
+    """Return a process's children, theirs, and so on; they may come and go meanwhile."""
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
+    except OSError:
+        return []
+    children = [int(word) for word in words]
+    return [*children, *itertools.chain.from_iterable(map(below, children))]
 
 
 def stat(pid: int) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 from pathlib import Path
@@ -14,6 +13,7 @@ from fidelity.running import (
     QUIET,
     STATE,
     WRAPPED,
+    below,
     difference,
     fds,
     is_qemu,
@@ -65,13 +65,6 @@ def pty(request: pytest.FixtureRequest, host: Host, sudo: tuple[str, ...]) -> bo
 def _started_by(pid: int) -> int:
     """Return the QEMU below a process, as soon as it is one."""
     found: list[int] = []
-
-    def below(parent: int) -> list[int]:
-        try:
-            words = Path(f"/proc/{parent}/task/{parent}/children").read_text("utf-8").split()
-        except OSError:  # it has just gone
-            return []
-        return [*map(int, words), *itertools.chain(*(below(int(word)) for word in words))]
 
     def look() -> bool:
         found[:] = [child for child in below(pid) if _is_qemu(child)]
