@@ -18,7 +18,7 @@ def pytest_configure() -> None:
     """Start the tests' programs as a user's shell would.
 
     Under nohup, or in the background of a script, some signals are ignored, and children inherit
-    that (signal(7)). What has a handler is at its default in another program, and nohup still works.
+    that (signal(7)). What has a handler is at its default in another program.
     """
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:

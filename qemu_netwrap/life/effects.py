@@ -158,8 +158,7 @@ def release_rules(rules: r.Rules, _facts: Facts, work: Work) -> Iterator[None]:
     """Remove the network's chains, with the last network's the table."""
     path = work.state.rules_users
     users = [user for user in files.read(path).split() if user != rules.bridge]
-    chains = (line.split()[1] for line in rules.rules.splitlines() if line.startswith("chain "))
-    child = nft.remove(tuple(chains), work.state.nft_lock, table=not users)
+    child = nft.remove(nft.chains(rules.rules), work.state.nft_lock, table=not users)
     yield
     child.wait()
     if users:

@@ -8,8 +8,17 @@ from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.model import BRIDGE, NAT, Network
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Address, Bridge, Dnsmasq, Forwarding, Membership
-from qemu_netwrap.host import dnsmasq, files, probe, spawn, sysctl
+from qemu_netwrap.core.resources import (
+    Address,
+    Bridge,
+    DeviceSetting,
+    Dnsmasq,
+    Forwarding,
+    Membership,
+    Rules,
+    Tap,
+)
+from qemu_netwrap.host import dnsmasq, files, nft, probe, spawn, sysctl
 from qemu_netwrap.life import effects, ledger
 from qemu_netwrap.life.journal import Journal
 from qemu_netwrap.planning import backends
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.resources import Resource
+    from qemu_netwrap.host.rtnetlink import Link
     from qemu_netwrap.life.effects import Facts, Work
     from qemu_netwrap.life.journal import Entry
 
@@ -61,10 +71,11 @@ def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = 
         if info is None or not _has_bridge(entries, work):
             with files.Lock(work.state.host_lock):
                 # What is there is half a network: its maker died, or its bridge was removed.
+                files.remove(f"{folder}/info")
                 _raise_first(ledger.release_all(journal, work))
                 return _make(network, journal, work, reserved)
         _check_same(network, info, entries)
-        _revive(entries, journal, work)
+        _restore(entries, journal, work)
         if info.mode == NAT:
             _follow_uplink(info, entries, journal, work)
         return info
@@ -133,6 +144,7 @@ def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet
     ledger.acquire_all(resources, journal, work)
     info = Info(network.name, network.mode, network.bridge, gateway(resources))
     if resources:
+        _plug_again(network.bridge, work)
         line = text.write("network", {k: str(v) for k, v in info.__dict__.items()})
         files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n")
     return info
@@ -143,7 +155,7 @@ def _has_bridge(entries: list[Entry], work: Work) -> bool:
     made = [entry for entry in entries if isinstance(entry.resource, Bridge)]
     for entry in made:
         link = work.rtnl.link(entry.resource.name) if isinstance(entry.resource, Bridge) else None
-        if link is None or entry.facts.get("index") != str(link.index):
+        if link is None or not _is_noted(link, entry):
             return False
     return bool(made)
 
@@ -164,15 +176,55 @@ def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
         )
 
 
-def _revive(entries: list[Entry], journal: Journal, work: Work) -> None:
-    """Start dnsmasq again if somebody has killed it."""
+def _restore(entries: list[Entry], journal: Journal, work: Work) -> None:
+    """Make anew what somebody has taken away from a network that is up."""
     for entry in entries:
-        if isinstance(entry.resource, Dnsmasq):
-            folder = work.state.network(entry.resource.bridge)
-            if dnsmasq.find(folder) is None:
-                dnsmasq.stop_anywhere(folder)  # one that a crash kept from being written down
+        if _is_missing(entry.resource, work):
+            with files.Lock(work.state.host_lock):
+                for _ in effects.RELEASE[type(entry.resource)](entry.resource, entry.facts, work):
+                    pass  # one of two chains may be there, or half a dnsmasq that a crash left
                 ledger.acquire_all([entry.resource], journal, work)
                 journal.done(entry.number)
+
+
+def _is_missing(resource: Resource, work: Work) -> bool:
+    """Whether somebody has taken away what was there: looked for where that costs next to nothing.
+
+    Restarting nftables.service flushes all rules; `sysctl --system` may reset forwarding.
+    """
+    if isinstance(resource, Dnsmasq):
+        return dnsmasq.find(work.state.network(resource.bridge)) is None
+    if isinstance(resource, Rules):
+        return not all(nft.is_there(chain) for chain in nft.chains(resource.rules))
+    if isinstance(resource, Forwarding):
+        return sysctl.read("ipv4", resource.device, "forwarding") == "0"
+    if isinstance(resource, DeviceSetting):
+        found = sysctl.read(resource.family, resource.device, resource.key)
+        return found not in ("", resource.value)
+    return False
+
+
+def _plug_again(bridge: str, work: Work) -> None:
+    """Plug the taps of living runs into a bridge that was made anew, or is just made.
+
+    Those that somebody has put on another bridge meanwhile stay there.
+    """
+    made = work.rtnl.link(bridge)
+    members = files.listdir(f"{work.state.network(bridge)}/members")
+    for run in filter(work.state.is_alive, members):
+        try:
+            for entry in Journal(f"{work.state.run(run)}/journal").live():
+                if isinstance(entry.resource, Tap) and entry.resource.bridge == bridge:
+                    tap = work.rtnl.link(entry.resource.name)
+                    if made and tap and not tap.master and _is_noted(tap, entry):
+                        work.rtnl.plug(tap, made, tap.mac)
+        except (OSError, NetwrapError):
+            continue  # its run ends just now, or its journal is spoilt, which its release tells
+
+
+def _is_noted(link: Link, entry: Entry) -> bool:
+    """Whether an interface is the one that an entry is about, and not another of its name."""
+    return entry.facts.get("index") == str(link.index)
 
 
 def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:

@@ -20,6 +20,8 @@ STARTING = "starting"
 ENDING = "ending"
 DEAD = "dead"
 
+_REMEDY = "; the next run to join puts that right"
+
 
 class Lease(Record):
     """A DHCP lease. Expires in seconds since the epoch; 0 is never."""
@@ -197,25 +199,35 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     entries = [entry.resource for entry in networks.journal_of(work, bridge).live()]
     folder = state.network(bridge)
     server = dnsmasq.find(folder)
+    members = tuple(files.listdir(f"{folder}/members"))
     faults = []
-    if any(isinstance(r, Bridge) for r in entries) and work.rtnl.link(bridge) is None:
-        faults.append("its bridge has been removed")
+    if work.rtnl.link(bridge) is not None:
+        faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]
+    elif any(isinstance(r, Bridge) for r in entries):
+        faults.append(f"its bridge has been removed{_REMEDY}")
     if (
         any(isinstance(r, Rules) for r in entries)
         and rules is not None
         and f"chain {bridge}_" not in rules
     ):
-        faults.append("its nft rules have been removed")
+        faults.append(f"its nft rules have been removed{_REMEDY}")
     if server is None and os.path.exists(f"{folder}/dnsmasq.conf"):
-        faults.append("its dnsmasq has died")
+        faults.append(f"its dnsmasq has died{_REMEDY}")
     return NetworkStatus(
         info.name,
         info.mode,
         bridge,
         info.address,
-        tuple(files.listdir(f"{folder}/members")),
+        members,
         tuple(port.name for port in inspect.ports(bridge)),
         leases(state, bridge),
         server.pid if server else 0,
         tuple(faults),
     )
+
+
+def _unplugged(state: State, bridge: str, members: tuple[str, ...], work: Work) -> list[str]:
+    """Return the taps of a network's runs that are on no bridge at all."""
+    nics = (nic for run in members for nic in runs.read_info(state, run)[1])
+    taps = (work.rtnl.link(nic.tap) for nic in nics if nic.bridge == bridge)
+    return [tap.name for tap in taps if tap is not None and not tap.master]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -58,6 +58,11 @@ def sh(host: Host, script: str) -> str:
 
 def links(host: Host) -> set[str]:
     return {line.split(":")[1].strip() for line in sh(host, "ip -o link").splitlines()}
+
+
+def rules(host: Host) -> list[str]:
+    """Return the lines of all nft rules, in whatever order."""
+    return sorted(sh(host, "nft list ruleset").splitlines())
 
 
 def nothing_left(host: Host, before: Snapshot, *actors: Actor) -> None:
@@ -314,18 +319,53 @@ def test_crash_while_dnsmasq_is_started_again(routed: Host, actors: Actors) -> N
     assert problems == []
 
 
-def test_bridge_that_was_deleted_is_made_anew(routed: Host, actors: Actors) -> None:
-    before, actor = snapshot(routed), actors()
-    made = actor.join("1", **LAB)
-    sh(routed, "ip link del qn-lab")
-    again = actor.join("2", **LAB)
-    assert again["errors"] == []
-    assert again["info"] == made["info"]
-    sh(routed, "ip address show qn-lab | grep -q inet")
-    assert actor.end("1")["errors"] == []
-    assert "qn-lab" in links(routed)
-    assert actor.end("2")["errors"] == []
-    nothing_left(routed, before, actor)
+# What somebody takes away, and what shows that it is there.
+TAKEN: Final = {
+    "bridge": ("ip link del qn-lab", "ip address show qn-lab | grep -q inet"),
+    "all rules": ("nft flush ruleset", "nft list table inet qemu_netwrap"),
+    "a chain": (
+        "for verb in flush delete; do nft $verb chain inet qemu_netwrap qn-lab_postrouting; done",
+        "nft list chain inet qemu_netwrap qn-lab_postrouting",
+    ),
+    "forwarding": (
+        "sysctl -qw net.ipv4.ip_forward=1; sysctl -qw net.ipv4.ip_forward=0",
+        "! sysctl -n net.ipv4.conf.qn-lab.forwarding net.ipv4.conf.up0.forwarding | grep -q 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_what_somebody_takes_away_the_next_to_join_restores(
+    routed: Host, actors: Actors, what: str
+) -> None:
+    """And if he dies over it, here at every third step, the next one after him."""
+    before, problems = snapshot(routed), list[str]()
+    take, look = TAKEN[what]
+    for step in range(1, 200, 3):
+        owner, joiner, last = actors(), actors(), actors()
+        made = owner.join("1", **LAB)
+        whole = rules(routed)
+        sh(routed, take)
+        try:
+            joiner.join("2", **LAB, die=step)
+        except DiedError:
+            died = True
+        else:
+            died = False
+        joiner.kill()
+        again = last.join("3", **LAB)
+        problems += [f"step {step}: {error}" for error in again["errors"]]
+        if again["info"] != made["info"] or rules(routed) != whole:
+            problems.append(f"step {step}: another network")
+        sh(routed, look)
+        assert last.release("run/2")["errors"] == []
+        assert owner.end("1")["errors"] == []
+        sh(routed, look)
+        assert last.end("3")["errors"] == []
+        nothing_left(routed, before, owner, last)
+        if not died:
+            break
+    assert problems == []
 
 
 def test_bridge_that_was_replaced(routed: Host, actors: Actors) -> None:

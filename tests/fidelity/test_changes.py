@@ -79,3 +79,46 @@ def test_a_nic_that_somebody_removed_or_renamed_is_no_trouble(host: Host) -> Non
     host.run("ip", "link", "set", f"qn{child.pid}-1", "name", "renamed")
     assert end(host, child, signal.SIGKILL) == -signal.SIGKILL
     assert links(host) == {"lo"}
+
+
+def test_a_bridge_that_somebody_removed_comes_back_with_the_next_run(host: Host) -> None:
+    host.run("ip", "link", "add", "elsewhere", "type", "bridge")
+    one, moved = (start(host, "-nic", "nat") for _ in range(2))
+    host.run("ip", "link", "set", f"qn{moved.pid}-0", "master", "elsewhere")
+    assert "puts that right" not in host.run(COMMAND, "ps").stdout
+    host.run("ip", "link", "del", "qn-nat")
+    told = host.run(COMMAND, "ps").stdout.splitlines()
+    assert "network nat: its bridge has been removed; the next run to join puts that right" in told
+    done = host.popen(COMMAND, "--", "true", "-nic", "nat")  # any program will do for that
+    assert done.wait(30) == 0
+    host.run(COMMAND, "wait", str(done.pid))
+    assert _ports(host, "qn-nat") == {f"qn{one.pid}-0"}
+    assert _ports(host, "elsewhere") == {f"qn{moved.pid}-0"}
+    host.run("ip", "link", "set", f"qn{one.pid}-0", "nomaster")
+    told = host.run(COMMAND, "ps").stdout.splitlines()
+    assert told[-1] == f"network nat: qn{one.pid}-0 has been unplugged"
+    moved.terminate()
+    assert moved.wait(30) == 0
+    assert end(host, one) == 0
+    assert links(host) == {"lo", "elsewhere"}
+    host.run("ip", "link", "del", "elsewhere")
+
+
+def test_rules_that_somebody_flushed_come_back_with_the_next_run(host: Host) -> None:
+    child = start(host, "-nic", "nat")
+    before = host.run("nft", "list", "ruleset").stdout
+    host.run("nft", "flush", "ruleset")
+    told = host.run(COMMAND, "ps").stdout.splitlines()
+    assert "network nat: its nft rules have been removed; the next run to join puts that right" in (
+        told
+    )
+    host.run(COMMAND, "--", "true", "-nic", "nat")
+    assert host.run("nft", "list", "ruleset").stdout == before
+    assert end(host, child) == 0
+    assert not host.run("nft", "list", "ruleset").stdout
+
+
+def _ports(host: Host, bridge: str) -> set[str]:
+    """Return the ports of a bridge."""
+    listed = json.loads(host.run("ip", "-j", "link", "show", "master", bridge).stdout)
+    return {link["ifname"] for link in listed}
