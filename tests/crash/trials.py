@@ -274,7 +274,7 @@ class Subject:
         struck = bool(self.fired())
         if case.role and not self._released_by_itself(case, started):
             self._clean(folder, by_launch=by_launch)
-        wait_same(self.host, self.before, timeout=10)
+        wait_same(self.host, self.before)
         return struck and (not case.after or bool(self.fired("second")))
 
     def _bury(self, pid: int) -> None:
@@ -321,7 +321,7 @@ class Subject:
         if KEEPER in victims:
             other = "bridge existing" if self.mode != "bridge existing" else "host-only"
             self._clean(folder, by_launch=by_launch, mode=other)
-        wait_same(self.host, self.before, timeout=10)
+        wait_same(self.host, self.before)
 
     def _dnsmasqs(self) -> list[int]:
         """Return the machine's dnsmasq processes."""

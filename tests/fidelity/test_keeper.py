@@ -77,8 +77,7 @@ def test_the_keeper_outlives_what_a_session_manager_sends(host: Host) -> None:
     keeper = keeper_of(host, child.pid)
     for number in SENT:
         os.kill(keeper, number)
-    time.sleep(0.1)
-    assert state(keeper) == "S"
+    wait_for(lambda: state(keeper) == "S", "it to sleep on", 30)
     assert keepers_fds(keeper) == {"null", "lock", "keeper"}
     assert f"qn{child.pid}-0" in links(host)
     assert end(host, child, signal.SIGKILL) == -signal.SIGKILL
@@ -95,6 +94,4 @@ def test_what_qemu_has_blocked_or_ignored_does_not_trouble_the_keeper(host: Host
     assert signal.SIGCHLD in signals(child.pid, "SigBlk")
     (server,) = (pid for pid, words in host.processes().items() if words.startswith("dnsmasq "))
     assert signal.SIGTERM not in signals(server, "SigBlk")
-    begun = time.monotonic()
     assert end(host, child, signal.SIGKILL) == -signal.SIGKILL
-    assert time.monotonic() - begun < 4

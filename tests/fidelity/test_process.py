@@ -94,9 +94,9 @@ def test_qemu_itself_is_as_it_is_unwrapped(host: Host, before: tuple[str, ...]) 
     os.close(tap)
     for child in (wrapped, bare):
         wait_for(lambda: is_qemu(child.pid), "QEMU", 30)  # noqa: B023
-    wait_for(lambda: not difference(wrapped.pid, bare.pid), "QEMU to be the same", 10)
+    wait_for(lambda: not difference(wrapped.pid, bare.pid), "QEMU to be the same", 30)
     assert signals(wrapped.pid, "SigCgt") == signals(bare.pid, "SigCgt")
-    wait_for(lambda: len(fds(wrapped.pid)) == len(fds(bare.pid)) + 1, "the same descriptors", 10)
+    wait_for(lambda: len(fds(wrapped.pid)) == len(fds(bare.pid)) + 1, "the same descriptors", 30)
     found = fds(wrapped.pid)
     (lock,) = (fd for fd, what in found.items() if what.endswith("/lock"))
     del found[lock]

@@ -111,7 +111,7 @@ def test_sudo_starts_what_it_would_start(host: Host, sudo: tuple[str, ...]) -> N
     wrapped = host.popen(*sudo, *WRAPPED, QEMU, *IDLE, *_NAT, **QUIET)
     bare = host.popen(*sudo, QEMU, *IDLE, **QUIET)
     one, other = _started_by(wrapped.pid), _started_by(bare.pid)
-    wait_for(lambda: difference(one, other).keys() <= _OWN | {"environ"}, "QEMU to be the same", 10)
+    wait_for(lambda: difference(one, other).keys() <= _OWN | {"environ"}, "QEMU to be the same", 30)
     assert _environment(one) == _environment(other)
     assert stat(one)["parent"] == str(wrapped.pid)
     ours = {fd: what for fd, what in fds(one).items() if fd < 64}

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -67,7 +68,7 @@ def test_who_reads_to_the_end_does_not_wait_for_a_daemonized_qemu(
 ) -> None:
     pidfile = tmp_path / "pid"
     words = (*IDLE, "-daemonize", "-pidfile", str(pidfile), "-nic", "nat")
-    done = host.run(*WRAPPED, QEMU, *words, timeout=20)  # returns at the end of its output
+    done = host.run(*WRAPPED, QEMU, *words)  # returns at the end of its output
     assert done.returncode == 0
     pid = int(pidfile.read_text("utf-8"))
     assert is_qemu(pid)
@@ -119,7 +120,9 @@ def test_a_socket_handed_on_as_systemd_does_is_at_3(host: Host, tmp_path: Path) 
     assert end(host, child) == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("before", [("timeout", "-s", "KILL", "1"), ("setsid", "--fork", "--wait")])
+@pytest.mark.parametrize(
+    "before", [("timeout", "-s", "KILL", "1000"), ("setsid", "--fork", "--wait")]
+)
 def test_wrappers_that_stay_in_front(host: Host, tmp_path: Path, before: tuple[str, ...]) -> None:
     pidfile = tmp_path / "pid"
     words = (QEMU, *IDLE, "-nic", "nat", "-pidfile", str(pidfile))
@@ -131,6 +134,7 @@ def test_wrappers_that_stay_in_front(host: Host, tmp_path: Path, before: tuple[s
         os.kill(pid, signal.SIGTERM)
         assert child.wait(30) == 0
     else:
+        child.send_signal(signal.SIGALRM)  # as if its time were over
         assert child.wait(30) == -signal.SIGKILL
     host.run(COMMAND, "wait")
     assert links(host) == {"lo"}
@@ -250,11 +254,14 @@ def test_output_into_a_pipe_that_is_closed(host: Host) -> None:
 
 def test_a_shells_job_in_the_background(host: Host) -> None:
     words = shlex.join([*WRAPPED, QEMU, *IDLE, "-nic", "nat"])
-    done = host.run(
-        "sh",
-        "-c",
-        f"{words} & pid=$!; until grep -q qemu /proc/$pid/comm; do sleep 0.05; done; sleep 0.3\n"
-        "kill -TERM $pid; wait $pid; echo ended $?",
-    )
-    assert "ended 0" in done.stdout
+    text = f"{words} >/dev/null 2>&1 & echo $!; read go; kill $!; wait $!; echo ended $?"
+    pipe = subprocess.PIPE
+    with host.popen("sh", "-c", text, stdin=pipe, stdout=pipe) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+        wait_for(lambda: is_qemu(pid), "QEMU", 30)
+        shell.stdin.write("go\n")
+        shell.stdin.flush()
+        assert shell.stdout.readline() == "ended 0\n"
     host.run(COMMAND, "wait")

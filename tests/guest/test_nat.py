@@ -108,12 +108,12 @@ def test_only_guests_are_served_names(uplinked: Uplinked) -> None:
     host, net = uplinked.host, uplinked.net
     qemu = host.popen(COMMAND, "--", QEMU, *IDLE, "-netdev", "nat,id=n0", stderr=subprocess.DEVNULL)
     try:
-        host.wait_listening("udp", 53)
+        wait_for(lambda: any(run["nics"] for run in status(host)["runs"]), "the network")
         gateway = status(host)["networks"][0]["address"].partition("/")[0]
         net.run("ip", "route", "add", gateway, "via", UPLINK_ADDRESS)
-        lookup = ("timeout", "2", "busybox", "nslookup", "-type=a", "www.example.test", gateway)
+        lookup = ("busybox", "nslookup", "-type=a", "www.example.test", gateway)
         assert WEB_ADDRESS in host.run(*lookup).stdout
-        assert WEB_ADDRESS not in net.run(*lookup, check=False).stdout
+        assert WEB_ADDRESS not in net.run("timeout", "2", *lookup, check=False).stdout
     finally:
         qemu.kill()
         qemu.wait()

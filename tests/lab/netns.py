@@ -96,7 +96,7 @@ class CommandFailedError(Exception):
         self.done = done
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
     """Return as soon as `condition()` is true; AssertionError naming `what` after `timeout` s."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -33,7 +33,7 @@ _NETS: Final = ("nat", "host-only", "tap,br=br-load")
 _SERVED: Final = ("qn-nat", "qn-host-only")
 _TARGETS: Final = (0, 0, 1, 1, 2, 4, 8)  # members of a network, for a while
 _LOOK_EVERY: Final = 0.25
-_GONE_WITHIN: Final = 20.0
+_GONE_WITHIN: Final = 60.0
 
 
 @dataclass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +65,10 @@ def test_detector_sees(host: Host, watch: Watch, expected: str, leak: str) -> No
 def test_detector_sees_a_process_until_it_ends(host: Host) -> None:
     """A process is a leak however it was detached; wait_same waits for its end."""
     before = snapshot(host)
-    host.run("sh", "-c", "setsid sleep 0.5 >/dev/null 2>&1 &")
-    assert any("sleep 0.5" in line for line in before.diff(snapshot(host)))
+    started = host.run("sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!")
+    wait_for(lambda: "sleep 600" in host.processes().values(), "the process")
+    assert any("sleep 600" in line for line in before.diff(snapshot(host)))
+    threading.Timer(0.3, os.kill, (int(started.stdout), signal.SIGKILL)).start()
     wait_same(host, before)
 
 

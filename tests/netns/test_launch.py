@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fidelity.running import keeper_of
 from lab.netns import wait_for
 
 if TYPE_CHECKING:
@@ -64,17 +65,6 @@ def ps(host: Host) -> dict[str, Any]:
 def gone(host: Host) -> bool:
     """Whether nothing of ours is left."""
     return host.run("ls", STATE, check=False).returncode != 0 and links(host) <= {"lo", "eth0"}
-
-
-def keeper_of(host: Host, run: int) -> int:
-    """Return the process id of a run's keeper."""
-    found = [
-        pid
-        for pid, words in host.processes().items()
-        if "waiter.py" in words and f"/runs/{run}" in words
-    ]
-    assert len(found) == 1, found
-    return found[0]
 
 
 @pytest.fixture
