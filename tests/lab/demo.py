@@ -102,7 +102,7 @@ def demonstrate(both: Uplinked) -> list[str]:
     wrong += [f"a rule is left: {line}" for line in rules.splitlines()]
     wrong += [] if after == links else ["the links are not what they were"]
     try:
-        wait_same(host, before, timeout=3.0)
+        wait_same(host, before)
     except AssertionError as error:
         wrong.append(str(error))
     return wrong

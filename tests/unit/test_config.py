@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_netwrap.core import config
@@ -167,7 +167,6 @@ def test_the_line_is_found_in_the_right_table(header: str) -> None:
 
 
 @given(st.lists(LINES, max_size=8))
-@settings(deadline=None)
 def test_any_text_is_a_configuration_or_a_mistake(lines: list[str]) -> None:
     text = "\n".join(lines)
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import typer.main
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_netwrap.core import config, words
@@ -57,7 +57,6 @@ def macs(argv: str) -> list[str]:
         )
     )
 )
-@settings(deadline=None)
 def test_planning_raises_errors_of_ours_alone(options: list[tuple[str, str]]) -> None:
     try:
         made = planned(*(word for option in options for word in option))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_netwrap.core import netoption, words
@@ -31,7 +31,6 @@ def fault_of(value: str, name: str = "netdev") -> str:
 
 
 @given(st.lists(OPTIONS | LISTS, max_size=12))
-@settings(deadline=None)
 def test_any_words_can_be_cut_and_put_together_again(argv: list[str]) -> None:
     line = words.parse(argv)
     assert line.words == tuple(argv)
@@ -43,7 +42,6 @@ def test_any_words_can_be_cut_and_put_together_again(argv: list[str]) -> None:
 
 
 @given(st.lists(OPTIONS | LISTS, max_size=12))
-@settings(deadline=None)
 def test_any_network_option_can_be_read(argv: list[str]) -> None:
     for found in words.parse(argv).named("netdev", "nic", "net"):
         net = netoption.parse(found)

@@ -28,7 +28,7 @@ DNSMASQ = re.compile(r"[a-z-]+(=[A-Za-z0-9./:,_-]+)?")
 
 
 @given(TEXT, TEXT, TEXT, TEXT, st.sampled_from([NAT, HOST_ONLY]))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_no_word_of_a_configuration_reaches_another_language(
     name: str, bridge: str, server: str, uplink: str, mode: str
 ) -> None:

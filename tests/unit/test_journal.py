@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_netwrap.core.resources import Address, Bridge, HostName, Resource, Rules, Tap
@@ -86,7 +86,6 @@ def test_intend_note_done(tmp_path: Path) -> None:
 
 
 @given(STEPS)
-@settings(deadline=None)
 def test_live_is_what_was_intended_and_not_released(
     steps: list[Resource | tuple[str, int, str]],
 ) -> None:

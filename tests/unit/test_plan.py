@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_netwrap.core import words
@@ -64,7 +64,6 @@ def rewritten(made: plan.Plan) -> tuple[str, ...]:
 
 
 @given(st.lists(THEIRS | st.sampled_from(OURS), max_size=10))
-@settings(deadline=None)
 def test_words_that_are_not_ours_stay(options: list[tuple[str, ...]]) -> None:
     argv = ["qemu"]
     ours = set()
@@ -85,7 +84,6 @@ def test_words_that_are_not_ours_stay(options: list[tuple[str, ...]]) -> None:
 
 
 @given(st.lists(st.sampled_from(["", "vm0", "vm1", "qn4194304z-1", "a" * 15, "a" * 16, "é" * 8])))
-@settings(deadline=None)
 def test_no_interface_name_is_too_long_or_there_twice(ifnames: list[str]) -> None:
     argv = ["qemu"]
     for ifname in ifnames:
