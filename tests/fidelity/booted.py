@@ -32,7 +32,8 @@ env -i PATH="$PATH" unshare $inside sh -euc "$2" 2>/dev/null || :
 echo $$ >"$above/cgroup.procs"
 find "$above/$1" -depth -type d -exec rmdir {} +
 umount /run/systemd
-rmdir /run/systemd /run/credentials
+rmdir /run/systemd
+rm -df /run/credentials
 """
 _BE_SYSTEMD: Final = r"""
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
