@@ -50,8 +50,8 @@ class Subnet(Record):
 
     def overlaps(self, other: Subnet) -> bool:
         """Whether one of the two contains the other."""
-        mask = self.mask & other.mask
-        return self.network & mask == other.network & mask
+        beyond = 32 - min(self.length, other.length)
+        return self.network >> beyond == other.network >> beyond
 
     def __str__(self) -> str:
         """`192.168.0.0/24`."""

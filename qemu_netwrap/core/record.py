@@ -37,6 +37,10 @@ class Record:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Set the fields by position or by name; raises `TypeError` as a function call would."""
+        if len(args) == len(self.fields) and not kwargs:
+            # Straight into the instance's own dict: __setattr__ refuses.
+            self.__dict__.update(zip(self.fields, args, strict=True))
+            return
         if len(args) > len(self.fields):
             msg = f"{type(self).__name__} takes {len(self.fields)} fields, not {len(args)}"
             raise TypeError(msg)
@@ -50,7 +54,6 @@ class Record:
             if name not in values and not hasattr(type(self), name):
                 msg = f"{type(self).__name__}: field {name!r} is missing"
                 raise TypeError(msg)
-        # Straight into the instance's own dict: __setattr__ refuses.
         self.__dict__.update(
             (n, values[n] if n in values else getattr(self, n)) for n in self.fields
         )

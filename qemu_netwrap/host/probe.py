@@ -14,6 +14,10 @@ from qemu_netwrap.core.names import ifname_fault
 from qemu_netwrap.host import files, sysctl
 from qemu_netwrap.host.rtnetlink import Rtnl
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.ipv4 import Subnet
+
 # What taps can be plugged into by IFLA_MASTER; Open vSwitch takes its ports by other ways.
 BRIDGE_KINDS = ("bridge",)
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
@@ -32,7 +36,7 @@ def namespace() -> str:
     The kernel numbers namespaces and never uses a number twice (`SO_NETNS_COOKIE`); kernels
     before 5.14 have the inode only.
     """
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot = file.read(8)
     probe = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     try:
@@ -81,16 +85,17 @@ def host_bridge() -> str:
 
 
 def surroundings(
-    bridge: str, *, routed: bool, forwarding: frozenset[str], inner: tuple[str, ...]
+    bridge: str, *, places: tuple[Subnet, ...], forwarding: frozenset[str], inner: tuple[str, ...]
 ) -> Surroundings:
-    """Look at what matters for making a network on BRIDGE; ROUTED if it gets a subnet.
+    """Look at what matters for making a network on BRIDGE.
 
-    FORWARDING are devices that forward by our doing, INNER the bridges of our networks.
+    PLACES are where its subnet may be, none for a plain bridge. FORWARDING are devices that forward
+    by our doing, INNER the bridges of our networks.
     """
     rtnl = Rtnl()
     try:
         there = rtnl.link(bridge)
-        routes = tuple(rtnl.routes()) if routed else ()
+        routes = tuple(rtnl.routes(places)) if places else ()
     finally:
         rtnl.close()
     devices = dict.fromkeys(route.device for route in routes)

@@ -36,6 +36,7 @@ RTM_F_FIB_MATCH = 0x2000
 IFF_UP = 1
 USER_HZ = 100  # the unit of a bridge's timers in netlink
 _RECEIVE = 1 << 18
+EVERYWHERE = Subnet(0, 0)
 # An address that nothing but a default route leads to; it is looked up, never written to.
 _ELSEWHERE = bytes((1, 1, 1, 1))
 
@@ -44,6 +45,7 @@ _IFINFO = struct.Struct("=BxHiII")
 _ATTR = struct.Struct("=HH")
 _IFADDR = struct.Struct("=BBBBi")
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_DESTINATION = _ATTR.pack(8, RTA_DST)
 
 
 class Link(Record):
@@ -146,23 +148,50 @@ class Rtnl:
         devices = _out_devices(dict(_attributes(answer, _RTMSG.size)))
         return self.index_name(devices[0]) if devices else ""
 
-    def routes(self) -> list[Route]:
-        """Return every IPv4 unicast route of every table but `local`."""
+    def routes(self, places: tuple[Subnet, ...] = (EVERYWHERE,)) -> list[Route]:
+        """Return the IPv4 unicast routes of every table but `local` that overlap one of PLACES.
+
+        Of the others one for each device, table and gateway, so that every device is there.
+        """
         head = _RTMSG.pack(_socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        areas = [(place.network, place.length) for place in places]
         names: dict[int, str] = {}
-        found = []
+        known: dict[bytes, list[Route]] = {}
+        found: list[Route] = []
         for answer in self._ask(RTM_GETROUTE, NLM_F_DUMP, head, RTM_NEWROUTE):
-            length, table, kind = answer[1], answer[4], answer[7]
-            if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
-                continue
-            attributes = dict(_attributes(answer, _RTMSG.size))
-            network = int.from_bytes(attributes.get(RTA_DST, bytes(4)), "big")
-            table = _u32(attributes[RTA_TABLE]) if RTA_TABLE in attributes else table
-            for index in _out_devices(attributes):
-                if index not in names:
-                    names[index] = self._other_index_name(index)
-                found.append(Route(Subnet(network, length), names[index], table))
+            # Of a host's thousands of routes most differ by their destination alone, which is the
+            # second attribute: what else a message says is read once.
+            apart = answer[20:24] == _DESTINATION
+            rest = answer[:20] + answer[28:] if apart else answer
+            alike = known.get(rest)
+            if alike is None:
+                known[rest] = alike = self._read_route(answer, names)
+                found += alike
+            elif apart:
+                network, length = int.from_bytes(answer[24:28], "big"), answer[1]
+                for place, wide in areas:
+                    if (network ^ place) >> 32 - min(length, wide) == 0:
+                        subnet = Subnet(network, length)
+                        found += [Route(subnet, route.device, route.table) for route in alike]
+                        break
         return found
+
+    def _read_route(self, body: bytes, names: dict[int, str]) -> list[Route]:
+        """Return what an RTM_NEWROUTE message says: a route for each device it leaves by.
+
+        NAMES are the devices' that are known by now.
+        """
+        length, table, kind = body[1], body[4], body[7]
+        if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
+            return []
+        attributes = dict(_attributes(body, _RTMSG.size))
+        subnet = Subnet(int.from_bytes(attributes.get(RTA_DST, bytes(4)), "big"), length)
+        table = _u32(attributes[RTA_TABLE]) if RTA_TABLE in attributes else table
+        devices = _out_devices(attributes)
+        for index in devices:
+            if index not in names:
+                names[index] = self._other_index_name(index)
+        return [Route(subnet, names[index], table) for index in devices]
 
     def _other_index_name(self, index: int) -> str:
         """Return an interface's name while a dump is being read on this socket."""

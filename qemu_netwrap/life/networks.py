@@ -21,8 +21,6 @@ from qemu_netwrap.core.resources import (
 from qemu_netwrap.host import dnsmasq, files, nft, probe, spawn, sysctl
 from qemu_netwrap.life import effects, ledger
 from qemu_netwrap.life.journal import Journal
-from qemu_netwrap.planning import backends
-from qemu_netwrap.planning.backends import nat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,9 +110,13 @@ def resources_of(
     network: Network, work: Work, reserved: tuple[Subnet, ...]
 ) -> tuple[Resource, ...]:
     """Return what making NETWORK would take on this host now. Raises `HostError`."""
+    # Here, so that who joins a network or leaves it does not pay for them.
+    from qemu_netwrap.planning import backends
+    from qemu_netwrap.planning.backends import segment
+
     around = probe.surroundings(
         network.bridge,
-        routed=network.mode != BRIDGE,
+        places=() if network.mode == BRIDGE else segment.places(network),
         forwarding=work.state.forwarding_devices(),
         inner=_closed(work),
     )
@@ -236,6 +238,8 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Wor
     known = (e.resource.device for e in entries if isinstance(e.resource, Forwarding))
     if not device or device in known or sysctl.read("ipv4", device, "forwarding") == "1":
         return
+    from qemu_netwrap.planning.backends import nat
+
     with files.Lock(work.state.host_lock):
         late = nat.late_uplink(Network(info.name, info.mode, info.bridge), device)
         ledger.acquire_all(late, journal, work)

@@ -371,6 +371,29 @@ def test_many_routes(rtnl: Rtnl, ip: Netlink, inside: Host) -> None:
         rtnl.delete_link(index_of(rtnl, f"br{number}"))
 
 
+def test_routes_to_elsewhere_are_left_out(rtnl: Rtnl, ip: Netlink, inside: Host) -> None:
+    """But for one of each kind: their devices have to be known."""
+    for number in range(3):
+        make(ip, f"br{number}")
+    lines = [f"route add 10.{n}.0.0/16 dev br{n % 2}\n" for n in range(100)]
+    lines += ["route add 172.16.0.0/12 dev br2\n", "route add 10.200.7.0/24 dev br0 table 100\n"]
+    lines += ["route add 10.50.7.0/24 dev br1\n", "route add default dev br0\n"]
+    inside.run("ip", "-batch", "-", input="".join(lines))
+    everything = rtnl.routes()
+    place = Subnet.parse("10.50.0.0/20")
+    found = rtnl.routes((place, Subnet.parse("10.200.0.0/20")))
+    near = [r for r in everything if r.subnet.overlaps(place) or r.table == 100]
+    assert {(str(r.subnet), r.device) for r in near} == {
+        *(("0.0.0.0/0", "br0"), ("10.50.0.0/16", "br0")),
+        *(("10.50.7.0/24", "br1"), ("10.200.7.0/24", "br0")),
+    }
+    assert set(near) <= set(found) <= set(everything)
+    assert len(found) <= len(near) + 3
+    assert {r.device for r in found} == {"br0", "br1", "br2"}
+    for number in range(3):
+        rtnl.delete_link(index_of(rtnl, f"br{number}"))
+
+
 def test_answer_read_in_part(rtnl: Rtnl, ip: Netlink) -> None:
     """What is left of an answer that nobody read to its end is no part of the next one."""
     for number in range(40):

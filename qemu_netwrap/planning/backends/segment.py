@@ -28,6 +28,11 @@ DEFAULT_LIKE = 2
 LEASE = "1h"
 
 
+def places(network: Network) -> tuple[Subnet, ...]:
+    """Return where the network's subnet may be: routes to elsewhere are in nobody's way."""
+    return POOLS if network.subnet is None else (network.subnet,)
+
+
 def subnet_of(network: Network, around: Surroundings) -> Subnet:
     """Return the network's subnet: the configured one, else a free one, the same each time.
 
