@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -10,6 +11,7 @@ from qemu_netwrap.core.errors import NetwrapError
 
 def main() -> None:
     """Run the program. Ends in QEMU, or exits."""
+    gc.disable()  # a launch lives some milliseconds: looking for garbage costs half of one
     argv = sys.argv[1:]
     debug = False
     try:

@@ -20,7 +20,8 @@ ANSWERS_HELP = frozenset(
     "M accel audio audiodev blockdev chardev cpu d device display drive global machine net netdev"
     " nic object smp soundhw spice tpmdev trace vga vnc watchdog watchdog-action".split()
 )
-
+# Options that make netdevs.
+NETWORK = ("netdev", "nic", "net")
 
 _HELP_ELEMENTS = frozenset(
     f"{key}{value}"
@@ -60,6 +61,12 @@ class CommandLine(Record):
     def prints_and_exits(self) -> bool:
         """Whether QEMU prints help or its version and runs nothing."""
         return any(option.name in PRINTS or _asks_for_help(option) for option in self.options)
+
+    @property
+    def may_be_ours(self) -> bool:
+        """Whether QEMU will run these words, and they say anything of a network."""
+        runs = not self.refused and not self.prints_and_exits
+        return runs and any(self.named(*NETWORK))
 
     def named(self, *names: str) -> Iterator[Option]:
         """Yield the options of these names, in the order typed."""

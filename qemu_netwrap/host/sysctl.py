@@ -8,7 +8,7 @@ from qemu_netwrap.core.errors import HostError
 def read(family: str, device: str, key: str) -> str:
     """Return a device's setting; empty when the device, or the setting, is not there."""
     try:
-        with open(_path(family, device, key), encoding="ascii") as file:
+        with open(_path(family, device, key), encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return ""
@@ -18,7 +18,7 @@ def write(family: str, device: str, key: str, value: str) -> None:
     """Set a device's setting. Raises `HostError` when the kernel refuses, or it is not there."""
     path = _path(family, device, key)
     try:
-        with open(path, "w", encoding="ascii") as file:
+        with open(path, "w", encoding="utf-8") as file:
             file.write(value)
     except OSError as error:
         raise HostError(

@@ -21,7 +21,6 @@ from qemu_netwrap.core import qemu_options, words
 from qemu_netwrap.core.errors import NetwrapError, NotExecutableError, NotFoundError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import which
-from qemu_netwrap.planning.reading import interpret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +79,11 @@ def read_line(argv: tuple[str, ...], program: str) -> tuple[words.CommandLine, R
             qemu_options.WITH_ARGUMENT | with_argument,
             qemu_options.WITHOUT_ARGUMENT | without,
         )
+    if not line.may_be_ours:
+        return line, None
+    # Here, so that a QEMU that is told nothing of networks does not pay for it.
+    from qemu_netwrap.planning.reading import interpret
+
     return line, interpret(line)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qemu_netwrap.core import netoption
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.words import NETWORK
 from qemu_netwrap.planning.macs import Placing
 
 TYPE_CHECKING = False
@@ -56,7 +57,7 @@ def interpret(line: CommandLine) -> Reading | None:
     That is so when QEMU will refuse it or only print something, and when nothing in it is ours.
     Raises `UsageError` for a mistake in a command line that only we understand.
     """
-    if line.refused or line.prints_and_exits:
+    if not line.may_be_ours:
         return None
     reading = read(line)
     if reading.has_our_words and reading.faults:
@@ -70,7 +71,7 @@ def read(line: CommandLine) -> Reading:
     """Read the network options of LINE."""
     nets: list[NetOption] = []
     faults: list[tuple[Option, str]] = []
-    for option in line.named("netdev", "nic", "net"):
+    for option in line.named(*NETWORK):
         net = netoption.parse(option)
         if net is None:
             faults.append((option, "not a list that QEMU can read"))
