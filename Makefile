@@ -1,7 +1,7 @@
 # `make` lists the targets. A stamp file stands for each step done, so that repeats are quick.
 
 PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static iproute2 \
-           util-linux procps tmux sudo systemd faketime
+           util-linux procps tmux sudo systemd faketime strace
 
 VENV = .venv
 BIN = $(VENV)/bin

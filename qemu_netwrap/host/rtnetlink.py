@@ -35,7 +35,7 @@ RTN_UNICAST, RT_TABLE_LOCAL = 1, 255
 RTM_F_FIB_MATCH = 0x2000
 IFF_UP = 1
 USER_HZ = 100  # the unit of a bridge's timers in netlink
-_RECEIVE = 1 << 18
+_RECEIVE = 1 << 16  # the kernel answers in pieces of 32 KB at most
 EVERYWHERE = Subnet(0, 0)
 # An address that nothing but a default route leads to; it is looked up, never written to.
 _ELSEWHERE = bytes((1, 1, 1, 1))
