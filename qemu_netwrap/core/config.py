@@ -9,6 +9,7 @@ from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Config, Network
+from qemu_netwrap.core.tomlplace import line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,25 +25,13 @@ class _At:
     """Where in the file something is, so that a mistake can be told with its line."""
 
     def __init__(self, text: str, path: str) -> None:
-        self.lines = text.split("\n")
+        self.text = text
         self.path = path
 
     def error(self, table: str, key: str, what: str, hint: str) -> ConfigError:
         """Return the error for KEY in [TABLE] (empty: the top of the file; no key: the header)."""
         where = f"{table}.{key}" if table and key else table or key
-        return ConfigError(f"{self.path}:{self._line(table, key)}: {where}: {what}", hint)
-
-    def _line(self, table: str, key: str) -> int:
-        """Return the line of KEY in [TABLE]; of the header, or 1, if it is written otherwise."""
-        inside, found = not table, 1
-        for number, line in enumerate(self.lines, 1):
-            plain = line.strip().replace('"', "").replace("'", "").replace(" ", "")
-            if plain.startswith("["):
-                inside = plain.startswith(f"[{table}]")
-                found = number if inside else found
-            elif inside and key and plain.partition("=")[0] == key:
-                return number
-        return found
+        return ConfigError(f"{self.path}:{line_of(self.text, where)}: {where}: {what}", hint)
 
 
 def parse(text: str, path: str) -> Config:
@@ -53,7 +42,7 @@ def parse(text: str, path: str) -> Config:
     except (ValueError, RecursionError) as error:
         what, _, place = str(error).rpartition(" (at ")
         line = place.removeprefix("line ").partition(",")[0]
-        number = line if line.isdigit() else len(at.lines)
+        number = line if line.isdigit() else text.count("\n") + 1
         raise ConfigError(f"{path}:{number}: {what or error}", "this is no TOML") from None
     for key in data:
         if key not in ("default", "networks"):

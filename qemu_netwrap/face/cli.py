@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 import signal
 import sys
 from typing import Annotated, Any
@@ -12,10 +13,10 @@ import typer
 import qemu_netwrap
 from qemu_netwrap.core.errors import NetwrapError, UsageError
 from qemu_netwrap.core.request import Request
-from qemu_netwrap.face import render
+from qemu_netwrap.face import config_commands, network_commands, options, render
 from qemu_netwrap.life import status
 from qemu_netwrap.life.preview import preview
-from qemu_netwrap.life.state import State, prepare
+from qemu_netwrap.life.state import State
 
 app = typer.Typer(
     name="qemu-netwrap",
@@ -23,13 +24,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     subcommand_metavar="[--] QEMU [ARGS]... | COMMAND [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=options.CONTEXT,
 )
+app.add_typer(network_commands.app, name="network")
+app.add_typer(config_commands.app, name="config")
 
 # click's own, which typer has inside from 0.29 on and does not name.
 _WrongUsage: Any = typer.BadParameter.__base__
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 QemuWords = Annotated[
     list[str] | None, typer.Argument(metavar="[ARGS]...", help="QEMU's words, as they are.")
 ]
@@ -38,6 +40,7 @@ QemuWords = Annotated[
 def run(argv: list[str]) -> None:
     """Run the command line ARGV. Raises `NetwrapError`; exits otherwise."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or nft's end could not be waited for
+    os.umask(0o022)  # as the keeper: some of what is kept for `network up` is for others to read
     try:
         sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False))
     except _WrongUsage as error:
@@ -87,7 +90,7 @@ def plan(
     context: typer.Context,
     qemu: Annotated[str, typer.Argument(metavar="QEMU", help="QEMU's program.")],
     args: QemuWords = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Show what a launch would do and undo, and QEMU's new words. Changes nothing."""
     request = context.obj.replace(words=(qemu, *(args or ())))
@@ -97,9 +100,9 @@ def plan(
 
 
 @app.command()
-def ps(json: Json = False) -> None:
+def ps(json: options.Json = False) -> None:
     """Show runs with their NICs, and networks with their members."""
-    state = _state()
+    state = State.to_change()
     runs, networks = status.all_runs(state), status.all_networks(state)
     if json:
         data = {"runs": render.plain(runs), "networks": render.plain(networks)}
@@ -116,7 +119,7 @@ def stop(
     ] = 10.0,
 ) -> None:
     """End a run's QEMU, with all its children, and wait for the teardown."""
-    state = _state()
+    state = State.to_change()
     for run_name in [status.find(state, name) for name in names]:
         killed = status.stop(state, run_name, timeout)
         if killed:
@@ -130,7 +133,7 @@ def wait(
     ] = None,
 ) -> None:
     """Return when the teardown of runs is over. That is at once for those that are gone."""
-    state = _state()
+    state = State.to_change()
     for run_name in names or state.runs():
         status.wait(state, status.find(state, run_name, over=True))
 
@@ -138,7 +141,7 @@ def wait(
 @app.command()
 def gc() -> None:
     """Release what dead runs have left. Living runs are not touched."""
-    released, errors = status.collect(_state())
+    released, errors = status.collect(State.to_change())
     if not released and not errors:
         typer.echo("nothing was left")
     for line in released:
@@ -147,11 +150,3 @@ def gc() -> None:
         for error in errors[1:]:
             typer.echo(f"qemu-netwrap: {error.message}", err=True)
         raise NetwrapError(errors[0].message, errors[0].hint or "see to it, then run gc again")
-
-
-def _state() -> State:
-    """Return this network namespace's state. Raises `HostError` if we may not look."""
-    prepare()
-    state = State.here()
-    state.tidy()
-    return state

@@ -7,12 +7,13 @@ from typing import Any
 
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.record import Record
+from qemu_netwrap.face.tables import columns
 from qemu_netwrap.life.preview import NetworkPreview, Preview
 from qemu_netwrap.life.status import NetworkStatus, RunStatus
 
 _RUN_HEAD = ("RUN", "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY")
 _NIC_HEAD = ("NIC", "NETWORK", "MAC", "ADDRESS")
-_NETWORK_HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "MEMBERS", "PORTS", "DNSMASQ")
+_NETWORK_HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "MEMBERS", "KEPT", "PORTS", "DNSMASQ")
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
@@ -81,11 +82,9 @@ def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
     """Return runs and networks for people."""
     blocks = []
     if runs:
-        blocks.append(
-            _columns([(*_RUN_HEAD, *_NIC_HEAD), *(row for r in runs for row in _rows(r))])
-        )
+        blocks.append(columns([(*_RUN_HEAD, *_NIC_HEAD), *(row for r in runs for row in _rows(r))]))
     if networks:
-        blocks.append(_columns([_NETWORK_HEAD, *map(_network_row, networks)]))
+        blocks.append(columns([_NETWORK_HEAD, *map(_network_row, networks)]))
     faults = [f"network {n.name}: {fault}" for n in networks for fault in n.faults]
     if faults:
         blocks.append("\n".join(faults))
@@ -117,16 +116,10 @@ def _network_row(network: NetworkStatus) -> tuple[str, ...]:
         network.bridge,
         network.address or "-",
         str(len(network.members)),
+        "yes" if network.kept else "-",
         str(len(network.ports)),
         str(network.dnsmasq or "-"),
     )
-
-
-def _columns(rows: list[tuple[str, ...]]) -> str:
-    """Return rows in columns as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _duration(seconds: float) -> str:

@@ -15,18 +15,28 @@ def load(path: str = "") -> Config:
 
     Raises `ConfigError` for a file that cannot be read or is wrong.
     """
-    found = path or next((p for p in usual() if os.path.exists(p)), "")
+    found = find(path)
     if not found:
         return Config()
-    try:
-        with open(found, "rb") as file:
-            raw = file.read()
-    except OSError as error:
-        raise ConfigError(f"{found}: {error.strerror}", "name a file that can be read") from error
+    text = read(found)
     # Reading TOML costs as much as a whole launch: only when there is some.
     from qemu_netwrap.core import config
 
-    return config.parse(raw.decode("utf-8", "replace"), found)
+    return config.parse(text, found)
+
+
+def find(path: str = "") -> str:
+    """Return the file that is read: PATH, else the first usual one that is there, else empty."""
+    return path or next((p for p in usual() if os.path.exists(p)), "")
+
+
+def read(path: str) -> str:
+    """Return a configuration's text. Raises `ConfigError` for a file that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "name a file that can be read") from error
 
 
 def usual() -> tuple[str, ...]:

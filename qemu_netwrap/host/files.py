@@ -194,10 +194,11 @@ def remove_empty(paths: Iterable[str]) -> None:
                 raise
 
 
-def make_folder(path: str, mode: int = 0o711) -> None:
-    """Make a folder and those above it; others may pass through them, not look into them.
+def make_folder(path: str, mode: int = 0o755) -> None:
+    """Make a folder and those above it; others may look into them, not change them.
 
-    The mode does not depend on the user's umask: dnsmasq must get to its files.
+    The mode does not depend on the user's umask: dnsmasq must get to its files, `plan` to what
+    networks there are.
     """
     try:
         os.mkdir(path, mode)

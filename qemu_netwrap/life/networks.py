@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.life.effects import Facts, Work
     from qemu_netwrap.life.journal import Entry
 
+# The member that keeps a network up without a run; no run is named so.
+KEPT = "-kept"
+
 
 class Info(Record):
     """A network that is up. It is written down last, so that it tells a whole network."""
@@ -90,8 +93,8 @@ def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
         return []
     with files.Lock(work.state.network_lock(bridge)):
         files.remove_scratch(f"{folder}/members")
-        members = files.listdir(f"{folder}/members")
-        if not any(work.state.is_alive(member) for member in members if member != run):
+        others = [member for member in files.listdir(f"{folder}/members") if member != run]
+        if not any(member == KEPT or work.state.is_alive(member) for member in others):
             journal = journal_of(work, bridge)
             if os.path.exists(journal.path):
                 with files.Lock(work.state.host_lock):
@@ -104,6 +107,33 @@ def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
         elif run:
             files.remove(f"{folder}/members/{run}")
     return []
+
+
+def keep(bridge: str, work: Work) -> None:
+    """Keep the network on BRIDGE up when its last run has left; the caller is a member."""
+    with files.Lock(work.state.network_lock(bridge)):
+        files.write(f"{work.state.network(bridge)}/members/{KEPT}", "")
+
+
+def keep_no_longer(bridge: str, run: str, work: Work) -> bool:
+    """Undo `keep`, RUN taking its place until it leaves; return whether the network was kept."""
+    folder = f"{work.state.network(bridge)}/members"
+    with files.Lock(work.state.network_lock(bridge)):
+        was_kept = os.path.exists(f"{folder}/{KEPT}")
+        files.write(f"{folder}/{run}", "")
+        files.remove(f"{folder}/{KEPT}")
+    return was_kept
+
+
+def is_kept(bridge: str, work: Work) -> bool:
+    """Whether the network on BRIDGE stays up without a run."""
+    return os.path.exists(f"{work.state.network(bridge)}/members/{KEPT}")
+
+
+def members(bridge: str, work: Work) -> tuple[str, ...]:
+    """Return the living runs that use the network on BRIDGE."""
+    found = files.listdir(f"{work.state.network(bridge)}/members")
+    return tuple(run for run in found if run != KEPT and work.state.is_alive(run))
 
 
 def resources_of(
@@ -148,7 +178,7 @@ def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet
     if resources:
         _plug_again(network.bridge, work)
         line = text.write("network", {k: str(v) for k, v in info.__dict__.items()})
-        files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n")
+        files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n", 0o644)
     return info
 
 
@@ -174,7 +204,8 @@ def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
         raise HostError(
             f"network {network.name}: bridge {network.bridge} is up already as"
             f" {info.mode} {info.address}".rstrip(),
-            "stop the runs that use it (qemu-netwrap ps), or give the network another bridge",
+            "take it down (qemu-netwrap network down), stop the runs that use it (qemu-netwrap ps),"
+            " or give the network another bridge",
         )
 
 

@@ -2,7 +2,7 @@
 
     /run/qemu-netwrap/NAMESPACE/
         runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal
-        networks/BRIDGE/   info, journal, members/RUN, dnsmasq's files
+        networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files
         macs/MAC           the run and the bridge that a guest's MAC is in use on
         locks/BRIDGE       one lock per network
         locks/-host        taken, after the network's, to make a network or take one down
@@ -10,7 +10,8 @@
         locks/-nft         held by an nft of ours, also when it has lost who started it
         shared/            what several networks use, and its former state
 
-Only root may write here or look inside; dnsmasq, an ordinary user by then, may pass through.
+Only root may write here. Which networks there are is for all to see, and so are the folders; the
+files of runs, and the locks, are root's alone: who may open a lock's file may hold the lock.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ class State(Record):
     def here(cls) -> State:
         """Return the state of the network namespace this process is in."""
         return cls(f"{ROOT}/{probe.namespace()}")
+
+    @classmethod
+    def to_change(cls) -> State:
+        """Return the same, made ready for who changes it. Raises `HostError` without privilege."""
+        prepare()
+        state = cls.here()
+        state.tidy()
+        return state
 
     def run(self, run: str) -> str:
         """Return the folder of a run."""

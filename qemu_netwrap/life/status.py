@@ -67,6 +67,7 @@ class NetworkStatus(Record):
     bridge: str
     address: str
     members: tuple[str, ...]
+    kept: bool  # up until `network down`, with runs or without
     ports: tuple[str, ...]
     leases: tuple[Lease, ...]
     dnsmasq: int  # its pid; 0 without one
@@ -82,6 +83,14 @@ def all_networks(state: State) -> list[NetworkStatus]:
     """Return every network that runs use, or that dead runs have left."""
     rules = commands.our_rules() if state.networks() else None
     return [_network(state, bridge, rules) for bridge in state.networks()]
+
+
+def network(state: State, bridge: str) -> NetworkStatus | None:
+    """Return how one network fares; None for those who may not know, all but root."""
+    try:
+        return _network(state, bridge, commands.our_rules())
+    except PermissionError:
+        return None
 
 
 def find(state: State, name: str, *, over: bool = False) -> str:
@@ -199,7 +208,7 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     entries = [entry.resource for entry in networks.journal_of(work, bridge).live()]
     folder = state.network(bridge)
     server = dnsmasq.find(folder)
-    members = tuple(files.listdir(f"{folder}/members"))
+    members = tuple(m for m in files.listdir(f"{folder}/members") if m != networks.KEPT)
     faults = []
     if work.rtnl.link(bridge) is not None:
         faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]
@@ -219,6 +228,7 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
         bridge,
         info.address,
         members,
+        networks.is_kept(bridge, work),
         tuple(port.name for port in inspect.ports(bridge)),
         leases(state, bridge),
         server.pid if server else 0,

@@ -51,17 +51,21 @@ def built_in(mode: str) -> Network:
     return Network(mode, mode, names.bridge_name(mode))
 
 
+def defined(config: Config) -> list[Network]:
+    """Return the configured networks, then the built-in ones that are not configured anew."""
+    names_ = {network.name for network in config.networks}
+    return [*config.networks, *(built_in(m) for m in (NAT, HOST_ONLY) if m not in names_)]
+
+
 def named(name: str, config: Config, where: str) -> Network:
     """Return the network called NAME. Raises `UsageError` when there is none."""
-    found = config.network(name)
-    if found is not None:
-        return found
-    if name in (NAT, HOST_ONLY):
-        return built_in(name)
-    known = ", ".join(dict.fromkeys([*(n.name for n in config.networks), NAT, HOST_ONLY]))
+    known = {network.name: network for network in defined(config)}
+    if name in known:
+        return known[name]
     raise UsageError(
         f"{where}: there is no network {name!r}",
-        f"known networks are {known}; another is defined by [networks.{name}] in the configuration",
+        f"known networks are {', '.join(known)}; another is defined by [networks.{name}] in the"
+        " configuration",
     )
 
 

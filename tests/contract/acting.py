@@ -20,7 +20,7 @@ from qemu_netwrap.core.resources import Membership, Resource, from_line
 from qemu_netwrap.host import files, sysctl, tun
 from qemu_netwrap.host.rtnetlink import Rtnl
 from qemu_netwrap.host.spawn import Child
-from qemu_netwrap.life import effects, ledger, networks, runs, state
+from qemu_netwrap.life import effects, keeping_up, ledger, networks, runs, state, status
 from qemu_netwrap.life.journal import Journal
 
 if TYPE_CHECKING:
@@ -82,6 +82,18 @@ class Actor:
     def join(self, run: str, die: int = 0, **network: Any) -> dict[str, Any]:
         """Make a run, which lives from now on, a member of a network; its Info is in the answer."""
         return self._do("join", run, json.dumps(network), die=die)
+
+    def keep_up(self, die: int = 0, **network: Any) -> dict[str, Any]:
+        """Keep a network up, as `network up` does."""
+        return self._do("keep_up", json.dumps(network), die=die)
+
+    def let_go(self, bridge: str, die: int = 0) -> dict[str, Any]:
+        """Keep a network up no longer, as `network down` does; its users are in the answer."""
+        return self._do("let_go", bridge, die=die)
+
+    def collect(self) -> dict[str, Any]:
+        """Release what the dead have left, as `gc` does."""
+        return self._do("collect")
 
     def _do(self, verb: str, *words: str, die: int | str = 0) -> dict[str, Any]:
         """Have something done; return `errors`, `said` and perhaps more. Raises `DiedError`."""
@@ -151,11 +163,20 @@ class _Server:
         errors = runs.release(self.state, run, self.said.append)
         return {"errors": [error.message for error in errors]}
 
+    def keep_up(self, fields: str) -> dict[str, Any]:
+        return self._told(lambda: keeping_up.keep_up(_network(fields), self.work, ()))
+
+    def let_go(self, bridge: str) -> dict[str, Any]:
+        dropped: list[keeping_up.Dropped] = []
+        told = self._told(lambda: dropped.append(keeping_up.let_go(bridge, self.work)))
+        return {**told, **({"dropped": dropped[0].__dict__} if dropped else {})}
+
+    def collect(self) -> dict[str, Any]:
+        released, errors = status.collect(self.state)
+        return {"released": released, "errors": [error.message for error in errors]}
+
     def join(self, run: str, fields: str) -> dict[str, Any]:
-        described = json.loads(fields)
-        if "subnet" in described:
-            described["subnet"] = Subnet.parse(described["subnet"])
-        network = Network(**described)
+        network = _network(fields)
         if run not in self.locks:
             self.live(run)
         Journal(f"{self.state.run(run)}/journal").intend(Membership(network.bridge, run))
@@ -183,6 +204,14 @@ class _Server:
             return result
 
         return counted
+
+
+def _network(fields: str) -> Network:
+    """Return a network that was described in JSON."""
+    described = json.loads(fields)
+    if "subnet" in described:
+        described["subnet"] = Subnet.parse(described["subnet"])
+    return Network(**described)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""The configuration as it counts, key by key, and where each value comes from."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+from qemu_netwrap.core.config import KEYS
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.tomlplace import line_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qemu_netwrap.core.model import Config, Network
+
+DEFAULT = "default"
+# What is done where nothing is set.
+_UNSET = {
+    "default": "the bridge that carries the host's default route, else nat",
+    "subnet": "a /24 that no route of the host overlaps",
+    "dns": "the host's own servers",
+    "forward_delay": "0; with stp the kernel's 15",
+    "hello_time": "the kernel's 2",
+}
+
+
+class Setting(Record):
+    """One value: of a network, or of the top of the file when there is none."""
+
+    network: str
+    key: str
+    value: object  # None: not set
+    source: str  # FILE:LINE, an option of ours, or `default`
+
+    @property
+    def text(self) -> str:
+        """The setting as a line of TOML; a comment when it is not set."""
+        if self.value is None:
+            return f"# {self.key}: {_UNSET.get(self.key, 'not set')}"
+        return f"{self.key} = {json.dumps(self.value, ensure_ascii=False)}"
+
+
+def settings(
+    config: Config, networks: Iterable[Network], chosen: str, text: str
+) -> tuple[Setting, ...]:
+    """Return all settings: CONFIG was read from TEXT, NETWORKS are all there are.
+
+    CHOSEN is --network's, which goes before the configured default.
+    """
+    data = tomllib.loads(text)
+    tables = data.get("networks", {})
+
+    def source(name: str, key: str) -> str:
+        inside = tables.get(name, {}) if name else data
+        path = f"networks.{name}.{key}" if name else key
+        return f"{config.path}:{line_of(text, path)}" if key in inside else DEFAULT
+
+    where = "--network" if chosen else source("", "default")
+    found = [Setting("", "default", chosen or config.default or None, where)]
+    for network in networks:
+        for key, (modes, _) in KEYS.items():
+            if network.mode in modes:
+                value = _plain(getattr(network, key))
+                found.append(Setting(network.name, key, value, source(network.name, key)))
+    return tuple(found)
+
+
+def _plain(value: object) -> object:
+    """Return a value as the file has it; None for what is left open."""
+    if isinstance(value, Subnet):
+        return str(value)
+    if isinstance(value, tuple):
+        return list(value) or None
+    return value

@@ -1,0 +1,110 @@
+"""`qemu-netwrap network`: the networks by name, and keeping one up between runs."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qemu_netwrap.face import options, render, tables
+from qemu_netwrap.host import configfile
+from qemu_netwrap.life import inventory, keeping_up, status
+from qemu_netwrap.life.effects import Work
+from qemu_netwrap.life.provide import reserved_subnets
+from qemu_netwrap.life.state import State
+from qemu_netwrap.planning import networks
+from qemu_netwrap.planning.explain import explain
+
+if TYPE_CHECKING:
+    from qemu_netwrap.core.request import Request
+    from qemu_netwrap.core.resources import Resource
+
+app = typer.Typer(
+    help="List networks, and keep them up between runs.", context_settings=options.CONTEXT
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A network, or its bridge.")]
+
+
+@app.command("list")
+def list_(context: typer.Context, json: options.Json = False) -> None:
+    """Show all networks: configured, built in, or up."""
+    known = _inventory(context.obj)
+    if json:
+        typer.echo(json_module.dumps(render.plain(known), indent=2))
+    else:
+        typer.echo(tables.networks_text(known))
+
+
+@app.command()
+def show(context: typer.Context, name: Name, json: options.Json = False) -> None:
+    """Show a network: where it is, who uses it, which addresses it has given."""
+    known = inventory.find(name, _inventory(context.obj))
+    up = status.network(State.here(), known.bridge) if known.state == inventory.UP else None
+    if json:
+        data = {**render.plain(known), **(render.plain(up) if up else {})}
+        typer.echo(json_module.dumps(data, indent=2))
+    else:
+        typer.echo(tables.network_text(known, up))
+
+
+@app.command()
+def up(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A network.")],
+) -> None:
+    """Make a network if need be, and keep it up, with runs or without."""
+    request: Request = context.obj
+    config = configfile.load(request.config)
+    network = networks.named(name, config, name)
+    work = _work(request)
+    info = keeping_up.keep_up(network, work, reserved_subnets(config))
+    if info is None:
+        _say(request, f"{network.name}: bridge {network.bridge} is there, and not ours to keep up")
+    else:
+        where = f"{info.bridge} {info.address}".rstrip()
+        _say(request, f"{network.name}: up ({where}) until qemu-netwrap network down {name}")
+
+
+@app.command()
+def down(context: typer.Context, name: Name) -> None:
+    """Keep a network up no longer: it goes, now or with the last run that uses it."""
+    request: Request = context.obj
+    work = _work(request)
+    known = inventory.find(name, _inventory(request))
+    if known.state != inventory.UP:
+        _say(request, f"{known.name}: it is not up")
+        return
+    dropped = keeping_up.let_go(known.bridge, work)
+    before = "" if dropped.was_kept else "it was not kept up, "
+    if dropped.members:
+        users = ", ".join(dropped.members)
+        _say(request, f"{known.name}: {before}it goes with the last run that uses it: {users}")
+    else:
+        _say(request, f"{known.name}: down")
+
+
+def _inventory(request: Request) -> list[inventory.Known]:
+    """Return all networks."""
+    config = configfile.load(request.config)
+    return inventory.inventory(config, request.network, Work(State.here()))
+
+
+def _work(request: Request) -> Work:
+    """Return what changing networks needs; -v shows each step as a command."""
+
+    def show_step(resource: Resource) -> None:
+        if request.verbose:
+            for command in explain(resource).do:
+                typer.echo(f"+ {command}", err=True)
+
+    return Work(
+        State.to_change(), lambda line: typer.echo(f"qemu-netwrap: {line}", err=True), show_step
+    )
+
+
+def _say(request: Request, line: str) -> None:
+    """Say how it went."""
+    if not request.quiet:
+        typer.echo(line)

@@ -1,0 +1,65 @@
+"""All networks by name: those that are configured or built in, and those that are up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qemu_netwrap.core.errors import UsageError
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.host import files, probe
+from qemu_netwrap.life import networks
+from qemu_netwrap.planning.networks import defined
+
+if TYPE_CHECKING:
+    from qemu_netwrap.core.model import Config
+    from qemu_netwrap.life.effects import Work
+
+UP = "up"
+DOWN = "down"
+FOREIGN = "foreign"  # its bridge is there, and not by our doing
+
+
+class Known(Record):
+    """A network, and whether it is up."""
+
+    name: str
+    mode: str
+    bridge: str
+    state: str
+    address: str = ""  # of the gateway, with its prefix length; the configured one when it is down
+    kept: bool = False
+    runs: tuple[str, ...] = ()
+    is_default: bool = False
+
+
+def inventory(config: Config, chosen: str, work: Work) -> list[Known]:
+    """Return all networks; CHOSEN is --network's. Needs no privilege and changes nothing."""
+    by_name = defined(config)
+    up = {bridge: networks.read_info(work, bridge) for bridge in work.state.networks()}
+    there = probe.existing(tuple(network.bridge for network in by_name))
+    found = []
+    for network in by_name:
+        info = up.pop(network.bridge, None)
+        subnet = network.subnet
+        address = f"{subnet.first}/{subnet.length}" if subnet else ""
+        state = UP if info else FOREIGN if network.bridge in there else DOWN
+        known = Known(network.name, network.mode, network.bridge, state, address)
+        found.append(known.replace(mode=info.mode, address=info.address) if info else known)
+    found += [Known(i.name, i.mode, i.bridge, UP, i.address) for i in up.values() if i]
+    return [_in_use(known, (chosen or config.default) == known.name, work) for known in found]
+
+
+def find(name: str, known: list[Known]) -> Known:
+    """Return the network of that name, or on that bridge. Raises `UsageError`."""
+    for network in known:
+        if name in (network.name, network.bridge):
+            return network
+    names = ", ".join(network.name for network in known)
+    raise UsageError(f"{name}: there is no such network", f"known networks are {names}")
+
+
+def _in_use(known: Known, is_default: bool, work: Work) -> Known:  # noqa: FBT001 - told by its name
+    """Return a network with who uses it."""
+    members = files.listdir(f"{work.state.network(known.bridge)}/members")
+    runs = tuple(member for member in members if member != networks.KEPT)
+    return known.replace(runs=runs, kept=networks.KEPT in members, is_default=is_default)

@@ -1,0 +1,160 @@
+"""Networks kept up without a run: by whatever crash, up and told, or gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contract.acting import Actor, DiedError
+from lab.leaks import snapshot, wait_same
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab.fixtures import Watch
+    from lab.netns import Host
+
+    Actors = Callable[[], Actor]
+
+LAB: dict[str, Any] = {"name": "lab", "mode": "nat", "bridge": "qn-lab"}
+LAN: dict[str, Any] = {"name": "lan", "mode": "bridge", "bridge": "qn-lan"}
+WHOLE = """
+ip address show qn-lab | grep -q 'inet '
+nft list table inet qemu_netwrap | grep -q masquerade
+cd /run/qemu-netwrap/*/networks/qn-lab
+test -e members/-kept
+kill -0 "$(cat dnsmasq.pid)"
+"""
+
+
+@pytest.fixture
+def routed(host: Host, watch: Watch) -> Host:
+    """Return a machine with an uplink that networks need forwarding of; no packet leaves by it."""
+    sh(host, "ip link add up0 address 52:54:00:00:00:02 type bridge")
+    sh(host, "echo 1 >/proc/sys/net/ipv6/conf/up0/disable_ipv6; ip link set up0 up")
+    sh(host, "ip address add 192.0.2.2/24 dev up0; ip route add default via 192.0.2.1")
+    watch.baseline(host)
+    return host
+
+
+def sh(host: Host, script: str) -> str:
+    return host.run("sh", "-euc", script).stdout
+
+
+def is_kept(host: Host) -> bool:
+    """Whether a member that is no run is there."""
+    return host.run("sh", "-c", "test -e /run/qemu-netwrap/*/networks/qn-lab/members/-kept",
+                    check=False).returncode == 0  # fmt: skip
+
+
+@pytest.mark.parametrize("network", [LAB, LAN, {**LAB, "mode": "host-only"}])
+def test_kept_until_it_is_let_go(routed: Host, actors: Actors, network: dict[str, Any]) -> None:
+    before, actor, other = snapshot(routed), actors(), actors()
+    assert actor.keep_up(**network)["errors"] == []
+    actor.kill()  # whoever said so has gone
+    up = snapshot(routed)
+    assert other.collect()["released"] == []
+    assert other.join("1", **network)["errors"] == []
+    assert other.end("1")["errors"] == []
+    wait_same(routed, up)
+    assert other.let_go(network["bridge"])["dropped"] == {"was_kept": True, "members": []}
+    other.kill()
+    wait_same(routed, before)
+
+
+def test_let_go_while_a_run_uses_it(routed: Host, actors: Actors) -> None:
+    """The run keeps it, and takes it down."""
+    before, actor = snapshot(routed), actors()
+    actor.keep_up(**LAB)
+    actor.join("1", **LAB)
+    assert actor.let_go("qn-lab")["dropped"] == {"was_kept": True, "members": ["1"]}
+    assert actor.let_go("qn-lab")["dropped"] == {"was_kept": False, "members": ["1"]}
+    sh(routed, "ip link show qn-lab")
+    assert actor.end("1")["errors"] == []
+    actor.kill()
+    wait_same(routed, before)
+
+
+def test_keeping_up_what_runs_use_already(routed: Host, actors: Actors) -> None:
+    before, actor = snapshot(routed), actors()
+    actor.join("1", **LAB)
+    index = sh(routed, "cat /sys/class/net/qn-lab/ifindex")
+    assert actor.keep_up(**LAB)["errors"] == []
+    assert actor.keep_up(**LAB)["errors"] == []
+    assert actor.end("1")["errors"] == []
+    assert sh(routed, "cat /sys/class/net/qn-lab/ifindex") == index
+    sh(routed, WHOLE)
+    actor.let_go("qn-lab")
+    actor.kill()
+    wait_same(routed, before)
+
+
+def test_a_bridge_of_somebody_else_is_not_kept(routed: Host, actors: Actors) -> None:
+    sh(routed, "ip link add qn-lan type bridge")
+    before, actor = snapshot(routed), actors()
+    assert actor.keep_up(**LAN)["errors"] == []
+    actor.kill()
+    wait_same(routed, before)
+    sh(routed, "ip link del qn-lan")
+
+
+def test_what_cannot_be_made_leaves_nothing(routed: Host, actors: Actors) -> None:
+    sh(routed, "ip link add qn-lab type bridge")
+    before, actor = snapshot(routed), actors()
+    assert "qn-lab" in actor.keep_up(**LAB)["errors"][0]
+    actor.kill()
+    wait_same(routed, before)
+    sh(routed, "ip link del qn-lab")
+
+
+def test_crash_at_every_step_of_keeping_up(routed: Host, actors: Actors) -> None:
+    """It is up, whole and kept, or the next one to look makes that there is nothing."""
+    other = actors()
+    before, outcomes = snapshot(routed), []
+    for step in range(1, 200):
+        actor = actors()
+        try:
+            actor.keep_up(**LAB, die=step)
+        except DiedError:
+            died = True
+        else:
+            died = False
+        actor.kill()
+        assert other.collect()["errors"] == []
+        outcomes.append(is_kept(routed))
+        if outcomes[-1]:
+            sh(routed, WHOLE)
+            assert other.let_go("qn-lab")["errors"] == []
+        wait_same(routed, before)
+        if not died:
+            break
+    assert outcomes == sorted(outcomes), "once kept, it stays kept"
+    assert outcomes.count(False) > 15
+    assert outcomes.count(True) > 1
+
+
+def test_crash_at_every_step_of_letting_go(routed: Host, actors: Actors) -> None:
+    other = actors()
+    before, outcomes = snapshot(routed), []
+    for step in range(1, 200):
+        actor = actors()
+        assert other.keep_up(**LAB)["errors"] == []
+        try:
+            actor.let_go("qn-lab", die=step)
+        except DiedError:
+            died = True
+        else:
+            died = False
+        actor.kill()
+        assert other.collect()["errors"] == []
+        outcomes.append(is_kept(routed))
+        if outcomes[-1]:
+            sh(routed, WHOLE)
+            assert other.let_go("qn-lab")["errors"] == []
+        wait_same(routed, before)
+        if not died:
+            break
+    assert outcomes == sorted(outcomes, reverse=True), "once let go, it goes"
+    assert outcomes.count(False) > 10
+    assert outcomes.count(True) > 1

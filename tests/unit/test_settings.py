@@ -1,0 +1,47 @@
+"""Settings and the lines they come from."""
+
+from __future__ import annotations
+
+import pytest
+
+from qemu_netwrap.core import config
+from qemu_netwrap.core.settings import Setting, settings
+from qemu_netwrap.core.tomlplace import line_of
+from qemu_netwrap.planning.networks import defined
+
+TEXT = """\
+# networks.a.stp = true
+[networks.a]
+mode = "nat"
+'stp' = true
+
+[ networks . b ]   # stp = false
+mode = "bridge"
+[networks]
+c = { mode = "nat" }
+d.mode = "nat"
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("networks.a", 2), ("networks.a.mode", 3), ("networks.a.stp", 4), ("networks.a.dns", 2),
+        ("networks.b", 6), ("networks.b.mode", 7), ("networks.b.stp", 6), ("networks", 8),
+        ("networks.c.mode", 9), ("networks.c", 9), ("networks.d.mode", 10), ("default", 1),
+    ],
+)  # fmt: skip
+def test_lines(path: str, line: int) -> None:
+    assert line_of(TEXT, path) == line
+
+
+def test_every_key_that_is_for_the_mode_is_told() -> None:
+    read = config.parse(TEXT, "c")
+    found = settings(read, defined(read), "", TEXT)
+    by_network = {name: {s.key: s for s in found if s.network == name} for name in ("", "a", "b")}
+    assert set(by_network["a"]) == {k for k, (modes, _) in config.KEYS.items() if "nat" in modes}
+    assert set(by_network["b"]) == {k for k, (modes, _) in config.KEYS.items() if "bridge" in modes}
+    assert by_network["a"]["stp"] == Setting("a", "stp", True, "c:4")  # noqa: FBT003
+    assert by_network[""]["default"] == Setting("", "default", None, "default")
+    assert by_network["a"]["subnet"].text.startswith("# subnet: ")
+    assert by_network["a"]["mode"].text == 'mode = "nat"'
