@@ -13,7 +13,7 @@ import typer
 import qemu_netwrap
 from qemu_netwrap.core.errors import NetwrapError, UsageError
 from qemu_netwrap.core.request import Request
-from qemu_netwrap.face import config_commands, network_commands, options, render
+from qemu_netwrap.face import config_commands, doctor, network_commands, options, render
 from qemu_netwrap.life import status
 from qemu_netwrap.life.preview import preview
 from qemu_netwrap.life.state import State
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(network_commands.app, name="network")
 app.add_typer(config_commands.app, name="config")
+app.command()(doctor.doctor)
 
 # click's own, which typer has inside from 0.29 on and does not name.
 _WrongUsage: Any = typer.BadParameter.__base__

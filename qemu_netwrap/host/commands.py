@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import sh
 
 from qemu_netwrap.host.nft import TABLE
 from qemu_netwrap.host.which import SBIN, find
+
+_ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
 
 
 def our_rules() -> str | None:
@@ -13,11 +17,44 @@ def our_rules() -> str | None:
 
     None when nft is not there, or may not be asked.
     """
-    program = find("nft", SBIN)
-    if not program:
+    nft = find("nft", SBIN)
+    if not nft:
         return None
-    nft = sh.Command(program).bake(_tty_out=False, _env={"LC_ALL": "C"})
     try:
-        return str(nft("list", "table", *TABLE.split()))
+        return _run(nft, "list", "table", *TABLE.split())
     except sh.ErrorReturnCode as error:
         return "" if b"No such file" in error.stderr else None
+
+
+def forward_drops() -> tuple[str, ...] | None:
+    """Return the base chains of the forward hook, that drop what they do not accept.
+
+    Those of nftables, which are also iptables' own by now. None when nft may not be asked.
+    """
+    nft = find("nft", SBIN)
+    if not nft:
+        return None
+    try:
+        listed = json.loads(_run(nft, "-j", "list", "chains"))["nftables"]
+    except sh.ErrorReturnCode:
+        return None
+    chains = (entry["chain"] for entry in listed if "chain" in entry)
+    return tuple(
+        f"{chain['family']} {chain['table']} {chain['name']}"
+        for chain in chains
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop"
+    )
+
+
+def version(program: str, asked: str = "--version") -> str:
+    """Return the version that a program tells: the first word like 7.2 or v1.0; else empty."""
+    try:
+        words = _run(program, asked).split()
+    except (sh.ErrorReturnCode, sh.CommandNotFound, OSError):
+        return ""
+    return next((word for word in words if word.removeprefix("v")[:1].isdigit()), "")
+
+
+def _run(program: str, *args: str) -> str:
+    """Run a program to its end; return what it printed. Raises `sh.ErrorReturnCode`."""
+    return str(sh.Command(program)(*args, _tty_out=False, _env=_ENVIRONMENT))

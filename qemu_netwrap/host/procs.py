@@ -11,7 +11,7 @@ from psutil import Process
 
 from qemu_netwrap.core.record import Record
 
-__all__ = ["Process", "Usage", "holders", "stop", "usage"]
+__all__ = ["Process", "Usage", "holders", "running", "stop", "usage"]
 
 
 class Usage(Record):
@@ -51,6 +51,11 @@ def usage(process: Process) -> Usage | None:
             )
     except psutil.Error:
         return None
+
+
+def running(names: tuple[str, ...]) -> frozenset[str]:
+    """Return those of the named programs that run."""
+    return frozenset(p.info["name"] for p in psutil.process_iter(["name"])) & frozenset(names)
 
 
 def stop(processes: list[Process], patience: float) -> list[int]:

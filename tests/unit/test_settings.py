@@ -41,7 +41,7 @@ def test_every_key_that_is_for_the_mode_is_told() -> None:
     by_network = {name: {s.key: s for s in found if s.network == name} for name in ("", "a", "b")}
     assert set(by_network["a"]) == {k for k, (modes, _) in config.KEYS.items() if "nat" in modes}
     assert set(by_network["b"]) == {k for k, (modes, _) in config.KEYS.items() if "bridge" in modes}
-    assert by_network["a"]["stp"] == Setting("a", "stp", True, "c:4")  # noqa: FBT003
+    assert by_network["a"]["stp"] == Setting("a", "stp", True, "c:4")
     assert by_network[""]["default"] == Setting("", "default", None, "default")
     assert by_network["a"]["subnet"].text.startswith("# subnet: ")
     assert by_network["a"]["mode"].text == 'mode = "nat"'

@@ -1,0 +1,60 @@
+"""What `doctor` looks at: facts about the host, without a judgement."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core.record import Record
+
+# How much of the kernel is there: loaded or built in, to be loaded, or not to be had.
+LOADED, LOADABLE, MISSING = "loaded", "loadable", "missing"
+
+WRONG_NODE = "WRONG"  # beside the errnos' names: what is there is another device, or none
+
+
+class Device(Record):
+    """A device node and its driver."""
+
+    path: str
+    driver: str  # LOADED, LOADABLE or MISSING
+    error: str = ""  # the errno's name when it cannot be opened; empty when it can, or is not tried
+
+
+class Program(Record):
+    """A program: where it is, empty if nowhere, and what it says of its version."""
+
+    path: str = ""
+    version: str = ""
+
+
+class Uplink(Record):
+    """The device of the default route."""
+
+    device: str = ""  # empty: there is no default route
+    is_bridge: bool = False
+    is_wifi: bool = False
+    is_ethernet: bool = False
+    master: str = ""
+
+
+class Survey(Record):
+    """The host. What only root can see is None for others."""
+
+    is_root: bool
+    capabilities: frozenset[str]
+    container: str  # what kind; empty outside
+    qemu: Program
+    nft: Program
+    dnsmasq: Program
+    tun: Device
+    kvm: Device
+    vhost_net: Device
+    bridge: str  # the kernel's bridge: LOADED, LOADABLE or MISSING
+    nf_tables: str
+    iommu_groups: int
+    sysctl_writable: bool
+    is_router: bool
+    uplink: Uplink
+    forward_drops: tuple[str, ...] | None  # chains that drop what nobody lets through
+    bridged_filter: bool  # br_netfilter has bridged frames pass iptables
+    neighbours: frozenset[str]  # of dockerd, firewalld, ufw and NetworkManager: who is there
+    unmanaged: bool  # NetworkManager is told to let our interfaces be
+    leftovers: tuple[str, ...] | None  # of dead runs

@@ -1,0 +1,187 @@
+"""Looking at the host for `doctor`: nothing is changed, and no module is loaded by looking."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from qemu_netwrap.core.survey import (
+    LOADABLE,
+    LOADED,
+    MISSING,
+    WRONG_NODE,
+    Device,
+    Program,
+    Survey,
+    Uplink,
+)
+from qemu_netwrap.host import commands, files, procs, sysctl, which
+from qemu_netwrap.host.rtnetlink import Rtnl
+
+# Numbers of capabilities: linux/capability.h.
+_CAPABILITIES = {"setgid": 6, "setuid": 7, "net_bind_service": 10, "net_admin": 12, "net_raw": 13}
+# A function of each driver: how one that is built in is told where no module list is.
+_SYMBOLS = {
+    "bridge": "br_add_bridge", "kvm": "kvm_init", "nf_tables": "nf_tables_newtable",
+    "tun": "tun_chr_open", "vhost_net": "vhost_net_open",
+}  # fmt: skip
+_MACHINES = {"i686": "i386", "i586": "i386", "armv7l": "arm", "ppc64le": "ppc64"}
+_OTHER_QEMUS = ("qemu-kvm", "/usr/libexec/qemu-kvm", "kvm")
+_NEIGHBOURS = ("dockerd", "firewalld", "NetworkManager")
+_UFW = "/etc/ufw/ufw.conf"
+_MANAGER_FOLDERS = ("/etc/NetworkManager/conf.d", "/usr/lib/NetworkManager/conf.d")
+_ARPHRD_ETHER = "1"
+
+
+def look(leftovers: tuple[str, ...] | None) -> Survey:
+    """Look at everything. LEFTOVERS of dead runs are for others to find."""
+    capabilities = _capabilities()
+    nf_tables = driver("nf_tables")
+    may_list = nf_tables == LOADED and "net_admin" in capabilities
+    return Survey(
+        is_root=os.geteuid() == 0,
+        capabilities=capabilities,
+        container=_container(),
+        qemu=_qemu(),
+        nft=_program("nft"),
+        dnsmasq=_program("dnsmasq"),
+        tun=_device("/dev/net/tun", "tun", (10, 200)),
+        kvm=_device("/dev/kvm", "kvm", (10, 232)),
+        vhost_net=_device("/dev/vhost-net", "vhost_net", (10, 238)),
+        bridge=driver("bridge"),
+        nf_tables=nf_tables,
+        iommu_groups=len(_names("/sys/kernel/iommu_groups")),
+        sysctl_writable=os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK),
+        is_router=sysctl.read("ipv4", "all", "forwarding") == "1",
+        uplink=_uplink(),
+        forward_drops=commands.forward_drops() if may_list else None,
+        bridged_filter=_text("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1",
+        neighbours=procs.running(_NEIGHBOURS) | ({"ufw"} if _ufw_is_on() else set()),
+        unmanaged=_is_unmanaged(),
+        leftovers=leftovers,
+    )
+
+
+def driver(name: str) -> str:
+    """Return whether the kernel has a driver: LOADED (or built in), LOADABLE or MISSING.
+
+    Modules with parameters have a folder in /sys/module even when they are built in; of the
+    others modules.builtin tells, or, where there is none, the kernel's symbols.
+    """
+    if os.path.isdir(f"/sys/module/{name}"):
+        return LOADED
+    lists = f"/lib/modules/{os.uname().release}"
+    ends = tuple(f"/{name.replace('_', mark)}.ko" for mark in "_-")
+    if any(line.endswith(ends) for line in _text(f"{lists}/modules.builtin").splitlines()):
+        return LOADED
+    if f" {_SYMBOLS[name]}\n" in _text("/proc/kallsyms"):
+        return LOADED
+    known = (line.partition(":")[0] for line in _text(f"{lists}/modules.dep").splitlines())
+    return LOADABLE if any(end in path for path in known for end in ends) else MISSING
+
+
+def _device(path: str, module: str, number: tuple[int, int]) -> Device:
+    """Look at a device node; open it only when that cannot load a driver (devname aliases do).
+
+    NUMBER is of Documentation/admin-guide/devices.txt.
+    """
+    there = driver(module)
+    try:
+        if os.stat(path).st_rdev != os.makedev(*number):
+            return Device(path, there, WRONG_NODE)
+        if there == LOADED:
+            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+        elif not os.access(path, os.R_OK | os.W_OK):
+            return Device(path, there, "EACCES")
+    except OSError as error:
+        return Device(path, there, errno.errorcode.get(error.errno or 0, str(error)))
+    return Device(path, there)
+
+
+def _capabilities() -> frozenset[str]:
+    """Return those of the capabilities we may need that this process has."""
+    status = files.read("/proc/self/status")
+    bits = int(status.partition("CapEff:")[2].split()[0], 16)
+    return frozenset(name for name, number in _CAPABILITIES.items() if bits >> number & 1)
+
+
+def _container() -> str:
+    """Return what kind of container this is, empty for none (systemd's CONTAINER_INTERFACE)."""
+    told = _text("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112
+    if told:
+        return told
+    marks = {"/.dockerenv": "docker", "/run/.containerenv": "podman"}
+    return next((kind for path, kind in marks.items() if os.path.exists(path)), "")
+
+
+def _qemu() -> Program:
+    """Return the QEMU of this machine's kind, or another."""
+    machine = os.uname().machine
+    own = f"qemu-system-{_MACHINES.get(machine, machine)}"
+    names = (own, *_OTHER_QEMUS, *_all_qemus())
+    path = next((found for found in map(which.find, names) if found), "")
+    return Program(path, commands.version(path, "-version")) if path else Program()
+
+
+def _all_qemus() -> list[str]:
+    """Return the paths of all QEMU system emulators on PATH."""
+    folders = os.environ.get("PATH", "").split(":")
+    names = ((folder, name) for folder in folders for name in _names(folder or "."))
+    return [f"{folder}/{name}" for folder, name in names if name.startswith("qemu-system-")]
+
+
+def _program(name: str) -> Program:
+    """Return a program that may be an administrator's."""
+    path = which.find(name, which.SBIN)
+    return Program(path, commands.version(path)) if path else Program()
+
+
+def _uplink() -> Uplink:
+    """Return the device of the default route, and whether a bridge could have it."""
+    rtnl = Rtnl()
+    try:
+        device = rtnl.default_device()
+    finally:
+        rtnl.close()
+    if not device:
+        return Uplink()
+    folder = f"/sys/class/net/{device}"
+    master = f"{folder}/master"
+    return Uplink(
+        device,
+        is_bridge=os.path.isdir(f"{folder}/bridge"),
+        is_wifi=any(os.path.exists(f"{folder}/{mark}") for mark in ("phy80211", "wireless")),
+        is_ethernet=_text(f"{folder}/type").strip() == _ARPHRD_ETHER,
+        master=os.path.basename(os.readlink(master)) if os.path.islink(master) else "",
+    )
+
+
+def _ufw_is_on() -> bool:
+    """Whether ufw is switched on."""
+    return "ENABLED=yes" in _text(_UFW).split()
+
+
+def _is_unmanaged() -> bool:
+    """Whether a file of NetworkManager's configuration names interfaces of ours as not its own."""
+    for folder in _MANAGER_FOLDERS:
+        for name in _names(folder):
+            text = _text(f"{folder}/{name}")
+            if any("unmanaged" in line and ":qn" in line for line in text.splitlines()):
+                return True
+    return False
+
+
+def _names(folder: str) -> list[str]:
+    """Return the names in a folder; none where we may not look."""
+    try:
+        return files.listdir(folder)
+    except OSError:
+        return []
+
+
+def _text(path: str) -> str:
+    """Return a file's text; empty where we may not look."""
+    try:
+        return files.read(path)
+    except OSError:
+        return ""

@@ -1,0 +1,35 @@
+"""What `doctor` tells: the host as it was seen, rated. Nothing is changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qemu_netwrap.host import survey
+from qemu_netwrap.life import networks
+from qemu_netwrap.life.effects import Work
+from qemu_netwrap.life.state import State
+from qemu_netwrap.planning.diagnosis import diagnose
+
+if TYPE_CHECKING:
+    from qemu_netwrap.planning.diagnosis import Line
+
+
+def checkup() -> tuple[Line, ...]:
+    """Look at the host and rate it."""
+    return diagnose(survey.look(leftovers()))
+
+
+def leftovers() -> tuple[str, ...] | None:
+    """Return what dead runs have left; None for those who may not know, all but root."""
+    state = State.here()
+    try:
+        runs = [f"run {run}" for run in state.runs() if not state.is_alive(run)]
+        work = Work(state)
+        unused = [
+            f"network on {bridge}"
+            for bridge in state.networks()
+            if not networks.is_kept(bridge, work) and not networks.members(bridge, work)
+        ]
+    except PermissionError:
+        return None
+    return (*runs, *unused)

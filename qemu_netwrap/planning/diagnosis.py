@@ -1,0 +1,235 @@
+"""What the facts about a host come to: each line fine, a warning or broken, with its remedy."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.survey import LOADABLE, LOADED, MISSING, WRONG_NODE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.core.survey import Device, Program, Survey
+
+OK, WARNING, BROKEN = "ok", "warning", "broken"
+# What networks of ours take: bridges and taps; dnsmasq's ports and raw socket, and its own user.
+CAPABILITIES = ("net_admin", "net_raw", "net_bind_service", "setuid", "setgid")
+UNMANAGED = "/etc/NetworkManager/conf.d/90-qemu-netwrap.conf"
+# Found and remedy, by how opening /dev/net/tun fails.
+_TUN_ERRORS = {
+    "EACCES": ("this user may not open it", "sudo chmod 666 /dev/net/tun"),
+    WRONG_NODE: (
+        "what is there is not the tun device",
+        "rm /dev/net/tun && mknod -m 666 /dev/net/tun c 10 200",
+    ),
+}
+
+
+class Line(Record):
+    """One thing looked at: how it is, what was found, and the one command that mends it."""
+
+    what: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def works(lines: tuple[Line, ...]) -> bool:
+    """Whether the basic modes work: bridge, nat and host-only."""
+    return not any(line.state == BROKEN for line in lines)
+
+
+def diagnose(seen: Survey) -> tuple[Line, ...]:
+    """Rate what was seen."""
+    lines = [
+        _qemu(seen),
+        _privilege(seen),
+        _tun(seen),
+        _kernel("bridge", seen.bridge, "bridge", seen),
+        _kernel("nf_tables", seen.nf_tables, "nat and host-only", seen),
+        _program("nft", seen.nft, "nftables"),
+        _program("dnsmasq", seen.dnsmasq, "dnsmasq-base"),
+        _kvm(seen.kvm),
+        _vhost(seen.vhost_net),
+        _iommu(seen),
+        _forwarding(seen),
+        _uplink(seen),
+        *_firewalls(seen),
+        *_network_manager(seen),
+        *_leftovers(seen),
+    ]
+    return tuple(lines)
+
+
+def _qemu(seen: Survey) -> Line:
+    if not seen.qemu.path:
+        return Line("QEMU", BROKEN, "there is none on PATH", "apt install qemu-system-x86")
+    return Line("QEMU", OK, _where(seen.qemu))
+
+
+def _privilege(seen: Survey) -> Line:
+    lacking = [name for name in CAPABILITIES if name not in seen.capabilities]
+    if not lacking:
+        return Line("privilege", OK, "root" if seen.is_root else "not root, with capabilities")
+    if not seen.is_root:
+        found = "an ordinary user: networks are made by root, who also sees more here"
+        return Line("privilege", BROKEN, found, "sudo qemu-netwrap doctor")
+    found = f"root without {', '.join(f'CAP_{name.upper()}' for name in lacking)}"
+    if seen.container:
+        what = " ".join(f"--cap-add {name.upper()}" for name in lacking)
+        return Line("privilege", BROKEN, f"{found}, in {seen.container}", _in_container(what))
+    return Line("privilege", BROKEN, found, "sudo qemu-netwrap doctor")
+
+
+def _tun(seen: Survey) -> Line:
+    """Tell a missing node, a missing driver and a missing permission apart."""
+    tun, what = seen.tun, seen.tun.path
+    load = _in_container(f"--device {what}") if seen.container else "modprobe tun"
+    if tun.error == "ENOENT":
+        is_there = tun.driver == LOADED and not seen.container
+        remedy = f"mkdir -p /dev/net && mknod -m 666 {what} c 10 200" if is_there else load
+        return Line(what, BROKEN, f"the node is missing; its driver {_is(tun.driver)}", remedy)
+    if tun.driver == MISSING or tun.error in ("ENODEV", "ENXIO"):
+        return Line(what, BROKEN, "the node is there, the driver is missing", "modprobe tun")
+    if tun.error:
+        others = f"it cannot be opened: {tun.error}; containers forbid it by device rules", load
+        return Line(what, BROKEN, *_TUN_ERRORS.get(tun.error, others))
+    return Line(what, OK, "there" if tun.driver == LOADED else "there, its driver on demand")
+
+
+def _kernel(what: str, state: str, used_by: str, seen: Survey) -> Line:
+    found = {LOADED: "in the kernel", LOADABLE: "loaded on demand"}
+    if state in found:
+        return Line(f"kernel: {what}", OK, found[state])
+    where = ", in the host of this container" if seen.container else ""
+    return Line(f"kernel: {what}", BROKEN, f"missing: no {used_by}{where}", f"modprobe {what}")
+
+
+def _program(name: str, program: Program, package: str) -> Line:
+    if not program.path:
+        return Line(name, BROKEN, "missing: no nat and host-only", f"apt install {package}")
+    return Line(name, OK, _where(program))
+
+
+def _kvm(kvm: Device) -> Line:
+    slow = "QEMU emulates (-accel tcg), slowly"
+    if kvm.error == "EACCES":
+        remedy = 'sudo usermod -aG kvm "$USER"  # then log in again'
+        return Line("KVM", WARNING, f"this user may not open {kvm.path}: {slow}", remedy)
+    if kvm.error or kvm.driver == MISSING:
+        remedy = "modprobe -a kvm_intel kvm_amd  # if the firmware has virtualisation on"
+        return Line("KVM", WARNING, f"no {kvm.path}: {slow}", remedy)
+    return Line("KVM", OK, kvm.path)
+
+
+def _vhost(vhost: Device) -> Line:
+    if vhost.error == "EACCES":
+        # The launcher opens it, as the user who makes the tap.
+        found = f"this user may not open {vhost.path}: no vhost=on"
+        return Line("vhost-net", WARNING, found, f"sudo chmod 666 {vhost.path}")
+    if vhost.driver == MISSING:
+        return Line("vhost-net", WARNING, "this kernel has no driver vhost_net: no vhost=on")
+    if vhost.error:
+        return Line("vhost-net", WARNING, f"no {vhost.path}: no vhost=on", "modprobe vhost_net")
+    return Line("vhost-net", OK, vhost.path)
+
+
+def _iommu(seen: Survey) -> Line:
+    if seen.iommu_groups:
+        return Line("IOMMU", OK, f"{seen.iommu_groups} groups")
+    remedy = (
+        "add intel_iommu=on to the kernel's command line (AMD: on by default); see the firmware"
+    )
+    return Line("IOMMU", WARNING, "off, or there is none: no -device vfio-pci", remedy)
+
+
+def _forwarding(seen: Survey) -> Line:
+    if not seen.sysctl_writable and seen.is_root:
+        remedy = "mount -o remount,rw /proc/sys"
+        if seen.container:
+            remedy = _in_container("--security-opt systempaths=unconfined")
+        return Line("forwarding", BROKEN, "/proc/sys/net is read-only", remedy)
+    found = (
+        "this host is a router" if seen.is_router else "off; switched on for nat's devices alone"
+    )
+    return Line("forwarding", OK, found)
+
+
+def _uplink(seen: Survey) -> Line:
+    uplink = seen.uplink
+    name = uplink.device
+    if not name:
+        found = "no default route: nat guests reach this host's networks only"
+        return Line("uplink", WARNING, found, "ip route add default via GATEWAY")
+    if uplink.is_bridge:
+        return Line(
+            "uplink", OK, f"{name}, a bridge: -nic tap goes there, or -nic bridge,br={name}"
+        )
+    if uplink.master:
+        return Line(
+            "uplink", OK, f"{name}, a port of {uplink.master}: -nic bridge,br={uplink.master}"
+        )
+    if uplink.is_wifi:
+        # A station sends frames under its own MAC alone (IEEE 802.11, three addresses).
+        return Line(
+            "uplink", OK, f"{name} is Wi-Fi, which no bridge can have as a port: use -nic nat"
+        )
+    if not uplink.is_ethernet:
+        return Line(
+            "uplink", OK, f"{name} carries no Ethernet, so no bridge can have it: use -nic nat"
+        )
+    return Line("uplink", OK, f"{name} could be put into a bridge; -nic nat leaves it as it is")
+
+
+def _firewalls(seen: Survey) -> Iterator[Line]:
+    """Yield what other firewalls do to guests; nothing where there is none."""
+    accept = "-i qn-nat -j ACCEPT && iptables -I {0} -o qn-nat -j ACCEPT"
+    if seen.forward_drops:
+        chain = "DOCKER-USER" if "dockerd" in seen.neighbours else "FORWARD"
+        remedy = f"iptables -I {chain} {accept.format(chain)}"
+        found = f"{', '.join(seen.forward_drops)} drops what nobody lets through: nat guests too"
+        yield Line("other firewalls", WARNING, found, remedy)
+    elif seen.forward_drops is not None:
+        yield Line("other firewalls", OK, "none drops what is forwarded by default")
+    if seen.bridged_filter and seen.forward_drops:
+        found = "bridged frames pass iptables, and its drops"
+        yield Line("br_netfilter", WARNING, found, "sysctl net.bridge.bridge-nf-call-iptables=0")
+    if "firewalld" in seen.neighbours:
+        remedy = "firewall-cmd --zone=trusted --add-interface=qn-nat"
+        yield Line("firewalld", WARNING, "it keeps guests from DHCP and DNS on our bridges", remedy)
+    if "ufw" in seen.neighbours:
+        remedy = "ufw allow in on qn-nat && ufw route allow in on qn-nat"
+        yield Line("ufw", WARNING, "it keeps guests from DHCP and DNS on our bridges", remedy)
+    if "dockerd" in seen.neighbours and not seen.forward_drops:
+        yield Line("Docker", OK, "it lets forwarded packets pass" if seen.is_root else "it runs")
+
+
+def _network_manager(seen: Survey) -> Iterator[Line]:
+    if "NetworkManager" in seen.neighbours:
+        if seen.unmanaged:
+            yield Line("NetworkManager", OK, "told to leave qn* alone")
+            return
+        text = r"[keyfile]\nunmanaged-devices=interface-name:qn*\n"
+        remedy = f"printf '{text}' >{UNMANAGED} && nmcli general reload"
+        found = "it may take hold of our bridges and taps"
+        yield Line("NetworkManager", WARNING, found, remedy)
+
+
+def _leftovers(seen: Survey) -> Iterator[Line]:
+    if seen.leftovers:
+        found = f"of dead runs: {', '.join(seen.leftovers)}"
+        yield Line("leftovers", WARNING, found, "qemu-netwrap gc")
+    elif seen.leftovers is not None:
+        yield Line("leftovers", OK, "none of dead runs")
+
+
+def _where(program: Program) -> str:
+    return f"{program.path}, {program.version}" if program.version else program.path
+
+
+def _is(driver: str) -> str:
+    return {LOADED: "is there", LOADABLE: "is not loaded"}.get(driver, "is missing")
+
+
+def _in_container(what: str) -> str:
+    return f"start the container with {what}  # docker, podman"

@@ -1,0 +1,150 @@
+"""How facts about a host are rated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qemu_netwrap.core.survey import LOADABLE, LOADED, MISSING, Device, Program, Survey, Uplink
+from qemu_netwrap.planning.diagnosis import (
+    BROKEN,
+    CAPABILITIES,
+    OK,
+    WARNING,
+    Line,
+    diagnose,
+    works,
+)
+
+GOOD = Survey(
+    is_root=True,
+    capabilities=frozenset(CAPABILITIES),
+    container="",
+    qemu=Program("/usr/bin/qemu-system-x86_64", "7.2"),
+    nft=Program("/usr/sbin/nft", "v1.0.6"),
+    dnsmasq=Program("/usr/sbin/dnsmasq"),
+    tun=Device("/dev/net/tun", LOADED),
+    kvm=Device("/dev/kvm", LOADED),
+    vhost_net=Device("/dev/vhost-net", LOADABLE),
+    bridge=LOADABLE,
+    nf_tables=LOADED,
+    iommu_groups=12,
+    sysctl_writable=True,
+    is_router=False,
+    uplink=Uplink("eth0", is_ethernet=True),
+    forward_drops=(),
+    bridged_filter=True,
+    neighbours=frozenset({"dockerd"}),
+    unmanaged=False,
+    leftovers=(),
+)
+
+
+def line(what: str, **changes: Any) -> Line:
+    found = {each.what: each for each in diagnose(GOOD.replace(**changes))}
+    return found[what]
+
+
+def tun(error: str, driver: str = LOADED, **more: Any) -> Line:
+    return line("/dev/net/tun", tun=Device("/dev/net/tun", driver, error), **more)
+
+
+def test_a_good_host() -> None:
+    lines = diagnose(GOOD)
+    assert {each.state for each in lines} == {OK}
+    assert [each for each in lines if each.remedy] == []
+    assert works(lines)
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "found", "remedy"),
+    [
+        ("QEMU", {"qemu": Program()}, "none on PATH", "apt install qemu-system-x86"),
+        ("nft", {"nft": Program()}, "no nat and host-only", "apt install nftables"),
+        ("dnsmasq", {"dnsmasq": Program()}, "no nat", "apt install dnsmasq-base"),
+        ("kernel: bridge", {"bridge": MISSING}, "missing", "modprobe bridge"),
+        ("kernel: nf_tables", {"nf_tables": MISSING}, "missing", "modprobe nf_tables"),
+        ("privilege", {"is_root": False, "capabilities": frozenset()}, "ordinary user", "sudo"),
+        ("privilege", {"capabilities": frozenset(CAPABILITIES[1:])}, "CAP_NET_ADMIN", "sudo"),
+        (
+            "privilege",
+            {"capabilities": frozenset(CAPABILITIES[2:]), "container": "docker"},
+            "root without CAP_NET_ADMIN, CAP_NET_RAW, in docker",
+            "--cap-add NET_ADMIN --cap-add NET_RAW",
+        ),
+        ("forwarding", {"sysctl_writable": False}, "read-only", "remount,rw"),
+    ],
+)
+def test_broken(what: str, changes: dict[str, Any], found: str, remedy: str) -> None:
+    shown = line(what, **changes)
+    assert shown.state == BROKEN
+    assert found in shown.found
+    assert remedy in shown.remedy
+    assert not works((shown,))
+
+
+def test_tun_missing_node_missing_module_and_permission_are_told_apart() -> None:
+    cases = [
+        tun("ENOENT"), tun("ENOENT", LOADABLE), tun("ENOENT", MISSING, container="podman"),
+        tun("", MISSING), tun("EACCES"), tun("EPERM", container="docker"), tun("EIO"), tun("WRONG"),
+    ]  # fmt: skip
+    assert {each.state for each in cases} == {BROKEN}
+    assert [each.remedy.split()[0] for each in cases] == [
+        "mkdir", "modprobe", "start", "modprobe", "sudo", "start", "modprobe", "rm",
+    ]  # fmt: skip
+    assert len({each.found for each in cases}) == len(cases)
+    assert tun("", LOADABLE).state == OK
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "found", "remedy"),
+    [
+        ("KVM", {"kvm": Device("/dev/kvm", LOADED, "EACCES")}, "may not open", "usermod -aG kvm"),
+        ("KVM", {"kvm": Device("/dev/kvm", LOADED, "ENOENT")}, "no /dev/kvm", "modprobe"),
+        ("KVM", {"kvm": Device("/dev/kvm", MISSING)}, "slowly", "modprobe"),
+        ("vhost-net", {"vhost_net": Device("/v", LOADABLE, "ENOENT")}, "no /v", "modprobe"),
+        ("vhost-net", {"vhost_net": Device("/v", MISSING, "ENOENT")}, "no driver", ""),
+        ("IOMMU", {"iommu_groups": 0}, "vfio-pci", "iommu=on"),
+        ("uplink", {"uplink": Uplink()}, "no default route", "ip route add"),
+        ("other firewalls", {"forward_drops": ("ip filter FORWARD",)}, "FORWARD", "DOCKER-USER"),
+        (
+            "other firewalls",
+            {"forward_drops": ("ip filter FORWARD",), "neighbours": frozenset[str]()},
+            "ip filter FORWARD",
+            "iptables -I FORWARD -i qn-nat",
+        ),
+        ("br_netfilter", {"forward_drops": ("x",)}, "bridged", "bridge-nf-call-iptables=0"),
+        ("firewalld", {"neighbours": frozenset({"firewalld"})}, "DHCP", "firewall-cmd"),
+        ("ufw", {"neighbours": frozenset({"ufw"})}, "DHCP", "ufw allow in on qn-nat"),
+        ("NetworkManager", {"neighbours": frozenset({"NetworkManager"})}, "hold", "unmanaged"),
+        ("leftovers", {"leftovers": ("run 7",)}, "run 7", "qemu-netwrap gc"),
+    ],
+)
+def test_warnings(what: str, changes: dict[str, Any], found: str, remedy: str) -> None:
+    shown = line(what, **changes)
+    assert shown.state == WARNING
+    assert found in shown.found
+    assert remedy in shown.remedy
+    assert works((shown,))
+
+
+@pytest.mark.parametrize(
+    ("uplink", "found"),
+    [
+        (Uplink("br0", is_bridge=True, is_ethernet=True), "-nic bridge,br=br0"),
+        (Uplink("eth0", is_ethernet=True, master="br1"), "a port of br1: -nic bridge,br=br1"),
+        (Uplink("wlan0", is_wifi=True, is_ethernet=True), "Wi-Fi"),
+        (Uplink("wg0"), "no Ethernet"),
+        (Uplink("eth0", is_ethernet=True), "could be put into a bridge"),
+    ],
+)
+def test_uplinks(uplink: Uplink, found: str) -> None:
+    shown = line("uplink", uplink=uplink)
+    assert shown.state == OK
+    assert found in shown.found
+
+
+def test_what_only_root_sees_is_left_out_for_others() -> None:
+    seen = GOOD.replace(forward_drops=None, leftovers=None, neighbours=frozenset())
+    assert {"other firewalls", "leftovers"}.isdisjoint(each.what for each in diagnose(seen))
