@@ -26,7 +26,7 @@ def main() -> None:
         else:
             from qemu_netwrap.life.launch import launch
 
-            launch(words.request(typed))
+            launch(words.request(typed), words.COMMANDS)
     except (NetwrapError, OSError) as problem:
         if debug:
             raise

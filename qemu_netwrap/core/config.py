@@ -9,12 +9,14 @@ from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Config, Network
+from qemu_netwrap.core.suggest import suggestion
 from qemu_netwrap.core.tomlplace import line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+TOP = ("default", "networks")
 MODES = (BRIDGE, NAT, HOST_ONLY)
 LARGEST = 8
 _NOT_FOR_HOSTS = tuple(map(Subnet.parse, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))
@@ -45,8 +47,8 @@ def parse(text: str, path: str) -> Config:
         number = line if line.isdigit() else text.count("\n") + 1
         raise ConfigError(f"{path}:{number}: {what or error}", "this is no TOML") from None
     for key in data:
-        if key not in ("default", "networks"):
-            raise at.error(*_place(key, data[key]), "unknown key", "known here: default, networks")
+        if key not in TOP:
+            raise at.error(*_place(key, data[key]), "unknown key", _known_here(key, TOP))
     tables = data.get("networks", {})
     if not isinstance(tables, dict):
         raise at.error("", "networks", "expected tables", "write [networks.NAME]")
@@ -56,12 +58,13 @@ def parse(text: str, path: str) -> Config:
     networks = tuple(_network(name, table, at) for name, table in tables.items())
     _check_bridges(networks, at)
     default = data.get("default", "")
-    known = {*tables, NAT, HOST_ONLY}
-    hint = f"known networks: {', '.join(sorted(known))}"
+    known = sorted({*tables, NAT, HOST_ONLY})
+    hint = f"known networks: {', '.join(known)}"
     if not isinstance(default, str):
         raise at.error("", "default", "expected a string", hint)
     if default and default not in known:
-        raise at.error("", "default", f"there is no network {default!r}", hint)
+        near = suggestion(default, known)
+        raise at.error("", "default", f"there is no network {default!r}", f"{near}{hint}")
     return Config(default, networks, path)
 
 
@@ -73,6 +76,11 @@ def _place(key: str, value: object) -> tuple[str, str]:
     return (f"{key}.{inner[0]}" if isinstance(inner[1], dict) else key), ""
 
 
+def _known_here(key: str, known: Iterable[str]) -> str:
+    """Return the hint for an unknown key."""
+    return f"{suggestion(key, known)}known here: {', '.join(known)}"
+
+
 def _network(name: str, table: dict[str, object], at: _At) -> Network:
     """Read one [networks.NAME]."""
     where = f"networks.{name}"
@@ -81,11 +89,12 @@ def _network(name: str, table: dict[str, object], at: _At) -> Network:
         raise at.error(where, "", f"the name {wrong}", "rename the network")
     for key in table:
         if key not in KEYS:
-            raise at.error(where, key, "unknown key", f"known here: {', '.join(KEYS)}")
+            raise at.error(where, key, "unknown key", _known_here(key, KEYS))
     mode = table.get("mode")
     if mode not in MODES:
         what = "is missing" if mode is None else f"{mode!r} is no mode"
-        raise at.error(where, "mode", what, f"one of: {', '.join(MODES)}")
+        near = suggestion(mode, MODES) if isinstance(mode, str) else ""
+        raise at.error(where, "mode", what, f"{near}one of: {', '.join(MODES)}")
     fields: dict[str, object] = {"mode": mode, "bridge": names.bridge_name(name)}
     for key, value in table.items():
         only, read = KEYS[key]

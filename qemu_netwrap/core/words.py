@@ -68,6 +68,13 @@ class CommandLine(Record):
         runs = not self.refused and not self.prints_and_exits
         return runs and any(self.named(*NETWORK))
 
+    @property
+    def may_set_up_taps(self) -> bool:
+        """Whether some tap may be set up in the user's own way. Quick, and not exact."""
+        texts = (option.value or "" for option in self.named(*NETWORK))
+        own = any(key in text for text in texts for key in ("ifname", "helper", "script"))
+        return own and self.may_be_ours
+
     def named(self, *names: str) -> Iterator[Option]:
         """Yield the options of these names, in the order typed."""
         return (option for option in self.options if option.name in names)

@@ -103,7 +103,7 @@ def plan(
 @app.command()
 def ps(json: options.Json = False) -> None:
     """Show runs with their NICs, and networks with their members."""
-    state = State.to_change()
+    state = State.to_look("ps")
     runs, networks = status.all_runs(state), status.all_networks(state)
     if json:
         data = {"runs": render.plain(runs), "networks": render.plain(networks)}
@@ -120,7 +120,7 @@ def stop(
     ] = 10.0,
 ) -> None:
     """End a run's QEMU, with all its children, and wait for the teardown."""
-    state = State.to_change()
+    state = State.to_change("stop")
     for run_name in [status.find(state, name) for name in names]:
         killed = status.stop(state, run_name, timeout)
         if killed:
@@ -134,7 +134,7 @@ def wait(
     ] = None,
 ) -> None:
     """Return when the teardown of runs is over. That is at once for those that are gone."""
-    state = State.to_change()
+    state = State.to_look("wait")
     for run_name in names or state.runs():
         status.wait(state, status.find(state, run_name, over=True))
 
@@ -142,7 +142,7 @@ def wait(
 @app.command()
 def gc() -> None:
     """Release what dead runs have left. Living runs are not touched."""
-    released, errors = status.collect(State.to_change())
+    released, errors = status.collect(State.to_change("gc"))
     if not released and not errors:
         typer.echo("nothing was left")
     for line in released:

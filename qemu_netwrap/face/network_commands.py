@@ -58,7 +58,7 @@ def up(
     request: Request = context.obj
     config = configfile.load(request.config)
     network = networks.named(name, config, name)
-    work = _work(request)
+    work = _work(request, f"network up {name}")
     info = keeping_up.keep_up(network, work, reserved_subnets(config))
     if info is None:
         _say(request, f"{network.name}: bridge {network.bridge} is there, and not ours to keep up")
@@ -71,7 +71,7 @@ def up(
 def down(context: typer.Context, name: Name) -> None:
     """Keep a network up no longer: it goes, now or with the last run that uses it."""
     request: Request = context.obj
-    work = _work(request)
+    work = _work(request, f"network down {name}")
     known = inventory.find(name, _inventory(request))
     if known.state != inventory.UP:
         _say(request, f"{known.name}: it is not up")
@@ -91,16 +91,18 @@ def _inventory(request: Request) -> list[inventory.Known]:
     return inventory.inventory(config, request.network, Work(State.here()))
 
 
-def _work(request: Request) -> Work:
+def _work(request: Request, command: str) -> Work:
     """Return what changing networks needs; -v shows each step as a command."""
 
     def show_step(resource: Resource) -> None:
         if request.verbose:
-            for command in explain(resource).do:
-                typer.echo(f"+ {command}", err=True)
+            for line in explain(resource).do:
+                typer.echo(f"+ {line}", err=True)
 
     return Work(
-        State.to_change(), lambda line: typer.echo(f"qemu-netwrap: {line}", err=True), show_step
+        State.to_change(command),
+        lambda line: typer.echo(f"qemu-netwrap: {line}", err=True),
+        show_step,
     )
 
 

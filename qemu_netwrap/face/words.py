@@ -40,7 +40,10 @@ def split(argv: list[str]) -> Typed:
                 return Typed(tuple(argv[:at]), word)
             return Typed(tuple(argv[:at]), "", tuple(argv[at:]))
         if name not in WITH_VALUE and word not in FLAGS:
-            raise UsageError(f"{word}: unknown option", "see qemu-netwrap --help")
+            from qemu_netwrap.core.suggest import suggestion
+
+            near = suggestion(name, [*WITH_VALUE, *FLAGS, *INFORM])
+            raise UsageError(f"{word}: unknown option", f"{near}see qemu-netwrap --help")
         at += 2 if word in WITH_VALUE else 1
     return Typed(tuple(argv))
 

@@ -118,16 +118,9 @@ def _qemu() -> Program:
     """Return the QEMU of this machine's kind, or another."""
     machine = os.uname().machine
     own = f"qemu-system-{_MACHINES.get(machine, machine)}"
-    names = (own, *_OTHER_QEMUS, *_all_qemus())
+    names = (own, *_OTHER_QEMUS, *which.beginning("qemu-system-"))
     path = next((found for found in map(which.find, names) if found), "")
     return Program(path, commands.version(path, "-version")) if path else Program()
-
-
-def _all_qemus() -> list[str]:
-    """Return the paths of all QEMU system emulators on PATH."""
-    folders = os.environ.get("PATH", "").split(":")
-    names = ((folder, name) for folder in folders for name in _names(folder or "."))
-    return [f"{folder}/{name}" for folder, name in names if name.startswith("qemu-system-")]
 
 
 def _program(name: str) -> Program:

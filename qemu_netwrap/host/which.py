@@ -20,6 +20,17 @@ def exists(name: str) -> bool:
     return any(os.path.exists(path) for path in _candidates(name, ""))
 
 
+def beginning(prefix: str) -> list[str]:
+    """Return the names on PATH that begin with PREFIX; folders that we may not read have none."""
+    found: dict[str, None] = {}
+    for folder in os.environ.get("PATH", "/usr/bin:/bin").split(":"):
+        try:
+            found |= dict.fromkeys(n for n in os.listdir(folder or ".") if n.startswith(prefix))
+        except OSError:
+            continue
+    return sorted(found)
+
+
 def _candidates(name: str, beyond: str) -> list[str]:
     """Return the paths to look at."""
     if "/" in name:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.suggest import suggestion
 from qemu_netwrap.host import files, probe
 from qemu_netwrap.life import networks
 from qemu_netwrap.planning.networks import defined
@@ -54,8 +55,11 @@ def find(name: str, known: list[Known]) -> Known:
     for network in known:
         if name in (network.name, network.bridge):
             return network
-    names = ", ".join(network.name for network in known)
-    raise UsageError(f"{name}: there is no such network", f"known networks are {names}")
+    names = [network.name for network in known]
+    near = suggestion(name, names)
+    raise UsageError(
+        f"{name}: there is no such network", f"{near}known networks are {', '.join(names)}"
+    )
 
 
 def _in_use(known: Known, is_default: bool, work: Work) -> Known:  # noqa: FBT001 - told by its name

@@ -24,6 +24,7 @@ from qemu_netwrap.host import which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
 
     from qemu_netwrap.core.request import Request
@@ -33,16 +34,23 @@ if TYPE_CHECKING:
 _QEMUS = ("qemu", "kvm")
 
 
-def launch(request: Request) -> NoReturn:
-    """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then."""
+def launch(request: Request, known: Iterable[str] = ()) -> NoReturn:
+    """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then.
+
+    KNOWN are words of ours that may have been meant where there is no such QEMU.
+    """
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)  # as QEMU would have it: no traceback, the status of a signal
     # Where the parent ignores it, what we start could not be waited for; QEMU gets it back so.
     ignored = signal(SIGCHLD, SIG_DFL)
-    program = find_program(request.words[0])
+    program = find_program(request.words[0], known)
     user = _user(request.run_as)
     line, reading = read_line(request.words, program)
     argv = line.words
+    if line.may_set_up_taps and not request.quiet:
+        from qemu_netwrap.life.foretell import foretell
+
+        foretell(line, user.uid if user else os.geteuid())
     if reading is not None:
         # Here, so that a QEMU without networks of ours does not pay for them.
         from qemu_netwrap.life.provide import provide
@@ -52,15 +60,21 @@ def launch(request: Request) -> NoReturn:
     _become(program, argv, user)
 
 
-def find_program(name: str) -> str:
-    """Return the path of QEMU. Raises `NotFoundError` or `NotExecutableError`."""
+def find_program(name: str, known: Iterable[str] = ()) -> str:
+    """Return the path of QEMU. Raises `NotFoundError` or `NotExecutableError`.
+
+    KNOWN are words of ours that may have been meant.
+    """
     path = which.find(name)
     if path:
         return path
     if which.exists(name):
         raise NotExecutableError(f"{name}: it cannot be executed", "look at its mode: ls -l")
     hint = "install it: apt install qemu-system-x86" if "qemu" in name else "is it on PATH?"
-    raise NotFoundError(f"{name}: there is no such program", hint)
+    from qemu_netwrap.core.suggest import suggestion
+
+    near = suggestion(name, [*known, *which.beginning("qemu-system-")])
+    raise NotFoundError(f"{name}: there is no such program", f"{near}{hint}")
 
 
 def read_line(argv: tuple[str, ...], program: str) -> tuple[words.CommandLine, Reading | None]:

@@ -11,6 +11,7 @@ from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.model import Grant
 from qemu_netwrap.host import configfile, probe
 from qemu_netwrap.life import keeper, runs, state
+from qemu_netwrap.life.telling import tell
 from qemu_netwrap.planning import plan as planning
 from qemu_netwrap.planning import rewrite
 
@@ -82,7 +83,7 @@ def reserved_subnets(config: Config) -> tuple[Subnet, ...]:
 
 
 def _receive(
-    socket: _socket.socket, tell: Callable[[str, dict[str, str]], None]
+    socket: _socket.socket, heed: Callable[[str, dict[str, str]], None]
 ) -> dict[str, Grant]:
     """Receive from the keeper until it is ready; return what each tap got.
 
@@ -107,7 +108,7 @@ def _receive(
         elif kind == "nic":
             tap = fields["tap"]
             grants[tap] = Grant((), (), tuple(fields["macs"].split()))
-        tell(kind, fields)
+        heed(kind, fields)
 
 
 class _KeeperError(NetwrapError):
@@ -124,26 +125,18 @@ def _teller(request: Request, plan: Plan) -> Callable[[str, dict[str, str]], Non
     nics = {planned.nic.tap: planned.nic for planned in plan.nics}
     show_nics = not request.quiet and (request.verbose or os.isatty(2))
 
-    def tell(kind: str, fields: dict[str, str]) -> None:
+    def heed(kind: str, fields: dict[str, str]) -> None:
         if kind == "nic" and show_nics:
             nic = nics[fields["tap"]]
             where = f" {fields['address']}" if fields["address"] else ""
             macs = f", MAC {fields['macs']}" if fields["macs"] else ""
             name = nic.network.name
             on = name if name == nic.network.bridge else f"{name} ({nic.network.bridge}{where})"
-            _tell(f"{nic.label}: {nic.tap} on {on}{macs}")
+            tell(f"{nic.label}: {nic.tap} on {on}{macs}")
         elif kind == "say" and not request.quiet:
-            _tell(fields["line"])
+            tell(fields["line"])
 
-    return tell
-
-
-def _tell(line: str) -> None:
-    """Say something on standard error, if anybody hears; standard output is QEMU's."""
-    try:
-        os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass  # QEMU would not mind either
+    return heed
 
 
 def _fill_standard() -> None:

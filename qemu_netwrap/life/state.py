@@ -38,9 +38,22 @@ class State(Record):
         return cls(f"{ROOT}/{probe.namespace()}")
 
     @classmethod
-    def to_change(cls) -> State:
-        """Return the same, made ready for who changes it. Raises `HostError` without privilege."""
-        prepare()
+    def to_look(cls, command: str) -> State:
+        """Return the same for a COMMAND that shows; nothing is made for it.
+
+        Raises `HostError` where there is something that is not for this user.
+        """
+        if os.path.lexists(ROOT):
+            _check(command)
+        return cls.here()
+
+    @classmethod
+    def to_change(cls, command: str) -> State:
+        """Return the same, made if need be, for a COMMAND that changes something.
+
+        Raises `HostError` without the privilege.
+        """
+        _check(command)
         state = cls.here()
         state.tidy()
         return state
@@ -142,9 +155,9 @@ def prepare() -> None:
     """Make the root folder. Raises `HostError` without the privilege, or if it is not safe."""
     try:
         files.make_folder(ROOT)
-        found = os.lstat(ROOT)
     except OSError as error:
         raise HostError(f"{ROOT}: {error.strerror}", _NEEDS_ROOT) from error
+    found = os.lstat(ROOT)
     if found.st_uid == 0 != os.geteuid():
         raise HostError(f"{ROOT}: it is root's", _NEEDS_ROOT)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
@@ -152,3 +165,14 @@ def prepare() -> None:
             f"{ROOT} belongs to somebody else, or others may write to it",
             "run as its owner; if it should not be there, remove it",
         )
+
+
+def _check(command: str) -> None:
+    """See that COMMAND may use the root folder. Raises `HostError`."""
+    try:
+        prepare()
+    except HostError as error:
+        if os.geteuid() == 0:
+            raise
+        message = f"{command}: runs and networks are root's ({error.message})"
+        raise HostError(message, f"sudo qemu-netwrap {command}") from error

@@ -62,10 +62,12 @@ def named(name: str, config: Config, where: str) -> Network:
     known = {network.name: network for network in defined(config)}
     if name in known:
         return known[name]
+    from qemu_netwrap.core.suggest import suggestion
+
     raise UsageError(
         f"{where}: there is no network {name!r}",
-        f"known networks are {', '.join(known)}; another is defined by [networks.{name}] in the"
-        " configuration",
+        f"{suggestion(name, known)}known networks are {', '.join(known)}; another is defined by"
+        f" [networks.{name}] in the configuration",
     )
 
 

@@ -75,6 +75,17 @@ LAN = '[networks.lan]\nmode = "nat"\n'
 
 CASES = {
     "unknown network": nic("tap,network=foo", "there is no network 'foo'", hint="nat"),
+    "network near to another": nic(
+        "tap,network=hots-only", "no network 'hots-only'", hint="did you mean host-only?"
+    ),
+    "TOML: key near to another": Case(
+        ("-nic", "nat"), (f"{CONFIG}:3: ", "unknown key"), config=f"{LAN}subnt = '1'\n",
+        hint="did you mean subnet?",
+    ),
+    "command near to another": Case((), ("pz",), program="pz", status=127, hint="did you mean ps?"),
+    "option near to another": Case(
+        (), ("--netwrok: unknown",), options=("--netwrok", "x"), hint="did you mean --network?"
+    ),
     "unknown --network": Case(
         ("-nic", "tap"), ("--network foo: ", "no network 'foo'"), options=("--network", "foo")
     ),

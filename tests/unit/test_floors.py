@@ -32,8 +32,8 @@ FLOORS = {
 PURE_FLOORS = {"core", "planning"}
 PURE = set(
     """
-    __future__ base64 binascii bisect collections copy enum errno functools hashlib heapq ipaddress
-    itertools json math operator re shlex string struct textwrap tomllib zlib
+    __future__ base64 binascii bisect collections copy difflib enum errno functools hashlib heapq
+    ipaddress itertools json math operator re shlex string struct textwrap tomllib zlib
     """.split()
 )
 # And this much for type checkers alone: loading it would cost every launch.

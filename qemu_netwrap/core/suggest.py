@@ -1,0 +1,16 @@
+"""What somebody may have meant: for messages, when something is wrong already."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return `did you mean X? ` for the nearest of the known words; empty when none is near."""
+    # Here, because it costs a launch milliseconds.
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}? " if near else ""

@@ -1,0 +1,89 @@
+"""Looking at what the user's own taps, helpers and scripts need."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.core import bridgeconf
+from qemu_netwrap.core.names import ifname_fault
+from qemu_netwrap.host import files
+from qemu_netwrap.host.holders import holder_of_tap
+
+NETS = "/sys/class/net"
+HELPER = "qemu-bridge-helper"
+_CAP_NET_ADMIN = 12
+
+
+def interface(name: str) -> dict[str, object]:
+    """Return what is to be known of an interface, as fields of a `Sight`; nothing if it is not."""
+    folder = f"{NETS}/{name}"
+    if ifname_fault(name) or not os.path.isdir(folder):
+        return {}
+    flags, owner = (_text(f"{folder}/{key}").strip() for key in ("tun_flags", "owner"))
+    return {
+        "is_there": True,
+        "tun_flags": int(flags, 16) if flags else None,
+        "owner": int(owner) if owner else -1,
+        "is_macvtap": any(entry.startswith("tap") for entry in files.listdir(folder)),
+        "holder": holder_of_tap(name),
+    }
+
+
+def helper(path: str, bridge: str, uid: int) -> dict[str, object]:
+    """Return what is to be known of QEMU's bridge helper for UID; nothing of other programs."""
+    if os.path.basename(path) != HELPER or not os.path.exists(path):
+        return {}
+    found = os.stat(path)
+    may = uid == 0 or (found.st_uid == 0 and bool(found.st_mode & 0o4000))
+    return {
+        "helper": path,
+        "helper_may": may or _has_capabilities(path),
+        "acl": _acl(bridge),
+        "bridge": "" if os.path.isdir(f"{NETS}/{bridge}/bridge") else bridge,
+    }
+
+
+def missing(scripts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the scripts that are not there, or cannot be executed."""
+    return tuple(script for script in scripts if not os.access(script, os.X_OK))
+
+
+def has_vhost() -> bool:
+    """Whether /dev/vhost-net is there for this user."""
+    return os.access("/dev/vhost-net", os.R_OK | os.W_OK)
+
+
+def has_net_admin() -> bool:
+    """Whether this process has CAP_NET_ADMIN."""
+    bits = int(files.read("/proc/self/status").partition("CapEff:")[2].split()[0], 16)
+    return bool(bits >> _CAP_NET_ADMIN & 1)
+
+
+def _acl(bridge: str) -> str:
+    """Return what the helper's rules have against BRIDGE, and the line that mends it."""
+    wrong = bridgeconf.objection(bridgeconf.DEFAULT, bridge, _text_or_none)
+    if not wrong or wrong.endswith(f"denies {bridge}"):
+        return wrong
+    return f"{wrong}: echo 'allow {bridge}' | sudo tee -a {bridgeconf.DEFAULT}"
+
+
+def _has_capabilities(path: str) -> bool:
+    """Whether a program has file capabilities (capabilities(7))."""
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False
+
+
+def _text(path: str) -> str:
+    """Return a file's text; empty where we may not look."""
+    return _text_or_none(path) or ""
+
+
+def _text_or_none(path: str) -> str | None:
+    """Return a file's text; None when there is none for us."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None

@@ -1,0 +1,49 @@
+"""Before QEMU sets up netdevs in the user's own way: what it will stumble over."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.host import sight
+from qemu_netwrap.life.telling import tell
+from qemu_netwrap.planning.foresight import Sight, foresee
+from qemu_netwrap.planning.networks import DEFAULT_BRIDGE
+from qemu_netwrap.planning.reading import NO_SCRIPT, SCRIPTS, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.netoption import NetOption
+    from qemu_netwrap.core.words import CommandLine
+
+_KINDS = ("tap", "bridge")
+
+
+def foretell(line: CommandLine, uid: int) -> None:
+    """Say what QEMU, running as UID, will not manage with the netdevs left to it."""
+    reading = read(line)
+    if reading.faults:
+        return  # QEMU's own message says what is wrong
+    spawn_denied = any("spawn=deny" in (o.value or "") for o in line.named("sandbox"))
+    for net in reading.netdevs:
+        left = reading.is_left_alone(net) or net.has("ifname")
+        if net.type in _KINDS and not net.is_ours and left:
+            seen = _look(net, uid).replace(forbids_programs=spawn_denied)
+            for what in foresee(net, seen):
+                tell(f"{net.option.typed}: {what}")
+
+
+def _look(net: NetOption, uid: int) -> Sight:
+    """Look at what one netdev needs of the host."""
+    fields: dict[str, object] = {}
+    if net.value("ifname"):
+        fields |= sight.interface(net.value("ifname"))
+    if net.value("helper"):
+        fields |= sight.helper(net.value("helper"), net.value("br") or DEFAULT_BRIDGE, uid)
+    scripts = tuple(net.value(key) for key in SCRIPTS if net.value(key) not in NO_SCRIPT)
+    return Sight(
+        uid=uid,
+        privileged=uid == os.geteuid() and sight.has_net_admin(),
+        scripts_missing=sight.missing(scripts),
+        has_vhost=sight.has_vhost(),
+        **fields,  # type: ignore[arg-type] # each has its type where it is looked for
+    )

@@ -1,0 +1,74 @@
+"""What is foreseen of netdevs that QEMU sets up, and what is suggested for a slip."""
+
+from __future__ import annotations
+
+import pytest
+
+from qemu_netwrap.core import bridgeconf, netoption
+from qemu_netwrap.core.suggest import suggestion
+from qemu_netwrap.core.words import Option
+from qemu_netwrap.planning.foresight import IFF_MULTI_QUEUE, IFF_TAP, Sight, foresee
+
+MANY = IFF_TAP | IFF_MULTI_QUEUE
+
+
+def foreseen(text: str, **seen: object) -> str:
+    net = netoption.parse(Option("netdev", 1, text))
+    assert net is not None
+    sight = Sight(uid=1000, privileged=False).replace(is_there=True, tun_flags=IFF_TAP, owner=1000)
+    return "; ".join(foresee(net, sight.replace(**seen)))
+
+
+@pytest.mark.parametrize(
+    ("text", "seen", "says"),
+    [
+        ("tap,ifname=t", {}, ""),
+        ("tap,ifname=t", {"tun_flags": None, "is_macvtap": True}, ""),
+        ("tap,ifname=t", {"owner": -1}, ""),
+        ("tap,ifname=t", {"owner": 7, "privileged": True}, ""),
+        ("tap,ifname=t", {"holder": "x", "is_there": False}, ""),
+        ("tap,ifname=t,queues=2", {"holder": "x", "tun_flags": MANY}, ""),
+        ("tap,ifname=t,queues=2", {}, "leave out queues="),
+        ("tap,ifname=t,vhost=on", {"has_vhost": False}, "modprobe vhost_net"),
+        ("tap,ifname=t,vhost=off", {"has_vhost": False}, ""),
+        ("tap,script=/x", {"forbids_programs": True}, "without a word"),
+        ("tap,script=no", {"forbids_programs": True}, ""),
+        ("bridge,helper=/h", {"helper": "/h"}, ""),
+        ("bridge,helper=/h", {"helper": "/h", "helper_may": False}, "chmod u+s /h"),
+    ],
+)
+def test_foresight(text: str, seen: dict[str, object], says: str) -> None:
+    found = foreseen(text, **seen)
+    assert says in found
+    assert bool(says) == bool(found)
+
+
+FILES = {
+    "/plain": "# allow br0\n\nallow br0\nallow br1 # and why\ndeny br1\n",
+    "/all": "allow all\ndeny br2\n",
+    "/more": "include /plain\ninclude /gone\nallow br1\n",
+    "/loop": "include /loop\nallow br0\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "bridge", "says"),
+    [
+        ("/plain", "br0", ""), ("/plain", "br1", "/plain denies br1"),
+        ("/plain", "br2", "/plain does not allow br2"), ("/gone", "br0", "/gone is missing"),
+        ("/all", "br0", ""), ("/all", "br2", "/all denies br2"), ("/more", "br0", ""),
+        ("/more", "br1", "/more denies br1"), ("/loop", "br0", ""),
+        ("/loop", "br1", "/loop does not allow br1"),
+    ],
+)  # fmt: skip
+def test_bridge_conf(path: str, bridge: str, says: str) -> None:
+    assert bridgeconf.objection(path, bridge, FILES.get) == says
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("pz", "ps"), ("--netwrok", "--network"), ("ofice", "office"), ("natt", "nat"), ("qq", "")],
+)
+def test_suggestions(word: str, meant: str) -> None:
+    known = ["ps", "stop", "--network", "--debug", "office", "nat", "host-only"]
+    assert suggestion(word, known) == (f"did you mean {meant}? " if meant else "")
