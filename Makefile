@@ -1,14 +1,14 @@
 # `make` lists the targets. A stamp file stands for each step done, so that repeats are quick.
 
 PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static iproute2 \
-           util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish
+           util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish mandoc
 
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check -q
 # Folders too: theirs is the time stamp that changes when a file is removed.
 SOURCES = pyproject.toml README.md LICENSE scripts/qemu-netwrap \
-          $(shell find qemu_netwrap completions -not -path '*/__pycache__*')
+          $(shell find qemu_netwrap completions docs/man -not -path '*/__pycache__*')
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
