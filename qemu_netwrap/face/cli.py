@@ -26,9 +26,6 @@ app = typer.Typer(
     subcommand_metavar="[--] QEMU [ARGS]... | COMMAND [ARGS]...",
     context_settings=options.CONTEXT,
 )
-app.add_typer(network_commands.app, name="network")
-app.add_typer(config_commands.app, name="config")
-app.command()(doctor.doctor)
 
 # click's own, which typer has inside from 0.29 on and does not name.
 _WrongUsage: Any = typer.BadParameter.__base__
@@ -45,7 +42,8 @@ def run(argv: list[str]) -> None:
     try:
         sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False))
     except _WrongUsage as error:
-        raise UsageError(error.format_message(), "see qemu-netwrap --help") from None
+        where = error.ctx.command_path if error.ctx else "qemu-netwrap"
+        raise UsageError(error.format_message(), f"see {where} --help") from None
     except typer.Abort:
         sys.exit(130)
 
@@ -151,3 +149,8 @@ def gc() -> None:
         for error in errors[1:]:
             typer.echo(f"qemu-netwrap: {error.message}", err=True)
         raise NetwrapError(errors[0].message, errors[0].hint or "see to it, then run gc again")
+
+
+app.add_typer(network_commands.app, name="network")
+app.add_typer(config_commands.app, name="config")
+app.command()(doctor.doctor)

@@ -39,7 +39,7 @@ def list_(context: typer.Context, json: options.Json = False) -> None:
 
 @app.command()
 def show(context: typer.Context, name: Name, json: options.Json = False) -> None:
-    """Show a network: where it is, who uses it, which addresses it has given."""
+    """Show a network: where it is, who uses it, its leases."""
     known = inventory.find(name, _inventory(context.obj))
     up = status.network(State.here(), known.bridge) if known.state == inventory.UP else None
     if json:
@@ -69,7 +69,7 @@ def up(
 
 @app.command()
 def down(context: typer.Context, name: Name) -> None:
-    """Keep a network up no longer: it goes, now or with the last run that uses it."""
+    """Keep a network up no longer: it goes, now or with its last run."""
     request: Request = context.obj
     work = _work(request, f"network down {name}")
     known = inventory.find(name, _inventory(request))
