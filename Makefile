@@ -7,7 +7,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check -q
 # Folders too: theirs is the time stamp that changes when a file is removed.
-SOURCES = pyproject.toml README.md LICENSE scripts/qemu-netwrap \
+SOURCES = pyproject.toml README.md LICENSE $(wildcard scripts/*) \
           $(shell find qemu_netwrap completions docs/man -not -path '*/__pycache__*')
 
 .DEFAULT_GOAL = help

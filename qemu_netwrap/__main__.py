@@ -6,7 +6,11 @@ import gc
 import os
 import sys
 
-from qemu_netwrap.core.errors import NetwrapError
+from qemu_netwrap.core.errors import NetwrapError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> None:
@@ -30,9 +34,38 @@ def main() -> None:
     except (NetwrapError, OSError) as problem:
         if debug:
             raise
-        error = problem if isinstance(problem, NetwrapError) else _host_error(problem)
-        _tell(error)
-        sys.exit(error.status)
+        _fail(problem)
+
+
+def ifup() -> None:
+    """Be qemu-ifup: QEMU calls it with a tap's name. Exits."""
+    from qemu_netwrap.life import hook
+
+    _serve_tap("qemu-ifup", hook.ifup)
+
+
+def ifdown() -> None:
+    """Be qemu-ifdown: QEMU calls it with a tap's name. Exits."""
+    from qemu_netwrap.life import hook
+
+    _serve_tap("qemu-ifdown", hook.ifdown)
+
+
+def _serve_tap(program: str, serve: Callable[[str], None]) -> None:
+    """Do something with the tap that the one argument names."""
+    try:
+        if len(sys.argv) != 2:
+            raise UsageError(f"{program}: expected a tap's name", f"as QEMU does: {program} tap0")
+        serve(sys.argv[1])
+    except (NetwrapError, OSError) as problem:
+        _fail(problem)
+
+
+def _fail(problem: NetwrapError | OSError) -> None:
+    """Tell what went wrong, and exit."""
+    error = problem if isinstance(problem, NetwrapError) else _host_error(problem)
+    _tell(error)
+    sys.exit(error.status)
 
 
 def _tell(error: NetwrapError) -> None:

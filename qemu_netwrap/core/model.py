@@ -84,10 +84,25 @@ class Nic(Record):
     queues: int = 1
     vhost: bool = False
     vnet_hdr: bool = True
+    foreign: bool = False  # QEMU has made the tap: it is only plugged
 
     def own_mac(self, number: int, attempt: int = 0) -> str:
         """Return a MAC of ours for guest NIC NUMBER: always the same; another each ATTEMPT."""
         return mac.derive(*self.mac_key, str(number), attempt=attempt)
+
+
+class Wanted(Record):
+    """What a run asks for: its NICs, and what `ps` will say of it."""
+
+    run: str
+    nics: tuple[Nic, ...] = ()
+    guest: str = ""  # the guest's host name
+    command: str = ""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks the run needs, each once, in the order first named."""
+        return tuple({nic.network.bridge: nic.network for nic in self.nics}.values())
 
 
 class Grant(Record):

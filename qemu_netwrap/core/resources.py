@@ -90,10 +90,23 @@ class Tap(Resource):
     vnet_hdr: bool = True
 
 
+class Plug(Resource):
+    """A tap of QEMU's own on a bridge, and what it was like before."""
+
+    name: str
+    index: int
+    bridge: str
+    mac: str
+    mtu: int
+    up: bool
+    plugged: bool  # it was a port of this bridge already
+
+
 KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
         Bridge, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName, Tap,
+        Plug,
     )
 }  # fmt: skip
 

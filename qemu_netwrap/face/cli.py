@@ -13,8 +13,15 @@ import typer
 import qemu_netwrap
 from qemu_netwrap.core.errors import NetwrapError, UsageError
 from qemu_netwrap.core.request import Request
-from qemu_netwrap.face import config_commands, doctor, network_commands, options, render
-from qemu_netwrap.life import status
+from qemu_netwrap.face import (
+    config_commands,
+    doctor,
+    hook_commands,
+    network_commands,
+    options,
+    render,
+)
+from qemu_netwrap.life import hook, status
 from qemu_netwrap.life.preview import preview
 from qemu_netwrap.life.state import State
 
@@ -151,6 +158,25 @@ def gc() -> None:
         raise NetwrapError(errors[0].message, errors[0].hint or "see to it, then run gc again")
 
 
+Tap = Annotated[str, typer.Argument(metavar="TAP", help="The tap's name.")]
+
+
+@app.command()
+def ifup(tap: Tap) -> None:
+    """Put a tap on the default network, as qemu-ifup does.
+
+    It stays there until the QEMU that has it open is gone; if none has, until ifdown.
+    """
+    hook.ifup(tap)
+
+
+@app.command()
+def ifdown(tap: Tap) -> None:
+    """Take a tap off the network that ifup or qemu-ifup has put it on."""
+    hook.ifdown(tap)
+
+
 app.add_typer(network_commands.app, name="network")
 app.add_typer(config_commands.app, name="config")
+app.add_typer(hook_commands.app, name="hooks")
 app.command()(doctor.doctor)

@@ -8,6 +8,7 @@ from typing import Any
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.face.tables import columns
+from qemu_netwrap.host.hookfiles import Hook
 from qemu_netwrap.life.preview import NetworkPreview, Preview
 from qemu_netwrap.life.status import NetworkStatus, RunStatus
 
@@ -89,6 +90,12 @@ def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
     if faults:
         blocks.append("\n".join(faults))
     return "\n\n".join(blocks) or "nothing runs"
+
+
+def hooks_text(hooks: list[Hook]) -> str:
+    """Return the scripts that QEMU calls by default, for people."""
+    kept = (f"; before: {hook.saved}" if hook.saved else "" for hook in hooks)
+    return "\n".join(f"{h.path}: {h.state}{more}" for h, more in zip(hooks, kept, strict=True))
 
 
 def _rows(run: RunStatus) -> list[tuple[str, ...]]:

@@ -222,6 +222,19 @@ def _open_made(path: str, how: int = os.O_RDWR, mode: int = 0o600) -> int:
             make_folder(os.path.dirname(path))
 
 
+def close_from(first: int) -> None:
+    """Close every descriptor from FIRST on.
+
+    Not by the limit of open files: it may have been lowered below what is open.
+    """
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd >= first:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the one that the list was read by
+
+
 def same_file(fd: int, path: str) -> bool:
     """Whether PATH is still the file that FD has open."""
     try:

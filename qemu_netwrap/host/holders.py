@@ -1,21 +1,38 @@
-"""Who holds something that is taken: looked up when a launch has failed on it."""
+"""Who holds something: looked up when a launch has failed on it, and by commands that ask."""
 
 from __future__ import annotations
 
+import os
+
 from qemu_netwrap.host import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def holder_of_tap(name: str) -> str:
-    """Return the process that has tap NAME open, as `PROGRAM (pid N)`; empty if none is seen.
+    """Return the process that has tap NAME open, as `PROGRAM (pid N)`; empty if none is seen."""
+    pid = next(holders_of_tap(name), 0)
+    return f"{files.read(f'/proc/{pid}/comm').strip()} (pid {pid})" if pid else ""
+
+
+def holders_of_tap(name: str) -> Iterator[int]:
+    """Yield the processes of this network namespace that have tap NAME open.
 
     The kernel shows the interface's name in the descriptor's fdinfo (drivers/net/tun.c,
     `tun_chr_show_fdinfo`).
     """
+    here = os.stat("/proc/self/ns/net")
     for pid in filter(str.isdigit, files.listdir("/proc")):
         try:
-            for fd in files.listdir(f"/proc/{pid}/fdinfo"):
-                if f"iff:\t{name}\n" in files.read(f"/proc/{pid}/fdinfo/{fd}"):
-                    return f"{files.read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+            if os.path.samestat(here, os.stat(f"/proc/{pid}/ns/net")) and _has_tap(pid, name):
+                yield int(pid)
         except OSError:
             continue
-    return ""
+
+
+def _has_tap(pid: str, name: str) -> bool:
+    """Whether a process has tap NAME open."""
+    folder = f"/proc/{pid}/fdinfo"
+    return any(f"iff:\t{name}\n" in files.read(f"{folder}/{fd}") for fd in files.listdir(folder))

@@ -12,7 +12,7 @@ from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.model import Surroundings
 from qemu_netwrap.core.names import ifname_fault
 from qemu_netwrap.host import files, sysctl
-from qemu_netwrap.host.rtnetlink import Rtnl
+from qemu_netwrap.host.rtnetlink import Link, Rtnl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,13 +73,46 @@ def existing(ifnames: tuple[str, ...]) -> tuple[str, ...]:
         rtnl.close()
 
 
+def link(name: str) -> Link | None:
+    """Return an interface; None when there is none of that name."""
+    rtnl = Rtnl()
+    try:
+        return None if ifname_fault(name) else rtnl.link(name)
+    finally:
+        rtnl.close()
+
+
+def name_of(index: int) -> str:
+    """Return the name that interface number INDEX has by now; empty when it is gone."""
+    rtnl = Rtnl()
+    try:
+        found = rtnl.link_at(index)
+        return found.name if found is not None else ""
+    finally:
+        rtnl.close()
+
+
+def has_tap(index: int, *, held: bool) -> bool:
+    """Whether interface number INDEX is a tap, with HELD one that somebody has open.
+
+    A tap has a carrier from the first that opens it to the last that closes it, by whatever death
+    (drivers/net/tun.c, `tun_attach` and `__tun_detach`).
+    """
+    rtnl = Rtnl()
+    try:
+        found = rtnl.link_at(index)
+        return found is not None and found.kind == "tun" and (found.carrier or not held)
+    finally:
+        rtnl.close()
+
+
 def host_bridge() -> str:
     """Return the bridge that carries the host's IPv4 default route, empty if none does."""
     rtnl = Rtnl()
     try:
         device = rtnl.default_device()
-        link = rtnl.link(device) if device else None
-        return device if link is not None and link.kind in BRIDGE_KINDS else ""
+        found = rtnl.link(device) if device else None
+        return device if found is not None and found.kind in BRIDGE_KINDS else ""
     finally:
         rtnl.close()
 

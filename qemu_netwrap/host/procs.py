@@ -11,7 +11,11 @@ from psutil import Process
 
 from qemu_netwrap.core.record import Record
 
-__all__ = ["Process", "Usage", "holders", "running", "stop", "usage"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Process", "Usage", "holders", "living", "running", "stop", "usage"]
 
 
 class Usage(Record):
@@ -32,6 +36,17 @@ def holders(path: str, without: str = "") -> list[Process]:
             opened = {file.path for file in process.open_files()}
             if path in opened and without not in opened:
                 found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def living(pids: Iterable[int]) -> list[Process]:
+    """Return those of the processes that are there."""
+    found = []
+    for pid in pids:
+        try:
+            found.append(Process(pid))
         except psutil.Error:
             continue
     return found

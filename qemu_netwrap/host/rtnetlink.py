@@ -27,6 +27,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_CARRIER = 33
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
@@ -57,6 +58,8 @@ class Link(Record):
     mtu: int = 1500
     kind: str = ""  # `bridge`, `tun`, … ; empty for hardware
     master: int = 0
+    up: bool = False
+    carrier: bool = False  # of a tap: whether somebody has it open
 
 
 class Rtnl:
@@ -73,14 +76,21 @@ class Rtnl:
 
     def link(self, name: str) -> Link | None:
         """Look up one interface by name; None when there is none."""
-        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attr(IFLA_IFNAME, name.encode() + b"\0")
+        named = _attr(IFLA_IFNAME, name.encode("utf-8", "surrogateescape") + b"\0")
+        return self._link(_IFINFO.pack(0, 0, 0, 0, 0) + named)
+
+    def link_at(self, index: int) -> Link | None:
+        """Look up interface number INDEX; None when there is none."""
+        return self._link(_IFINFO.pack(0, 0, index, 0, 0))
+
+    def _link(self, which: bytes) -> Link | None:
+        """Look up one interface."""
         try:
-            answer = next(self._ask(RTM_GETLINK, 0, body, RTM_NEWLINK))
+            return _read_link(next(self._ask(RTM_GETLINK, 0, which, RTM_NEWLINK)))
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
             raise
-        return _read_link(answer)
 
     def index_name(self, index: int) -> str:
         """Return the name of interface number INDEX."""
@@ -111,6 +121,13 @@ class Rtnl:
         if link.mtu != bridge.mtu:
             body += _attr(IFLA_MTU, struct.pack("=I", bridge.mtu))
         body += _attr(IFLA_MASTER, struct.pack("=I", bridge.index))
+        self._do(RTM_SETLINK, 0, body)
+
+    def unplug(self, link: Link, master: int, mac: bytes, mtu: int, *, up: bool) -> None:
+        """Give LINK back the MASTER (0: none), the MAC, the MTU and the state it had."""
+        body = _IFINFO.pack(0, 0, link.index, IFF_UP if up else 0, IFF_UP)
+        body += _attr(IFLA_ADDRESS, mac) + _attr(IFLA_MTU, struct.pack("=I", mtu))
+        body += _attr(IFLA_MASTER, struct.pack("=I", master))
         self._do(RTM_SETLINK, 0, body)
 
     def ports(self, bridge: int) -> list[str]:
@@ -281,7 +298,7 @@ def _out_devices(attributes: dict[int, bytes]) -> list[int]:
 
 def _read_link(body: bytes) -> Link:
     """Read an RTM_NEWLINK message."""
-    _, _, index, _, _ = _IFINFO.unpack_from(body)
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
     found = dict(_attributes(body, _IFINFO.size))
     info = dict(_attributes(found.get(IFLA_LINKINFO, b""), 0))
     return Link(
@@ -291,4 +308,6 @@ def _read_link(body: bytes) -> Link:
         _u32(found[IFLA_MTU]),
         info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
         _u32(found.get(IFLA_MASTER, bytes(4))),
+        bool(flags & IFF_UP),
+        found.get(IFLA_CARRIER) == b"\1",
     )

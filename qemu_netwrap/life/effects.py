@@ -74,7 +74,7 @@ def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
 
 def acquire_address(a: r.Address, note: Note, work: Work) -> Iterator[None]:
     """Give a device of ours its address."""
-    link = _link(work.rtnl, a.device)
+    link = link_named(work.rtnl, a.device)
     note(index=str(link.index))
     try:
         work.rtnl.add_address(link.index, *_split(a.address))
@@ -115,7 +115,7 @@ def acquire_forwarding(f: r.Forwarding, _note: Note, work: Work) -> Iterator[Non
     """
     yield
     path = work.state.forwarding(f.device)
-    index = str(_link(work.rtnl, f.device).index)
+    index = str(link_named(work.rtnl, f.device).index)
     known, *users = files.read(path).split() or [""]
     if known != index:
         users = []  # those were users of another device of that name
@@ -221,18 +221,9 @@ def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
         if error.errno != errno.EBUSY:
             raise
         raise _taken(t.name) from error
-    link = _link(work.rtnl, t.name)
+    link = link_named(work.rtnl, t.name)
     note(index=str(link.index))
-    # 0xFE first, as qemu-bridge-helper does: a bridge without a MAC of its own takes the lowest.
-    try:
-        work.rtnl.plug(link, _link(work.rtnl, t.bridge), b"\xfe" + link.mac[1:])
-    except OSError as error:
-        if error.errno != errno.EXFULL:
-            raise
-        raise HostError(
-            f"bridge {t.bridge} is full: a bridge has 1023 ports at most",
-            "use another network for some of the VMs",
-        ) from error
+    _plug(work.rtnl, link, t.bridge)
     yield
 
 
@@ -246,6 +237,30 @@ def release_tap(t: r.Tap, facts: Facts, work: Work) -> Iterator[None]:
     yield
 
 
+def acquire_plug(p: r.Plug, _note: Note, work: Work) -> Iterator[None]:
+    """Plug in a tap that QEMU has made, if it is the one still."""
+    tap = work.rtnl.link_at(p.index)
+    if tap is None:
+        raise HostError(f"tap {p.name} has gone", "QEMU has ended, or somebody removed it")
+    _plug(work.rtnl, tap, p.bridge)
+    yield
+
+
+def release_plug(p: r.Plug, _facts: Facts, work: Work) -> Iterator[None]:
+    """Give a tap that is there still what it had before, but for what somebody changed since."""
+    tap = work.rtnl.link_at(p.index)
+    bridge = work.rtnl.link(p.bridge)
+    own = bridge.index if bridge is not None else 0
+    if tap is not None and tap.master in (0, own):
+        master = tap.master if p.plugged else 0
+        try:
+            work.rtnl.unplug(tap, master, mac.pack(p.mac), p.mtu, up=p.up)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+    yield
+
+
 ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: acquire_bridge,
     r.Address: acquire_address,
@@ -255,6 +270,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Dnsmasq: acquire_dnsmasq,
     r.HostName: acquire_host_name,
     r.Tap: acquire_tap,
+    r.Plug: acquire_plug,
 }
 RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: release_bridge,
@@ -265,11 +281,28 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Dnsmasq: release_dnsmasq,
     r.HostName: release_host_name,
     r.Tap: release_tap,
+    r.Plug: release_plug,
 }
 
 
 # What must be there for a resource to be acquired: looked for before anything is touched.
 PROGRAMS: dict[type[r.Resource], str] = {r.Rules: "nft", r.Dnsmasq: "dnsmasq"}
+
+
+def _plug(rtnl: Rtnl, tap: Link, bridge: str) -> None:
+    """Make a tap the port of a bridge, and bring it up.
+
+    0xFE first, as qemu-bridge-helper does: a bridge without a MAC of its own takes the lowest.
+    """
+    try:
+        rtnl.plug(tap, link_named(rtnl, bridge), b"\xfe" + tap.mac[1:])
+    except OSError as error:
+        if error.errno != errno.EXFULL:
+            raise
+        raise HostError(
+            f"bridge {bridge} is full: a bridge has 1023 ports at most",
+            "use another network for some of the VMs",
+        ) from error
 
 
 def _is_ours(link: Link, own_mac: str, facts: Facts) -> bool:
@@ -279,12 +312,12 @@ def _is_ours(link: Link, own_mac: str, facts: Facts) -> bool:
     return mac.unpack(link.mac) == own_mac
 
 
-def _link(rtnl: Rtnl, name: str) -> Link:
+def link_named(rtnl: Rtnl, name: str) -> Link:
     """Return an interface that must be there. Raises `HostError`."""
-    link = rtnl.link(name)
-    if link is None:
+    found = rtnl.link(name)
+    if found is None:
         raise HostError(f"interface {name} has gone", "somebody removed it; try again")
-    return link
+    return found
 
 
 def _name_now(rtnl: Rtnl, index: int) -> str:

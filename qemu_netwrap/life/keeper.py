@@ -18,47 +18,44 @@ import sys
 from _signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask, signal
 
 from qemu_netwrap.core import text
-from qemu_netwrap.core.errors import NetwrapError
-from qemu_netwrap.host import dnsmasq, files
-from qemu_netwrap.life import effects, runs, waiter
+from qemu_netwrap.core.errors import HostError, NetwrapError
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.host import dnsmasq, files, linkwatch, probe
+from qemu_netwrap.life import effects, ending, runs, tap_waiter, waiter
+from qemu_netwrap.life.state import LiveTap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.model import Wanted
     from qemu_netwrap.core.resources import Resource
     from qemu_netwrap.life.state import State
-    from qemu_netwrap.planning.plan import Plan
 
 _FDS_A_MESSAGE = 200  # the kernel takes 253 (SCM_MAX_FD)
 _WAITER_FDS = 8
+_LOCK_FD, _ALIVE_FD = 3, 4
 _ENDING_SIGNALS = (SIGHUP, SIGINT, SIGTERM)
 
 
-class Keeping:
+class Keeping(Record):
     """What the keeper needs to know of its run."""
 
-    def __init__(
-        self,
-        state: State,
-        plan: Plan,
-        reserved: tuple[Subnet, ...],
-        *,
-        verbose: bool = False,
-        debug: bool = False,
-    ) -> None:
-        """PLAN is what to provision; VERBOSE shows each step, DEBUG a traceback on failure."""
-        self.state = state
-        self.plan = plan
-        self.pid = os.getpid()  # the launcher's, which will be QEMU's
-        self.reserved = reserved
-        self.verbose = verbose
-        self.debug = debug
+    state: State
+    wanted: Wanted
+    reserved: tuple[Subnet, ...]
+    pid: int  # QEMU's
+    by_tap: bool = False  # QEMU holds no lock of ours: the run lives by its first tap
+    verbose: bool = False  # show each step
+    debug: bool = False  # show a traceback on failure
 
 
-def start(keeping: Keeping, lock: int) -> _socket.socket:
-    """Start a keeper; return the launcher's end of the socket. LOCK is the run's lock, not for it.
+def start(keeping: Keeping, *not_for_it: int) -> _socket.socket:
+    """Start a keeper; return the launcher's end of the socket.
 
-    Two forks: the keeper must not be a child of the process that becomes QEMU.
+    NOT_FOR_IT are descriptors that it must not hold, the run's lock among them. Two forks: the
+    keeper must not be a child of the process that becomes QEMU.
     """
     ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     middle = os.fork()
@@ -66,7 +63,8 @@ def start(keeping: Keeping, lock: int) -> _socket.socket:
         try:
             os.setsid()
             if os.fork() == 0:
-                os.close(lock)
+                for fd in not_for_it:
+                    os.close(fd)
                 ours.close()
                 _keep(keeping, its)
         except BaseException:  # noqa: BLE001 - a forked child must not return
@@ -86,12 +84,13 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     pthread_sigmask(SIG_SETMASK, ())
     os.chdir("/")
     os.umask(0o022)
-    run = keeping.plan.run
+    run = keeping.wanted.run
     folder = keeping.state.run(run)
     try:
         alive = files.open_locked(f"{folder}/keeper")
         lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CLOEXEC)
         _provision(keeping, launcher)
+        tap = _live_by_tap(keeping) if keeping.by_tap else None
         _send(launcher, "ready")
     except Exception as error:
         # Also on what nobody foresaw: whatever has been made must go.
@@ -99,17 +98,37 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
         _send(launcher, _failure(error, failures))
         raise
     _settle(keeping)
-    _become_waiter(folder, lock, alive)
+    _close_all_but(lock, alive)
+    if tap is None:
+        _become(waiter.__file__, folder, _LOCK_FD)
+    watched = linkwatch.watch(tap.index)
+    if keeping.state.tap_lives(run):
+        os.set_inheritable(watched.fileno(), True)  # noqa: FBT003 - has no name
+        _become(tap_waiter.__file__, folder, _LOCK_FD, watched.fileno())
+    fcntl.flock(_LOCK_FD, fcntl.LOCK_EX)
+    ending.finish(folder, _LOCK_FD)  # it has gone before anybody watched
+    os._exit(0)
 
 
 def _settle(keeping: Keeping) -> None:
     """Do what QEMU does not wait for."""
     try:
-        for network in keeping.plan.networks:
+        for network in keeping.wanted.networks:
             dnsmasq.set_apart(keeping.state.network(network.bridge))
         runs.collect(keeping.state)  # what earlier runs have left
     except (OSError, NetwrapError):
         pass  # somebody else's trouble: gc tells of it
+
+
+def _live_by_tap(keeping: Keeping) -> LiveTap:
+    """Have the run live by its first tap from now on."""
+    name = keeping.wanted.nics[0].tap
+    link = probe.link(name)
+    if link is None:
+        raise HostError(f"tap {name} has gone", "QEMU has ended, or somebody removed it")
+    tap = LiveTap(link.index, name, link.carrier)
+    keeping.state.write_tap(keeping.wanted.run, tap)
+    return tap
 
 
 def _failure(error: Exception, failures: list[NetwrapError]) -> str:
@@ -140,7 +159,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
 
     work = effects.Work(keeping.state, say, show)
     nics = []
-    for granted in runs.provision(keeping.plan, work, keeping.reserved):
+    for granted in runs.provision(keeping.wanted, work, keeping.reserved):
         nics.append(granted)
         fields = {
             "tap": granted.nic.tap,
@@ -151,7 +170,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
         for kind, fds in (("taps", granted.taps), ("vhosts", granted.vhosts)):
             for at in range(0, len(fds), _FDS_A_MESSAGE):
                 _send_fds(launcher, kind, fds[at : at + _FDS_A_MESSAGE])
-    runs.write_info(keeping.state, keeping.plan, keeping.pid, nics)
+    runs.write_info(keeping.state, keeping.wanted, keeping.pid, nics)
 
 
 def _send(launcher: _socket.socket, line: str) -> None:
@@ -165,26 +184,20 @@ def _send_fds(launcher: _socket.socket, kind: str, fds: tuple[int, ...]) -> None
     launcher.sendmsg([kind.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, raw)])
 
 
-def _become_waiter(folder: str, lock: int, alive: int) -> None:
-    """Replace this process by the waiter, with nothing open but what it needs."""
+def _close_all_but(lock: int, alive: int) -> None:
+    """Leave nothing open but what the waiter needs, under the numbers it knows."""
     null = os.open(os.devnull, os.O_RDWR)
     keep_stderr = os.isatty(2)
     for fd in (0, 1) if keep_stderr else (0, 1, 2):
         os.dup2(null, fd)
     # Out of the way first, then to the lowest numbers, so that all above can be closed.
     lock, alive = (fcntl.fcntl(fd, fcntl.F_DUPFD, _WAITER_FDS) for fd in (lock, alive))
-    os.dup2(lock, 3)
-    os.dup2(alive, 4)
-    # The limit may have been lowered below what is open.
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > 4:
-            _close(fd)
-    os.execv(sys.executable, [sys.executable, "-I", "-S", waiter.__file__, folder, "3"])
+    os.dup2(lock, _LOCK_FD)
+    os.dup2(alive, _ALIVE_FD)
+    files.close_from(_ALIVE_FD + 1)
 
 
-def _close(fd: int) -> None:
-    """Close a descriptor, which may be closed already."""
-    try:
-        os.close(fd)
-    except OSError:
-        pass
+def _become(program: str, folder: str, *fds: int) -> NoReturn:
+    """Replace this process by a waiter."""
+    words = [sys.executable, "-I", "-S", program, folder, *map(str, fds)]
+    os.execv(sys.executable, words)

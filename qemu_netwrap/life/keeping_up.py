@@ -57,7 +57,7 @@ def let_go(bridge: str, work: Work) -> Dropped:
 @contextlib.contextmanager
 def _visit(bridge: str, work: Work) -> Iterator[str]:
     """Yield a run that is to be a member of the network on BRIDGE, and release it in the end."""
-    run, lock = runs.claim(work.state, os.getpid())
+    run, lock = runs.claim(work.state, str(os.getpid()))
     try:
         Journal(f"{work.state.run(run)}/journal").intend(Membership(bridge, run))
         yield run

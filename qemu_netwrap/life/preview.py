@@ -52,7 +52,7 @@ def preview(request: Request) -> Preview:
     config = configfile.load(request.config)
     plan = provide.make_plan(request, reading, config, RUN)
     networks, resources, grants = [], [], {}
-    for network in plan.networks:
+    for network in plan.wanted.networks:
         shown, made = _network(network, provide.reserved_subnets(config))
         networks.append(shown)
         resources += [Membership(network.bridge, RUN), *made]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qemu_netwrap.core.ipv4 import Subnet
-    from qemu_netwrap.core.model import Config
+    from qemu_netwrap.core.model import Config, Wanted
     from qemu_netwrap.core.request import Request
     from qemu_netwrap.planning.plan import Plan
     from qemu_netwrap.planning.reading import Reading
@@ -38,30 +38,49 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
 
     Raises `NetwrapError` when it fails; nothing is left behind then.
     """
-    _fill_standard()
+    fill_standard()
     config = configfile.load(request.config)
     draft = make_plan(request, reading, config, str(os.getpid()))
     if not draft.nics:
         return reading.line.words
     state.prepare()
     here = state.State.here()
-    run, lock = runs.claim(here, os.getpid())
+    run, lock = runs.claim(here, str(os.getpid()))
     plan = draft if draft.run == run else make_plan(request, reading, config, run)
+    wanted = plan.wanted
     keeping = keeper.Keeping(
-        here, plan, reserved_subnets(config), verbose=request.verbose, debug=request.debug
+        here,
+        wanted,
+        reserved_subnets(config),
+        os.getpid(),
+        verbose=request.verbose,
+        debug=request.debug,
     )
-    socket = keeper.start(keeping, lock)
+    grants = have_kept(keeping, _teller(request, wanted), lock)
+    _inherit(lock)
+    return rewrite.words(plan, grants)
+
+
+def have_kept(
+    keeping: keeper.Keeping, heed: Callable[[str, dict[str, str]], None], *not_for_it: int
+) -> dict[str, Grant]:
+    """Start a keeper and wait until all is there; return what each tap got.
+
+    HEED gets what it says meanwhile; NOT_FOR_IT are descriptors that it must not hold. Raises
+    `NetwrapError` when it fails or dies; nothing is left behind then.
+    """
+    socket = keeper.start(keeping, *not_for_it)
     try:
-        grants = _receive(socket, _teller(request, plan))
+        grants = _receive(socket, heed)
     except EOFError:
-        left = "; ".join(error.message for error in runs.release(here, run))
+        failures = runs.release(keeping.state, keeping.wanted.run)
+        left = "; ".join(error.message for error in failures)
         raise NetwrapError(
             "the keeper died before the network was up",
             f"not released: {left}" if left else "what it had made has been removed; try again",
         ) from None
     socket.close()
-    _inherit(lock)
-    return rewrite.words(plan, grants)
+    return grants
 
 
 def make_plan(request: Request, reading: Reading, config: Config, run: str) -> Plan:
@@ -120,9 +139,9 @@ class _KeeperError(NetwrapError):
         self.status = status
 
 
-def _teller(request: Request, plan: Plan) -> Callable[[str, dict[str, str]], None]:
+def _teller(request: Request, wanted: Wanted) -> Callable[[str, dict[str, str]], None]:
     """Return what to do with the keeper's words: tell the user, on standard error."""
-    nics = {planned.nic.tap: planned.nic for planned in plan.nics}
+    nics = {nic.tap: nic for nic in wanted.nics}
     show_nics = not request.quiet and (request.verbose or os.isatty(2))
 
     def heed(kind: str, fields: dict[str, str]) -> None:
@@ -139,7 +158,7 @@ def _teller(request: Request, plan: Plan) -> Callable[[str, dict[str, str]], Non
     return heed
 
 
-def _fill_standard() -> None:
+def fill_standard() -> None:
     """See that descriptors 0 to 2 are open, or what we open now would be taken for them.
 
     What is opened for it is closed on exec: QEMU finds them as they were.

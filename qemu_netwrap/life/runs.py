@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 
 from qemu_netwrap.core import text
-from qemu_netwrap.core.errors import NetwrapError
+from qemu_netwrap.core.errors import HostError, NetwrapError
+from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import HostName, Membership, Tap
-from qemu_netwrap.host import files, tun
+from qemu_netwrap.core.resources import HostName, Membership, Plug, Resource, Tap
+from qemu_netwrap.host import files, linkwatch, tun
 from qemu_netwrap.life import effects, ledger, networks
 from qemu_netwrap.life.journal import Journal
 
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from qemu_netwrap.core.ipv4 import Subnet
-    from qemu_netwrap.core.model import Nic
+    from qemu_netwrap.core.model import Nic, Wanted
     from qemu_netwrap.life.effects import Work
     from qemu_netwrap.life.networks import Info
     from qemu_netwrap.life.state import State
-    from qemu_netwrap.planning.plan import Plan
 
 _MAC_ATTEMPTS = 1 << 16  # VMs of the same words: each tries what those before it have
 
@@ -56,14 +56,14 @@ class NicInfo(Record):
     macs: str  # separated by spaces
 
 
-def claim(state: State, pid: int) -> tuple[str, int]:
+def claim(state: State, name: str) -> tuple[str, int]:
     """Take a run name that nobody has; return it and the descriptor that holds its lock.
 
-    The name is QEMU's process id, with a letter behind it if that is taken: by a dead run that
-    nobody has released yet, or in another namespace of process ids.
+    It is NAME, QEMU's process id or its tap, with a letter behind it if that is taken: by a dead
+    run that nobody has released yet, or in another namespace of process ids.
     """
     for suffix in ("", *"abcdefghijklmnopqrstuvwxyz"):
-        run = f"{pid}{suffix}"
+        run = f"{name}{suffix}"
         folder = state.run(run)
         try:
             lock = files.open_locked(f"{folder}/lock", wait=False)
@@ -76,21 +76,18 @@ def claim(state: State, pid: int) -> tuple[str, int]:
         if not os.path.exists(f"{folder}/journal"):
             return run, lock
         os.close(lock)
-    raise NetwrapError(f"run {pid}: too many dead runs of that name", "run qemu-netwrap gc")
+    raise NetwrapError(f"run {name}: too many dead runs of that name", "run qemu-netwrap gc")
 
 
-def write_info(state: State, plan: Plan, pid: int, nics: list[Granted]) -> None:
+def write_info(state: State, wanted: Wanted, pid: int, nics: list[Granted]) -> None:
     """Write down what `ps` will show of a run; PID is QEMU's."""
-    lines = [
-        text.write(
-            "run", RunInfo(plan.run, str(pid), plan.guest, " ".join(plan.line.words)).__dict__
-        )
-    ]
+    info = RunInfo(wanted.run, str(pid), wanted.guest, wanted.command)
+    lines = [text.write("run", info.__dict__)]
     for got in nics:
         network = got.nic.network
         nic = NicInfo(got.nic.label, got.nic.tap, network.name, network.bridge, " ".join(got.macs))
         lines.append(text.write("nic", nic.__dict__))
-    files.write(f"{state.run(plan.run)}/info", "\n".join(lines) + "\n")
+    files.write(f"{state.run(wanted.run)}/info", "\n".join(lines) + "\n")
 
 
 def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
@@ -102,29 +99,44 @@ def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
     return RunInfo(**first), [NicInfo(**fields) for fields in nics]
 
 
-def provision(plan: Plan, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:
-    """Acquire what PLAN needs, NIC by NIC. Raises `NetwrapError`; `release` undoes all of it."""
-    journal = Journal(f"{work.state.run(plan.run)}/journal")
+def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:
+    """Acquire what a run wants, NIC by NIC. Raises `NetwrapError`; `release` undoes all of it."""
+    journal = Journal(f"{work.state.run(wanted.run)}/journal")
     infos: dict[str, Info] = {}
     names: dict[str, Iterator[str]] = {}
-    for network in plan.networks:
-        journal.intend(Membership(network.bridge, plan.run))
-        infos[network.bridge] = networks.join(network, plan.run, work, reserved)
-        names[network.bridge] = guest_names(plan.guest if infos[network.bridge].address else "")
-    for planned in plan.nics:
-        nic = planned.nic
+    for network in wanted.networks:
+        journal.intend(Membership(network.bridge, wanted.run))
+        infos[network.bridge] = networks.join(network, wanted.run, work, reserved)
+        names[network.bridge] = guest_names(wanted.guest if infos[network.bridge].address else "")
+    for nic in wanted.nics:
         bridge = nic.network.bridge
         vhosts = tun.open_vhost(nic.queues) if nic.vhost else []
-        ledger.acquire_all([Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr)], journal, work)
+        ledger.acquire_all([_port(nic, work)], journal, work)
         macs = []
         # One at a time: of two runs that look for a free MAC, the second sees the first's.
         with files.Lock(work.state.macs_lock):
             for number in range(len(nic.macs)):
-                mac = _choose_mac(nic, number, plan.run, work)
-                name = HostName(bridge, plan.run, mac, next(names[bridge]))
+                chosen = _choose_mac(nic, number, wanted.run, work)
+                name = HostName(bridge, wanted.run, chosen, next(names[bridge]))
                 ledger.acquire_all([name], journal, work)
-                macs.append(mac)
-        yield Granted(nic, infos[bridge], tuple(macs), tuple(work.taps[nic.tap]), tuple(vhosts))
+                macs.append(chosen)
+        taps = tuple(work.taps.get(nic.tap, ()))
+        yield Granted(nic, infos[bridge], tuple(macs), taps, tuple(vhosts))
+
+
+def _port(nic: Nic, work: Work) -> Resource:
+    """Return the NIC's port on its bridge: a tap to make, or to plug in as it is."""
+    bridge = nic.network.bridge
+    if not nic.foreign:
+        return Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr)
+    tap, master = effects.link_named(work.rtnl, nic.tap), effects.link_named(work.rtnl, bridge)
+    if tap.master not in (0, master.index):
+        raise HostError(
+            f"{nic.tap} is a port of {work.rtnl.index_name(tap.master)} already",
+            f"take it out of there: ip link set {nic.tap} nomaster",
+        )
+    plugged = tap.master == master.index
+    return Plug(nic.tap, tap.index, bridge, unpack(tap.mac), tap.mtu, tap.up, plugged)
 
 
 def release(
@@ -143,6 +155,29 @@ def release(
     return errors
 
 
+def end(state: State, run: str, say: Callable[[str], None] = lambda _: None) -> list[NetwrapError]:
+    """Release a run that lives by a tap, also while that is there; return what went wrong.
+
+    Its keeper is woken by what is done to the tap, and finds that the run is no longer its own.
+    """
+    lock = files.open_locked(f"{state.run(run)}/lock")
+    try:
+        state.forget_tap(run)
+        return release(state, run, say)
+    finally:
+        os.close(lock)
+
+
+def wait_tap(state: State, run: str) -> None:
+    """Sleep until the tap is gone that a run lives by, if it does."""
+    tap = state.tap(run)
+    if tap is not None:
+        watched = linkwatch.watch(tap.index)
+        while state.tap_lives(run):
+            linkwatch.wait(watched)
+        watched.close()
+
+
 def collect(
     state: State, say: Callable[[str], None] = lambda _: None
 ) -> tuple[list[str], list[NetwrapError]]:
@@ -151,7 +186,7 @@ def collect(
     released: list[str] = []
     errors: list[NetwrapError] = []
     for run in state.runs():
-        if files.is_locked(f"{state.run(run)}/keeper"):
+        if files.is_locked(f"{state.run(run)}/keeper") or state.tap_lives(run):
             continue
         try:
             lock = files.open_locked(f"{state.run(run)}/lock", wait=False)

@@ -1,7 +1,8 @@
 """Where runs and networks keep their state: a folder for each network namespace.
 
     /run/qemu-netwrap/NAMESPACE/
-        runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal
+        runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal;
+                           tap: what proves that a QEMU lives that holds no lock of ours
         networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files
         macs/MAC           the run and the bridge that a guest's MAC is in use on
         locks/BRIDGE       one lock per network
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import files, probe
@@ -25,6 +27,14 @@ from qemu_netwrap.host import files, probe
 ROOT = "/run/qemu-netwrap"
 _NEEDS_ROOT = "taps and bridges need root: use sudo; -nic user needs no privilege"
 _FORWARDING = "forwarding-"
+
+
+class LiveTap(Record):
+    """The tap that a run lives by: as long as it is there and, if HELD, somebody has it open."""
+
+    index: int
+    name: str  # as QEMU knows it
+    held: bool
 
 
 class State(Record):
@@ -129,7 +139,37 @@ class State(Record):
     def is_alive(self, run: str) -> bool:
         """Whether QEMU, or what comes before it, lives; or the keeper, who cleans up after it."""
         folder = self.run(run)
-        return files.is_locked(f"{folder}/lock") or files.is_locked(f"{folder}/keeper")
+        return (
+            files.is_locked(f"{folder}/lock")
+            or files.is_locked(f"{folder}/keeper")
+            or self.tap_lives(run)
+        )
+
+    def tap(self, run: str) -> LiveTap | None:
+        """Return the tap that a run lives by; None for one that lives by its lock."""
+        line = files.read(f"{self.run(run)}/tap").rstrip("\n")
+        if not line:
+            return None
+        fields = text.read(line)[1]
+        return LiveTap(int(fields["index"]), fields["name"], fields["held"] == "1")
+
+    def write_tap(self, run: str, tap: LiveTap) -> None:
+        """Write down that a run lives by a tap."""
+        fields = {"index": str(tap.index), "name": tap.name, "held": str(int(tap.held))}
+        files.write(f"{self.run(run)}/tap", text.write("tap", fields) + "\n")
+
+    def forget_tap(self, run: str) -> None:
+        """Have a run no longer live by its tap."""
+        files.remove(f"{self.run(run)}/tap")
+
+    def tap_lives(self, run: str) -> bool:
+        """Whether the tap is there that a run lives by.
+
+        It is told by its ifindex, which the kernel does not give away again until it has counted
+        through all of them; a tap that was renamed is still the same.
+        """
+        tap = self.tap(run)
+        return tap is not None and probe.has_tap(tap.index, held=tap.held)
 
     def drop_other_boots(self) -> None:
         """Remove what is told of earlier boots, where /run outlives one: nothing of it is left."""

@@ -7,7 +7,7 @@ import os
 from qemu_netwrap.core.errors import NetwrapError, UsageError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, Rules
-from qemu_netwrap.host import commands, dnsmasq, files, inspect, procs
+from qemu_netwrap.host import commands, dnsmasq, files, holders, inspect, probe, procs
 from qemu_netwrap.life import networks, runs
 from qemu_netwrap.life.effects import Work
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RUNNING = "running"
 STARTING = "starting"
+IDLE = "idle"  # a tap that nobody has open yet, kept on its network by hand
 ENDING = "ending"
 DEAD = "dead"
 
@@ -120,6 +121,10 @@ def find(state: State, name: str, *, over: bool = False) -> str:
 def stop(state: State, run: str, patience: float) -> list[int]:
     """End a run's QEMU with its whole tree and wait for the teardown; return who was killed."""
     killed = procs.stop(_qemu(state, run), patience)
+    if _is_idle(state, run):
+        errors = runs.end(state, run)
+        if errors:
+            raise errors[0]
     wait(state, run)
     return killed
 
@@ -130,6 +135,7 @@ def wait(state: State, run: str) -> None:
     Raises the `NetwrapError` of what could not be released.
     """
     folder = state.run(run)
+    runs.wait_tap(state, run)
     files.wait_unlocked(f"{folder}/lock")
     files.wait_unlocked(f"{folder}/keeper")
     if os.path.exists(folder):
@@ -166,6 +172,8 @@ def _run(state: State, run: str) -> RunStatus:
     used = next((u for u in map(procs.usage, _qemu(state, run)) if u is not None), None)
     if used is not None:
         phase = RUNNING if nics else STARTING
+    elif _is_idle(state, run):
+        phase = IDLE
     else:
         phase = ENDING if files.is_locked(f"{folder}/keeper") else DEAD
     links = inspect.links([nic.tap for nic in nics])
@@ -188,9 +196,18 @@ def _qemu(state: State, run: str) -> list[procs.Process]:
     The keeper has the lock's file open too, waiting for it; it is told by its own lock.
     """
     folder = state.run(run)
+    tap = state.tap(run)
+    if tap is not None:
+        return procs.living(holders.holders_of_tap(probe.name_of(tap.index)))
     if not files.is_locked(f"{folder}/lock"):
         return []
     return procs.holders(f"{folder}/lock", without=f"{folder}/keeper")
+
+
+def _is_idle(state: State, run: str) -> bool:
+    """Whether a run lives by a tap that was not held when it began."""
+    tap = state.tap(run)
+    return tap is not None and not tap.held and state.tap_lives(run)
 
 
 def _nic(state: State, nic: runs.NicInfo, link: inspect.Port | None) -> NicStatus:

@@ -77,6 +77,13 @@ def _tap(t: r.Tap) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (make, plug), (f"# {t.name} goes with the last process that holds it",)
 
 
+def _plug(p: r.Plug) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    plug = f"ip link set {p.name} master {p.bridge} up"
+    back = "" if p.plugged else " nomaster"
+    unplug = f"ip link set {p.name}{back} address {p.mac} mtu {p.mtu} {'up' if p.up else 'down'}"
+    return (plug,), (f"{unplug}  # if it is there still",)
+
+
 _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str, ...]]]] = {
     r.Bridge: _bridge,
     r.Address: _address,
@@ -87,4 +94,5 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.Membership: _membership,
     r.HostName: _host_name,
     r.Tap: _tap,
+    r.Plug: _plug,
 }

@@ -27,7 +27,7 @@ def network_of(net: NetOption, config: Config, chosen: str, host_bridge: str) ->
     """
     where = net.option.typed
     if needs_default(net):
-        return _default(config, chosen, host_bridge, where)
+        return default(config, chosen, f"--network {chosen}", host_bridge, where)
     if net.type in OUR_TYPES:
         return config.network(net.type) or built_in(net.type)
     if net.value("network"):
@@ -35,10 +35,10 @@ def network_of(net: NetOption, config: Config, chosen: str, host_bridge: str) ->
     return on_bridge(net.value("br") or DEFAULT_BRIDGE, config, where)
 
 
-def _default(config: Config, chosen: str, host_bridge: str, where: str) -> Network:
-    """Return the network of a tap that names none."""
+def default(config: Config, chosen: str, chosen_by: str, host_bridge: str, where: str) -> Network:
+    """Return the network of a tap that names none; CHOSEN_BY is what CHOSEN comes from."""
     if chosen:
-        return named(chosen, config, f"--network {chosen}")
+        return named(chosen, config, chosen_by)
     if config.default:
         return named(config.default, config, f"{config.path}: default")
     if host_bridge:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import UsageError
-from qemu_netwrap.core.model import Nic
+from qemu_netwrap.core.model import Nic, Wanted
 from qemu_netwrap.core.netoption import read_list
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
@@ -59,9 +59,10 @@ class Plan(Record):
     guest: str = ""  # the guest's host name
 
     @property
-    def networks(self) -> tuple[Network, ...]:
-        """The networks the run needs, each once, in the order first named."""
-        return tuple({p.nic.network.bridge: p.nic.network for p in self.nics}.values())
+    def wanted(self) -> Wanted:
+        """What the run asks for, without where that stands in the command line."""
+        nics = tuple(planned.nic for planned in self.nics)
+        return Wanted(self.run, nics, self.guest, " ".join(self.line.words))
 
 
 def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:

@@ -56,6 +56,15 @@ ip link set port1 up
 ip link set port0 master qn-x up
 until ip link show qn-x | grep -q 'state UP'; do sleep 0.01; done
 """
+# The tap's number is the next one: interfaces are counted in each network namespace.
+MAKE_USERS_TAP = f"""
+{MAKE_BRIDGE_WITH_PORT}
+ip tuntap add qn77-0 mode tap
+echo 1 >/proc/sys/net/ipv6/conf/qn77-0/disable_ipv6
+ip link set qn77-0 address 52:54:00:00:00:03 up
+ip link set qn77-0 down
+[ "$(cat /sys/class/net/qn77-0/ifindex)" = 5 ]
+"""
 REMAKE_BRIDGE = "ip link del qn-x; ip link add qn-x type bridge"
 OTHER_DNSMASQ = (
     "dnsmasq --conf-file=/dev/null --user=root --pid-file=/run/other.pid --port=0 --bind-interfaces"
@@ -151,6 +160,14 @@ CASES = {
         there=f"grep -qx '77 qn-x' {MACS}/{MAC}",
         remove=f"rm {MACS}/{MAC}",
         replace=f"printf '88 qn-x' >$(echo {MACS})/{MAC}",
+    ),
+    "Plug": Case(
+        "run/77",
+        (r.Plug("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500, up=False, plugged=False),),
+        there="ip link show qn77-0 | grep -q 'UP.* master qn-x '",
+        remove="ip link del qn77-0",
+        replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
+        prepare=MAKE_USERS_TAP,
     ),
     "Tap": Case(
         "run/77",

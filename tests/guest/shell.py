@@ -55,6 +55,8 @@ class Lease:
 class Shell(Guest):
     """A guest whose shell does what the test asks; it serves a page, its name, on port 80."""
 
+    wrapper: tuple[str, ...] | None = None  # what stands before QEMU, if it is not the launcher
+
     def __init__(
         self,
         host: Host,
@@ -78,7 +80,7 @@ class Shell(Guest):
         self._copies: tuple[str, ...] = ()
         if for_all:
             extra = (*extra, *self._copy(job))
-        wrapper = (*before, COMMAND, *options, "--")
+        wrapper = (*before, COMMAND, *options, "--") if self.wrapper is None else self.wrapper
         super().__init__(host, wrapper, net, job, name=name, extra=extra)
 
     @property

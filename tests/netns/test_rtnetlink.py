@@ -98,6 +98,8 @@ def as_link(link: Netlink) -> Link:
         link.get_attr("IFLA_MTU"),
         (info.get_attr("IFLA_INFO_KIND") if info else "") or "",
         link.get_attr("IFLA_MASTER") or 0,
+        bool(link["flags"] & 1),
+        bool(link.get_attr("IFLA_CARRIER")),
     )
 
 
@@ -141,7 +143,10 @@ def test_bridge(rtnl: Rtnl, ip: Netlink, stp: bool, forward_delay: int, hello_ti
         1500 if forward_delay < 0 else forward_delay * 100
     )
     assert data.get_attr("IFLA_BR_HELLO_TIME") == (200 if hello_time < 0 else hello_time * 100)
-    assert rtnl.link("br0") == as_link(link) == Link(link["index"], "br0", MAC, 1500, "bridge", 0)
+    made = rtnl.link("br0")
+    assert made is not None
+    assert made == as_link(link) == rtnl.link_at(link["index"])
+    assert made == Link(link["index"], "br0", MAC, 1500, "bridge", 0, up=True, carrier=made.carrier)
     rtnl.delete_link(link["index"])
     assert ip.link_lookup(ifname="br0") == []
     assert rtnl.link("br0") is None
@@ -176,10 +181,13 @@ def test_plug(rtnl: Rtnl, ip: Netlink, mtu: int) -> None:
     assert br is not None
     rtnl.plug(tap, br, MAC)
     after = seen(ip, "tap0")
-    assert rtnl.link("tap0") == as_link(after) == Link(tap.index, "tap0", MAC, mtu, "tun", bridge)
+    plugged = Link(tap.index, "tap0", MAC, mtu, "tun", bridge, up=True)
+    assert rtnl.link("tap0") == as_link(after) == plugged
     assert after["flags"] & 1
     assert seen(ip, "br0").get_attr("IFLA_MTU") == mtu
     assert rtnl.ports(bridge) == ["tap0"]
+    rtnl.unplug(tap, 0, tap.mac, tap.mtu, up=tap.up)
+    assert rtnl.link("tap0") == tap
     rtnl.delete_link(tap.index)
     rtnl.delete_link(bridge)
 
@@ -214,7 +222,7 @@ def test_links_of_many_kinds(rtnl: Rtnl, ip: Netlink, inside: Host) -> None:
         name = link.get_attr("IFLA_IFNAME")
         assert rtnl.link(name) == as_link(link)
         assert rtnl.index_name(link["index"]) == name
-    assert rtnl.link("lo") == Link(1, "lo", bytes(6), 65536, "", 0)
+    assert rtnl.link("lo") == Link(1, "lo", bytes(6), 65536, "", 0, up=True, carrier=True)
     for name in ("veth0", "a.b-c_d+15bytes", "tun\u00e9", "br0"):
         rtnl.delete_link(index_of(rtnl, name))
 

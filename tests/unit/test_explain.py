@@ -80,6 +80,16 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["ip tuntap add t mode tap multi_queue", "ip link set t master b up"],
         ["# t goes"],
     ),
+    (
+        r.Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=False, plugged=False),
+        ["ip link set t master b up"],
+        ["ip link set t nomaster address 52:54:00:00:00:03 mtu 1500 down "],
+    ),
+    (
+        r.Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True),
+        ["ip link set t master b up"],
+        ["ip link set t address 52:54:00:00:00:03 mtu 1500 up "],
+    ),
 ]
 
 

@@ -176,7 +176,7 @@ def test_a_bridge_named_like_the_built_in_network() -> None:
     """`br=qn-nat` means the NAT network's own bridge: the NIC of `nat` must not lose its NAT."""
     made = planned("-nic", "nat", "-nic", "tap,br=qn-nat")
     assert made is not None
-    assert [network.mode for network in made.networks] == [NAT]
+    assert [network.mode for network in made.wanted.networks] == [NAT]
 
 
 def test_json_nested_deeply() -> None:
@@ -294,7 +294,7 @@ def test_a_run_is_known_whatever_its_words(tmp_path: Path, odd: str) -> None:
     assert made is not None
     state = State(str(tmp_path))
     files.make_folder(state.run("1"))
-    runs.write_info(state, made, 1, [])
+    runs.write_info(state, made.wanted, 1, [])
     info, nics = runs.read_info(state, "1")
     assert (info.command, nics) == (f"qemu -append a{odd}b -nic nat", [])
 

@@ -120,7 +120,7 @@ def shown(planned: plan.Plan, config: Config, host: Host) -> dict[str, object]:
                     for resource in resources_of(network, config, host)
                 ],
             }
-            for network in planned.networks
+            for network in planned.wanted.networks
         ],
         "nics": [
             {

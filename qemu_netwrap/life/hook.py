@@ -1,0 +1,144 @@
+"""qemu-ifup and qemu-ifdown: what QEMU calls with a tap of its own, once for each netdev.
+
+QEMU makes the tap, calls the one before the guest runs and the other before it closes the tap, and
+waits for both (net/tap.c, `launch_script`). It is killed without calling the second. So the run
+lives by the tap, and the keeper ends it when the tap goes.
+"""
+
+from __future__ import annotations
+
+import os
+from _signal import SIG_DFL, SIGCHLD, signal
+
+from qemu_netwrap.core import words
+from qemu_netwrap.core.errors import HostError, UsageError
+from qemu_netwrap.core.model import Nic, Wanted
+from qemu_netwrap.host import configfile, files, probe
+from qemu_netwrap.life import keeper, provide, runs
+from qemu_netwrap.life.state import State, prepare
+from qemu_netwrap.life.telling import tell
+from qemu_netwrap.planning import networks
+from qemu_netwrap.planning.plan import guest_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.model import Config, Network
+    from qemu_netwrap.host.rtnetlink import Link
+
+NETWORK = "QEMU_NETWRAP_NETWORK"
+
+
+def ifup(name: str) -> None:
+    """Put tap NAME on the network that the environment or the configuration names.
+
+    Raises `NetwrapError`; nothing is left behind then, and QEMU does not start.
+    """
+    _begin()
+    tap = _tap(name)
+    config = configfile.load()
+    network = _network(name, config)
+    _require_root(name)
+    prepare()
+    here = State.here()
+    if _has_run(here, tap, network):
+        return
+    run, lock = runs.claim(here, name)
+    guest, command = _qemu()
+    nic = Nic(name, network, name, foreign=True)
+    keeping = keeper.Keeping(
+        here,
+        Wanted(run, (nic,), guest, command),
+        provide.reserved_subnets(config),
+        os.getppid(),
+        by_tap=True,
+    )
+    provide.have_kept(keeping, _tell, lock)
+
+
+def ifdown(name: str) -> None:
+    """End the run of tap NAME: take it off its network, which goes with its last run.
+
+    Raises the `NetwrapError` of what could not be released.
+    """
+    _begin()
+    if os.geteuid() != 0:
+        # QEMU may have become another user (-runas): the keeper sees the tap go.
+        tap = probe.link(name)
+        if tap is None or tap.carrier:
+            return
+        _require_root(name)
+    prepare()
+    here = State.here()
+    errors = [error for run in _runs_of(here, name) for error in runs.end(here, run, tell)]
+    if errors:
+        raise errors[0]
+
+
+def _begin() -> None:
+    """Put right what QEMU hands on: the tap's descriptor, which would keep the tap alive."""
+    files.close_from(3)
+    provide.fill_standard()
+    signal(SIGCHLD, SIG_DFL)
+
+
+def _tap(name: str) -> Link:
+    """Return the tap of that name. Raises `UsageError` when there is none."""
+    link = probe.link(name)
+    if link is None:
+        raise UsageError(f"{name}: there is no such interface", "QEMU makes the tap and names it")
+    if link.kind != "tun":
+        raise UsageError(f"{name} is no tap", "a bridge's uplink is not for qemu-ifup to plug in")
+    return link
+
+
+def _network(name: str, config: Config) -> Network:
+    """Return the network that the tap is to go to."""
+    chosen = os.environ.get(NETWORK, "")
+    ask = not (chosen or config.default)
+    bridge = probe.host_bridge() if ask else ""
+    return networks.default(config, chosen, f"{NETWORK}={chosen}", bridge, name)
+
+
+def _require_root(name: str) -> None:
+    """Raise `HostError` for a QEMU that runs as an ordinary user."""
+    if os.geteuid() != 0:
+        raise HostError(
+            f"{name}: QEMU runs its scripts as its own user, and taps are root's to plug in",
+            'start QEMU by sudo; or have it started: sudo qemu-netwrap --run-as "$USER" -- QEMU …',
+        )
+
+
+def _has_run(here: State, tap: Link, network: Network) -> bool:
+    """Whether the tap is on that network already. Raises `UsageError` if it is on another."""
+    for run in here.runs():
+        known = here.tap(run)
+        if known is None or known.index != tap.index or not here.is_alive(run):
+            continue
+        _, nics = runs.read_info(here, run)
+        if any(nic.bridge != network.bridge for nic in nics):
+            raise UsageError(
+                f"{tap.name} is on network {nics[0].network} already",
+                f"take it off first: qemu-netwrap ifdown {tap.name}",
+            )
+        return True
+    return False
+
+
+def _runs_of(here: State, name: str) -> list[str]:
+    """Return the runs of tap NAME, which may have been renamed meanwhile."""
+    taps = ((run, here.tap(run)) for run in here.runs())
+    return [run for run, tap in taps if tap is not None and tap.name == name]
+
+
+def _qemu() -> tuple[str, str]:
+    """Return the guest's name, and the words of the QEMU that has called us, if it was that."""
+    argv = files.read(f"/proc/{os.getppid()}/cmdline").split("\0")[:-1]
+    if not any(name in "".join(argv[:1]) for name in ("qemu", "kvm")):
+        return "", ""
+    return guest_name(words.parse(argv)), " ".join(argv)
+
+
+def _tell(kind: str, fields: dict[str, str]) -> None:
+    """Say what the keeper has to say; where the tap went only on a terminal."""
+    if kind == "say":
+        tell(fields["line"])
