@@ -11,6 +11,7 @@ from qemu_netwrap.core.errors import NetwrapError, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
 
 def main() -> None:
@@ -19,6 +20,10 @@ def main() -> None:
     argv = sys.argv[1:]
     debug = False
     try:
+        from qemu_netwrap.life import launch as launching
+
+        if launching.is_qemu_name(os.path.basename(sys.argv[0])):
+            _be_qemu(sys.argv[0], argv)
         from qemu_netwrap.face import words
 
         typed = words.split(argv)
@@ -28,13 +33,26 @@ def main() -> None:
 
             cli.run(argv)
         else:
-            from qemu_netwrap.life.launch import launch
-
-            launch(words.request(typed), words.COMMANDS)
+            launching.launch(words.request(typed), words.COMMANDS)
     except (NetwrapError, OSError) as problem:
         if debug:
             raise
         _fail(problem)
+
+
+def _be_qemu(shim: str, argv: list[str]) -> NoReturn:
+    """Launch as the shim at path SHIM: all words are QEMU's.
+
+    The kernel tells a script its path, not how it was called (execve(2), "Interpreter scripts"): a
+    path that PATH leads to was found there, as almost always.
+    """
+    from qemu_netwrap.core.request import Request
+    from qemu_netwrap.host import which
+    from qemu_netwrap.life.launch import launch
+
+    name = os.path.basename(shim)
+    called = name if which.find(name) == shim else shim
+    launch(Request((called, *argv)), shim)
 
 
 def ifup() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from qemu_netwrap.core.record import Record
 
+# The network of taps that name none, where nobody types --network.
+NETWORK = "QEMU_NETWRAP_NETWORK"
+
 
 class Request(Record):
     """A launch: our options, and QEMU's words with the program first."""

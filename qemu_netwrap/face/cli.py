@@ -20,6 +20,7 @@ from qemu_netwrap.face import (
     network_commands,
     options,
     render,
+    shim_commands,
 )
 from qemu_netwrap.life import hook, status
 from qemu_netwrap.life.preview import preview
@@ -179,4 +180,5 @@ def ifdown(tap: Tap) -> None:
 app.add_typer(network_commands.app, name="network")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(hook_commands.app, name="hooks")
+app.add_typer(shim_commands.app, name="shim")
 app.command()(doctor.doctor)

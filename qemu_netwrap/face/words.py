@@ -9,7 +9,7 @@ from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.request import Request
 
-COMMANDS = frozenset("plan ps stop wait gc network config doctor ifup ifdown hooks".split())
+COMMANDS = frozenset("plan ps stop wait gc network config doctor ifup ifdown hooks shim".split())
 WITH_VALUE = {"--network": "network", "--config": "config", "--run-as": "run_as"}
 FLAGS = {
     "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--debug": "debug",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
-import sysconfig
 
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import files, which
+from qemu_netwrap.host import files
+from qemu_netwrap.host.installed import installed
 
 NAMES = ("qemu-ifup", "qemu-ifdown")
 SAVED = ".before-qemu-netwrap"
@@ -98,9 +97,4 @@ def _is_same(path: str, other: str) -> bool:
 
 def _script(name: str) -> str:
     """Return the script that calls the installed program NAME. Raises `HostError`."""
-    beside = (os.path.dirname(os.path.realpath(sys.argv[0])), sysconfig.get_path("scripts"))
-    program = next(filter(None, (which.find(f"{each}/{name}") for each in beside)), "")
-    program = program or which.find(name)
-    if not program:
-        raise HostError(f"{name} is not installed", "install the package, not its modules alone")
-    return f'#!/bin/sh\n{_MARK}\nexec {shlex.quote(program)} "$@"\n'
+    return f'#!/bin/sh\n{_MARK}\nexec {shlex.quote(installed(name))} "$@"\n'

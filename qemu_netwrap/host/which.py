@@ -15,6 +15,28 @@ def find(name: str, beyond: str = "") -> str:
     return next((path for path in _candidates(name, beyond) if _executable(path)), "")
 
 
+def find_behind(shim: str) -> str:
+    """Return the program that PATH would lead to if SHIM, a path, were not there; empty if none.
+
+    Only what comes after it on PATH counts: of two shims in a row, each of another installation,
+    neither finds the first again. A shim that is not on PATH is before all of it.
+    """
+    own = os.path.realpath(shim)
+    paths = _candidates(os.path.basename(shim), "")
+    places = [at for at, path in enumerate(paths) if _is_same(path, shim)]
+    behind = paths[places[0] + 1 :] if places else paths
+    others = (path for path in behind if _executable(path) and os.path.realpath(path) != own)
+    return next(others, "")
+
+
+def _is_same(path: str, other: str) -> bool:
+    """Whether two paths lead to one file by way of one folder."""
+    try:
+        return os.path.samestat(os.lstat(path), os.lstat(other))
+    except OSError:
+        return False
+
+
 def exists(name: str) -> bool:
     """Whether there is a file of that name on PATH, be it executable or not."""
     return any(os.path.exists(path) for path in _candidates(name, ""))

@@ -13,6 +13,7 @@ from _signal import SIG_DFL, SIGCHLD, signal
 from qemu_netwrap.core import words
 from qemu_netwrap.core.errors import HostError, UsageError
 from qemu_netwrap.core.model import Nic, Wanted
+from qemu_netwrap.core.request import NETWORK
 from qemu_netwrap.host import configfile, files, probe
 from qemu_netwrap.life import keeper, provide, runs
 from qemu_netwrap.life.state import State, prepare
@@ -24,8 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.model import Config, Network
     from qemu_netwrap.host.rtnetlink import Link
-
-NETWORK = "QEMU_NETWRAP_NETWORK"
 
 
 def ifup(name: str) -> None:

@@ -32,18 +32,21 @@ if TYPE_CHECKING:
 
 
 _QEMUS = ("qemu", "kvm")
+SHIMS = ("qemu-kvm", "kvm")
+SHIM_PREFIX = "qemu-system-"
 
 
-def launch(request: Request, known: Iterable[str] = ()) -> NoReturn:
+def launch(request: Request, known: Iterable[str] = (), shim: str = "") -> NoReturn:
     """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then.
 
-    KNOWN are words of ours that may have been meant where there is no such QEMU.
+    KNOWN are words of ours that may have been meant where there is no such QEMU. SHIM is our own
+    path where we were called by QEMU's name.
     """
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)  # as QEMU would have it: no traceback, the status of a signal
     # Where the parent ignores it, what we start could not be waited for; QEMU gets it back so.
     ignored = signal(SIGCHLD, SIG_DFL)
-    program = find_program(request.words[0], known)
+    program = find_behind(shim) if shim else find_program(request.words[0], known)
     user = _user(request.run_as)
     line, reading = read_line(request.words, program)
     argv = line.words
@@ -51,7 +54,7 @@ def launch(request: Request, known: Iterable[str] = ()) -> NoReturn:
         from qemu_netwrap.life.foretell import foretell
 
         foretell(line, user.uid if user else os.geteuid())
-    if reading is not None:
+    if reading is not None and not (shim and _is_qemus_alone(reading)):
         # Here, so that a QEMU without networks of ours does not pay for them.
         from qemu_netwrap.life.provide import provide
 
@@ -60,12 +63,25 @@ def launch(request: Request, known: Iterable[str] = ()) -> NoReturn:
     _become(program, argv, user)
 
 
+def is_qemu_name(name: str) -> bool:
+    """Whether a program of that name is QEMU: called so, we are a shim."""
+    return name in SHIMS or name.startswith(SHIM_PREFIX)
+
+
+def is_shim(path: str) -> bool:
+    """Whether PATH is a link to our program by QEMU's name."""
+    target = os.path.realpath(path)
+    return is_qemu_name(os.path.basename(path)) and os.path.basename(target) == "qemu-netwrap"
+
+
 def find_program(name: str, known: Iterable[str] = ()) -> str:
     """Return the path of QEMU. Raises `NotFoundError` or `NotExecutableError`.
 
     KNOWN are words of ours that may have been meant.
     """
     path = which.find(name)
+    if path and os.path.islink(path) and is_shim(path):
+        path = which.find_behind(path)
     if path:
         return path
     if which.exists(name):
@@ -75,6 +91,23 @@ def find_program(name: str, known: Iterable[str] = ()) -> str:
 
     near = suggestion(name, [*known, *which.beginning("qemu-system-")])
     raise NotFoundError(f"{name}: there is no such program", f"{near}{hint}")
+
+
+def find_behind(shim: str) -> str:
+    """Return the path of the QEMU that SHIM stands before. Raises `NotFoundError`."""
+    path = which.find_behind(shim)
+    if path:
+        return path
+    name = os.path.basename(shim)
+    raise NotFoundError(
+        f"{name}: there is none on PATH behind {shim}, which is qemu-netwrap",
+        "install it: apt install qemu-system-x86; or put its folder on PATH, after the shim's",
+    )
+
+
+def _is_qemus_alone(reading: Reading) -> bool:
+    """Whether QEMU can do by itself what we may not: an ordinary user's setuid helper, say."""
+    return os.geteuid() != 0 and not reading.has_our_words
 
 
 def read_line(argv: tuple[str, ...], program: str) -> tuple[words.CommandLine, Reading | None]:

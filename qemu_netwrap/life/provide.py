@@ -9,6 +9,7 @@ import sys
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.model import Grant
+from qemu_netwrap.core.request import NETWORK
 from qemu_netwrap.host import configfile, probe
 from qemu_netwrap.life import keeper, runs, state
 from qemu_netwrap.life.telling import tell
@@ -85,7 +86,10 @@ def have_kept(
 
 def make_plan(request: Request, reading: Reading, config: Config, run: str) -> Plan:
     """Ask the host what the plan needs to know, and plan."""
-    asked = planning.questions(reading, config, request.network)
+    chosen, chosen_by = request.network, ""
+    if not chosen and (chosen := os.environ.get(NETWORK, "")):
+        chosen_by = f"{NETWORK}={chosen}"
+    asked = planning.questions(reading, config, chosen)
     facts = planning.Facts(
         run,
         probe.machine(),
@@ -93,7 +97,7 @@ def make_plan(request: Request, reading: Reading, config: Config, run: str) -> P
         probe.host_bridge() if asked.host_bridge else "",
         probe.folder(),
     )
-    return planning.make(reading, config, facts, request.network)
+    return planning.make(reading, config, facts, chosen, chosen_by)
 
 
 def reserved_subnets(config: Config) -> tuple[Subnet, ...]:

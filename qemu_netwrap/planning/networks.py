@@ -19,15 +19,18 @@ def needs_default(net: NetOption) -> bool:
     return net.type == "tap" and not (net.value("br") or net.value("network"))
 
 
-def network_of(net: NetOption, config: Config, chosen: str, host_bridge: str) -> Network:
+def network_of(
+    net: NetOption, config: Config, chosen: str, host_bridge: str, chosen_by: str = ""
+) -> Network:
     """Return the network of a netdev of ours.
 
-    CHOSEN is the default for this launch (--network), HOST_BRIDGE the bridge that carries the
-    host's default route, if one does. Raises `UsageError` for a network that is not there.
+    CHOSEN is the default for this launch, by --network or by what CHOSEN_BY says; HOST_BRIDGE the
+    bridge that carries the host's default route, if one does. Raises `UsageError` for a network
+    that is not there.
     """
     where = net.option.typed
     if needs_default(net):
-        return default(config, chosen, f"--network {chosen}", host_bridge, where)
+        return default(config, chosen, chosen_by or f"--network {chosen}", host_bridge, where)
     if net.type in OUR_TYPES:
         return config.network(net.type) or built_in(net.type)
     if net.value("network"):

@@ -73,7 +73,9 @@ def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
     return Questions(ifnames, plain and not (chosen or config.default))
 
 
-def make(reading: Reading, config: Config, facts: Facts, chosen: str = "") -> Plan:
+def make(
+    reading: Reading, config: Config, facts: Facts, chosen: str = "", chosen_by: str = ""
+) -> Plan:
     """Decide everything about a run. Raises `UsageError` with what is wrong and the remedy."""
     nics: list[PlannedNic] = []
     placed: set[int] = set()
@@ -82,7 +84,7 @@ def make(reading: Reading, config: Config, facts: Facts, chosen: str = "") -> Pl
         if reading.is_left_alone(net):
             _refuse_our_keys(net, reading.user_keys(net))
         elif net.is_ours or net.value("ifname") not in facts.existing:
-            network = network_of(net, config, chosen, facts.host_bridge)
+            network = network_of(net, config, chosen, facts.host_bridge, chosen_by)
             # A hub's NICs are behind each of its taps; the first of them names them.
             places = tuple(p for p in reading.places(net) if p.option.at not in placed)
             placed.update(place.option.at for place in places)
