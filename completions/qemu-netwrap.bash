@@ -1,6 +1,6 @@
 # Completion of qemu-netwrap, and of aliases for it, in bash. Needs bash-completion.
 
-_qemu_netwrap_commands='plan ps stop wait gc network config doctor'
+_qemu_netwrap_commands='plan ps stop wait gc network config doctor ifup ifdown hooks shim'
 _qemu_netwrap_options='--network --config --run-as --quiet --verbose --debug --version --help'
 
 _qemu_netwrap_networks()
@@ -14,6 +14,12 @@ _qemu_netwrap_runs()
     qemu-netwrap ps 2>/dev/null | awk '
         NR == 1 && $1 != "RUN" || /^$/ { exit }
         NR > 1 && /^[^ ]/ { print $1; if ($2 != "-") print $2 }'
+}
+
+# The taps there are, by their flags in sysfs.
+_qemu_netwrap_taps()
+{
+    grep -ls . /sys/class/net/*/tun_flags | cut -d/ -f5
 }
 
 # The options of QEMU $1, from its -help, which is asked again when QEMU has changed.
@@ -120,7 +126,12 @@ _qemu_netwrap()
         network/network) COMPREPLY=($(compgen -W 'list show up down' -- "$cur")) ;;
         config/config) COMPREPLY=($(compgen -W 'check show' -- "$cur")) ;;
         config/check) _filedir ;;
+        hooks/hooks) COMPREPLY=($(compgen -W 'install remove status' -- "$cur")) ;;
+        hooks/--root) _filedir -d ;;
+        shim/shim) COMPREPLY=($(compgen -W 'install remove' -- "$cur")) ;;
         */-*) ;;
+        ifup/ifup | ifdown/ifdown) COMPREPLY=($(compgen -W "$(_qemu_netwrap_taps)" -- "$cur")) ;;
+        shim/install | shim/remove) _filedir -d ;;
         network/show | network/up | network/down)
             COMPREPLY=($(compgen -W "$(_qemu_netwrap_networks)" -- "$cur"))
             ;;
@@ -129,6 +140,8 @@ _qemu_netwrap()
     if [[ $cur == -* ]]; then
         case $command/${words[at + 1]} in
             ps/* | doctor/* | network/list | network/show | config/show) COMPREPLY=(--json) ;;
+            hooks/status) COMPREPLY=(--root --json) ;;
+            hooks/install | hooks/remove) COMPREPLY=(--root) ;;
             stop/*) COMPREPLY=(--timeout) ;;
         esac
         COMPREPLY=($(compgen -W "${COMPREPLY[*]} --help" -- "$cur"))

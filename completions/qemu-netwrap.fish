@@ -1,6 +1,6 @@
 # Completion of qemu-netwrap in fish. `alias` makes it known for aliases too.
 
-set -g __qemu_netwrap_commands plan ps stop wait gc network config doctor
+set -g __qemu_netwrap_commands plan ps stop wait gc network config doctor ifup ifdown hooks shim
 set -g __qemu_netwrap_options --network --config --run-as --quiet --verbose --debug --version --help
 
 function __qemu_netwrap_networks
@@ -120,6 +120,14 @@ function __qemu_netwrap_command
             string join \n check show
         case config/check
             __fish_complete_path $cur
+        case hooks/hooks
+            string join \n install remove status
+        case shim/shim
+            string join \n install remove
+        case hooks/--root shim/install shim/remove
+            __fish_complete_directories $cur
+        case ifup/ifup ifdown/ifdown
+            grep -ls . /sys/class/net/*/tun_flags | cut -d/ -f5
         case network/show network/up network/down
             __qemu_netwrap_networks
         case 'stop/*' 'wait/*'
@@ -130,6 +138,10 @@ function __qemu_netwrap_command
         switch $argv[1]/$argv[2]
             case 'ps/*' 'doctor/*' network/list network/show config/show
                 echo --json
+            case hooks/status
+                string join \n -- --root --json
+            case hooks/install hooks/remove
+                echo --root
             case 'stop/*'
                 echo --timeout
         end
