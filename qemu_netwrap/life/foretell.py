@@ -27,7 +27,10 @@ def foretell(line: CommandLine, uid: int) -> None:
     for net in reading.netdevs:
         left = reading.is_left_alone(net) or net.has("ifname")
         if net.type in _KINDS and not net.is_ours and left:
-            seen = _look(net, uid).replace(forbids_programs=spawn_denied)
+            try:
+                seen = _look(net, uid).replace(forbids_programs=spawn_denied)
+            except OSError:
+                continue  # what cannot be seen is not told; QEMU will
             for what in foresee(net, seen):
                 tell(f"{net.option.typed}: {what}")
 
