@@ -69,6 +69,16 @@ def ifdown() -> None:
     _serve_tap("qemu-ifdown", hook.ifdown)
 
 
+def bridge_helper() -> None:
+    """Be the bridge helper: QEMU calls it for a tap's descriptor. Exits."""
+    from qemu_netwrap.life import bridge_helper as helper
+
+    try:
+        helper.serve(sys.argv[1:])
+    except (NetwrapError, OSError) as problem:
+        _fail(problem)
+
+
 def _serve_tap(program: str, serve: Callable[[str], None]) -> None:
     """Do something with the tap that the one argument names."""
     try:

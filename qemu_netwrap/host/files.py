@@ -222,13 +222,13 @@ def _open_made(path: str, how: int = os.O_RDWR, mode: int = 0o600) -> int:
             make_folder(os.path.dirname(path))
 
 
-def close_from(first: int) -> None:
-    """Close every descriptor from FIRST on.
+def close_from(first: int, keep: int = -1) -> None:
+    """Close every descriptor from FIRST on, KEEP excepted.
 
     Not by the limit of open files: it may have been lowered below what is open.
     """
     for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd >= first:
+        if fd >= first and fd != keep:
             try:
                 os.close(fd)
             except OSError:

@@ -32,7 +32,7 @@ def ifup(name: str) -> None:
 
     Raises `NetwrapError`; nothing is left behind then, and QEMU does not start.
     """
-    _begin()
+    begin()
     tap = _tap(name)
     config = configfile.load()
     network = _network(name, config)
@@ -42,7 +42,7 @@ def ifup(name: str) -> None:
     if _has_run(here, tap, network):
         return
     run, lock = runs.claim(here, name)
-    guest, command = _qemu()
+    guest, command = caller()
     nic = Nic(name, network, name, foreign=True)
     keeping = keeper.Keeping(
         here,
@@ -51,7 +51,7 @@ def ifup(name: str) -> None:
         os.getppid(),
         by_tap=True,
     )
-    provide.have_kept(keeping, _tell, lock)
+    provide.have_kept(keeping, tell, lock)
 
 
 def ifdown(name: str) -> None:
@@ -59,7 +59,7 @@ def ifdown(name: str) -> None:
 
     Raises the `NetwrapError` of what could not be released.
     """
-    _begin()
+    begin()
     if os.geteuid() != 0:
         # QEMU may have become another user (-runas): the keeper sees the tap go.
         tap = probe.link(name)
@@ -73,9 +73,12 @@ def ifdown(name: str) -> None:
         raise errors[0]
 
 
-def _begin() -> None:
-    """Put right what QEMU hands on: the tap's descriptor, which would keep the tap alive."""
-    files.close_from(3)
+def begin(keep: int = -1) -> None:
+    """Put right what QEMU hands on: the tap's descriptor, which would keep the tap alive.
+
+    KEEP is a descriptor that is meant for us.
+    """
+    files.close_from(3, keep)
     provide.fill_standard()
     signal(SIGCHLD, SIG_DFL)
 
@@ -129,7 +132,7 @@ def _runs_of(here: State, name: str) -> list[str]:
     return [run for run, tap in taps if tap is not None and tap.name == name]
 
 
-def _qemu() -> tuple[str, str]:
+def caller() -> tuple[str, str]:
     """Return the guest's name, and the words of the QEMU that has called us, if it was that."""
     argv = files.read(f"/proc/{os.getppid()}/cmdline").split("\0")[:-1]
     if not any(name in "".join(argv[:1]) for name in ("qemu", "kvm")):
@@ -137,7 +140,7 @@ def _qemu() -> tuple[str, str]:
     return guest_name(words.parse(argv)), " ".join(argv)
 
 
-def _tell(kind: str, fields: dict[str, str]) -> None:
+def tell(kind: str, fields: dict[str, str]) -> None:
     """Say what the keeper has to say; where the tap went only on a terminal."""
     if kind == "say":
         tell(fields["line"])

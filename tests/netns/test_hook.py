@@ -51,6 +51,7 @@ ip link add port7 type veth peer name far7
 ip link set port7 master br7 up
 ip link set far7 up
 ip link set br7 address 52:54:00:00:00:07 up
+until ip link show br7 | grep -q 'state UP'; do sleep 0.01; done
 ip address add 192.0.2.1/24 dev br7
 ip route replace default dev br7
 """

@@ -1,0 +1,114 @@
+"""qemu-netwrap-bridge-helper: what QEMU calls for a tap on a bridge, by `helper=`.
+
+    qemu-netwrap-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET
+
+It hands QEMU a tap's descriptor over the socket, and ends (QEMU's net/tap.c,
+`net_bridge_run_helper`). QEMU holds no lock of ours: the run lives by the tap, as with the hook.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+
+from qemu_netwrap.core import bridge_acl
+from qemu_netwrap.core.errors import HostError, NetwrapError, UsageError
+from qemu_netwrap.core.model import BRIDGE, Nic, Wanted
+from qemu_netwrap.core.names import tap_name
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.host import bridge_conf, configfile, probe
+from qemu_netwrap.life import hook, keeper, provide, runs
+from qemu_netwrap.life.state import State, prepare
+from qemu_netwrap.planning import networks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.model import Config, Network
+
+_USAGE = "usage: qemu-netwrap-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET"
+
+
+class Call(Record):
+    """What QEMU asks for."""
+
+    bridge: str
+    socket: int
+    vnet_hdr: bool
+
+
+def serve(words: list[str]) -> None:
+    """Make a tap on a bridge and hand it to QEMU. Raises `NetwrapError`; nothing is left then."""
+    call = _read(words)
+    hook.begin(keep=call.socket)
+    if not bridge_acl.allows(bridge_conf.load(call.bridge), call.bridge):
+        raise HostError(
+            f"{bridge_conf.PATH} does not allow bridge {call.bridge}",
+            f"add a line, if no other denies it: allow {call.bridge}",
+        )
+    config = configfile.load()
+    network = _network(call.bridge, config)
+    if os.geteuid() != 0:
+        raise HostError(
+            f"{call.bridge}: QEMU runs its helper as its own user, and taps are root's to make",
+            "start QEMU by sudo; or use QEMU's own helper, which may be setuid",
+        )
+    prepare()
+    here = State.here()
+    qemu = os.getppid()
+    run, lock = runs.claim(here, str(qemu))
+    tap = tap_name(run, 0)
+    nic = Nic(f"--br={call.bridge}", network, tap, vnet_hdr=call.vnet_hdr)
+    wanted = Wanted(run, (nic,), *hook.caller())
+    keeping = keeper.Keeping(here, wanted, provide.reserved_subnets(config), qemu, by_tap=True)
+    grants = provide.have_kept(keeping, hook.tell, lock, call.socket)
+    _send(call.socket, int(grants[tap].fds[0]))
+
+
+def _read(words: list[str]) -> Call:
+    """Return what the words say. Raises `UsageError`."""
+    values = {"--br": "", "--fd": ""}
+    vnet_hdr = False
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--use-vnet":
+            vnet_hdr = True
+        elif equals and name in values:
+            values[name] = value
+        else:
+            raise UsageError(f"{word}: unknown option", _USAGE)
+    if not values["--br"] or not values["--fd"].isdecimal():
+        raise UsageError("--br= and --fd= are needed", _USAGE)
+    socket = int(values["--fd"])
+    try:
+        os.fstat(socket)
+    except (OSError, OverflowError):
+        raise UsageError(f"--fd={socket}: there is no such descriptor", _USAGE) from None
+    return Call(values["--br"], socket, vnet_hdr)
+
+
+def _network(bridge: str, config: Config) -> Network:
+    """Return the network on BRIDGE. Raises `HostError` for one that nobody has made or described.
+
+    A launch would make it. Here somebody has written `helper=` for a bridge that he has.
+    """
+    network = networks.on_bridge(bridge, config, f"--br={bridge}")
+    described = config.by_bridge(bridge) is not None or network.mode != BRIDGE
+    if not described and probe.link(bridge) is None:
+        raise HostError(
+            f"bridge {bridge} is not there",
+            f'make it; or have it made, by a network in the configuration with bridge = "{bridge}"',
+        )
+    return network
+
+
+def _send(socket: int, tap: int) -> None:
+    """Send QEMU the tap: one byte, and the descriptor beside it."""
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, tap.to_bytes(4, sys.byteorder))
+    try:
+        _socket.socket(fileno=socket).sendmsg([b"\0"], [rights])
+    except OSError as error:
+        raise NetwrapError(
+            f"--fd={socket}: {error.strerror}",
+            "it is QEMU who calls this, with a socket of its own",
+        ) from error
