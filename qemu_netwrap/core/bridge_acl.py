@@ -43,10 +43,10 @@ def parse(text: str) -> Acl:
     return Acl(tuple(rules))
 
 
-def allows(rules: tuple[Rule, ...], bridge: str) -> bool:
-    """Whether a bridge may be used: some rule allows it, and none denies it."""
+def verdict(rules: tuple[Rule, ...], bridge: str) -> str:
+    """Return what the rules say of a bridge: `allow`, `deny`, which wins, or nothing."""
     verbs = {rule.verb for rule in rules if _means(rule.what, bridge)}
-    return ALLOW in verbs and DENY not in verbs
+    return next((verb for verb in (DENY, ALLOW) if verb in verbs), "")
 
 
 def _means(what: str, bridge: str) -> bool:

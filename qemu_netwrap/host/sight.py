@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap.core import bridgeconf
+from qemu_netwrap.core import bridge_acl
+from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.names import ifname_fault
-from qemu_netwrap.host import files
+from qemu_netwrap.host import bridge_conf, files
 from qemu_netwrap.host.holders import holder_of_tap
 
 NETS = "/sys/class/net"
@@ -61,10 +62,19 @@ def has_net_admin() -> bool:
 
 def _acl(bridge: str) -> str:
     """Return what the helper's rules have against BRIDGE, and the line that mends it."""
-    wrong = bridgeconf.objection(bridgeconf.DEFAULT, bridge, _text_or_none)
-    if not wrong or wrong.endswith(f"denies {bridge}"):
-        return wrong
-    return f"{wrong}: echo 'allow {bridge}' | sudo tee -a {bridgeconf.DEFAULT}"
+    path = bridge_conf.PATH
+    mend = f"echo 'allow {bridge}' | sudo tee -a {path}"
+    if not os.path.exists(path):
+        return f"{path} is missing: {mend}"
+    if not os.access(path, os.R_OK):
+        return ""  # the helper is setuid, and sees what this user does not
+    try:
+        verdict = bridge_acl.verdict(bridge_conf.load(bridge), bridge)
+    except ConfigError as error:
+        return error.message
+    if verdict == bridge_acl.DENY:
+        return f"{path} denies {bridge}"
+    return "" if verdict else f"{path} does not allow {bridge}: {mend}"
 
 
 def _has_capabilities(path: str) -> bool:
@@ -77,13 +87,8 @@ def _has_capabilities(path: str) -> bool:
 
 def _text(path: str) -> str:
     """Return a file's text; empty where we may not look."""
-    return _text_or_none(path) or ""
-
-
-def _text_or_none(path: str) -> str | None:
-    """Return a file's text; None when there is none for us."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
-        return None
+        return ""

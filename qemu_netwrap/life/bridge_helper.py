@@ -41,7 +41,7 @@ def serve(words: list[str]) -> None:
     """Make a tap on a bridge and hand it to QEMU. Raises `NetwrapError`; nothing is left then."""
     call = _read(words)
     hook.begin(keep=call.socket)
-    if not bridge_acl.allows(bridge_conf.load(call.bridge), call.bridge):
+    if bridge_acl.verdict(bridge_conf.load(call.bridge), call.bridge) != bridge_acl.ALLOW:
         raise HostError(
             f"{bridge_conf.PATH} does not allow bridge {call.bridge}",
             f"add a line, if no other denies it: allow {call.bridge}",
@@ -61,7 +61,7 @@ def serve(words: list[str]) -> None:
     nic = Nic(f"--br={call.bridge}", network, tap, vnet_hdr=call.vnet_hdr)
     wanted = Wanted(run, (nic,), *hook.caller())
     keeping = keeper.Keeping(here, wanted, provide.reserved_subnets(config), qemu, by_tap=True)
-    grants = provide.have_kept(keeping, hook.tell, lock, call.socket)
+    grants = provide.have_kept(keeping, hook.heed, lock, call.socket)
     _send(call.socket, int(grants[tap].fds[0]))
 
 

@@ -51,7 +51,7 @@ def ifup(name: str) -> None:
         os.getppid(),
         by_tap=True,
     )
-    provide.have_kept(keeping, tell, lock)
+    provide.have_kept(keeping, heed, lock)
 
 
 def ifdown(name: str) -> None:
@@ -140,7 +140,7 @@ def caller() -> tuple[str, str]:
     return guest_name(words.parse(argv)), " ".join(argv)
 
 
-def tell(kind: str, fields: dict[str, str]) -> None:
+def heed(kind: str, fields: dict[str, str]) -> None:
     """Say what the keeper has to say; where the tap went only on a terminal."""
     if kind == "say":
         tell(fields["line"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qemu_netwrap.core import bridgeconf, netoption
+from qemu_netwrap.core import bridge_acl, netoption
 from qemu_netwrap.core.suggest import suggestion
 from qemu_netwrap.core.words import Option
 from qemu_netwrap.planning.foresight import IFF_MULTI_QUEUE, IFF_TAP, Sight, foresee
@@ -43,26 +43,20 @@ def test_foresight(text: str, seen: dict[str, object], says: str) -> None:
     assert bool(says) == bool(found)
 
 
-FILES = {
-    "/plain": "# allow br0\n\nallow br0\nallow br1 # and why\ndeny br1\n",
-    "/all": "allow all\ndeny br2\n",
-    "/more": "include /plain\ninclude /gone\nallow br1\n",
-    "/loop": "include /loop\nallow br0\n",
-}
+RULES = "# allow br0\n\nallow br0\nallow br1 \ndeny br1\n\tallow\tbr3\n"
 
 
 @pytest.mark.parametrize(
-    ("path", "bridge", "says"),
+    ("text", "bridge", "says"),
     [
-        ("/plain", "br0", ""), ("/plain", "br1", "/plain denies br1"),
-        ("/plain", "br2", "/plain does not allow br2"), ("/gone", "br0", "/gone is missing"),
-        ("/all", "br0", ""), ("/all", "br2", "/all denies br2"), ("/more", "br0", ""),
-        ("/more", "br1", "/more denies br1"), ("/loop", "br0", ""),
-        ("/loop", "br1", "/loop does not allow br1"),
+        (RULES, "br0", "allow"), (RULES, "br1", "deny"), (RULES, "br2", ""),
+        (RULES, "br3", "allow"),
+        ("allow all\ndeny br2\n", "br0", "allow"), ("allow all\ndeny br2\n", "br2", "deny"),
+        ("allow br0\nallow\nallow br1\n", "br1", ""),
     ],
 )  # fmt: skip
-def test_bridge_conf(path: str, bridge: str, says: str) -> None:
-    assert bridgeconf.objection(path, bridge, FILES.get) == says
+def test_bridge_conf(text: str, bridge: str, says: str) -> None:
+    assert bridge_acl.verdict(bridge_acl.parse(text).rules, bridge) == says
 
 
 @pytest.mark.parametrize(
