@@ -3,7 +3,12 @@
 PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static iproute2 \
            util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish mandoc
 
+# What `make bench` compares with.
+PEERS = uml-utilities bridge-utils net-tools iptables libvirt-daemon libvirt-daemon-driver-qemu \
+        libvirt-clients
+
 VENV = .venv
+CLEAN = build/clean
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check -q
 # Folders too: theirs is the time stamp that changes when a file is removed.
@@ -12,7 +17,7 @@ SOURCES = pyproject.toml README.md LICENSE $(wildcard scripts/*) \
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test soak lint wheel clean packages
+.PHONY: help setup demo test soak bench lint wheel clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -27,6 +32,9 @@ test: setup lint ## lint, then run every test on the built wheel (ARGS='-k name'
 
 soak: setup ## starts and exits of many VMs for ten minutes (ARGS=tests/crash: every crash point)
 	SOAK=1 $(BIN)/pytest $(or $(ARGS),tests/load)
+
+bench: $(VENV)/bench $(CLEAN)/wheel ## against the peers and the budget (ARGS=--write: docs/benchmarks.md)
+	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check --quiet
@@ -57,4 +65,15 @@ $(VENV)/requirements: pyproject.toml | build/wheel
 
 $(VENV)/wheel: build/wheel $(VENV)/requirements
 	$(PIP) install --force-reinstall --no-deps dist/*.whl
+	@touch $@
+
+$(VENV)/bench: $(VENV)/wheel
+	@tools/need $(PEERS)
+	$(PIP) install "$$(echo dist/*.whl)[bench]"
+	@touch $@
+
+# As a user has it: nothing but the wheel and what it needs.
+$(CLEAN)/wheel: build/wheel
+	/usr/bin/python3 -m venv --clear $(CLEAN)
+	$(CLEAN)/bin/pip --disable-pip-version-check -q install dist/*.whl
 	@touch $@
