@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from bench import rounds
 from bench.clock import BARE, Vm
-from bench.peers import BRIDGE, US, bare, by_hand, ours
+from bench.peers import BRIDGE, US, by_hand, ours
 from fidelity.running import open_tap
 from lab.netns import wait_for
 
@@ -55,7 +55,6 @@ def crowded(small: Host, large: Host, count: int) -> dict[str, list[float]]:
         "bridge": ours("-netdev", f"bridge,id=n0,br={BRIDGE}"),
         "nat that is up": ours(*_NAT),
         "nat made": ours(*_NAT),
-        "bare QEMU": bare(),
     }
     found: dict[str, list[float]] = {name: [] for name in starts}
     for name, start in starts.items():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from lab.netns import Host
 
+_VIRSH: Final = ("virsh", "-c", "qemu:///system")
 _NET: Final = """
 <network><name>bench</name><bridge name='virbr9'/><forward mode='nat'/>
   <ip address='10.77.0.1' netmask='255.255.255.0'>
@@ -33,6 +34,11 @@ namespaces = []
 remember_owner = 0
 stdio_handler = "file"
 """
+# Those that libvirt-daemon-system makes.
+_ACCOUNTS: Final = {
+    "passwd": "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin",
+    "group": "libvirt-qemu:x:64055:\nkvm:x:64056:",
+}
 # The lab's /sys hides where control groups are mounted, which /proc/mounts tells of still.
 _DAEMON: Final = """
 umount /sys; umount -R -l /sys/fs/cgroup; mount -t sysfs sysfs /sys
@@ -45,10 +51,7 @@ def libvirt(host: Host) -> Iterator[None]:
     """Have libvirtd running on HOST. AssertionError if it does not come up."""
     for folder in ("lib", "log", "cache"):
         host.write(f"/var/{folder}/libvirt/qemu/.bench", "")
-    for file, line in (
-        ("passwd", "libvirt-qemu:x:64055:64055::/:/bin/false"),
-        ("group", "kvm:x:64056:"),
-    ):
+    for file, line in _ACCOUNTS.items():
         host.write(f"/etc/{file}", f"{host.read(f'/etc/{file}')}{line}\n")
     host.write("/etc/libvirt/qemu.conf", _QEMU_CONF)
     host.write("/run/net.xml", _NET)
@@ -56,8 +59,8 @@ def libvirt(host: Host) -> Iterator[None]:
     null = subprocess.DEVNULL
     daemon = host.popen("unshare", "-m", "sh", "-c", _DAEMON, stdout=null, stderr=null)
     try:
-        wait_for(lambda: host.run("virsh", "version", check=False).returncode == 0, "libvirtd", 30)
-        host.run("virsh", "net-define", "/run/net.xml")
+        wait_for(lambda: host.run(*_VIRSH, "version", check=False).returncode == 0, "libvirtd", 30)
+        host.run(*_VIRSH, "net-define", "/run/net.xml")
         yield
     finally:
         daemon.terminate()
@@ -67,7 +70,7 @@ def libvirt(host: Host) -> Iterator[None]:
 def virsh(host: Host, *words: str) -> float:
     """Run a virsh command; return the milliseconds it took."""
     begun = time.monotonic_ns()
-    host.run("virsh", *words)
+    host.run(*_VIRSH, *words)
     return (time.monotonic_ns() - begun) / 1e6
 
 
