@@ -21,7 +21,7 @@ def leave(pid: int) -> None:
         return
     for mount in _MOUNTS:
         try:
-            with open(f"{mount}{inits}/cgroup.procs", "w", encoding="ascii") as file:
+            with open(f"{mount}{inits}/cgroup.procs", "w", encoding="utf-8") as file:
                 file.write(str(pid))
         except OSError:
             continue

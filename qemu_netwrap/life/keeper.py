@@ -20,8 +20,8 @@ from _signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigma
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import dnsmasq, files, linkwatch, probe
-from qemu_netwrap.life import effects, ending, runs, tap_waiter, waiter
+from qemu_netwrap.host import dnsmasq, files, probe
+from qemu_netwrap.life import effects, runs, waiter
 from qemu_netwrap.life.state import LiveTap
 
 TYPE_CHECKING = False
@@ -101,6 +101,18 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     _close_all_but(lock, alive)
     if tap is None:
         _become(waiter.__file__, folder, _LOCK_FD)
+    else:
+        _watch(keeping, tap)
+
+
+def _watch(keeping: Keeping, tap: LiveTap) -> NoReturn:
+    """Become the waiter for a run that lives by a tap."""
+    # Here, so that launches do not pay for them.
+    from qemu_netwrap.host import linkwatch
+    from qemu_netwrap.life import ending, tap_waiter
+
+    run = keeping.wanted.run
+    folder = keeping.state.run(run)
     watched = linkwatch.watch(tap.index)
     if keeping.state.tap_lives(run):
         os.set_inheritable(watched.fileno(), True)  # noqa: FBT003 - has no name

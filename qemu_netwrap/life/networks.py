@@ -15,6 +15,7 @@ from qemu_netwrap.core.resources import (
     Dnsmasq,
     Forwarding,
     Membership,
+    Plug,
     Rules,
     Tap,
 )
@@ -238,21 +239,31 @@ def _is_missing(resource: Resource, work: Work) -> bool:
 
 
 def _plug_again(bridge: str, work: Work) -> None:
-    """Plug the taps of living runs into a bridge that was made anew, or is just made.
+    """Plug the taps of living runs into a bridge that was made anew, if it was.
 
     Those that somebody has put on another bridge meanwhile stay there.
     """
-    made = work.rtnl.link(bridge)
     members = files.listdir(f"{work.state.network(bridge)}/members")
     for run in filter(work.state.is_alive, members):
         try:
-            for entry in Journal(f"{work.state.run(run)}/journal").live():
-                if isinstance(entry.resource, Tap) and entry.resource.bridge == bridge:
-                    tap = work.rtnl.link(entry.resource.name)
-                    if made and tap and not tap.master and _is_noted(tap, entry):
-                        work.rtnl.plug(tap, made, tap.mac)
+            entries = Journal(f"{work.state.run(run)}/journal").live()
+            for tap in filter(None, (_tap_of(entry, bridge, work) for entry in entries)):
+                made = work.rtnl.link(bridge)
+                if made and not tap.master:
+                    work.rtnl.plug(tap, made, tap.mac)
         except (OSError, NetwrapError):
             continue  # its run ends just now, or its journal is spoilt, which its release tells
+
+
+def _tap_of(entry: Entry, bridge: str, work: Work) -> Link | None:
+    """Return the tap on BRIDGE that an entry of a run's journal is about, if it is there still."""
+    resource = entry.resource
+    if not isinstance(resource, (Tap, Plug)) or resource.bridge != bridge:
+        return None
+    if isinstance(resource, Plug):
+        return work.rtnl.link_at(resource.index)
+    tap = work.rtnl.link(resource.name)
+    return tap if tap and _is_noted(tap, entry) else None
 
 
 def _is_noted(link: Link, entry: Entry) -> bool:

@@ -10,7 +10,7 @@ from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import HostName, Membership, Plug, Resource, Tap
-from qemu_netwrap.host import files, linkwatch, tun
+from qemu_netwrap.host import files, tun
 from qemu_netwrap.life import effects, ledger, networks
 from qemu_netwrap.life.journal import Journal
 
@@ -172,6 +172,8 @@ def wait_tap(state: State, run: str) -> None:
     """Sleep until the tap is gone that a run lives by, if it does."""
     tap = state.tap(run)
     if tap is not None:
+        from qemu_netwrap.host import linkwatch
+
         watched = linkwatch.watch(tap.index)
         while state.tap_lives(run):
             linkwatch.wait(watched)

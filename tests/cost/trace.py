@@ -27,7 +27,7 @@ _REQUESTS: Final = {
     f"{number:#x}": f"RTM_{verb}{what}"
     for first, what in ((16, "LINK"), (20, "ADDR"), (24, "ROUTE"))
     for number, verb in enumerate(("NEW", "DEL", "GET", "SET"), first)
-}
+} | dict.fromkeys(("0xa04", "NFNL_SUBSYS_NFTABLES"), "NFT_MSG_GETCHAIN")
 _DUMP: Final = re.compile(r"NLM_F_DUMP|0x300")
 _FOLDER: Final = re.compile(r"\d+<([^>]*)>")
 

@@ -25,7 +25,10 @@ STATE: Final = "/run/qemu-netwrap"
 def start(
     host: Host, *net: str, env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
-    """Start a bare QEMU and return when its monitor answers: its scripts have run."""
+    """Start a bare QEMU and return when its main loop runs: its scripts have run.
+
+    Its greeting comes before that, and before it heeds SIGTERM; no command is answered earlier.
+    """
     words = (QEMU, *IDLE, "-qmp", "stdio", *net)
     child = host.popen(
         *before, *words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None
@@ -33,6 +36,7 @@ def start(
     assert child.stdout is not None
     greeting = child.stdout.readline()
     assert "QMP" in greeting, "QEMU did not come up"
+    monitor(child, "qmp_capabilities")
     return child
 
 
@@ -40,11 +44,10 @@ def monitor(child: subprocess.Popen[str], command: str, **arguments: str) -> Non
     """Have QEMU do something by its monitor, and wait until it is done."""
     assert child.stdin is not None
     assert child.stdout is not None
-    for line in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
-        child.stdin.write(json.dumps(line) + "\n")
-        child.stdin.flush()
-        while "return" not in (answer := json.loads(child.stdout.readline())):
-            assert "error" not in answer, answer
+    child.stdin.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+    child.stdin.flush()
+    while "return" not in (answer := json.loads(child.stdout.readline())):
+        assert "error" not in answer, answer
 
 
 def end(child: subprocess.Popen[str], number: int) -> int:

@@ -82,6 +82,17 @@ def test_a_tap_of_qemus_own_is_on_the_network_while_qemu_lives(
     wait_gone(host)
 
 
+def test_a_tap_is_plugged_into_a_bridge_that_is_made_anew(uplinked: Uplinked) -> None:
+    host = uplinked.host
+    child = start(host, *TAP)
+    host.run("ip", "link", "del", "qn-nat")
+    assert ps(host)["networks"][0]["faults"]
+    netwrap(host, "--", "/bin/true", "-nic", "nat", check=True)
+    sees(host, "tap0", "qn-nat")
+    end(child, signal.SIGKILL)
+    wait_gone(host)
+
+
 def test_after_an_orderly_end_nobody_has_to_wait(uplinked: Uplinked) -> None:
     """QEMU waits for qemu-ifdown, and that for the teardown."""
     child = start(uplinked.host, *TAP)
