@@ -40,6 +40,13 @@ def path(*folders: Path) -> dict[str, str]:
     return {"PATH": ":".join([*map(str, folders), os.environ["PATH"]])}
 
 
+def words_of(pid: int) -> list[str]:
+    """Return a process's words; in the middle of execve it has none for a moment."""
+    path = Path(f"/proc/{pid}/cmdline")
+    wait_for(lambda: bool(path.read_bytes()), "QEMU's words", 60)
+    return path.read_text("utf-8").split("\0")[:-1]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -61,8 +68,7 @@ def test_qemu_is_as_if_it_had_been_called(host: Host, shims: Path) -> None:
     child = host.popen(QEMU, *IDLE, "-nic", "user", env=path(shims))
     exe = Path(f"/proc/{child.pid}/exe")
     wait_for(lambda: exe.resolve() == Path(REAL), "QEMU", 60)
-    words = Path(f"/proc/{child.pid}/cmdline").read_text("utf-8").split("\0")[:-1]
-    assert words == [QEMU, *IDLE, "-nic", "user"]
+    assert words_of(child.pid) == [QEMU, *IDLE, "-nic", "user"]
     assert not has_state(host)
     child.kill()
 
@@ -84,7 +90,7 @@ def test_words_of_ours_without_dashes(uplinked: Uplinked, shims: Path, typed: st
     child = host.popen(program, *IDLE, "-nic", "nat", env=path(shims), cwd=shims)
     wait_for(lambda: f"qn{child.pid}-0" in links(host), "the network", 60)
     wait_for(lambda: Path(f"/proc/{child.pid}/exe").resolve() == Path(REAL), "QEMU", 60)
-    words = Path(f"/proc/{child.pid}/cmdline").read_text("utf-8").split("\0")
+    words = words_of(child.pid)
     # By its absolute path it cannot be told from one that PATH has led to.
     assert words[0] == (QEMU if typed == "absolute" else program)
     assert [run["run"] for run in ps(host)["runs"]] == [str(child.pid)]
