@@ -14,6 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The JSON types of kinds of values (core.netkeys); what is not here is a string.
+_TYPES: dict[str, type] = {
+    "bool": bool, "list": list, "dict": dict, "size": int,
+    "u16": int, "u32": int, "u64": int, "i32": int, "i64": int,
+}  # fmt: skip
+_NAMES = {bool: "boolean", list: "array", dict: "object", int: "integer", str: "string"}
+
 
 class JsonObject(Record):
     """A JSON object typed as an option's argument; unchanged it renders as it was typed."""
@@ -33,10 +40,15 @@ class JsonObject(Record):
             raise ValueError(msg)  # noqa: TRY004 - a wrong text, not a wrong call
         return cls(data, text)
 
-    def has_type(self, key: str, kind: type) -> bool:
-        """Whether KEY, if it is there, has a value of that JSON type: QEMU converts none here."""
-        value = self.data.get(key)
-        return key not in self.data or type(value) is kind
+    def kind_fault(self, key: str, kind: str) -> str:
+        """Say in QEMU's words that KEY's value has not the JSON type of its kind."""
+        value = self.data[key]
+        wanted = _TYPES.get(kind, str)
+        if type(value) is not wanted:
+            return f"Invalid parameter type for '{key}', expected: {_NAMES[wanted]}"
+        if isinstance(value, list) and not all(map(_is_string, value)):
+            return f"Invalid parameter type for '{key}', expected: list of {{\"str\": ...}}"
+        return ""
 
     def render(self) -> str:
         """Return the object as text for QEMU's command line."""
@@ -66,6 +78,11 @@ class JsonObject(Record):
     def with_added(self, *pairs: tuple[str, str]) -> JsonObject:
         """Return the object with these pairs added, as strings."""
         return JsonObject({**self.data, **dict(pairs)})
+
+
+def _is_string(value: object) -> bool:
+    """Whether VALUE is what QAPI wraps a list's strings in."""
+    return isinstance(value, dict) and set(value) == {"str"} and isinstance(value["str"], str)
 
 
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -27,6 +27,22 @@ def ifname_fault(name: str) -> str:
     return ""
 
 
+def as_qemu_cuts(ifname: str) -> str:
+    """Return an ifname as QEMU hands it to the kernel: its first 15 bytes (net/tap-linux.c)."""
+    raw = ifname.encode("utf-8", "surrogateescape")[:IFNAME_BYTES]
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def numbered(pattern: str) -> tuple[str, ...]:
+    """Return the names that the kernel would try for PATTERN, `vm%d` say; none if it is no pattern.
+
+    It takes the first that is free (net/core/dev.c, `__dev_alloc_name`); we stop at 100.
+    """
+    if pattern.count("%") != 1 or "%d" not in pattern:
+        return ()
+    return tuple(pattern.replace("%d", str(number)) for number in range(100))
+
+
 def network_name_fault(name: str) -> str:
     """Say why NAME cannot name a network; empty if it can."""
     plain = name.replace("-", "").replace("_", "")

@@ -1,48 +1,43 @@
 """QEMU's network options: what one -netdev, -nic or -net says, and whether QEMU would take it.
 
-Keys and their types are those of QEMU's qapi/net.json; that `fd` excludes others is
-net/tap.c, `net_init_tap`; how ids must look is util/id.c.
+Keys and their kinds are in `core.netkeys`. What cannot stand beside what on a tap is net/tap.c,
+`net_init_tap`; the rest is net/net.c, `net_client_init1` and `net_param_nic`.
 """
 
 from __future__ import annotations
 
-from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT
-from qemu_netwrap.core.numbers import BOOLEANS, is_size, parse_uint32
+from qemu_netwrap.core import names, netkeys, numbers
+from qemu_netwrap.core.groups import MODERN, Entry, read_list
+from qemu_netwrap.core.model import HOST_ONLY, NAT
 from qemu_netwrap.core.optlist import OptList
-from qemu_netwrap.core.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.core.jsonopts import JsonObject
+    from collections.abc import Callable, Iterator
+
     from qemu_netwrap.core.words import Option
 
 OUR_TYPES = frozenset({NAT, HOST_ONLY})
 OUR_KEYS = frozenset({"network"})
-TAP_KEYS = frozenset(
-    "id type ifname fd fds script downscript br helper sndbuf vnet_hdr vhost vhostfd vhostfds"
-    " vhostforce queues poll-us".split()
-)
-# What of a tap's keys makes sense on a network of ours, whose tap QEMU gets by descriptor.
-OUR_TAP_KEYS = TAP_KEYS - frozenset("fd fds script downscript br helper vhostfd vhostfds".split())
-BRIDGE_KEYS = frozenset({"id", "type", "br", "helper"})
-NIC_KEYS = frozenset({"mac", "model"})  # what -nic takes beside its backend's keys
-HUB_FREE = frozenset({"queues", "fds", "vhostfds"})  # what a -net tap, on its hub, cannot have
-_BOOLEAN_KEYS = ("vnet_hdr", "vhost", "vhostforce")
-_NUMBER_KEYS = ("queues", "poll-us")
-_HUB_NIC_KEYS = frozenset(
-    "id type netdev macaddr model addr vectors".split()
-)  # what -net nic takes
-_FREE_IDS = ("stream", "dgram")  # of the new syntax, whose ids are not checked
+# What of a tap's keys makes no sense on a network of ours, whose tap QEMU gets by descriptor.
+_NOT_OURS = frozenset("fd fds script downscript br helper vhostfd vhostfds".split())
+TAP_KEYS = frozenset({"id", "type", *netkeys.keys_of("tap")})
+OUR_TAP_KEYS = TAP_KEYS - _NOT_OURS
+NIC_KEYS = frozenset(netkeys.NIC_KEYS)
 MAX_QUEUES = 256  # MAX_TAP_QUEUES, drivers/net/tun.c
+# Beside which key of a tap QEMU allows no other of these.
+_EXCLUDED_BY = {
+    "fd": "ifname script downscript vnet_hdr helper queues fds vhostfds".split(),
+    "fds": "ifname script downscript vnet_hdr helper queues vhostfd".split(),
+    "helper": "ifname script downscript vnet_hdr queues vhostfds".split(),
+}
+_HUB_FREE = ("queues", "fds", "vhostfds")  # what a -net tap, on its hub, cannot have
 
 
-class NetOption(Record):
-    """One -netdev, -nic or -net: its argument's elements, and the type and id that count."""
+class NetOption(Entry):
+    """One -netdev, -nic or -net, with the type that counts."""
 
-    option: Option
-    opts: OptList | JsonObject
-    type: str
-    id: str
+    type: str = ""
 
     @property
     def form(self) -> str:
@@ -69,99 +64,166 @@ class NetOption(Record):
 
     def flag(self, key: str, *, default: bool) -> bool:
         """Return the boolean KEY, which `fault` has found to be one."""
-        return BOOLEANS.get(self.value(key), default)
+        return numbers.BOOLEANS.get(self.value(key), default)
+
+    @property
+    def ifname(self) -> str:
+        """The name for its tap, as QEMU cuts it; empty when none was given."""
+        return names.as_qemu_cuts(self.value("ifname"))
 
     @property
     def queues(self) -> int:
         """The number of queues, which `fault` has found to be one."""
-        return (parse_uint32(self.value("queues")) or 0) if self.has("queues") else 1
+        return (numbers.parse_uint32(self.value("queues")) or 0) if self.has("queues") else 1
+
+
+def of_entry(entry: Entry) -> NetOption:
+    """Return an entry of the groups netdev, nic or net as a network option."""
+    kind = entry.opts.get("type")
+    default = "user" if kind is None and entry.group == "nic" else ""
+    return NetOption(entry.option, entry.opts, entry.settings, kind or default)
 
 
 def parse(option: Option) -> NetOption | None:
-    """Read a -netdev, -nic or -net; None when its argument is no list that QEMU could read.
-
-    JSON is for -netdev alone (net/net.c, `netdev_is_modern`).
-    """
-    text = option.value or ""
-    opts = read_list(text, "type") if option.name == "netdev" else OptList.parse(text, "type")
-    if opts is None:
-        return None
-    default = "user" if option.name == "nic" else ""
-    return NetOption(option, opts, opts.get("type") or default, opts.get("id") or "")
+    """Read a -netdev, -nic or -net alone; None when its argument is no list QEMU could read."""
+    opts = read_list(option.value or "", "type", option.name)
+    return None if opts is None else of_entry(Entry(option, opts))
 
 
-def read_list(text: str, implied: str) -> OptList | JsonObject | None:
-    """Read an option's argument, key=value list or JSON; None when it is JSON that is none."""
-    if not text.startswith("{"):
-        return OptList.parse(text, implied)
-    # Here, because json costs more than the rest of the launch path's imports together.
-    from qemu_netwrap.core.jsonopts import JsonObject
-
-    try:
-        return JsonObject.parse(text)
-    except ValueError:
-        return None
+def nothing_more(_words: frozenset[str]) -> frozenset[str]:
+    """Know none of these words: there is no QEMU to ask."""
+    return frozenset()
 
 
-def fault(net: NetOption) -> str:
+def fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]] = nothing_more) -> str:
     """Say in QEMU's words why QEMU refuses this option; empty if nothing is seen to be wrong.
 
-    Only options that we would act on are looked at closely; the others are QEMU's alone.
+    KNOWS tells which of some types, or `TYPE,KEY`, that we have not met, the QEMU at hand has.
     """
-    if net.form == "netdev" and not net.has("id"):
-        return "Parameter 'id' is missing"
-    checked = isinstance(net.opts, OptList) and net.type not in _FREE_IDS
-    if net.has("id") and checked and not valid_id(net.id):
-        return "Parameter 'id' expects an identifier"
-    if net.form == "net" and net.type == "nic":
-        return next(
-            (f"Invalid parameter '{key}'" for key in net.opts if key not in _HUB_NIC_KEYS), ""
-        )
-    if net.type not in (*OUR_TYPES, "tap", BRIDGE):
-        return "Invalid parameter 'network'" if net.is_ours else ""
-    for key in net.opts:
-        if key not in _allowed(net):
-            return f"Invalid parameter '{key}'"
-    return _value_fault(net)
+    if net.type == "none" and net.form != "netdev":
+        return ""
+    return next((wrong for wrong in _faults(net, knows) if wrong), "")
 
 
-def _allowed(net: NetOption) -> frozenset[str]:
-    """Return the keys that QEMU, or we, know for this option."""
-    base = {"tap": TAP_KEYS | OUR_KEYS, BRIDGE: BRIDGE_KEYS}.get(net.type, OUR_TAP_KEYS)
-    if net.form == "net":
-        base -= HUB_FREE
-    return base | NIC_KEYS if net.form == "nic" else base
+def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -> Iterator[str]:
+    """Yield what is wrong, the first thing first; empty where nothing is."""
+    yield "Parameter 'id' is missing" if net.form == "netdev" and not net.has("id") else ""
+    yield _type_fault(net, knows)
+    kinds = _kinds(net)
+    if net.type not in (*netkeys.TYPES, *OUR_TYPES):
+        return  # of a QEMU to come
+    given = dict.fromkeys(key.partition(".")[0] if net.is_modern else key for key in net.opts)
+    strange = frozenset(key for key in given if key not in kinds)
+    if strange:
+        if net.type not in (*OUR_TYPES, "tap", "bridge"):
+            known = knows(frozenset(f"{net.type},{key}" for key in strange))
+            strange -= {word.partition(",")[2] for word in known}
+        yield from (f"Invalid parameter '{key}'" for key in given if key in strange)
+    for key in netkeys.REQUIRED.get(net.type, ()):
+        yield "" if key in given else f"Parameter '{key}' is missing"
+    for key, kind in kinds.items():
+        yield _value_fault(net, key, kind) if key in given else ""
+    yield _combination_fault(net)
 
 
-def _value_fault(net: NetOption) -> str:
-    """Say which value is not of its key's type."""
-    for key in _BOOLEAN_KEYS:
-        if net.has(key) and not (_typed(net, key, bool) and net.value(key) in BOOLEANS):
-            return f"Parameter '{key}' expects 'on' or 'off'"
-    for key in _NUMBER_KEYS:
-        if net.has(key) and not (_typed(net, key, int) and _is_number(net.value(key))):
-            return f"Parameter '{key}' expects a uint64 value"
-    if not 1 <= net.queues <= MAX_QUEUES:
-        return f"Parameter 'queues' expects a number from 1 to {MAX_QUEUES}"
-    if net.has("sndbuf") and isinstance(net.opts, OptList) and not is_size(net.value("sndbuf")):
-        return "Parameter 'sndbuf' expects a size value"
-    if net.has("network") and not net.value("network"):
-        return "Parameter 'network' expects a network's name"
+def _type_fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -> str:
+    """Say what is wrong with the type."""
+    if not net.has("type") and net.form != "nic":
+        return "Parameter 'type' is missing"
+    if net.type in OUR_TYPES:
+        return ""
+    if net.type == "nic" if net.form != "net" else net.type == "hubport":
+        return f"network backend '{net.type}' is not for -{net.form}"
+    if net.type == "none" and net.form == "netdev":
+        return "network backend 'none' is not compiled into this binary"
+    uncertain = net.type not in netkeys.TYPES or net.type in netkeys.OPTIONAL
+    if uncertain and not knows(frozenset({net.type})):
+        return f"Parameter 'type' does not accept value '{net.type}'"
     return ""
 
 
-def _typed(net: NetOption, key: str, kind: type) -> bool:
-    """Whether a value has its type, where a value has one: in JSON."""
-    return isinstance(net.opts, OptList) or net.opts.has_type(key, kind)
+def _kinds(net: NetOption) -> dict[str, str]:
+    """Return the keys that QEMU, or we, know for this option, with their kinds."""
+    if net.type in OUR_TYPES:
+        found = {k: kind for k, kind in netkeys.keys_of("tap").items() if k not in _NOT_OURS}
+    else:
+        found = netkeys.keys_of(net.type)
+    if net.type == "tap":
+        found["network"] = "network"
+    if net.form == "nic":
+        found.update(netkeys.NIC_KEYS)
+    return {"id": "str", "type": "str", **found}
 
 
-def _is_number(text: str) -> bool:
-    """Whether TEXT is a number of 32 bits."""
-    return parse_uint32(text) is not None
+def _value_fault(net: NetOption, key: str, kind: str) -> str:
+    """Say what is wrong with the value of KEY."""
+    if not isinstance(net.opts, OptList):
+        wrong = net.opts.kind_fault(key, kind)
+        if wrong or kind in ("list", "dict"):
+            return wrong
+    text = net.value(key)
+    if kind == "network":
+        return "" if text else "Parameter 'network' expects a network's name"
+    if kind == "dict":
+        return ""
+    if key == "queues" and net.type in ("tap", *OUR_TYPES) and not numbers.fault(key, text, kind):
+        wrong = f"Parameter 'queues' expects a number from 1 to {MAX_QUEUES}"
+        return "" if 1 <= net.queues <= MAX_QUEUES else wrong
+    return numbers.fault(key, text, kind)
 
 
-def valid_id(text: str) -> bool:
-    """Whether TEXT is an id to QEMU: a letter, then letters, digits, `-`, `.` and `_`."""
-    if not text.isascii() or not text[:1].isalpha():
-        return False
-    return all(char.isalnum() or char in "-._" for char in text)
+def _combination_fault(net: NetOption) -> str:
+    """Say which keys cannot stand together."""
+    if net.form == "net" and any(net.has(key) for key in _HUB_FREE) and net.type != "nic":
+        return "Multiqueue tap cannot be used with hubs"
+    if net.type == "tap":
+        return _tap_fault(net)
+    if net.type == "socket":
+        return _socket_fault(net)
+    if net.type == "dgram" and not any(key.startswith(("local", "remote")) for key in net.opts):
+        return "dgram requires local= parameter"
+    if net.type in MODERN and isinstance(net.opts, OptList):
+        bare = [item.text for item in net.opts.items if item.flag]
+        return f"Expected '=' after parameter '{bare[0]}'" if bare else ""
+    return ""
+
+
+def _socket_fault(net: NetOption) -> str:
+    """Say what of a socket's keys cannot stand together (net/socket.c, `net_init_socket`)."""
+    ways = [key for key in ("fd", "listen", "connect", "mcast", "udp") if net.has(key)]
+    if len(ways) != 1:
+        return "exactly one of listen=, connect=, mcast= or udp= is required"
+    if net.has("udp") and not net.has("localaddr"):
+        return "localaddr= is mandatory with udp="
+    if net.has("localaddr") and ways[0] not in ("udp", "mcast"):
+        return "localaddr= is only valid with mcast= or udp="
+    return ""
+
+
+def _tap_fault(net: NetOption) -> str:
+    """Say what of a tap's keys QEMU forbids beside others."""
+    for key, others in _EXCLUDED_BY.items():
+        if net.has(key):
+            if any(net.has(other) for other in others):
+                names = ", ".join(f"{other}=" for other in others[:-1])
+                return f"{names}, and {others[-1]}= are invalid with {key}="
+            break
+    else:
+        if net.has("vhostfds"):
+            return "vhostfds= is invalid if fds= wasn't specified"
+    for key in ("fd", "fds"):
+        numbers_given = net.value(key).removesuffix(":").split(":") if net.has(key) else []
+        wrong = [n for n in numbers_given if not (n.isascii() and n.isdigit())]
+        if wrong:
+            return f"Invalid file descriptor number '{wrong[0]}'"
+    has_vhost_fd = net.has("vhostfd") or net.has("vhostfds")
+    if has_vhost_fd and net.has("vhost") and not net.flag("vhost", default=True):
+        return "vhostfd(s)= is not valid without vhost"
+    if net.has("vhostfds") and _count(net, "fds") != _count(net, "vhostfds"):
+        return "The number of fds passed does not match the number of vhostfds passed"
+    return ""
+
+
+def _count(net: NetOption, key: str) -> int:
+    """Return how many descriptors KEY names."""
+    return len(net.value(key).removesuffix(":").split(":"))

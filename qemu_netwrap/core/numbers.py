@@ -10,13 +10,44 @@ BOOLEANS = {
     "on": True, "yes": True, "true": True, "y": True,
     "off": False, "no": False, "false": False, "n": False,
 }  # fmt: skip
+_SPACE = " \t\n\v\f\r"  # what strtoul(3) skips
 _SUFFIXES = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 _UINT32, _UINT64 = (1 << 32) - 1, (1 << 64) - 1
+# The least and the greatest number of a kind.
+_RANGES = {
+    "u16": (0, (1 << 16) - 1),
+    "u32": (0, _UINT32),
+    "u64": (0, _UINT64),
+    "i32": (-(1 << 31), (1 << 31) - 1),
+    "i64": (-(1 << 63), (1 << 63) - 1),
+}
+
+
+def fault(key: str, text: str, kind: str) -> str:
+    """Say in QEMU's words why TEXT is no value of KEY; empty if it is one, or KIND is free."""
+    if kind == "bool":
+        return "" if text in BOOLEANS else f"Parameter '{key}' expects 'on' or 'off'"
+    if kind == "size":
+        return "" if is_size(text) else f"Parameter '{key}' expects a size value"
+    if kind in _RANGES:
+        what = "an int64 value" if kind[0] == "i" else "a uint64 value"
+        return "" if in_range(text, kind) else f"Parameter '{key}' expects {what}"
+    return ""
+
+
+def in_range(text: str, kind: str) -> bool:
+    """Whether TEXT is a number of that kind."""
+    least, greatest = _RANGES[kind]
+    text = text.lstrip(_SPACE)
+    number = integer(text.removeprefix("-")) if least < 0 else integer(text.removeprefix("+"))
+    if number is None:
+        return False
+    return least <= (-number if text.startswith("-") else number) <= greatest
 
 
 def parse_uint32(text: str) -> int | None:
     """Read decimal, 0x hexadecimal or 0 octal; None if it is no number of 32 bits."""
-    number = _integer(text.removeprefix("+"))
+    number = integer(text.lstrip(_SPACE).removeprefix("+"))
     return number if number is not None and number <= _UINT32 else None
 
 
@@ -25,7 +56,7 @@ def is_size(text: str) -> bool:
     suffix = text[-1:].lower()
     plain = text[:-1] if suffix in _SUFFIXES and not text.startswith("0x") else text
     shift = _SUFFIXES[suffix] if plain != text else 0
-    number = _integer(plain)
+    number = integer(plain)
     if number is None:
         whole, dot, fraction = plain.partition(".")
         if not (shift and dot and _digits(whole) and _digits(fraction)):
@@ -34,7 +65,7 @@ def is_size(text: str) -> bool:
     return number << shift <= _UINT64
 
 
-def _integer(text: str) -> int | None:
+def integer(text: str) -> int | None:
     """Read digits in the base that their beginning tells, as strtoul(3) with base 0 does."""
     if text[:2] in ("0x", "0X"):
         body, base = text[2:], 16

@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_BARE_IDS = {"id": "on", "noid": "off"}
+
 
 class Item(Record):
     """One element: its key and value as QEMU understands them, and the text as typed."""
@@ -51,7 +53,13 @@ class OptList(Record):
         return (item.key for item in self.items)
 
     def get(self, key: str) -> str | None:
-        """Return the value that counts for KEY: the last one given, for `id` the first."""
+        """Return the value that counts for KEY: the last one given, for `id` the first.
+
+        QEMU looks for the id before it knows of the implied key (`opts_parse_id`): a first element
+        `id` is one, too, and called `on`.
+        """
+        if key == "id" and self.items[:1] and self.items[0].text in _BARE_IDS:
+            return _BARE_IDS[self.items[0].text]
         values = self.all(key)
         if not values:
             return None

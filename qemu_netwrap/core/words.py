@@ -6,19 +6,20 @@ must match exactly; one that takes an argument takes the next word, whatever it 
 
 from __future__ import annotations
 
-from qemu_netwrap.core.qemu_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
+from qemu_netwrap.core.qemu_options import SOMETIMES, WITH_ARGUMENT, WITHOUT_ARGUMENT
 from qemu_netwrap.core.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
 # Options that print and exit, wherever they stand.
 PRINTS = frozenset({"audio-help", "h", "help", "version"})
 # Options that print when their value, or one element of it, is `help` or `?`.
 ANSWERS_HELP = frozenset(
-    "M accel audio audiodev blockdev chardev cpu d device display drive global machine net netdev"
-    " nic object smp soundhw spice tpmdev trace vga vnc watchdog watchdog-action".split()
+    "M accel action add-fd audio audiodev blockdev boot chardev cpu d device display drive global"
+    " iscsi L m machine msg net netdev nic object overcommit plugin rtc run-with smp soundhw spice"
+    " tpmdev trace vga vnc watchdog watchdog-action".split()
 )
 # Options that make netdevs.
 NETWORK = ("netdev", "nic", "net")
@@ -31,11 +32,16 @@ _HELP_ELEMENTS = frozenset(
 
 
 class Option(Record):
-    """One option: its name without dashes, and where it and its argument stand in the words."""
+    """One option: its name without dashes, and where it and its argument stand in the words.
+
+    A section of a -readconfig file is an option too (core.readconfig): it has a NUMBER in the file
+    that the words at `at` name.
+    """
 
     name: str
     at: int
     value: str | None = None
+    number: int | None = None
 
     @property
     def typed(self) -> str:
@@ -58,32 +64,49 @@ class CommandLine(Record):
         return bool(self.unknown) or self.truncated
 
     @property
+    def is_uncertain(self) -> bool:
+        """Whether some word is known to some QEMUs only, or to none that we have met."""
+        return bool(self.unknown) or any(option.name in SOMETIMES for option in self.options)
+
+    @property
     def prints_and_exits(self) -> bool:
         """Whether QEMU prints help or its version and runs nothing."""
         return any(option.name in PRINTS or _asks_for_help(option) for option in self.options)
 
     @property
-    def may_be_ours(self) -> bool:
-        """Whether QEMU will run these words, and they say anything of a network."""
-        runs = not self.refused and not self.prints_and_exits
-        return runs and any(self.named(*NETWORK))
+    def runs(self) -> bool:
+        """Whether QEMU, as far as its words are known, is to run a machine."""
+        return not self.refused and not self.prints_and_exits
 
     @property
     def may_set_up_taps(self) -> bool:
         """Whether some tap may be set up in the user's own way. Quick, and not exact."""
         texts = (option.value or "" for option in self.named(*NETWORK))
         own = any(key in text for text in texts for key in ("ifname", "helper", "script"))
-        return own and self.may_be_ours
+        return own and self.runs
 
     def named(self, *names: str) -> Iterator[Option]:
         """Yield the options of these names, in the order typed."""
         return (option for option in self.options if option.name in names)
 
-    def with_values(self, values: dict[int, str]) -> tuple[str, ...]:
-        """Return the words with some options' arguments changed: {index of the option: value}."""
+    def with_options(self, values: Mapping[int, str]) -> CommandLine:
+        """Return the command line with some options' arguments changed, like `with_values`."""
+        options = (o.replace(value=values.get(o.at, o.value)) for o in self.options)
+        return self.replace(words=self.with_values(values), options=tuple(options))
+
+    def with_values(
+        self, values: Mapping[int, str], without: Container[int] = ()
+    ) -> tuple[str, ...]:
+        """Return the words with some options' arguments changed: {index of the option: value}.
+
+        The options at the indexes WITHOUT are left out, with their arguments.
+        """
         words = list(self.words)
         for at, value in values.items():
             words[at + 1] = value
+        for option in reversed(self.options):
+            if option.at in without:
+                del words[option.at : option.at + 2]
         return tuple(words)
 
 
@@ -115,9 +138,23 @@ def parse(
     return CommandLine(tuple(words), tuple(options), tuple(images), tuple(unknown), truncated)
 
 
+def parse_for(
+    words: Sequence[str], with_argument: frozenset[str], without_argument: frozenset[str]
+) -> CommandLine:
+    """Cut WORDS as a QEMU does that lists these options in its -help."""
+    gone = SOMETIMES - with_argument - without_argument
+    return parse(
+        words,
+        (WITH_ARGUMENT | with_argument) - gone,
+        (WITHOUT_ARGUMENT | without_argument) - gone,
+    )
+
+
 def _asks_for_help(option: Option) -> bool:
     """Tell whether this option's value asks QEMU for a list of possible values."""
     if option.name not in ANSWERS_HELP or option.value is None:
         return False
-    elements = option.value.split(",")
+    elements = [option.value] if option.name == "L" else option.value.split(",")
+    if option.name == "accel":
+        del elements[1:]
     return any(element in _HELP_ELEMENTS for element in elements)

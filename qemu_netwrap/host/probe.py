@@ -164,9 +164,22 @@ def _nameservers(path: str) -> list[str]:
 def qemu_options(program: str) -> tuple[frozenset[str], frozenset[str]]:
     """Ask a QEMU which options it has: with an argument, and without."""
     from qemu_netwrap.core.qemu_options import parse_help
+
+    return parse_help(_help(program))
+
+
+def qemu_knows(program: str, words: frozenset[str]) -> frozenset[str]:
+    """Ask a QEMU which of WORDS it has as kinds of netdev, or as keys of one."""
+    from qemu_netwrap.core.qemu_options import netdev_words
+
+    return words & netdev_words(_help(program))
+
+
+def _help(program: str) -> str:
+    """Return what QEMU says to -help; nothing if it does not."""
     from qemu_netwrap.host.spawn import Child
 
     try:
-        return parse_help(Child((program, "-help")).wait())
+        return Child((program, "-help")).wait()
     except HostError:
-        return frozenset(), frozenset()
+        return ""

@@ -8,7 +8,7 @@ from qemu_netwrap.host import sight
 from qemu_netwrap.life.telling import tell
 from qemu_netwrap.planning.foresight import Sight, foresee
 from qemu_netwrap.planning.networks import DEFAULT_BRIDGE
-from qemu_netwrap.planning.reading import NO_SCRIPT, SCRIPTS, read
+from qemu_netwrap.planning.reading import NO_SCRIPT, SCRIPTS, faults, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ _KINDS = ("tap", "bridge")
 
 def foretell(line: CommandLine, uid: int) -> None:
     """Say what QEMU, running as UID, will not manage with the netdevs left to it."""
-    reading = read(line)
-    if reading.faults:
+    reading = read(line, {})
+    if any(faults(reading)):
         return  # QEMU's own message says what is wrong
     spawn_denied = any("spawn=deny" in (o.value or "") for o in line.named("sandbox"))
     for net in reading.netdevs:

@@ -17,7 +17,7 @@ from _signal import (
     signal,
 )
 
-from qemu_netwrap.core import qemu_options, words
+from qemu_netwrap.core import words
 from qemu_netwrap.core.errors import NetwrapError, NotExecutableError, NotFoundError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import which
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _QEMUS = ("qemu", "kvm")
 SHIMS = ("qemu-kvm", "kvm")
 SHIM_PREFIX = "qemu-system-"
+# What QEMU reads before its words, where Debian, Fedora and Arch have it: the folder is chosen
+# when QEMU is built (CONFIG_QEMU_CONFDIR), and no option tells it.
+OWN_CONFIG = "/etc/qemu/qemu.conf"
 
 
 def launch(request: Request, known: Iterable[str] = (), shim: str = "") -> NoReturn:
@@ -113,25 +116,41 @@ def _is_qemus_alone(reading: Reading) -> bool:
 def read_line(argv: tuple[str, ...], program: str) -> tuple[words.CommandLine, Reading | None]:
     """Return QEMU's words and what they want of us; None when QEMU gets them as they are.
 
-    QEMU is asked which options it has only when one is unknown to us; another program, a script
-    that starts QEMU say, is never run to be asked.
+    QEMU is asked which options it has only when one is unknown to us, or not in every QEMU;
+    another program, a script that starts QEMU say, is never run to be asked.
     """
     line = words.parse(argv)
-    if line.unknown and os.path.basename(program).startswith(_QEMUS):
+    if line.is_uncertain and os.path.basename(program).startswith(_QEMUS):
         from qemu_netwrap.host import probe
 
         with_argument, without = probe.qemu_options(program)
-        line = words.parse(
-            argv,
-            qemu_options.WITH_ARGUMENT | with_argument,
-            qemu_options.WITHOUT_ARGUMENT | without,
-        )
-    if not line.may_be_ours:
+        if with_argument:
+            line = words.parse_for(argv, with_argument, without)
+    if not line.runs:
+        return line, None
+    files = {}
+    if os.path.exists(OWN_CONFIG) or next(line.named("readconfig"), None):
+        from qemu_netwrap.host import handover, qemuconfig
+
+        # What can be read only once would be empty for QEMU: it gets a copy.
+        copies = {at: handover.file_of(data) for at, data in qemuconfig.pipes(line)}
+        line = line.with_options(copies) if copies else line
+        files = qemuconfig.load(line, program, OWN_CONFIG)
+    if not files and not any(line.named(*words.NETWORK)):
         return line, None
     # Here, so that a QEMU that is told nothing of networks does not pay for it.
     from qemu_netwrap.planning.reading import interpret
 
-    return line, interpret(line)
+    return line, interpret(line, files, lambda strange: known(program, strange))
+
+
+def known(program: str, strange: frozenset[str]) -> frozenset[str]:
+    """Return which of some kinds and keys of netdevs, new to us, the QEMU at hand has."""
+    if not os.path.basename(program).startswith(_QEMUS):
+        return strange
+    from qemu_netwrap.host import probe
+
+    return probe.qemu_knows(program, strange)
 
 
 class User(Record):

@@ -66,8 +66,9 @@ def preview(request: Request) -> Preview:
         resources += [
             HostName(bridge, RUN, mac, next(names[bridge])) for mac in grants[nic.tap].macs
         ]
+    rewritten = rewrite.rewrite(plan, grants)
     return Preview(
-        rewrite.words(plan, grants),
+        rewritten.words({at: f"<copy of {plan.files[at].path}>" for at in rewritten.files}),
         tuple(networks),
         tuple(p.nic.replace(macs=grants[p.nic.tap].macs, mac_key=()) for p in plan.nics),
         tuple(explain(resource) for resource in resources),

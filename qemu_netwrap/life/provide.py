@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 
@@ -11,6 +10,7 @@ from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.model import Grant
 from qemu_netwrap.core.request import NETWORK
 from qemu_netwrap.host import configfile, probe
+from qemu_netwrap.host.handover import file_of, inherit
 from qemu_netwrap.life import keeper, runs, state
 from qemu_netwrap.life.telling import tell
 from qemu_netwrap.planning import plan as planning
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.planning.plan import Plan
     from qemu_netwrap.planning.reading import Reading
 
-# Descriptors of ours are put out of the way of those that the user gives QEMU by number; where the
-# limit is too low for that, into the upper half of what there is.
-_FIRST_FD = 64
 _MESSAGE = 65536
 _ANCILLARY = 4096
 
@@ -57,9 +54,16 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
         verbose=request.verbose,
         debug=request.debug,
     )
+    if not request.quiet:
+        for note in plan.notes:
+            tell(note)
     grants = have_kept(keeping, _teller(request, wanted), lock)
-    _inherit(lock)
-    return rewrite.words(plan, grants)
+    inherit(lock)
+    rewritten = rewrite.rewrite(plan, grants)
+    paths = {
+        at: file_of(text.encode("utf-8", "surrogateescape")) for at, text in rewritten.files.items()
+    }
+    return rewritten.words(paths)
 
 
 def have_kept(
@@ -119,7 +123,7 @@ def _receive(
         if not data:
             raise EOFError
         kind, fields = text.read(data.decode("utf-8", "surrogateescape"))
-        fds = tuple(_inherit(fd) for _, _, raw in ancillary for fd in _unpack(raw))
+        fds = tuple(inherit(fd) for _, _, raw in ancillary for fd in _unpack(raw))
         if kind == "ready":
             return grants
         if kind == "error":
@@ -170,14 +174,6 @@ def fill_standard() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
         pass
     os.close(fd)
-
-
-def _inherit(fd: int) -> str:
-    """Move a descriptor to where QEMU inherits it; return its number as QEMU is told it."""
-    first = min(_FIRST_FD, os.sysconf("SC_OPEN_MAX") // 2)
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD, first)
-    os.close(fd)
-    return str(moved)
 
 
 def _unpack(raw: bytes) -> list[int]:

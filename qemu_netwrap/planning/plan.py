@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import UsageError
+from qemu_netwrap.core.groups import read_list
 from qemu_netwrap.core.model import Nic, Wanted
-from qemu_netwrap.core.netoption import read_list
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.planning.networks import needs_default, network_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from qemu_netwrap.core.jsonopts import JsonObject
     from qemu_netwrap.core.model import Config, Network
     from qemu_netwrap.core.netoption import NetOption
-    from qemu_netwrap.core.words import CommandLine
-    from qemu_netwrap.planning.macs import MacPlace
+    from qemu_netwrap.core.readconfig import ConfigFile
+    from qemu_netwrap.core.words import CommandLine, Option
+    from qemu_netwrap.planning.guestnics import GuestNic
     from qemu_netwrap.planning.reading import Reading
 
 
@@ -47,7 +48,7 @@ class PlannedNic(Record):
 
     nic: Nic
     net: NetOption
-    places: tuple[MacPlace, ...] = ()  # one for each of nic.macs
+    guest_nics: tuple[GuestNic, ...] = ()  # one for each of nic.macs
 
 
 class Plan(Record):
@@ -57,6 +58,8 @@ class Plan(Record):
     run: str
     nics: tuple[PlannedNic, ...] = ()
     guest: str = ""  # the guest's host name
+    files: Mapping[int, ConfigFile] = {}
+    notes: tuple[str, ...] = ()  # what QEMU itself would do in silence
 
     @property
     def wanted(self) -> Wanted:
@@ -68,7 +71,8 @@ class Plan(Record):
 def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
     """Return what of the host must be known to plan READING; CHOSEN is --network's network."""
     ours = [net for net in reading.netdevs if not reading.is_left_alone(net)]
-    ifnames = tuple(net.value("ifname") for net in ours if net.value("ifname"))
+    asked = (net.ifname for net in ours if net.ifname)
+    ifnames = tuple(name for ifname in asked for name in names.numbered(ifname) or (ifname,))
     plain = any(needs_default(net) for net in ours)
     return Questions(ifnames, plain and not (chosen or config.default))
 
@@ -78,21 +82,30 @@ def make(
 ) -> Plan:
     """Decide everything about a run. Raises `UsageError` with what is wrong and the remedy."""
     nics: list[PlannedNic] = []
-    placed: set[int] = set()
+    placed: set[Option] = set()
     vm = vm_key(reading.line, facts.folder)
     for net in reading.netdevs:
         if reading.is_left_alone(net):
             _refuse_our_keys(net, reading.user_keys(net))
-        elif net.is_ours or net.value("ifname") not in facts.existing:
+        elif net.is_ours or net.ifname not in facts.existing:
             network = network_of(net, config, chosen, facts.host_bridge, chosen_by)
             # A hub's NICs are behind each of its taps; the first of them names them.
-            places = tuple(p for p in reading.places(net) if p.option.at not in placed)
-            placed.update(place.option.at for place in places)
+            guest_nics = tuple(n for n in reading.nics_on(net) if n.entry.option not in placed)
+            placed.update(guest_nic.entry.option for guest_nic in guest_nics)
             index = len(nics)
-            tap, key = names.tap_name(facts.run, index), (facts.machine, vm, str(index))
-            nics.append(_planned(net, network, places, tap, key))
+            taken = (*facts.existing, *(planned.nic.tap for planned in nics))
+            tap = _ifname(net, taken) or names.tap_name(facts.run, index)
+            key = (facts.machine, vm, str(index))
+            nics.append(_planned(net, network, guest_nics, tap, key))
     _refuse_twins(nics)
-    return Plan(reading.line, facts.run, tuple(nics), guest_name(reading.line))
+    return Plan(
+        reading.line,
+        facts.run,
+        tuple(nics),
+        guest_name(reading.line),
+        reading.files,
+        tuple(_notes(nics)),
+    )
 
 
 def guest_name(line: CommandLine) -> str:
@@ -139,10 +152,13 @@ def _file_of(opts: OptList | JsonObject | None) -> str:
 
 
 def _planned(
-    net: NetOption, network: Network, places: tuple[MacPlace, ...], tap: str, key: tuple[str, ...]
+    net: NetOption,
+    network: Network,
+    guest_nics: tuple[GuestNic, ...],
+    tap: str,
+    key: tuple[str, ...],
 ) -> PlannedNic:
     """Return the NIC on a netdev of ours; its MACs, where they are ours, come from KEY."""
-    tap = net.value("ifname") or tap
     wrong = names.ifname_fault(tap)
     if wrong:
         raise UsageError(f"{net.option.typed}: ifname {tap!r} {wrong}", "choose another ifname=")
@@ -150,13 +166,32 @@ def _planned(
         label=net.id or net.option.typed,
         network=network,
         tap=tap,
-        macs=tuple(place.mac for place in places),
+        macs=tuple(guest_nic.mac for guest_nic in guest_nics),
         mac_key=key,
         queues=net.queues,
         vhost=net.flag("vhost", default=net.flag("vhostforce", default=False)),
         vnet_hdr=net.flag("vnet_hdr", default=True),
     )
-    return PlannedNic(nic, net, places)
+    return PlannedNic(nic, net, guest_nics)
+
+
+def _ifname(net: NetOption, taken: tuple[str, ...]) -> str:
+    """Return the name a netdev of ours asks for its tap; empty if it asks for none."""
+    numbered = names.numbered(net.ifname)
+    return next((name for name in numbered if name not in taken), net.ifname)
+
+
+def _notes(nics: list[PlannedNic]) -> Iterator[str]:
+    """Yield what QEMU itself would do in silence, where it concerns our NICs."""
+    for planned in nics:
+        net, typed = planned.net, planned.net.value("ifname")
+        if typed != net.ifname:
+            yield f"{net.option.typed}: over 15 bytes, so QEMU cuts the ifname to {net.ifname}"
+        if net.type == "tap" and net.has("br"):
+            yield (
+                f"{net.option.typed}: QEMU ignores br= without helper=; here the tap is on"
+                f" {planned.nic.network.bridge}"
+            )
 
 
 def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from qemu_netwrap.core import netoption
+from qemu_netwrap.core import groups as option_groups
+from qemu_netwrap.core import names, netoption, numbers
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.words import NETWORK
-from qemu_netwrap.planning.macs import Placing
+from qemu_netwrap.planning import guestnics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from qemu_netwrap.core.groups import Groups
     from qemu_netwrap.core.netoption import NetOption
+    from qemu_netwrap.core.readconfig import ConfigFile
     from qemu_netwrap.core.words import CommandLine, Option
-    from qemu_netwrap.planning.macs import MacPlace
+    from qemu_netwrap.planning.guestnics import GuestNic, Wiring
+
+    Knows = Callable[[frozenset[str]], frozenset[str]]
+    Faults = Iterator[tuple[Option, str]]
 
 USER_DECIDES = ("fd", "fds", "helper", "vhostfd", "vhostfds")
 SCRIPTS = ("script", "downscript")
@@ -26,103 +31,154 @@ class Reading(Record):
     """A command line's network options, and what QEMU would say against them."""
 
     line: CommandLine
-    placing: Placing
-    netdevs: tuple[NetOption, ...] = ()  # every -netdev, -nic and -net that makes a netdev
-    faults: tuple[tuple[Option, str], ...] = ()
+    files: Mapping[int, ConfigFile]
+    groups: Groups
+    nets: tuple[NetOption, ...]  # every -netdev, -nic and -net, and such sections of files
+    wiring: Wiring
+
+    @property
+    def netdevs(self) -> tuple[NetOption, ...]:
+        """Every netdev, in the order typed."""
+        return self.wiring.netdevs
 
     @property
     def has_our_words(self) -> bool:
         """Whether some option can be understood by us alone."""
         return any(net.is_ours for net in self.netdevs)
 
+    @property
+    def wants_us(self) -> bool:
+        """Whether there is something for us to provision, if nothing is wrong."""
+        return any(net.is_ours or not self.is_left_alone(net) for net in self.netdevs)
+
     def is_left_alone(self, net: NetOption) -> bool:
         """Whether a netdev is none of our business: of another kind, or set up by the user."""
         if net.type not in ("tap", "bridge", *netoption.OUR_TYPES):
             return True
-        return bool(self.user_keys(net)) or self.placing.is_set(net)
+        return bool(self.user_keys(net))
 
     def user_keys(self, net: NetOption) -> tuple[str, ...]:
         """Return the keys by which the user sets a netdev up in his own way."""
         decides = (key for key in USER_DECIDES if net.has(key))
         return (*decides, *(key for key in SCRIPTS if net.value(key) not in NO_SCRIPT))
 
-    def places(self, net: NetOption) -> tuple[MacPlace, ...]:
-        """Return the NICs on a netdev, each as the place where its MAC stands or would stand."""
-        return self.placing.places(net)
+    def nics_on(self, net: NetOption) -> tuple[GuestNic, ...]:
+        """Return the guest's NICs on a netdev."""
+        return self.wiring.on(net)
 
 
-def interpret(line: CommandLine) -> Reading | None:
+def interpret(
+    line: CommandLine,
+    files: Mapping[int, ConfigFile] | None = None,
+    knows: Knows = netoption.nothing_more,
+) -> Reading | None:
     """Read what LINE wants of us; None when it is to reach QEMU as it is.
 
     That is so when QEMU will refuse it or only print something, and when nothing in it is ours.
-    Raises `UsageError` for a mistake in a command line that only we understand.
+    FILES are its -readconfig files by the index of the option; KNOWS tells which of some words
+    that we have not met the QEMU at hand has. Raises `UsageError` for a mistake in a command line
+    that only we understand.
     """
-    if not line.may_be_ours:
+    if not line.runs:
         return None
-    reading = read(line)
-    if reading.has_our_words and reading.faults:
-        option, wrong = reading.faults[0]
-        raise UsageError(f"{option.typed}: {wrong}", _remedy(option, wrong))
-    ours = any(net.is_ours or not reading.is_left_alone(net) for net in reading.netdevs)
-    return reading if ours and not reading.faults else None
+    reading = read(line, files or {})
+    if not reading.wants_us:
+        return None
+    wrong = tuple(faults(reading, knows))
+    if not wrong:
+        return reading
+    _refuse_no_queues(reading)
+    # QEMU would stumble over our words before most of what is wrong, but not before a file.
+    if reading.has_our_words and not any(option.name == "readconfig" for option, _ in wrong):
+        option, what = wrong[0]
+        raise UsageError(f"{option.typed}: {what}", _remedy(option, what))
+    return None
 
 
-def read(line: CommandLine) -> Reading:
-    """Read the network options of LINE."""
-    nets: list[NetOption] = []
-    faults: list[tuple[Option, str]] = []
-    for option in line.named(*NETWORK):
-        net = netoption.parse(option)
-        if net is None:
-            faults.append((option, "not a list that QEMU can read"))
-        else:
-            nets.append(net)
-            wrong = netoption.fault(net)
-            faults += [(option, wrong)] if wrong else []
-    hub_nics = tuple(net for net in nets if net.form == "net" and net.type == "nic")
-    netdevs = tuple(net for net in nets if net.is_backend)
-    reading = Reading(line, Placing(line, hub_nics), netdevs)
-    found = (*faults, *_twins(nets), *_too_many(nets), *_wrong_macs(reading), *_set(reading))
-    return reading.replace(faults=found)
+def read(line: CommandLine, files: Mapping[int, ConfigFile]) -> Reading:
+    """Read the network options of LINE and of its -readconfig files."""
+    groups = option_groups.fill(line, files)
+    nets = tuple(map(netoption.of_entry, groups.of(*option_groups.NETWORK)))
+    return Reading(line, files, groups, nets, guestnics.wire(line, groups, nets))
 
 
-def _twins(nets: list[NetOption]) -> Iterator[tuple[Option, str]]:
-    """Yield what has the id of another before it."""
+def faults(reading: Reading, knows: Knows = netoption.nothing_more) -> Faults:
+    """Yield what QEMU has against a command line, in its words, as far as it can be seen."""
+    yield from reading.groups.faults
+    for net in reading.nets:
+        wrong = netoption.fault(net, knows)
+        if wrong:
+            yield net.option, wrong
+    yield from _ifnames(reading)
+    yield from _twins(reading.nets)
+    yield from _devices(reading.groups)
+    yield from _too_many(reading.nets, one_more=reading.wiring.has_default)
+    yield from reading.wiring.faults
+    yield from ((n.entry.option, n.fault) for n in reading.wiring.nics if n.fault)
+
+
+def _refuse_no_queues(reading: Reading) -> None:
+    """Refuse queues=0, which would have QEMU abort, with a failed assertion for a message."""
+    for net in reading.netdevs:
+        if not reading.is_left_alone(net) and numbers.parse_uint32(net.value("queues")) == 0:
+            raise UsageError(
+                f"{net.option.typed}: queues=0 is none: QEMU would abort",
+                "leave queues= out, or give it 1 or more",
+            )
+
+
+def _ifnames(reading: Reading) -> Faults:
+    """Yield the netdevs that would be ours with an ifname that the kernel would not take."""
+    seen: set[str] = set()
+    for net in reading.netdevs:
+        if net.ifname and not reading.is_left_alone(net):
+            pattern = names.numbered(net.ifname)
+            wrong = names.ifname_fault(pattern[0] if pattern else net.ifname)
+            if wrong:
+                yield net.option, f"ifname {net.ifname!r} {wrong}"
+            elif net.ifname in seen and not pattern:
+                yield net.option, f"ifname {net.ifname} is taken by another NIC of this command"
+            seen.add(net.ifname)
+
+
+def _twins(nets: tuple[NetOption, ...]) -> Faults:
+    """Yield what has the id of another before it, in another group or of the new syntax."""
     seen: set[str] = set()
     for net in nets:
-        if net.id and net.id in seen:
-            yield net.option, f"Duplicate ID '{net.id}' for {net.form}"
-        seen.add(net.id)
+        if net.has("id") and net.type != "none":
+            if net.id in seen:
+                yield net.option, f"Duplicate ID '{net.id}' for {net.form}"
+            seen.add(net.id)
 
 
-def _too_many(nets: list[NetOption]) -> Iterator[tuple[Option, str]]:
+def _devices(groups: Groups) -> Faults:
+    """Yield the devices without a driver, and those with the id of another."""
+    seen: set[str] = set()
+    for entry in groups.of("device"):
+        if entry.opts.get("driver") is None:
+            yield entry.option, "Parameter 'driver' is missing"
+        if entry.opts.get("id") is not None:
+            if entry.id in seen:
+                yield entry.option, f"Duplicate device ID '{entry.id}'"
+            seen.add(entry.id)
+
+
+def _too_many(nets: tuple[NetOption, ...], *, one_more: bool) -> Faults:
     """Yield the NICs that QEMU has no room for."""
     nics = [n for n in nets if n.type == "nic" or (n.form == "nic" and n.is_backend)]
-    return ((net.option, "too many NICs") for net in nics[MAX_NICS:])
-
-
-def _wrong_macs(reading: Reading) -> Iterator[tuple[Option, str]]:
-    """Yield the NICs on netdevs of ours with a MAC that is none."""
-    for net in reading.netdevs:
-        if not reading.is_left_alone(net):
-            yield from ((p.option, p.fault) for p in reading.places(net) if p.fault)
-
-
-def _set(reading: Reading) -> Iterator[tuple[Option, str]]:
-    """Yield the netdevs of ours that -set would change."""
-    for net in reading.netdevs:
-        if net.is_ours and reading.placing.is_set(net):
-            yield net.option, f"-set {net.form}.{net.id} cannot change a netdev of ours"
+    return ((net.option, "too many NICs") for net in nics[MAX_NICS - one_more :])
 
 
 def _remedy(net: Option, wrong: str) -> str:
     """Return the hint for a mistake in a command line of ours."""
     if "'id' is missing" in wrong:
         return "a netdev needs an id=, by which its -device names it"
+    if wrong.startswith("Multiqueue"):
+        return "leave out queues=, or use -nic instead of -net"
     if "'hostfwd'" in wrong:
         return "only user has hostfwd= so far; from the host, use the guest's address"
-    if wrong.startswith("-set"):
-        return "give the key in the netdev's own option"
+    if wrong.startswith("ifname"):
+        return "give each NIC an ifname= of its own, of up to 15 letters and digits, or none"
     if wrong.startswith("Invalid parameter"):
         extra = sorted(netoption.NIC_KEYS) if net.name == "nic" else []
         return f"it takes {', '.join([*sorted(netoption.OUR_TAP_KEYS - {'type'}), *extra])}"

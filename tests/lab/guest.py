@@ -305,7 +305,7 @@ class Guest:
         raise GuestError(message)
 
 
-def _cache() -> Path:
+def cache() -> Path:
     """Return the folder where kernels and images are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "qemu-netwrap"
@@ -325,18 +325,18 @@ def _only(folder: Path, pattern: str) -> Path:
 @functools.cache
 def _kernel_tree() -> Path:
     """Return the unpacked kernel package, from the cache if it is there."""
-    cached = sorted(_cache().glob("linux-image-*"), key=lambda tree: tree.stat().st_mtime)
+    cached = sorted(cache().glob("linux-image-*"), key=lambda tree: tree.stat().st_mtime)
     if cached:
         return cached[-1]
     package = _kernel_package()
-    return _unpack(package, _cache() / package)
+    return _unpack(package, cache() / package)
 
 
 def _kernel_package() -> str:
     """Return the name of the newest real kernel package."""
     depends = _apt_cache_depends()
     if not depends:
-        _tool("apt-get", "update")
+        tool("apt-get", "update")
         depends = _apt_cache_depends()
     if not depends:
         message = f"apt knows no package {_META_PACKAGE}"
@@ -355,8 +355,8 @@ def _unpack(package: str, target: Path) -> Path:
     """Download a Debian package and unpack it as the folder `target`, all of it or nothing."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-") as folder:
         # As root, apt would hand the download to another user, who may not write here.
-        _tool("apt-get", "-o", "APT::Sandbox::User=root", "download", package, cwd=folder)
-        _tool("dpkg", "-x", str(_only(Path(folder), "*.deb")), f"{folder}/tree")
+        tool("apt-get", "-o", "APT::Sandbox::User=root", "download", package, cwd=folder)
+        tool("dpkg", "-x", str(_only(Path(folder), "*.deb")), f"{folder}/tree")
         try:
             Path(folder, "tree").rename(target)
         except OSError:
@@ -366,7 +366,7 @@ def _unpack(package: str, target: Path) -> Path:
     return target
 
 
-def _tool(*cmd: str, cwd: str | None = None) -> str:
+def tool(*cmd: str, cwd: str | None = None) -> str:
     """Run a command of the real machine and return what it printed; RuntimeError if it fails."""
     done = subprocess.run(cmd, check=False, capture_output=True, text=True, cwd=cwd)
     if done.returncode:
@@ -381,7 +381,7 @@ def _base_image() -> Path:
     tree = _kernel_tree()
     busybox = _busybox()
     recipe = hashlib.sha256(Path(__file__).read_bytes() + busybox.read_bytes()).hexdigest()[:16]
-    target = _cache() / f"initramfs-{tree.name.removeprefix('linux-image-')}-{recipe}.cpio"
+    target = cache() / f"initramfs-{tree.name.removeprefix('linux-image-')}-{recipe}.cpio"
     if not target.exists():
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False) as image:
             image.write(_archive([*_base_members(busybox), *_module_members(tree)]))
@@ -394,7 +394,7 @@ def _busybox() -> Path:
     found = shutil.which("busybox")
     if found and b"/ld-linux" not in Path(found).read_bytes():
         return Path(found)
-    tree = _cache() / _BUSYBOX
+    tree = cache() / _BUSYBOX
     return _only(tree if tree.is_dir() else _unpack(_BUSYBOX, tree), "**/bin/busybox")
 
 
@@ -404,7 +404,7 @@ def _base_members(busybox: Path) -> Iterator[bytes]:
         yield _member(folder, 0o040755)
     yield _member("dev/console", 0o020600, device=(5, 1))
     yield _member("bin/busybox", 0o100755, busybox.read_bytes())
-    for applet in set(_tool(str(busybox), "--list").split()) - {"busybox"}:
+    for applet in set(tool(str(busybox), "--list").split()) - {"busybox"}:
         yield _member(f"bin/{applet}", 0o120777, b"busybox")
     yield _member("init", 0o100755, _INIT.encode())
     yield _member("lib/job.sh", 0o100644, _JOB_LIBRARY.encode())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lab.commands import Command, commands
+from qemu_netwrap.core import qemu_options, words
 from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.model import Config, Grant
 from qemu_netwrap.planning import rewrite
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.planning.plan import Plan
 
 COMMANDS = list(commands())
+DATA = Path(__file__).parent / "data"
+# The options of QEMU 7.2, Debian 12's.
+DEBIANS = qemu_options.parse_help((DATA / "qemu-7.2-help.txt").read_text())
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=[c.where for c in COMMANDS])
@@ -41,7 +46,7 @@ def test_there_are_many_of_each_kind() -> None:
 def outcome_of(command: Command) -> tuple[str, ...]:
     host: Host = {"existing": list(command.there), "host_bridge": command.host_bridge}
     try:
-        plan = planned_for(command.words, Config(), host)
+        plan = planned_for(DATA, words.parse_for(command.words, *DEBIANS), Config(), host)
     except NetwrapError as error:
         return (f"error: {error.message}",)
     return ("unchanged",) if plan is None else (*changes(plan), *taps(plan))
@@ -49,7 +54,8 @@ def outcome_of(command: Command) -> tuple[str, ...]:
 
 def changes(plan: Plan) -> Iterator[str]:
     """Yield each option with an argument that is not what was typed."""
-    old, new = plan.line.words, rewrite.words(plan, {p.nic.tap: grant(p.nic) for p in plan.nics})
+    rewritten = rewrite.rewrite(plan, {p.nic.tap: grant(p.nic) for p in plan.nics})
+    old, new = plan.line.words, rewritten.words({})
     for at, (before, after) in enumerate(zip(old, new, strict=True)):
         if after != before:
             yield f"{new[at - 1]} {shlex.quote(after)}"

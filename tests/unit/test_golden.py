@@ -4,6 +4,7 @@ A folder under golden/ is a case:
 
     argv          the words, one a line, the program first
     config.toml   the configuration, if there is one
+    *.cfg         the files that -readconfig names in the words, if there are any
     host.json     what differs from a host with nothing on it, and --network (see `Host`)
 
 and its outcome is one of
@@ -25,7 +26,7 @@ from typing import TypedDict
 import pytest
 
 from qemu_netwrap.core import config as configuration
-from qemu_netwrap.core import words
+from qemu_netwrap.core import readconfig, words
 from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import Config, Grant, Network, Nic, Route, Surroundings
@@ -75,7 +76,7 @@ def outcome_of(folder: Path) -> dict[str, str]:
     toml = read(folder / "config.toml")
     config = configuration.parse(toml, "config.toml") if toml else Config()
     try:
-        planned = planned_for(argv, config, host)
+        planned = planned_for(folder, words.parse(argv), config, host)
         if planned is None:
             return {"unchanged": ""}
         return {"plan.json": json.dumps(shown(planned, config, host), indent=2) + "\n"}
@@ -87,10 +88,16 @@ def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def planned_for(argv: tuple[str, ...], config: Config, host: Host) -> plan.Plan | None:
+def planned_for(
+    folder: Path, line: words.CommandLine, config: Config, host: Host
+) -> plan.Plan | None:
     """The plan, made as a launch makes it; None when there is nothing to do."""
-    line = words.parse(argv)
-    reading = interpret(line)
+    files = {
+        option.at: readconfig.parse(option.value or "", (folder / (option.value or "")).read_text())
+        for option in line.named("readconfig")
+        if (folder / (option.value or "")).exists()
+    }
+    reading = interpret(line, files)
     if reading is None:
         return None
     chosen = host.get("network", "")
@@ -108,6 +115,10 @@ def planned_for(argv: tuple[str, ...], config: Config, host: Host) -> plan.Plan 
 
 def shown(planned: plan.Plan, config: Config, host: Host) -> dict[str, object]:
     grants = {p.nic.tap: placeholder(p.nic) for p in planned.nics}
+    rewritten = rewrite.rewrite(planned, grants)
+    texts = {planned.files[at].path: text.split("\n") for at, text in rewritten.files.items()}
+    files = {"files": texts} if texts else {}
+    notes = {"notes": planned.notes} if planned.notes else {}
     return {
         "guest": planned.guest,
         "networks": [
@@ -134,7 +145,9 @@ def shown(planned: plan.Plan, config: Config, host: Host) -> dict[str, object]:
             }
             for nic in (p.nic for p in planned.nics)
         ],
-        "argv": rewrite.words(planned, grants),
+        "argv": rewritten.words({at: f"<{planned.files[at].path}>" for at in rewritten.files}),
+        **files,
+        **notes,
     }
 
 

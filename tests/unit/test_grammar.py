@@ -12,6 +12,7 @@ from qemu_netwrap.core.numbers import parse_uint32
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.qemu_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
 from qemu_netwrap.core.words import Option
+from qemu_netwrap.planning import reading
 
 LISTS = st.text(alphabet="ab=, no{}id\"':é\n", max_size=30) | st.text(max_size=30)
 OPTIONS = st.sampled_from("-netdev -nic -net -device --nic -S -m -h -nosuch - -- ---nic".split())
@@ -22,9 +23,8 @@ def option(value: str, name: str = "netdev") -> Option:
 
 
 def fault_of(value: str, name: str = "netdev") -> str:
-    net = netoption.parse(option(value, name))
-    assert net is not None
-    return netoption.fault(net)
+    seen = reading.read(words.parse(["qemu", f"-{name}", value]), {})
+    return next((wrong for _, wrong in reading.faults(seen)), "")
 
 
 # Words
@@ -229,18 +229,19 @@ def test_what_is_no_id(text: str) -> None:
         ("netdev", "tap,id=a,mac=52:54:00:00:00:01", "Invalid parameter 'mac'"),
         ("nic", "tap,mac=52:54:00:00:00:01,model=e1000", ""),
         ("nic", "tap,macaddr=52:54:00:00:00:01", "Invalid parameter 'macaddr'"),
-        ("net", "tap,queues=1", "Invalid parameter 'queues'"),
+        ("net", "tap,queues=1", "Multiqueue tap cannot be used with hubs"),
         ("net", "tap,fd=3", ""),
         ("nic", "bridge,ifname=x", "Invalid parameter 'ifname'"),
         ("nic", "bridge,br=x,helper=y", ""),
         ("nic", "nat,br=x", "Invalid parameter 'br'"),
         ("nic", "nat,ifname=x,queues=2,vhost=on,vnet_hdr=off,sndbuf=0,poll-us=1", ""),
-        ("nic", "user,nosuch=1", ""),
+        ("nic", "user,nosuch=1", "Invalid parameter 'nosuch'"),
         ("nic", "user,network=lab", "Invalid parameter 'network'"),
         ("nic", "bridge,network=lab", "Invalid parameter 'network'"),
         ("nic", "tap,network=lab", ""),
         ("nic", "tap,hubid=1", "Invalid parameter 'hubid'"),
-        ("net", "nic,netdev=a,macaddr=0,model=x,addr=2,vectors=3,id=n", ""),
+        ("net", "nic,macaddr=0,model=x,addr=2,vectors=3,id=n", ""),
+        ("net", "nic,netdev=a", "netdev 'a' not found"),
         ("net", "nic,mac=52:54:00:00:00:01", "Invalid parameter 'mac'"),
         ("net", "nic,vlan=0", "Invalid parameter 'vlan'"),
     ],

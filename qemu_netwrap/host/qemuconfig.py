@@ -1,0 +1,79 @@
+"""The files that QEMU reads its configuration from: those of -readconfig, and its own."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+
+from qemu_netwrap.core.groups import IMPLIED
+from qemu_netwrap.core.readconfig import ConfigFile, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.core.words import CommandLine
+
+_MOST = 1 << 20  # more than this is no configuration
+
+
+def pipes(line: CommandLine) -> Iterator[tuple[int, bytes]]:
+    """Yield what -readconfig reads that can be read only once, and the index of the option."""
+    for option in line.named("readconfig"):
+        try:
+            mode = os.stat(option.value or "").st_mode
+        except OSError:
+            continue
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            data = _read(option.value or "")
+            if data is not None:
+                yield option.at, data
+
+
+def load(line: CommandLine, program: str, own: str) -> dict[int, ConfigFile]:
+    """Return the files that LINE has QEMU read, by the index of the option.
+
+    At -1 is OWN, which PROGRAM reads before its words if it was built to do so.
+    One that cannot be read has that for its fault: QEMU will say so itself.
+    """
+    found = {}
+    if next(line.named("no-user-config"), None) is None:
+        data = _read(own)
+        file = ConfigFile(own) if data is None else _parse(own, data)
+        if _has_ours(file) and _names(program, own):
+            found[-1] = file
+    for option in line.named("readconfig"):
+        path = option.value or ""
+        data = _read(path)
+        file = ConfigFile(path, fault="cannot be read") if data is None else _parse(path, data)
+        found[option.at] = file
+    return found
+
+
+def _read(path: str) -> bytes | None:
+    """Return what is in a file; None if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MOST)
+    except (OSError, ValueError):
+        return None
+
+
+def _parse(path: str, data: bytes) -> ConfigFile:
+    """Read a file's text."""
+    return parse(path, data.decode("utf-8", "surrogateescape"))
+
+
+def _has_ours(file: ConfigFile) -> bool:
+    """Whether a file has anything to do with the network."""
+    return any(section.group in IMPLIED for section in file.sections)
+
+
+def _names(program: str, path: str) -> bool:
+    """Whether PATH stands in PROGRAM, as in a QEMU that was built to read it."""
+    try:
+        with open(program, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
+            return text.find(path.encode() + b"\0") >= 0
+    except (OSError, ValueError):
+        return False
