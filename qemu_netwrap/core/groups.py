@@ -44,7 +44,9 @@ class Entry(Record):
 
     @property
     def id(self) -> str:
-        """The entry's id; empty when it has none."""
+        """The entry's id, of several the first, or in the new syntax the last; else empty."""
+        if isinstance(self.opts, OptList) and self.is_modern:
+            return (self.opts.all("id") or ("",))[-1]
         return self.opts.get("id") or ""
 
     @property
@@ -52,7 +54,9 @@ class Entry(Record):
         """Whether it is of QEMU's new syntax: JSON, or a -netdev of a type that came with it."""
         if not isinstance(self.opts, OptList):
             return True
-        return self.option.name == "netdev" and self.opts.get("type") in MODERN
+        if self.option.name != "netdev" or self.option.number is not None:
+            return False  # what comes from a file has the old one
+        return self.opts.get("type") in MODERN
 
     @property
     def group(self) -> str:

@@ -115,7 +115,8 @@ def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -
     given = dict.fromkeys(key.partition(".")[0] if net.is_modern else key for key in net.opts)
     strange = frozenset(key for key in given if key not in kinds)
     if strange:
-        if net.type not in (*OUR_TYPES, "tap", "bridge"):
+        classic = net.type in MODERN and not net.is_modern
+        if net.type not in (*OUR_TYPES, "tap", "bridge") and not classic:
             known = knows(frozenset(f"{net.type},{key}" for key in strange))
             strange -= {word.partition(",")[2] for word in known}
         yield from (f"Invalid parameter '{key}'" for key in given if key in strange)

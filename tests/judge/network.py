@@ -61,9 +61,15 @@ def told(text: str, ours: Iterable[str] = ()) -> dict[str, Segment]:
         elif nic := re.match(r"model=([^,]*),macaddr=([0-9a-f:]{17})", rest):
             mac = DEFAULT if DEFAULT_MAC.fullmatch(nic[2]) or nic[2] in set(ours) else nic[2]
             current[1].append((nic[2], Nic(nic[1], mac)))
+    # Of a netdev with several queues, each but the first is told again, alone.
+    plugged = {n for netdevs, nics in segments.values() for n in netdevs if nics}
     return _named(
         (name, frozenset(netdevs), tuple(nic for _, nic in sorted(nics, key=lambda n: n[0])))
         for name, (netdevs, nics) in segments.items()
+        if nics
+        or name.startswith("hub ")
+        or name.startswith("#")
+        or not plugged.intersection(netdevs)
     )
 
 
