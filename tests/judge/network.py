@@ -66,10 +66,7 @@ def told(text: str, ours: Iterable[str] = ()) -> dict[str, Segment]:
     return _named(
         (name, frozenset(netdevs), tuple(nic for _, nic in sorted(nics, key=lambda n: n[0])))
         for name, (netdevs, nics) in segments.items()
-        if nics
-        or name.startswith("hub ")
-        or name.startswith("#")
-        or not plugged.intersection(netdevs)
+        if nics or name.startswith(("hub ", "#")) or not plugged.intersection(netdevs)
     )
 
 

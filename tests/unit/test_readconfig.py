@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_netwrap.core.readconfig import parse
@@ -28,11 +28,13 @@ TEXTS = st.lists(LINES | st.text(max_size=20)).map("\n".join)
 
 
 @given(TEXTS)
+@settings(deadline=None)
 def test_an_unchanged_file_is_as_it_was(text: str) -> None:
     assert parse("vm.cfg", text).rewritten({}) == text
 
 
 @given(TEXTS)
+@settings(deadline=None)
 def test_a_changed_section_is_read_again_and_the_others_stay(text: str) -> None:
     file = parse("vm.cfg", text)
     for number, section in enumerate(file.sections):
