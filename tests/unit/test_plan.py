@@ -100,7 +100,6 @@ def test_no_interface_name_is_too_long_or_there_twice(ifnames: list[str]) -> Non
 
 
 @given(st.text(min_size=1), st.lists(ROUTES, max_size=12), st.lists(ROUTES, max_size=3))
-@settings(deadline=None)
 def test_a_chosen_subnet_is_free_and_stays_the_same(
     name: str, routes: list[Route], others: list[Route]
 ) -> None:
