@@ -11,11 +11,12 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lab.hooked import IFDOWN, IFUP
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from lab.netns import Host
 
@@ -27,6 +28,7 @@ PATIENCE: Final = 60.0
 _STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"
 # What was done, for the summary at the end.
 TALLY: Final[collections.Counter[str]] = collections.Counter()
+_numbers: Final = itertools.count()
 # The state of a machine's networks, as no other place tells it.
 _LOOK: Final = """
 ip -j -4 address show
@@ -40,21 +42,25 @@ cat /proc/sys/net/ipv4/conf/eth0/forwarding
 class Vm:
     """One run, from the launcher's start to QEMU's end."""
 
-    _numbers = itertools.count()
+    waiter = "/life/waiter.py"  # what its keeper becomes
 
     def __init__(self, fleet: Fleet, program: tuple[str, ...], net: tuple[str, ...]) -> None:
         """Start a launcher; that it has become QEMU, `is_up` tells."""
-        self.number = next(self._numbers)
-        self.words = program
+        nics = (word for each in net for word in ("-nic", each))
+        self._start(fleet, net, COMMAND, "--", *program, *nics)
+        # Before its keeper waits, it has its launcher's words.
+        self.early_words = {COMMAND, *program}
+
+    def _start(
+        self, fleet: Fleet, net: tuple[str, ...], *argv: str, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a command that has a NIC on each of NET."""
         self.bridges = tuple(BRIDGES[word] for word in net)
         self.taps: tuple[str, ...] = ()
-        self._errors = fleet.folder / f"{self.number}.err"
+        self._errors = fleet.folder / f"{next(_numbers)}.err"
         with self._errors.open("w", encoding="utf-8") as errors:
             self.process = fleet.host.popen(
-                *(COMMAND, "--", *program),
-                *(word for each in net for word in ("-nic", each)),
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
+                *argv, env=env, stdout=subprocess.DEVNULL, stderr=errors
             )
         self.pid = self.process.pid
         self._proc = Path(f"/proc/{self.pid}")
@@ -91,6 +97,33 @@ class Vm:
         self.process.send_signal(number)
 
 
+class Hooked(Vm):
+    """A bare QEMU on one network, by our scripts."""
+
+    waiter = "/life/tap_waiter.py"
+
+    def __init__(self, fleet: Fleet, net: str, *, downscript: bool) -> None:
+        """Start QEMU; without DOWNSCRIPT it tells nobody of its end."""
+        tap = f"hook{next(_numbers)}"
+        scripts = f"script={IFUP},downscript={IFDOWN if downscript else 'no'}"
+        nic = ("-nic", f"tap,ifname={tap},{scripts}")
+        self._start(fleet, (net,), QEMU, *IDLE, *nic, env={"QEMU_NETWRAP_NETWORK": net})
+        self.early_words = set()
+        self._tap = tap
+        self._fleet = fleet
+
+    @property
+    def run(self) -> str:
+        """The name of the run: the tap's."""
+        return self._tap
+
+    def is_up(self) -> bool:
+        """Whether QEMU's script has plugged its tap in, which it does last."""
+        if not self.taps and not self.is_over() and self._fleet.master(self._tap):
+            self.taps = (self._tap,)
+        return bool(self.taps)
+
+
 BRIDGES: Final = {
     "nat": "qn-nat",
     "host-only": "qn-host-only",
@@ -122,6 +155,13 @@ class Fleet:
         vm = Vm(self, (*program, *named, *words), net)
         self.vms.append(vm)
         TALLY["launches"] += 1
+        return vm
+
+    def hook(self, net: str, *, downscript: bool) -> Vm:
+        """Start a bare QEMU that calls our scripts, on `nat` or `host-only`; do not wait for it."""
+        vm = Hooked(self, net, downscript=downscript)
+        self.vms.append(vm)
+        TALLY["QEMUs with our scripts"] += 1
         return vm
 
     def wait_up(self, vms: Iterable[Vm]) -> None:
@@ -188,9 +228,9 @@ class Fleet:
         return 0
 
     def keepers(self, vm: Vm) -> list[int]:
-        """Return the keeper of a run, if it lives; before it waits, it has its launcher's words."""
-        mine = {f"/runs/{vm.run} ", "/life/waiter.py"} if vm.taps else {COMMAND, *vm.words}
-        found = self.host.processes().items()
+        """Return the keeper of a run, if it lives; of one that is not up, if it can be told."""
+        mine = {f"/runs/{vm.run} ", vm.waiter} if vm.taps else vm.early_words
+        found = self.host.processes().items() if mine else ()
         return [pid for pid, line in found if pid != vm.pid and all(each in line for each in mine)]
 
     def look(self) -> Look:

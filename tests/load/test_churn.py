@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = float(os.environ.get("LOAD_SECONDS") or (600 if SOAK else 40))
 _NETS: Final = ("nat", "host-only", "tap,br=br-load")
+_NAMED: Final = ("nat", "host-only")  # what QEMU_NETWRAP_NETWORK may name
 _SERVED: Final = ("qn-nat", "qn-host-only")
 _TARGETS: Final = (0, 0, 1, 1, 2, 4, 8)  # members of a network, for a while
 _LOOK_EVERY: Final = 0.25
@@ -239,7 +240,11 @@ class Churn:
             self.needs_gc = False
 
     def _start(self, net: str) -> None:
-        """Start a VM on a network, sometimes on others as well; of some, the launcher is killed."""
+        """Start a VM on a network, sometimes on others as well, or a QEMU with our scripts."""
+        if net in _NAMED and self.chance.random() < 0.15:
+            vm = self.fleet.hook(net, downscript=self.chance.random() < 0.5)
+            self._expect(vm, [net])
+            return
         others = [other for other in _NETS if other != net and self.target[other]]
         nets = [net, *(other for other in others if self.chance.random() < 0.15)]
         self.chance.shuffle(nets)
@@ -247,6 +252,10 @@ class Churn:
         words = ("-uuid", str(uuid.UUID(int=self.chance.getrandbits(128))))
         name = self.chance.choice(("twin", "web"))
         vm = self.fleet.start(*nets, real=self.chance.random() < 0.1, name=name, words=words)
+        self._expect(vm, nets)
+
+    def _expect(self, vm: Vm, nets: list[str]) -> None:
+        """Take note of a start; some will be killed before they are up."""
         is_killed = self.chance.random() < 0.2
         self._note(f"{vm.pid} starts on {nets}")
         late = self.chance.uniform(0, 0.2)
