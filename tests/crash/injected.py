@@ -229,7 +229,7 @@ def install(injector: Injector) -> None:
     if injector.role == LAUNCHER:
         from qemu_netwrap.life import keeper, provide, waiter
 
-        wrap(provide, "_inherit")
+        wrap(provide, "inherit")
         wrap(keeper, "_send")
         wrap(keeper, "_send_fds")
         waiter.__file__ = __file__
