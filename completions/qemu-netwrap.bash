@@ -1,7 +1,7 @@
 # Completion of qemu-netwrap, and of aliases for it, in bash. Needs bash-completion.
 
 _qemu_netwrap_commands='plan ps stop wait gc network config doctor ifup ifdown hooks shim'
-_qemu_netwrap_options='--network --config --run-as --quiet --verbose --debug --version --help'
+_qemu_netwrap_options='--network --config --run-as --yes-uplink --quiet --verbose --debug --version --help'
 
 _qemu_netwrap_networks()
 {

@@ -1,7 +1,7 @@
 # Completion of qemu-netwrap in fish. `alias` makes it known for aliases too.
 
 set -g __qemu_netwrap_commands plan ps stop wait gc network config doctor ifup ifdown hooks shim
-set -g __qemu_netwrap_options --network --config --run-as --quiet --verbose --debug --version --help
+set -g __qemu_netwrap_options --network --config --run-as --yes-uplink --quiet --verbose --debug --version --help
 
 function __qemu_netwrap_networks
     qemu-netwrap network list 2>/dev/null | awk 'NR > 1 { sub(/\*$/, "", $1); print $1 }'

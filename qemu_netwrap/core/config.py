@@ -104,6 +104,8 @@ def _network(name: str, table: dict[str, object], at: _At) -> Network:
             fields[key] = read(value)
         except ValueError as error:
             raise at.error(where, key, str(error), f"it is now {value!r}") from None
+    # Who configures an uplink has thought of what it takes.
+    fields["agreed"] = "uplink" in table
     return _checked(Network(name, **fields), at)  # type: ignore[arg-type] # by the readers
 
 
@@ -148,6 +150,14 @@ def _ifname(value: object) -> str:
     return name
 
 
+def _uplink(value: object) -> str:
+    name = _string(value)
+    wrong = names.ifname_fault(name)
+    if wrong:
+        raise ValueError(f"the name {wrong}")
+    return name
+
+
 def _seconds(low: int, high: int) -> Callable[[object], int]:
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -184,6 +194,7 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
     "stp": (MODES, _boolean),
     "forward_delay": (MODES, _seconds(0, 30)),
     "hello_time": (MODES, _seconds(1, 10)),
+    "uplink": ((BRIDGE,), _uplink),
     "subnet": (_ROUTED, _subnet),
     "dns": ((NAT,), _servers),
 }

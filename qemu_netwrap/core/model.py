@@ -25,6 +25,8 @@ class Network(Record):
     stp: bool = False
     forward_delay: int | None = None  # seconds; None: 0 without STP, the kernel's 15 with
     hello_time: int | None = None  # seconds; None: the kernel's 2
+    uplink: str = ""  # the host's NIC that the bridge takes in when it is made
+    agreed: bool = False  # whether it may be the NIC that the host is reached by
 
 
 class Config(Record):
@@ -57,6 +59,20 @@ class Route(Record):
         return f"{where} dev {self.device}{table}"
 
 
+class Candidate(Record):
+    """A NIC of the host that is to be an uplink, as it is now."""
+
+    name: str
+    exists: bool = True
+    mac: str = ""
+    unfit: str = ""  # why it cannot be bridged at all: `Wi-Fi`, …
+    master: str = ""  # the bridge or bond whose port it is
+    manager: str = ""  # the program that would undo it
+    is_default: bool = False  # a default route leaves by it
+    addresses: tuple[str, ...] = ()  # with their prefix lengths, but for link-local ones
+    routes: int = 0  # that somebody has set: the kernel's own not counted
+
+
 class Surroundings(Record):
     """What of the host matters for making one network."""
 
@@ -68,6 +84,7 @@ class Surroundings(Record):
     resolver: str = "/etc/resolv.conf"  # the file that names the host's real DNS servers
     machine: str = ""  # the host's identity, which stable MACs are derived from
     reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
+    uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
 
 
 class Nic(Record):
@@ -101,8 +118,15 @@ class Wanted(Record):
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """The networks the run needs, each once, in the order first named."""
-        return tuple({nic.network.bridge: nic.network for nic in self.nics}.values())
+        """The networks the run needs, each once, in the order first named.
+
+        Of several NICs on a bridge one may name its uplink.
+        """
+        found: dict[str, Network] = {}
+        for network in (nic.network for nic in self.nics):
+            known = found.setdefault(network.bridge, network)
+            found[network.bridge] = known if known.uplink else network
+        return tuple(found.values())
 
 
 class Grant(Record):

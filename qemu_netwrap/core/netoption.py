@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.words import Option
 
 OUR_TYPES = frozenset({NAT, HOST_ONLY})
-OUR_KEYS = frozenset({"network"})
+OUR_KEYS = frozenset({"network", "uplink"})
+# What the values of our own kinds are, none of which may be empty.
+_OUR_KINDS = {"network": "a network's name", "uplink": "an interface's name"}
 # What of a tap's keys makes no sense on a network of ours, whose tap QEMU gets by descriptor.
 _NOT_OURS = frozenset("fd fds script downscript br helper vhostfd vhostfds".split())
 TAP_KEYS = frozenset({"id", "type", *netkeys.keys_of("tap")})
@@ -151,6 +153,8 @@ def _kinds(net: NetOption) -> dict[str, str]:
         found = netkeys.keys_of(net.type)
     if net.type == "tap":
         found["network"] = "network"
+    if net.type in ("tap", "bridge"):
+        found["uplink"] = "uplink"
     if net.form == "nic":
         found.update(netkeys.NIC_KEYS)
     return {"id": "str", "type": "str", **found}
@@ -163,14 +167,23 @@ def _value_fault(net: NetOption, key: str, kind: str) -> str:
         if wrong or kind in ("list", "dict"):
             return wrong
     text = net.value(key)
-    if kind == "network":
-        return "" if text else "Parameter 'network' expects a network's name"
+    if kind in _OUR_KINDS:
+        return _our_value_fault(net, key, kind)
     if kind == "dict":
         return ""
     if key == "queues" and net.type in ("tap", *OUR_TYPES) and not numbers.fault(key, text, kind):
         wrong = f"Parameter 'queues' expects a number from 1 to {MAX_QUEUES}"
         return "" if 1 <= net.queues <= MAX_QUEUES else wrong
     return numbers.fault(key, text, kind)
+
+
+def _our_value_fault(net: NetOption, key: str, kind: str) -> str:
+    """Say what is wrong with the value of KEY, which is of a kind of ours."""
+    if not net.value(key):
+        return f"Parameter '{key}' expects {_OUR_KINDS[kind]}"
+    if kind == "uplink" and net.type == "tap" and not net.value("br"):
+        return "Parameter 'uplink' needs br=, the bridge that takes it in"
+    return ""
 
 
 def _combination_fault(net: NetOption) -> str:

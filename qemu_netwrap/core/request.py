@@ -18,3 +18,4 @@ class Request(Record):
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    yes_uplink: bool = False

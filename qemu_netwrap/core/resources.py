@@ -28,6 +28,18 @@ class Bridge(Resource):
     open: bool = False  # others may put their ports into it, and it is then left to them
 
 
+class Uplink(Resource):
+    """A NIC of the host, with all it has, in a bridge that we make. The bridge has its MAC."""
+
+    device: str
+    bridge: str
+    stp: bool = False  # these three are set when the NIC is in: it is to forward at once
+    forward_delay: int = 0
+    hello_time: int = -1
+    addresses: str = ""  # for those who read: separated by spaces
+    routes: int = 0  # for those who read
+
+
 class Address(Resource):
     """An IPv4 address with its prefix length on a device of ours."""
 
@@ -105,8 +117,8 @@ class Plug(Resource):
 KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
-        Bridge, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName, Tap,
-        Plug,
+        Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
+        Tap, Plug,
     )
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ DEFAULT = "default"
 # What is done where nothing is set.
 _UNSET = {
     "default": "the bridge that carries the host's default route, else nat",
+    "uplink": "none: a segment of its own",
     "subnet": "a /24 that no route of the host overlaps",
     "dns": "the host's own servers",
     "forward_delay": "0; with stp the kernel's 15",
@@ -74,4 +75,4 @@ def _plain(value: object) -> object:
         return str(value)
     if isinstance(value, tuple):
         return list(value) or None
-    return value
+    return None if value == "" else value

@@ -77,6 +77,10 @@ def main(
         bool, typer.Option("-v", "--verbose", help="Show each step as a command.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    yes_uplink: Annotated[
+        bool,
+        typer.Option("--yes-uplink", help="Let a bridge take in the NIC the host is reached by."),
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Provision the networks that a QEMU command line names, and become QEMU.
@@ -87,7 +91,7 @@ def main(
     if version:
         typer.echo(f"qemu-netwrap {qemu_netwrap.__version__}")
         raise typer.Exit
-    context.obj = Request((), network, config, run_as, quiet, verbose, debug)
+    context.obj = Request((), network, config, run_as, quiet, verbose, debug, yes_uplink)
     if context.invoked_subcommand is None:
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
 

@@ -13,6 +13,7 @@ COMMANDS = frozenset("plan ps stop wait gc network config doctor ifup ifdown hoo
 WITH_VALUE = {"--network": "network", "--config": "config", "--run-as": "run_as"}
 FLAGS = {
     "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--debug": "debug",
+    "--yes-uplink": "yes_uplink",
 }  # fmt: skip
 INFORM = frozenset({"--help", "-h", "--version"})
 

@@ -76,7 +76,7 @@ class Rtnl:
 
     def link(self, name: str) -> Link | None:
         """Look up one interface by name; None when there is none."""
-        named = _attr(IFLA_IFNAME, name.encode("utf-8", "surrogateescape") + b"\0")
+        named = attribute(IFLA_IFNAME, name.encode("utf-8", "surrogateescape") + b"\0")
         return self._link(_IFINFO.pack(0, 0, 0, 0, 0) + named)
 
     def link_at(self, index: int) -> Link | None:
@@ -101,38 +101,37 @@ class Rtnl:
         self, name: str, mac: bytes, *, stp: bool, forward_delay: int, hello_time: int
     ) -> None:
         """Make a bridge and bring it up. Times in seconds; below 0 leaves the kernel's own."""
-        data = _attr(IFLA_BR_STP_STATE, struct.pack("=I", int(stp)))
-        if forward_delay >= 0:
-            data += _attr(IFLA_BR_FORWARD_DELAY, struct.pack("=I", forward_delay * USER_HZ))
-        if hello_time >= 0:
-            data += _attr(IFLA_BR_HELLO_TIME, struct.pack("=I", hello_time * USER_HZ))
-        info = _attr(IFLA_INFO_KIND, b"bridge") + _attr(IFLA_INFO_DATA, data)
         body = (
             _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP)
-            + _attr(IFLA_IFNAME, name.encode() + b"\0")
-            + _attr(IFLA_ADDRESS, mac)
-            + _attr(IFLA_LINKINFO, info)
+            + attribute(IFLA_IFNAME, name.encode() + b"\0")
+            + attribute(IFLA_ADDRESS, mac)
+            + _bridge_info(stp, forward_delay, hello_time)
         )
         self._do(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
+    def set_bridge(self, index: int, *, stp: bool, forward_delay: int, hello_time: int) -> None:
+        """Set a bridge's STP and times, as `add_bridge` does."""
+        body = _IFINFO.pack(0, 0, index, 0, 0) + _bridge_info(stp, forward_delay, hello_time)
+        self._do(RTM_NEWLINK, 0, body)
+
     def plug(self, link: Link, bridge: Link, mac: bytes) -> None:
         """Give LINK a MAC and the bridge's MTU, make it the bridge's port, bring it up."""
-        body = _IFINFO.pack(0, 0, link.index, IFF_UP, IFF_UP) + _attr(IFLA_ADDRESS, mac)
+        body = _IFINFO.pack(0, 0, link.index, IFF_UP, IFF_UP) + attribute(IFLA_ADDRESS, mac)
         if link.mtu != bridge.mtu:
-            body += _attr(IFLA_MTU, struct.pack("=I", bridge.mtu))
-        body += _attr(IFLA_MASTER, struct.pack("=I", bridge.index))
+            body += attribute(IFLA_MTU, struct.pack("=I", bridge.mtu))
+        body += attribute(IFLA_MASTER, struct.pack("=I", bridge.index))
         self._do(RTM_SETLINK, 0, body)
 
     def unplug(self, link: Link, master: int, mac: bytes, mtu: int, *, up: bool) -> None:
         """Give LINK back the MASTER (0: none), the MAC, the MTU and the state it had."""
         body = _IFINFO.pack(0, 0, link.index, IFF_UP if up else 0, IFF_UP)
-        body += _attr(IFLA_ADDRESS, mac) + _attr(IFLA_MTU, struct.pack("=I", mtu))
-        body += _attr(IFLA_MASTER, struct.pack("=I", master))
+        body += attribute(IFLA_ADDRESS, mac) + attribute(IFLA_MTU, struct.pack("=I", mtu))
+        body += attribute(IFLA_MASTER, struct.pack("=I", master))
         self._do(RTM_SETLINK, 0, body)
 
     def ports(self, bridge: int) -> list[str]:
         """Return the names of a bridge's ports; the kernel leaves the others out of the answer."""
-        body = _IFINFO.pack(0, 0, 0, 0, 0) + _attr(IFLA_MASTER, struct.pack("=I", bridge))
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(IFLA_MASTER, struct.pack("=I", bridge))
         answers = self._ask(RTM_GETLINK, NLM_F_DUMP, body, RTM_NEWLINK)
         return [link.name for link in map(_read_link, answers) if link.master == bridge]
 
@@ -144,7 +143,7 @@ class Rtnl:
         """Add an IPv4 address, with the broadcast address of its subnet."""
         host = (1 << 32 - length) - 1
         broadcast = (int.from_bytes(address, "big") | host).to_bytes(4, "big")
-        body = _address(index, address, length) + _attr(IFA_BROADCAST, broadcast)
+        body = _address(index, address, length) + attribute(IFA_BROADCAST, broadcast)
         self._do(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
 
     def delete_address(self, index: int, address: bytes, length: int) -> None:
@@ -156,7 +155,7 @@ class Rtnl:
         head = _RTMSG.pack(_socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
         try:
             answer = next(
-                self._ask(RTM_GETROUTE, 0, head + _attr(RTA_DST, _ELSEWHERE), RTM_NEWROUTE)
+                self._ask(RTM_GETROUTE, 0, head + attribute(RTA_DST, _ELSEWHERE), RTM_NEWROUTE)
             )
         except OSError as error:
             if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
@@ -256,7 +255,18 @@ def _raise(code: int) -> None:
         raise OSError(-code, os.strerror(-code))
 
 
-def _attr(kind: int, value: bytes) -> bytes:
+def _bridge_info(stp: bool, forward_delay: int, hello_time: int) -> bytes:  # noqa: FBT001
+    """Encode a bridge's STP and times; those below 0 are left out."""
+    data = attribute(IFLA_BR_STP_STATE, struct.pack("=I", int(stp)))
+    if forward_delay >= 0:
+        data += attribute(IFLA_BR_FORWARD_DELAY, struct.pack("=I", forward_delay * USER_HZ))
+    if hello_time >= 0:
+        data += attribute(IFLA_BR_HELLO_TIME, struct.pack("=I", hello_time * USER_HZ))
+    info = attribute(IFLA_INFO_KIND, b"bridge") + attribute(IFLA_INFO_DATA, data)
+    return attribute(IFLA_LINKINFO, info)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
     """Encode one attribute, padded to four bytes."""
     return _ATTR.pack(_ATTR.size + len(value), kind) + value + bytes(-len(value) % 4)
 
@@ -280,7 +290,7 @@ def _u32(value: bytes) -> int:
 def _address(index: int, address: bytes, length: int) -> bytes:
     """Encode which address of which interface is meant."""
     head = _IFADDR.pack(_socket.AF_INET, length, 0, 0, index)
-    return head + _attr(IFA_LOCAL, address) + _attr(IFA_ADDRESS, address)
+    return head + attribute(IFA_LOCAL, address) + attribute(IFA_ADDRESS, address)
 
 
 def _out_devices(attributes: dict[int, bytes]) -> list[int]:

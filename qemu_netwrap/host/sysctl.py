@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.host import files
+
+
+def keys(family: str, device: str) -> list[str]:
+    """Return the names of a device's settings; none when it is not there."""
+    return files.listdir(_path(family, device, ""))
 
 
 def read(family: str, device: str, key: str) -> str:

@@ -72,6 +72,20 @@ def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
     yield
 
 
+def acquire_uplink(u: r.Uplink, note: Note, work: Work) -> Iterator[None]:
+    """Take a NIC of the host into its bridge."""
+    from qemu_netwrap.life import uplink  # what hardly a launch needs
+
+    return uplink.acquire(u, note, work)
+
+
+def release_uplink(u: r.Uplink, facts: Facts, work: Work) -> Iterator[None]:
+    """Give the NIC back what it had."""
+    from qemu_netwrap.life import uplink
+
+    return uplink.release(u, facts, work)
+
+
 def acquire_address(a: r.Address, note: Note, work: Work) -> Iterator[None]:
     """Give a device of ours its address."""
     link = link_named(work.rtnl, a.device)
@@ -263,6 +277,7 @@ def release_plug(p: r.Plug, _facts: Facts, work: Work) -> Iterator[None]:
 
 ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: acquire_bridge,
+    r.Uplink: acquire_uplink,
     r.Address: acquire_address,
     r.DeviceSetting: acquire_device_setting,
     r.Forwarding: acquire_forwarding,
@@ -274,6 +289,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
 }
 RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: release_bridge,
+    r.Uplink: release_uplink,
     r.Address: release_address,
     r.DeviceSetting: release_device_setting,
     r.Forwarding: release_forwarding,

@@ -38,6 +38,8 @@ def keep_up(network: Network, work: Work, reserved: tuple[Subnet, ...]) -> Info 
     """
     with _visit(network.bridge, work) as run:
         networks.join(network, run, work, reserved)
+        if network.uplink:
+            networks.follow_uplinks(work)
         info = networks.read_info(work, network.bridge)
         if info is not None:
             networks.keep(network.bridge, work)

@@ -18,6 +18,7 @@ from qemu_netwrap.core.resources import (
     Plug,
     Rules,
     Tap,
+    Uplink,
 )
 from qemu_netwrap.host import dnsmasq, files, nft, probe, spawn, sysctl
 from qemu_netwrap.life import effects, ledger
@@ -137,6 +138,24 @@ def members(bridge: str, work: Work) -> tuple[str, ...]:
     return tuple(run for run in found if run != KEPT and work.state.is_alive(run))
 
 
+def follow_uplinks(work: Work) -> None:
+    """Have every nat network use the default route's device as it is now, no lock being held.
+
+    To be called when a NIC has gone into a bridge, or out of it: that device is another one then.
+    """
+    for bridge in work.state.networks():
+        with files.Lock(work.state.network_lock(bridge)):
+            info = read_info(work, bridge)
+            if info is not None and info.mode == NAT:
+                journal = journal_of(work, bridge)
+                _follow_uplink(info, journal.live(), journal, work)
+
+
+def has_uplink(bridge: str, work: Work) -> bool:
+    """Whether the network on BRIDGE has taken in a NIC of the host."""
+    return any(isinstance(e.resource, Uplink) for e in journal_of(work, bridge).live())
+
+
 def resources_of(
     network: Network, work: Work, reserved: tuple[Subnet, ...]
 ) -> tuple[Resource, ...]:
@@ -151,6 +170,10 @@ def resources_of(
         forwarding=work.state.forwarding_devices(),
         inner=_closed(work),
     )
+    if network.uplink:
+        from qemu_netwrap.host import uplinks
+
+        around = around.replace(uplink=uplinks.look(network.uplink))
     return backends.resources(network, around.replace(reserved=reserved))
 
 
@@ -201,6 +224,13 @@ def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
         and entry.resource.address == f"{network.subnet.first}/{network.subnet.length}"
         for entry in entries
     )
+    taken_in = [e.resource.device for e in entries if isinstance(e.resource, Uplink)]
+    if network.uplink and network.uplink not in taken_in:
+        raise HostError(
+            f"network {network.name}: bridge {network.bridge} is up already without uplink"
+            f" {network.uplink}",
+            "stop the runs that use it (qemu-netwrap ps), or leave uplink out",
+        )
     if wanted_mode or wanted_subnet:
         raise HostError(
             f"network {network.name}: bridge {network.bridge} is up already as"
@@ -295,7 +325,10 @@ def _raise_first(errors: list[NetwrapError]) -> None:
 
 def _release_membership(m: Membership, _facts: Facts, work: Work) -> Iterator[None]:
     """Leave a network as a step of releasing a run."""
+    had_uplink = has_uplink(m.bridge, work)
     _raise_first(leave(m.bridge, m.run, work))
+    if had_uplink:
+        follow_uplinks(work)
     yield
 
 

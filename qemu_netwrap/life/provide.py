@@ -100,6 +100,7 @@ def make_plan(request: Request, reading: Reading, config: Config, run: str) -> P
         probe.existing(asked.ifnames),
         probe.host_bridge() if asked.host_bridge else "",
         probe.folder(),
+        request.yes_uplink,
     )
     return planning.make(reading, config, facts, chosen, chosen_by)
 

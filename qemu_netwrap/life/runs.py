@@ -107,6 +107,8 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
     for network in wanted.networks:
         journal.intend(Membership(network.bridge, wanted.run))
         infos[network.bridge] = networks.join(network, wanted.run, work, reserved)
+        if network.uplink:
+            networks.follow_uplinks(work)
         names[network.bridge] = guest_names(wanted.guest if infos[network.bridge].address else "")
     for nic in wanted.nics:
         bridge = nic.network.bridge

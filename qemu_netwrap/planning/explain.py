@@ -35,6 +35,30 @@ def _bridge(b: r.Bridge) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (make, f"ip link set {b.name} up"), (f"ip link del {b.name}",)
 
 
+def _uplink(u: r.Uplink) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return _moved(u, u.device, u.bridge, f"{u.bridge} up"), _moved(u, u.bridge, u.device, "")
+
+
+def _moved(u: r.Uplink, source: str, target: str, master: str) -> tuple[str, ...]:
+    """Return what moves all there is from the one to the other."""
+    addresses = u.addresses.split()
+    port = f"ip link set {u.device} " + (f"master {master}" if master else "nomaster")
+    routes = f"ip route replace ROUTE dev {target}  # each of {u.routes}, in every table"
+    timers = f"ip link set {u.bridge} type bridge stp_state {int(u.stp)}"
+    timers += f" forward_delay {u.forward_delay * 100}" if u.forward_delay >= 0 else ""
+    timers += f" hello_time {u.hello_time * 100}" if u.hello_time >= 0 else ""
+    has_timers = u.stp or u.forward_delay > 0 or u.hello_time >= 0
+    return (
+        *(f"ip addr add {address} dev {target}" for address in addresses),
+        *([port] if master else []),
+        *([routes] if u.routes else []),
+        *([] if master else [port]),
+        *(f"ip addr del {address} dev {source}" for address in addresses),
+        *([timers] if master and has_timers else []),
+        *(["# its nexthops, neighbours, rules and net/*/conf settings too"] if master else []),
+    )
+
+
 def _address(a: r.Address) -> tuple[tuple[str, ...], tuple[str, ...]]:
     what = f"{a.address} dev {a.device}"
     return (f"ip addr add {what} brd +",), (f"ip addr del {what}",)
@@ -86,6 +110,7 @@ def _plug(p: r.Plug) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str, ...]]]] = {
     r.Bridge: _bridge,
+    r.Uplink: _uplink,
     r.Address: _address,
     r.DeviceSetting: _device_setting,
     r.Forwarding: _forwarding,

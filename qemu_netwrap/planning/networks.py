@@ -35,7 +35,25 @@ def network_of(
         return config.network(net.type) or built_in(net.type)
     if net.value("network"):
         return named(net.value("network"), config, where)
-    return on_bridge(net.value("br") or DEFAULT_BRIDGE, config, where)
+    return _with_uplink(on_bridge(net.value("br") or DEFAULT_BRIDGE, config, where), net)
+
+
+def _with_uplink(network: Network, net: NetOption) -> Network:
+    """Return NETWORK with the uplink that a netdev asks for. Raises `UsageError`."""
+    wanted, where = net.value("uplink"), net.option.typed
+    if wanted in ("", network.uplink):
+        return network
+    wrong = names.ifname_fault(wanted)
+    if wrong:
+        raise UsageError(f"{where}: uplink name {wanted!r} {wrong}", "see: ip link")
+    if network.mode != BRIDGE or network.uplink:
+        has = f"has uplink {network.uplink}" if network.uplink else f"is a {network.mode} network"
+        raise UsageError(
+            f"{where}: {network.bridge} {has}", "name another bridge by br=, or leave out uplink="
+        )
+    if wanted == network.bridge:
+        raise UsageError(f"{where}: a bridge cannot be its own uplink", "name a NIC by uplink=")
+    return network.replace(uplink=wanted)
 
 
 def default(config: Config, chosen: str, chosen_by: str, host_bridge: str, where: str) -> Network:

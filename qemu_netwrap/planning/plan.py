@@ -9,6 +9,7 @@ from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.groups import read_list
 from qemu_netwrap.core.model import Nic, Wanted
+from qemu_netwrap.core.netoption import OUR_KEYS
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.planning.networks import needs_default, network_of
@@ -41,6 +42,7 @@ class Facts(Record):
     existing: tuple[str, ...] = ()
     host_bridge: str = ""
     folder: str = ""  # the current one
+    agreed: bool = False  # --yes-uplink
 
 
 class PlannedNic(Record):
@@ -89,6 +91,8 @@ def make(
             _refuse_our_keys(net, reading.user_keys(net))
         elif net.is_ours or net.ifname not in facts.existing:
             network = network_of(net, config, chosen, facts.host_bridge, chosen_by)
+            if network.uplink and facts.agreed:
+                network = network.replace(agreed=True)
             # A hub's NICs are behind each of its taps; the first of them names them.
             guest_nics = tuple(n for n in reading.nics_on(net) if n.entry.option not in placed)
             placed.update(guest_nic.entry.option for guest_nic in guest_nics)
@@ -98,6 +102,7 @@ def make(
             key = (facts.machine, vm, str(index))
             nics.append(_planned(net, network, guest_nics, tap, key))
     _refuse_twins(nics)
+    _refuse_two_uplinks(nics)
     return Plan(
         reading.line,
         facts.run,
@@ -187,7 +192,7 @@ def _notes(nics: list[PlannedNic]) -> Iterator[str]:
         net, typed = planned.net, planned.net.value("ifname")
         if typed != net.ifname:
             yield f"{net.option.typed}: over 15 bytes, so QEMU cuts the ifname to {net.ifname}"
-        if net.type == "tap" and net.has("br"):
+        if net.type == "tap" and net.has("br") and not net.has("uplink"):
             yield (
                 f"{net.option.typed}: QEMU ignores br= without helper=; here the tap is on"
                 f" {planned.nic.network.bridge}"
@@ -197,7 +202,7 @@ def _notes(nics: list[PlannedNic]) -> Iterator[str]:
 def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
     """Refuse a word of ours on a netdev that the user sets up in his own way."""
     if net.is_ours:
-        ours = "network=" if net.has("network") else net.type
+        ours = next((f"{key}=" for key in sorted(OUR_KEYS) if net.has(key)), net.type)
         raise UsageError(
             f"{net.option.typed}: {theirs[0]}= cannot stand beside {ours}",
             f"leave out {theirs[0]}=: the tap is made and set up for you",
@@ -215,6 +220,17 @@ def _refuse_twins(nics: list[PlannedNic]) -> None:
                 "give each NIC an ifname= of its own, or none",
             )
         seen.add(planned.nic.tap)
+
+
+def _refuse_two_uplinks(nics: list[PlannedNic]) -> None:
+    """Refuse two uplinks for one bridge, and one uplink for two."""
+    pairs = {(p.nic.network.uplink, p.nic.network.bridge): p for p in nics if p.nic.network.uplink}
+    if len(pairs) > min(len({up for up, _ in pairs}), len({bridge for _, bridge in pairs})):
+        planned = list(pairs.values())[-1]
+        raise UsageError(
+            f"{planned.net.option.typed}: an uplink is for one bridge, and a bridge has one uplink",
+            "name another bridge by br=, or another NIC by uplink=",
+        )
 
 
 def _last(line: CommandLine, name: str, key: str = "") -> str:

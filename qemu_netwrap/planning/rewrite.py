@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.planning.plan import Plan
 
 # What QEMU forbids beside fd= (net/tap.c, net_init_tap), and what said how to make the tap.
-REPLACED_BY_FD = ("ifname", "script", "downscript", "vnet_hdr", "helper", "queues", "br", "network")
+REPLACED_BY_FD = tuple("ifname script downscript vnet_hdr helper queues br network uplink".split())
 
 
 class Rewritten(Record):

@@ -65,6 +65,16 @@ ip link set qn77-0 address 52:54:00:00:00:03 up
 ip link set qn77-0 down
 [ "$(cat /sys/class/net/qn77-0/ifindex)" = 5 ]
 """
+MAKE_UPLINK = """
+ip link add up0 type veth peer name up1
+for each in up0 up1; do
+    echo 1 >/proc/sys/net/ipv6/conf/$each/disable_ipv6
+    ip link set $each up
+done
+until ip link show up0 | grep -q 'state UP'; do sleep 0.01; done
+ip address add 10.8.0.2/24 dev up0
+ip route add 10.7.0.0/24 dev up0
+"""
 REMAKE_BRIDGE = "ip link del qn-x; ip link add qn-x type bridge"
 OTHER_DNSMASQ = (
     "dnsmasq --conf-file=/dev/null --user=root --pid-file=/run/other.pid --port=0 --bind-interfaces"
@@ -109,6 +119,14 @@ CASES = {
         there=f"ip link show qn-x | grep -q {MAC}",
         remove="ip link del qn-x",
         replace=REMAKE_BRIDGE,
+    ),
+    "Uplink": Case(
+        "net/qn-x",
+        (r.Uplink("up0", "qn-x"),),
+        there="ip link show up0 | grep -q 'master qn-x'; ip route | grep -q '^10.7.0.0/24.*qn-x'",
+        remove="ip link del up0",
+        replace="ip link del up0; ip link add up0 type bridge",
+        prepare=f"{MAKE_BRIDGE_WITH_PORT}\n{MAKE_UPLINK}",
     ),
     "Address": Case(
         "net/qn-x",

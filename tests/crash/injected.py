@@ -180,7 +180,7 @@ def kill(pid: int, *, wait: bool = True) -> None:
 
 def install(injector: Injector) -> None:
     """Wrap whatever the product does something by."""
-    from qemu_netwrap.host import dnsmasq, files, sysctl
+    from qemu_netwrap.host import belongings, dnsmasq, files, sysctl
     from qemu_netwrap.host.rtnetlink import Rtnl
 
     def wrap(
@@ -224,6 +224,7 @@ def install(injector: Injector) -> None:
     wrap(fcntl, "ioctl")
     wrap(files.Lock, "__exit__")
     wrap(Rtnl, "_do")
+    wrap(belongings.Mover, "batch")
     wrap(sysctl, "write")
     wrap(dnsmasq, "_signal")
     if injector.role == LAUNCHER:

@@ -31,13 +31,22 @@ MODES: Final = {
     "host-only": ("-nic", "host-only"),
     "bridge new": ("-nic", "tap,br=br-new"),
     "bridge existing": ("-nic", "tap,br=br0"),
+    "uplink": ("-nic", "tap,network=lan"),
 }
 BRIDGES: Final = {
     "nat": "qn-nat",
     "host-only": "qn-host-only",
     "bridge new": "br-new",
     "bridge existing": "br0",
+    "uplink": "br-lan",
 }
+_CONFIG: Final = """
+[networks.lan]
+mode = "bridge"
+bridge = "br-lan"
+uplink = "eth0"
+stp = true
+"""
 _STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"
 _PATIENCE: Final = 30.0
 _SETUP: Final = """
@@ -50,6 +59,11 @@ for each in far-eth0 far-port0 eth0 port0 br0; do
 done
 ip address add 203.0.113.2/24 dev eth0
 ip route add default via 203.0.113.1 dev eth0
+"""
+# Nobody is there to answer for the gateway.
+_UPLINK_SETUP: Final = """
+ip address add 2001:db8:113::2/64 dev eth0
+ip neighbour add 203.0.113.1 lladdr 02:00:00:00:00:01 nud permanent dev eth0
 """
 
 
@@ -134,6 +148,9 @@ class Subject:
         """Make the machine, and look at it."""
         self.host = Host("crash")
         self.host.run("sh", "-euc", _SETUP)
+        if self.mode == "uplink":
+            self.host.run("sh", "-euc", _UPLINK_SETUP)
+            self.host.write("/etc/qemu-netwrap/config.toml", _CONFIG)
         self._until(self._is_up)
         self._server = self.host.popen(
             *(sys.executable, injected.__file__, "serve"),

@@ -46,6 +46,7 @@ def test_every_key() -> None:
         [networks.lan]
         mode = "bridge"
         bridge = "br0"
+        uplink = "enp3s0"
         stp = true
         forward_delay = 2
         hello_time = 1
@@ -60,6 +61,7 @@ def test_every_key() -> None:
         subnet = "10.1.0.0/29"
     """
     lan = Network("lan", "bridge", "br0", stp=True, forward_delay=2, hello_time=1)
+    lan = lan.replace(uplink="enp3s0", agreed=True)
     subnet, servers = Subnet.parse("192.168.0.0/24"), ("8.8.8.8", "2001:db8::1")
     lab = Network("lab", "nat", "qn-lab", subnet, servers)
     closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"))
@@ -104,7 +106,9 @@ def test_built_in_networks_can_be_the_default(name: str) -> None:
         ('[networks."a b"]', 1, "networks.a b: the name must begin", "rename"),
         (f"[networks.{'a' * 33}]", 1, f"networks.{'a' * 33}: the name is over 32", "rename"),
         (f"{NAT}moed = 1", 3, "networks.lab.moed: unknown key", "mode, bridge, stp"),
-        (f'{NAT}uplink = "e0"', 3, "networks.lab.uplink: unknown key", "known here"),
+        (f'{NAT}upling = "e0"', 3, "networks.lab.upling: unknown key", "known here"),
+        (f'{NAT}uplink = "e0"', 3, "networks.lab.uplink: is not for mode nat", "for: bridge"),
+        (f'{BRIDGE}uplink = "a/b"', 3, "networks.lan.uplink: the name has a character", "a/b"),
         ("\n[networks.lab]\n", 2, "networks.lab.mode: is missing", "bridge, nat, host-only"),
         ('[networks.lab]\n\nmode="vxlan"', 3, "networks.lab.mode: 'vxlan' is no mode", "nat"),
         ("[networks.lab]\nmode=[]", 2, "networks.lab.mode: [] is no mode", "nat"),

@@ -26,6 +26,35 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["ip link del b"],
     ),
     (
+        r.Uplink("eth0", "b", addresses="192.0.2.2/24 2001:db8::2/64", routes=3),
+        [
+            "ip addr add 192.0.2.2/24 dev b",
+            "ip addr add 2001:db8::2/64 dev b",
+            "ip link set eth0 master b up",
+            "ip route replace ROUTE dev b  # each of 3, in every table",
+            "ip addr del 192.0.2.2/24 dev eth0",
+            "ip addr del 2001:db8::2/64 dev eth0",
+            "# its nexthops, neighbours, rules and net/*/conf settings too",
+        ],
+        [
+            "ip addr add 192.0.2.2/24 dev eth0",
+            "ip addr add 2001:db8::2/64 dev eth0",
+            "ip route replace ROUTE dev eth0  # each of 3, in every table",
+            "ip link set eth0 nomaster",
+            "ip addr del 192.0.2.2/24 dev b",
+            "ip addr del 2001:db8::2/64 dev b",
+        ],
+    ),
+    (
+        r.Uplink("eth0", "b", stp=True, forward_delay=15, hello_time=2),
+        [
+            "ip link set eth0 master b up",
+            "ip link set b type bridge stp_state 1 forward_delay 1500 hello_time 200",
+            "# its nexthops, neighbours, rules and net/*/conf settings too",
+        ],
+        ["ip link set eth0 nomaster"],
+    ),
+    (
         r.Address("b", "10.0.0.1/24"),
         ["ip addr add 10.0.0.1/24 dev b brd +"],
         ["ip addr del 10.0.0.1/24 dev b"],

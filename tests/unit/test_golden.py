@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pytest
 
@@ -29,7 +29,15 @@ from qemu_netwrap.core import config as configuration
 from qemu_netwrap.core import readconfig, words
 from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.model import Config, Grant, Network, Nic, Route, Surroundings
+from qemu_netwrap.core.model import (
+    Candidate,
+    Config,
+    Grant,
+    Network,
+    Nic,
+    Route,
+    Surroundings,
+)
 from qemu_netwrap.core.resources import Dnsmasq, Resource, Rules
 from qemu_netwrap.planning import backends, plan, rewrite
 from qemu_netwrap.planning.reading import interpret
@@ -47,6 +55,8 @@ class Host(TypedDict, total=False):
     routes: list[str]  # "192.168.1.0/24 eth0"
     routers: list[str]  # devices that forward already
     network: str  # --network
+    agreed: bool  # --yes-uplink
+    uplink: dict[str, str | int | bool | list[str]]  # what the uplink is (see `Candidate`)
     in_full: bool  # show every field of the resources
 
 
@@ -108,6 +118,7 @@ def planned_for(
         "machine",
         tuple(name for name in asked.ifnames if name in there),
         host.get("host_bridge", "") if asked.host_bridge else "",
+        agreed=host.get("agreed", False),
     )
     planned = plan.make(reading, config, facts, chosen)
     return planned if planned.nics else None
@@ -159,8 +170,16 @@ def resources_of(network: Network, config: Config, host: Host) -> tuple[Resource
         routers=tuple(host.get("routers", ())),
         machine="machine",
         reserved=tuple(n.subnet for n in config.networks if n.subnet is not None),
+        uplink=candidate(network.uplink, host),
     )
     return backends.resources(network, around)
+
+
+def candidate(name: str, host: Host) -> Candidate | None:
+    """The NIC that is to be an uplink: not there unless the case tells of it."""
+    fields: dict[str, Any] = {**host.get("uplink", {"exists": False})}
+    fields["addresses"] = tuple(fields.get("addresses", ()))
+    return Candidate(name, **fields) if name else None
 
 
 def resource_shown(resource: Resource, *, in_full: bool) -> object:

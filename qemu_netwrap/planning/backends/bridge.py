@@ -23,6 +23,10 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
             f"name a bridge, or one that is not there yet: it is made; see ip -d link show"
             f" {network.bridge}",
         )
+    if network.uplink:
+        from qemu_netwrap.planning.backends import uplink  # what hardly a launch needs
+
+        return uplink.resources(network, around, own_bridge(network, around))
     return () if around.bridge_exists else (own_bridge(network, around),)
 
 
