@@ -26,6 +26,7 @@ class Network(Record):
     forward_delay: int | None = None  # seconds; None: 0 without STP, the kernel's 15 with
     hello_time: int | None = None  # seconds; None: the kernel's 2
     uplink: str = ""  # the host's NIC that the bridge takes in when it is made
+    isolated: bool = False  # whether its guests are kept from each other
     agreed: bool = False  # whether it may be the NIC that the host is reached by
 
 

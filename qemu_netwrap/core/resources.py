@@ -8,6 +8,10 @@ from __future__ import annotations
 from qemu_netwrap.core import text
 from qemu_netwrap.core.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.model import Nic
+
 
 class Resource(Record):
     """Something acquired and released. The class's name is its kind."""
@@ -100,6 +104,13 @@ class Tap(Resource):
     bridge: str
     queues: int = 1
     vnet_hdr: bool = True
+    isolated: bool = False  # from the bridge's other isolated ports
+
+
+def tap_of(nic: Nic) -> Tap:
+    """Return the tap that a NIC has on its network's bridge."""
+    network = nic.network
+    return Tap(nic.tap, network.bridge, nic.queues, nic.vnet_hdr, network.isolated)
 
 
 class Plug(Resource):
@@ -112,6 +123,7 @@ class Plug(Resource):
     mtu: int
     up: bool
     plugged: bool  # it was a port of this bridge already
+    isolated: bool = False  # it is to be, and was not before
 
 
 KINDS: dict[str, type[Resource]] = {

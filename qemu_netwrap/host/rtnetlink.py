@@ -28,7 +28,8 @@ RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_CARRIER = 33
-IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_BRPORT_ISOLATED = 33
 IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_MULTIPATH, RTA_TABLE = 1, 4, 9, 15
@@ -60,6 +61,7 @@ class Link(Record):
     master: int = 0
     up: bool = False
     carrier: bool = False  # of a tap: whether somebody has it open
+    isolated: bool = False  # of a bridge's port: from the other isolated ones
 
 
 class Rtnl:
@@ -128,6 +130,13 @@ class Rtnl:
         body += attribute(IFLA_ADDRESS, mac) + attribute(IFLA_MTU, struct.pack("=I", mtu))
         body += attribute(IFLA_MASTER, struct.pack("=I", master))
         self._do(RTM_SETLINK, 0, body)
+
+    def isolate(self, index: int, *, isolated: bool = True) -> None:
+        """Keep a bridge's port from the other isolated ones, or no more (Linux 4.18)."""
+        data = attribute(IFLA_BRPORT_ISOLATED, bytes([isolated]))
+        info = attribute(IFLA_INFO_SLAVE_KIND, b"bridge") + attribute(IFLA_INFO_SLAVE_DATA, data)
+        body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_LINKINFO, info)
+        self._do(RTM_NEWLINK, 0, body)
 
     def ports(self, bridge: int) -> list[str]:
         """Return the names of a bridge's ports; the kernel leaves the others out of the answer."""
@@ -306,6 +315,14 @@ def _out_devices(attributes: dict[int, bytes]) -> list[int]:
     return found
 
 
+def _is_isolated(info: dict[int, bytes]) -> bool:
+    """Whether what an interface's IFLA_LINKINFO says is that it is an isolated port."""
+    if info.get(IFLA_INFO_SLAVE_KIND, b"").rstrip(b"\0") != b"bridge":
+        return False
+    port = dict(_attributes(info.get(IFLA_INFO_SLAVE_DATA, b""), 0))
+    return port.get(IFLA_BRPORT_ISOLATED) == b"\1"
+
+
 def _read_link(body: bytes) -> Link:
     """Read an RTM_NEWLINK message."""
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
@@ -320,4 +337,5 @@ def _read_link(body: bytes) -> Link:
         _u32(found.get(IFLA_MASTER, bytes(4))),
         bool(flags & IFF_UP),
         found.get(IFLA_CARRIER) == b"\1",
+        _is_isolated(info),
     )

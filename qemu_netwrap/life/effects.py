@@ -237,7 +237,7 @@ def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
         raise _taken(t.name) from error
     link = link_named(work.rtnl, t.name)
     note(index=str(link.index))
-    _plug(work.rtnl, link, t.bridge)
+    _plug(work.rtnl, link, t.bridge, isolated=t.isolated)
     yield
 
 
@@ -256,7 +256,7 @@ def acquire_plug(p: r.Plug, _note: Note, work: Work) -> Iterator[None]:
     tap = work.rtnl.link_at(p.index)
     if tap is None:
         raise HostError(f"tap {p.name} has gone", "QEMU has ended, or somebody removed it")
-    _plug(work.rtnl, tap, p.bridge)
+    _plug(work.rtnl, tap, p.bridge, isolated=p.isolated)
     yield
 
 
@@ -268,6 +268,8 @@ def release_plug(p: r.Plug, _facts: Facts, work: Work) -> Iterator[None]:
     if tap is not None and tap.master in (0, own):
         master = tap.master if p.plugged else 0
         try:
+            if p.isolated and master:
+                work.rtnl.isolate(tap.index, isolated=False)
             work.rtnl.unplug(tap, master, mac.pack(p.mac), p.mtu, up=p.up)
         except OSError as error:
             if error.errno != errno.ENODEV:
@@ -305,7 +307,7 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
 PROGRAMS: dict[type[r.Resource], str] = {r.Rules: "nft", r.Dnsmasq: "dnsmasq"}
 
 
-def _plug(rtnl: Rtnl, tap: Link, bridge: str) -> None:
+def _plug(rtnl: Rtnl, tap: Link, bridge: str, *, isolated: bool) -> None:
     """Make a tap the port of a bridge, and bring it up.
 
     0xFE first, as qemu-bridge-helper does: a bridge without a MAC of its own takes the lowest.
@@ -319,6 +321,8 @@ def _plug(rtnl: Rtnl, tap: Link, bridge: str) -> None:
             f"bridge {bridge} is full: a bridge has 1023 ports at most",
             "use another network for some of the VMs",
         ) from error
+    if isolated:
+        rtnl.isolate(tap.index)
 
 
 def _is_ours(link: Link, own_mac: str, facts: Facts) -> bool:

@@ -277,22 +277,24 @@ def _plug_again(bridge: str, work: Work) -> None:
     for run in filter(work.state.is_alive, members):
         try:
             entries = Journal(f"{work.state.run(run)}/journal").live()
-            for tap in filter(None, (_tap_of(entry, bridge, work) for entry in entries)):
-                made = work.rtnl.link(bridge)
-                if made and not tap.master:
+            for entry in entries:
+                port = entry.resource
+                if not isinstance(port, (Tap, Plug)) or port.bridge != bridge:
+                    continue
+                tap, made = _tap_of(port, entry, work), work.rtnl.link(bridge)
+                if tap and made and not tap.master:
                     work.rtnl.plug(tap, made, tap.mac)
+                    if port.isolated:
+                        work.rtnl.isolate(tap.index)
         except (OSError, NetwrapError):
             continue  # its run ends just now, or its journal is spoilt, which its release tells
 
 
-def _tap_of(entry: Entry, bridge: str, work: Work) -> Link | None:
-    """Return the tap on BRIDGE that an entry of a run's journal is about, if it is there still."""
-    resource = entry.resource
-    if not isinstance(resource, (Tap, Plug)) or resource.bridge != bridge:
-        return None
-    if isinstance(resource, Plug):
-        return work.rtnl.link_at(resource.index)
-    tap = work.rtnl.link(resource.name)
+def _tap_of(port: Tap | Plug, entry: Entry, work: Work) -> Link | None:
+    """Return the tap that an entry of a run's journal is about, if it is there still."""
+    if isinstance(port, Plug):
+        return work.rtnl.link_at(port.index)
+    tap = work.rtnl.link(port.name)
     return tap if tap and _is_noted(tap, entry) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qemu_netwrap.core.model import Grant, Network, Nic
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, Tap
+from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, tap_of
 from qemu_netwrap.host import configfile
 from qemu_netwrap.life import launch, provide
 from qemu_netwrap.life.effects import Work
@@ -62,7 +62,7 @@ def preview(request: Request) -> Preview:
     for nic in (planned.nic for planned in plan.nics):
         grants[nic.tap] = _placeholder(nic)
         bridge = nic.network.bridge
-        resources.append(Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr))
+        resources.append(tap_of(nic))
         resources += [
             HostName(bridge, RUN, mac, next(names[bridge])) for mac in grants[nic.tap].macs
         ]

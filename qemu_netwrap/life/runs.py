@@ -9,7 +9,7 @@ from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import HostName, Membership, Plug, Resource, Tap
+from qemu_netwrap.core.resources import HostName, Membership, Plug, Resource, tap_of
 from qemu_netwrap.host import files, tun
 from qemu_netwrap.life import effects, ledger, networks
 from qemu_netwrap.life.journal import Journal
@@ -130,7 +130,7 @@ def _port(nic: Nic, work: Work) -> Resource:
     """Return the NIC's port on its bridge: a tap to make, or to plug in as it is."""
     bridge = nic.network.bridge
     if not nic.foreign:
-        return Tap(nic.tap, bridge, nic.queues, nic.vnet_hdr)
+        return tap_of(nic)
     tap, master = effects.link_named(work.rtnl, nic.tap), effects.link_named(work.rtnl, bridge)
     if tap.master not in (0, master.index):
         raise HostError(
@@ -138,7 +138,8 @@ def _port(nic: Nic, work: Work) -> Resource:
             f"take it out of there: ip link set {nic.tap} nomaster",
         )
     plugged = tap.master == master.index
-    return Plug(nic.tap, tap.index, bridge, unpack(tap.mac), tap.mtu, tap.up, plugged)
+    isolated = nic.network.isolated and not tap.isolated
+    return Plug(nic.tap, tap.index, bridge, unpack(tap.mac), tap.mtu, tap.up, plugged, isolated)
 
 
 def release(

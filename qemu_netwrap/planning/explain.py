@@ -98,14 +98,20 @@ def _tap(t: r.Tap) -> tuple[tuple[str, ...], tuple[str, ...]]:
     flags = (" vnet_hdr" if t.vnet_hdr else "") + (" multi_queue" if t.queues > 1 else "")
     make = f"ip tuntap add {t.name} mode tap{flags}"
     plug = f"ip link set {t.name} master {t.bridge} up"
-    return (make, plug), (f"# {t.name} goes with the last process that holds it",)
+    return (make, plug, *_isolate(t)), (f"# {t.name} goes with the last process that holds it",)
+
+
+def _isolate(port: r.Tap | r.Plug, value: str = "on") -> tuple[str, ...]:
+    isolate = f"ip link set {port.name} type bridge_slave isolated {value}"
+    return (isolate,) if port.isolated else ()
 
 
 def _plug(p: r.Plug) -> tuple[tuple[str, ...], tuple[str, ...]]:
     plug = f"ip link set {p.name} master {p.bridge} up"
     back = "" if p.plugged else " nomaster"
     unplug = f"ip link set {p.name}{back} address {p.mac} mtu {p.mtu} {'up' if p.up else 'down'}"
-    return (plug,), (f"{unplug}  # if it is there still",)
+    shared = _isolate(p, "off") if p.plugged else ()
+    return (plug, *_isolate(p)), (*shared, f"{unplug}  # if it is there still")
 
 
 _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str, ...]]]] = {

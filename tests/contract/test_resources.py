@@ -187,6 +187,21 @@ CASES = {
         replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
         prepare=MAKE_USERS_TAP,
     ),
+    "Plug of a port": Case(
+        "run/77",
+        (
+            r.Plug(
+                *("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500),
+                up=False,
+                plugged=True,
+                isolated=True,
+            ),
+        ),
+        there="ip -d link show qn77-0 | grep -q 'isolated on'",
+        remove="ip link del qn77-0",
+        replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
+        prepare=f"{MAKE_USERS_TAP}\nip link set qn77-0 master qn-x",
+    ),
     "Tap": Case(
         "run/77",
         (r.Tap("qn77-0", "qn-x", queues=2),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -407,3 +408,14 @@ def test_the_scripts_of_a_tutorial_with_us_in_them(uplinked: Uplinked, tmp_path:
     os.kill(pid_of(host, "/run/pid"), signal.SIGTERM)  # from / it does not find its downscript
     wait_gone(host)
     host.run("rm", "-f", "/run/pid")
+
+
+def test_a_tap_on_an_isolated_network_is_isolated(host: Host) -> None:
+    host.write(CONFIG, f'default = "lab"\n{LAB}isolated = true\n')
+    before = snapshot(host)
+    child = start(host, *TAP)
+    link = json.loads(host.run("ip", "-j", "-d", "link", "show", "tap0").stdout)[0]
+    assert link["linkinfo"]["info_slave_data"]["isolated"]
+    end(child, signal.SIGTERM)
+    wait_gone(host)
+    wait_same(host, before)

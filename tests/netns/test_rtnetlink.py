@@ -91,6 +91,7 @@ def make(ip: Netlink, name: str, kind: str = "bridge", **more: object) -> int:
 def as_link(link: Netlink) -> Link:
     """Return what pyroute2 reads as what we read."""
     info = link.get_attr("IFLA_LINKINFO")
+    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info else None
     return Link(
         link["index"],
         link.get_attr("IFLA_IFNAME"),
@@ -100,6 +101,7 @@ def as_link(link: Netlink) -> Link:
         link.get_attr("IFLA_MASTER") or 0,
         bool(link["flags"] & 1),
         bool(link.get_attr("IFLA_CARRIER")),
+        bool(port.get_attr("IFLA_BRPORT_ISOLATED") if port else 0),
     )
 
 
@@ -186,6 +188,10 @@ def test_plug(rtnl: Rtnl, ip: Netlink, mtu: int) -> None:
     assert after["flags"] & 1
     assert seen(ip, "br0").get_attr("IFLA_MTU") == mtu
     assert rtnl.ports(bridge) == ["tap0"]
+    for isolated in (True, False):
+        rtnl.isolate(tap.index, isolated=isolated)
+        now = plugged.replace(isolated=isolated)
+        assert rtnl.link("tap0") == as_link(seen(ip, "tap0")) == now
     rtnl.unplug(tap, 0, tap.mac, tap.mtu, up=tap.up)
     assert rtnl.link("tap0") == tap
     rtnl.delete_link(tap.index)

@@ -48,6 +48,7 @@ def test_every_key() -> None:
         bridge = "br0"
         uplink = "enp3s0"
         stp = true
+        isolated = true
         forward_delay = 2
         hello_time = 1
 
@@ -61,7 +62,7 @@ def test_every_key() -> None:
         subnet = "10.1.0.0/29"
     """
     lan = Network("lan", "bridge", "br0", stp=True, forward_delay=2, hello_time=1)
-    lan = lan.replace(uplink="enp3s0", agreed=True)
+    lan = lan.replace(uplink="enp3s0", agreed=True, isolated=True)
     subnet, servers = Subnet.parse("192.168.0.0/24"), ("8.8.8.8", "2001:db8::1")
     lab = Network("lab", "nat", "qn-lab", subnet, servers)
     closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"))

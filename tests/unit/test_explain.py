@@ -105,6 +105,15 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["# t goes"],
     ),
     (
+        r.Tap("t", "b", isolated=True),
+        [
+            "ip tuntap add t mode tap vnet_hdr",
+            "ip link set t master b up",
+            "ip link set t type bridge_slave isolated on",
+        ],
+        ["# t goes"],
+    ),
+    (
         r.Tap("t", "b", 4, vnet_hdr=False),
         ["ip tuntap add t mode tap multi_queue", "ip link set t master b up"],
         ["# t goes"],
@@ -118,6 +127,14 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         r.Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True),
         ["ip link set t master b up"],
         ["ip link set t address 52:54:00:00:00:03 mtu 1500 up "],
+    ),
+    (
+        r.Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True, isolated=True),
+        ["ip link set t master b up", "ip link set t type bridge_slave isolated on"],
+        [
+            "ip link set t type bridge_slave isolated off",
+            "ip link set t address 52:54:00:00:00:03 mtu 1500 up ",
+        ],
     ),
 ]
 

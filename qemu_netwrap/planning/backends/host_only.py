@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from qemu_netwrap.core.resources import Rules
-from qemu_netwrap.planning.backends.segment import chain, dnsmasq, segment, subnet_of
+from qemu_netwrap.planning.backends.segment import (
+    between_guests,
+    chain,
+    dnsmasq,
+    segment,
+    subnet_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ def rules(network: Network) -> str:
         network,
         "forward",
         "type filter hook forward priority filter; policy accept;",
-        f"iifname {dev} oifname {dev} accept",
+        between_guests(network),
         f"iifname {dev} drop",
         f"oifname {dev} drop",
     )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from qemu_netwrap.core import names
 from qemu_netwrap.core.resources import DeviceSetting, Forwarding, Rules
-from qemu_netwrap.planning.backends.segment import chain, dnsmasq, segment, subnet_of
+from qemu_netwrap.planning.backends.segment import (
+    between_guests,
+    chain,
+    dnsmasq,
+    segment,
+    subnet_of,
+)
 
 _FORWARD = "type filter hook forward priority filter; policy accept;"
 _ANSWERS = ("ct state established,related accept", "ct status dnat accept")
@@ -60,7 +66,7 @@ def rules(network: Network, subnet: Subnet, guards: list[str]) -> str:
         network,
         "forward",
         _FORWARD,
-        f"iifname {dev} oifname {dev} accept",
+        between_guests(network),
         f"iifname {dev} ip saddr != {subnet} drop",
         f"iifname {dev} meta nfproto != ipv4 drop",
         *_ANSWERS,

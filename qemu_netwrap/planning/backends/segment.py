@@ -99,6 +99,16 @@ def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
     return f"chain {chain_name(network.bridge, hook)} {{\n  {kind}\n{lines}}}\n"
 
 
+def between_guests(network: Network) -> str:
+    """Return the rule for what goes from guest to guest by way of the host.
+
+    Where br_netfilter is on, bridged frames are among it. Isolated ports get none from each other,
+    and the gateway must not be the way round.
+    """
+    verdict = "drop" if network.isolated else "accept"
+    return f'iifname "{network.bridge}" oifname "{network.bridge}" {verdict}'
+
+
 def chain_name(bridge: str, hook: str) -> str:
     """Return the chain's name: it tells whose it is."""
     return f"{bridge}_{hook}"
