@@ -85,6 +85,7 @@ class Surroundings(Record):
     resolver: str = "/etc/resolv.conf"  # the file that names the host's real DNS servers
     machine: str = ""  # the host's identity, which stable MACs are derived from
     reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
+    mtu: int = 0  # of the device that the default route leaves by; 0 without one
     uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
 
 

@@ -30,6 +30,7 @@ class Bridge(Resource):
     forward_delay: int = 0  # seconds; -1: the kernel's own
     hello_time: int = -1  # seconds; -1: the kernel's own
     open: bool = False  # others may put their ports into it, and it is then left to them
+    mtu: int = 0  # 0: the kernel's own, which follows the ports
 
 
 class Uplink(Resource):

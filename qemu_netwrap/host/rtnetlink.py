@@ -131,6 +131,11 @@ class Rtnl:
         body += attribute(IFLA_MASTER, struct.pack("=I", master))
         self._do(RTM_SETLINK, 0, body)
 
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """Set an interface's MTU."""
+        body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_MTU, struct.pack("=I", mtu))
+        self._do(RTM_SETLINK, 0, body)
+
     def isolate(self, index: int, *, isolated: bool = True) -> None:
         """Keep a bridge's port from the other isolated ones, or no more (Linux 4.18)."""
         data = attribute(IFLA_BRPORT_ISOLATED, bytes([isolated]))
@@ -161,6 +166,16 @@ class Rtnl:
 
     def default_device(self) -> str:
         """Return the device of the IPv4 default route, empty when there is none."""
+        index = self._default_index()
+        return self.index_name(index) if index else ""
+
+    def default_link(self) -> Link | None:
+        """Look up the device of the IPv4 default route; None when there is none."""
+        index = self._default_index()
+        return self.link_at(index) if index else None
+
+    def _default_index(self) -> int:
+        """Return the number of the IPv4 default route's device, 0 when there is none."""
         head = _RTMSG.pack(_socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
         try:
             answer = next(
@@ -168,10 +183,10 @@ class Rtnl:
             )
         except OSError as error:
             if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
-                return ""
+                return 0
             raise
         devices = _out_devices(dict(_attributes(answer, _RTMSG.size)))
-        return self.index_name(devices[0]) if devices else ""
+        return devices[0] if devices else 0
 
     def routes(self, places: tuple[Subnet, ...] = (EVERYWHERE,)) -> list[Route]:
         """Return the IPv4 unicast routes of every table but `local` that overlap one of PLACES.

@@ -55,6 +55,9 @@ def acquire_bridge(b: r.Bridge, note: Note, work: Work) -> Iterator[None]:
     made = work.rtnl.link(b.name)
     if made is not None:
         note(index=str(made.index))
+        if b.mtu:
+            # Not when it is made: a bridge keeps only what is set afterwards (br_change_mtu).
+            work.rtnl.set_mtu(made.index, b.mtu)
     yield
 
 

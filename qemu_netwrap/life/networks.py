@@ -170,6 +170,9 @@ def resources_of(
         forwarding=work.state.forwarding_devices(),
         inner=_closed(work),
     )
+    if network.mode == NAT:
+        way_out = work.rtnl.default_link()
+        around = around.replace(mtu=way_out.mtu if way_out else 0)
     if network.uplink:
         from qemu_netwrap.host import uplinks
 

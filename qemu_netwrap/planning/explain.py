@@ -32,7 +32,8 @@ def _bridge(b: r.Bridge) -> tuple[tuple[str, ...], tuple[str, ...]]:
     timers += [f"forward_delay {b.forward_delay * 100}"] if b.forward_delay >= 0 else []
     timers += [f"hello_time {b.hello_time * 100}"] if b.hello_time >= 0 else []
     make = f"ip link add {b.name} address {b.mac} type bridge {' '.join(timers)}"
-    return (make, f"ip link set {b.name} up"), (f"ip link del {b.name}",)
+    mtu = [f"ip link set {b.name} mtu {b.mtu}"] if b.mtu else []
+    return (make, f"ip link set {b.name} up", *mtu), (f"ip link del {b.name}",)
 
 
 def _uplink(u: r.Uplink) -> tuple[tuple[str, ...], tuple[str, ...]]:

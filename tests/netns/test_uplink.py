@@ -367,7 +367,7 @@ hello_time = 3
 @pytest.mark.parametrize("state", ["up", "down"])
 def test_a_second_nic_without_ceremony(net: Lan, state: str) -> None:
     host = net.machine
-    batch(host, "address flush dev eth9", f"link set eth9 {state}")
+    batch(host, "address flush dev eth9", f"link set eth9 {state} mtu 1400")
     before = snapshot(host)
     with running(host, words=("-nic", "bridge,br=br0,uplink=eth9")):
         assert master(host, "eth9") == "br0"
@@ -375,6 +375,10 @@ def test_a_second_nic_without_ceremony(net: Lan, state: str) -> None:
         # What the LAN advertises is the guests' business, not the host's.
         assert host.sysctl("net/ipv6/conf/br0/accept_ra") == "0"
         assert "UP" in ip(host, "-brief link show eth9")
+        links = json.loads(ip(host, "-j link show"))
+        assert {each["mtu"] for each in links if "br0" in (each.get("master"), each["ifname"])} == {
+            1400
+        }
     wait_same(host, before)
 
 

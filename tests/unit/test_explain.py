@@ -18,10 +18,11 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["ip link del b"],
     ),
     (
-        r.Bridge("b", "52:54:00:00:00:01", stp=True, forward_delay=-1, hello_time=2),
+        r.Bridge("b", "52:54:00:00:00:01", stp=True, forward_delay=-1, hello_time=2, mtu=1400),
         [
             "ip link add b address 52:54:00:00:00:01 type bridge stp_state 1 hello_time 200",
             "ip link set b up",
+            "ip link set b mtu 1400",
         ],
         ["ip link del b"],
     ),

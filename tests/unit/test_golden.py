@@ -54,6 +54,7 @@ class Host(TypedDict, total=False):
     host_bridge: str  # the bridge that carries the default route
     routes: list[str]  # "192.168.1.0/24 eth0"
     routers: list[str]  # devices that forward already
+    mtu: int  # of the default route's device
     network: str  # --network
     agreed: bool  # --yes-uplink
     uplink: dict[str, str | int | bool | list[str]]  # what the uplink is (see `Candidate`)
@@ -170,6 +171,7 @@ def resources_of(network: Network, config: Config, host: Host) -> tuple[Resource
         routers=tuple(host.get("routers", ())),
         machine="machine",
         reserved=tuple(n.subnet for n in config.networks if n.subnet is not None),
+        mtu=host.get("mtu", 0),
         uplink=candidate(network.uplink, host),
     )
     return backends.resources(network, around)

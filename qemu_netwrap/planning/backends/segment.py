@@ -6,7 +6,7 @@ import zlib
 
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.model import HOST_ONLY
+from qemu_netwrap.core.model import HOST_ONLY, NAT
 from qemu_netwrap.core.resources import Address, DeviceSetting, Dnsmasq
 from qemu_netwrap.planning.backends.bridge import own_bridge
 
@@ -26,6 +26,8 @@ SUBNET_LENGTH = 24
 # A route as wide as this is a default route in two halves, as VPNs set them, and no network.
 DEFAULT_LIKE = 2
 LEASE = "1h"
+ETHERNET_MTU = 1500
+SMALLEST_MTU = 576  # RFC 791: what every host takes
 
 
 def places(network: Network) -> tuple[Subnet, ...]:
@@ -86,10 +88,19 @@ def segment(network: Network, subnet: Subnet, around: Surroundings) -> tuple[Res
             f"give the network another bridge, or look at it with: ip link show {network.bridge}",
         )
     return (
-        own_bridge(network, around),
+        own_bridge(network, around).replace(mtu=mtu_of(network, around)),
         DeviceSetting(network.bridge, "ipv6", "accept_ra", "0"),
         Address(network.bridge, f"{subnet.first}/{subnet.length}"),
     )
+
+
+def mtu_of(network: Network, around: Surroundings) -> int:
+    """Return the MTU of a network that leads out by a device with less than Ethernet's; else 0.
+
+    Without it guests would send what does not pass. With more than Ethernet's, as jumbo frames
+    have, they would get from the host what many of their NICs cannot take.
+    """
+    return around.mtu if network.mode == NAT and SMALLEST_MTU <= around.mtu < ETHERNET_MTU else 0
 
 
 def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
@@ -132,6 +143,7 @@ def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
         "dhcp-ignore-clid",
         # Nobody else is on this segment: pinging an address before it is offered only costs time.
         "no-ping",
+        *([f"dhcp-option=option:mtu,{mtu}"] if (mtu := mtu_of(network, around)) else []),
         *_reach(network, around),
     ]
     return Dnsmasq(network.bridge, "\n".join(lines) + "\n")
