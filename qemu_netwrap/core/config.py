@@ -186,6 +186,16 @@ def _servers(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _hosts(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise ValueError('expected names with addresses, like { files = "192.0.2.9" }')
+    for name, address in value.items():
+        if not names.is_host_name(name):
+            raise ValueError(f"{name!r} is no host name")
+        ipaddress.ip_address(address)
+    return tuple(value.items())
+
+
 _ROUTED = (NAT, HOST_ONLY)
 # Key: the modes it is for, and how its value is read (`ValueError` says what was expected).
 KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
@@ -198,4 +208,5 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
     "uplink": ((BRIDGE,), _uplink),
     "subnet": (_ROUTED, _subnet),
     "dns": ((NAT,), _servers),
+    "hosts": (_ROUTED, _hosts),
 }

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IFNAME_BYTES = 15  # IFNAMSIZ less its NUL, linux/if.h
-_LABEL_BYTES = 63  # RFC 1035, section 2.3.4
+_LABEL_BYTES, _NAME_BYTES = 63, 253  # RFC 1035, section 2.3.4
 
 
 def ifname_fault(name: str) -> str:
@@ -69,6 +69,15 @@ def host_label(name: str) -> str:
     """Return NAME as a DNS label (RFC 1123), empty when nothing is left of it."""
     label = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:_LABEL_BYTES]
     return label.strip("-").lower()
+
+
+def is_host_name(name: str) -> bool:
+    """Whether NAME can name a host in DNS: labels (RFC 1123) with dots between."""
+    labels = name.split(".")
+    return len(name) <= _NAME_BYTES and all(
+        label and len(label) <= _LABEL_BYTES and label.lower() == host_label(label)
+        for label in labels
+    )
 
 
 def guest_names(guest: str) -> Iterator[str]:

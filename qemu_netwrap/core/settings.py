@@ -23,6 +23,7 @@ _UNSET = {
     "uplink": "none: a segment of its own",
     "subnet": "a /24 that no route of the host overlaps",
     "dns": "the host's own servers",
+    "hosts": "none but the guests",
     "forward_delay": "0; with stp the kernel's 15",
     "hello_time": "the kernel's 2",
 }
@@ -41,7 +42,7 @@ class Setting(Record):
         """The setting as a line of TOML; a comment when it is not set."""
         if self.value is None:
             return f"# {self.key}: {_UNSET.get(self.key, 'not set')}"
-        return f"{self.key} = {json.dumps(self.value, ensure_ascii=False)}"
+        return f"{self.key} = {_toml(self.value)}"
 
 
 def settings(
@@ -64,15 +65,25 @@ def settings(
     for network in networks:
         for key, (modes, _) in KEYS.items():
             if network.mode in modes:
-                value = _plain(getattr(network, key))
+                value = _plain(key, getattr(network, key))
                 found.append(Setting(network.name, key, value, source(network.name, key)))
     return tuple(found)
 
 
-def _plain(value: object) -> object:
+def _toml(value: object) -> str:
+    """Return a value as the file has it on one line: strings are JSON's, tables are not."""
+    if not isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    pairs = (f"{_toml(key)} = {_toml(inner)}" for key, inner in value.items())
+    return f"{{ {', '.join(pairs)} }}"
+
+
+def _plain(key: str, value: object) -> object:
     """Return a value as the file has it; None for what is left open."""
     if isinstance(value, Subnet):
         return str(value)
+    if key == "hosts" and isinstance(value, tuple):
+        return dict(value) or None
     if isinstance(value, tuple):
         return list(value) or None
     return None if value == "" else value

@@ -56,6 +56,7 @@ def test_every_key() -> None:
         mode = "nat"
         subnet = "192.168.0.0/24"
         dns = ["8.8.8.8", "2001:db8::1"]
+        hosts = { files = "192.0.2.9", "a.b" = "2001:db8::9" }
 
         [networks.closed]
         mode = "host-only"
@@ -64,7 +65,8 @@ def test_every_key() -> None:
     lan = Network("lan", "bridge", "br0", stp=True, forward_delay=2, hello_time=1)
     lan = lan.replace(uplink="enp3s0", agreed=True, isolated=True)
     subnet, servers = Subnet.parse("192.168.0.0/24"), ("8.8.8.8", "2001:db8::1")
-    lab = Network("lab", "nat", "qn-lab", subnet, servers)
+    hosts = (("files", "192.0.2.9"), ("a.b", "2001:db8::9"))
+    lab = Network("lab", "nat", "qn-lab", subnet, servers, hosts)
     closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"))
     found = config.parse(text, "c.toml")
     assert found == Config("lan", (lan, lab, closed), "c.toml")
@@ -107,6 +109,11 @@ def test_built_in_networks_can_be_the_default(name: str) -> None:
         ('[networks."a b"]', 1, "networks.a b: the name must begin", "rename"),
         (f"[networks.{'a' * 33}]", 1, f"networks.{'a' * 33}: the name is over 32", "rename"),
         (f"{NAT}moed = 1", 3, "networks.lab.moed: unknown key", "mode, bridge, stp"),
+        (f"{NAT}hosts = 1", 3, "networks.lab.hosts: expected names", "it is now 1"),
+        (f"{NAT}hosts = {{a = 1}}", 3, "networks.lab.hosts: expected names", "{'a': 1}"),
+        (f'{NAT}hosts = {{a = "x"}}', 3, "networks.lab.hosts: 'x' does not appear", "{'a': 'x'}"),
+        (f'{NAT}hosts = {{"a,b" = "::1"}}', 3, "hosts: 'a,b' is no host name", "a,b"),
+        (f'{NAT}hosts = {{"a." = "::1"}}', 3, "hosts: 'a.' is no host name", "a."),
         (f'{NAT}upling = "e0"', 3, "networks.lab.upling: unknown key", "known here"),
         (f'{NAT}uplink = "e0"', 3, "networks.lab.uplink: is not for mode nat", "for: bridge"),
         (f'{BRIDGE}uplink = "a/b"', 3, "networks.lan.uplink: the name has a character", "a/b"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
 from qemu_netwrap.core import config
@@ -45,3 +47,24 @@ def test_every_key_that_is_for_the_mode_is_told() -> None:
     assert by_network[""]["default"] == Setting("", "default", None, "default")
     assert by_network["a"]["subnet"].text.startswith("# subnet: ")
     assert by_network["a"]["mode"].text == 'mode = "nat"'
+    assert by_network["b"]["uplink"].text == "# uplink: none: a segment of its own"
+
+
+def test_every_value_is_toml() -> None:
+    text = """
+        [networks.a]
+        mode = "nat"
+        stp = true
+        isolated = true
+        dns = ["192.0.2.1", "192.0.2.2"]
+        subnet = "10.1.0.0/24"
+        hosts = { files = "192.0.2.9", "a.example" = "2001:db8::9" }
+        [networks.b]
+        mode = "bridge"
+        uplink = "enp3s0"
+    """
+    read = config.parse(text, "c")
+    for network in read.networks:
+        shown = "\n".join(s.text for s in settings(read, (network,), "", text) if s.network)
+        given = tomllib.loads(text)["networks"][network.name]
+        assert tomllib.loads(shown).items() >= given.items()

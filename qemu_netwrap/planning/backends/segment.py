@@ -144,9 +144,16 @@ def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
         # Nobody else is on this segment: pinging an address before it is offered only costs time.
         "no-ping",
         *([f"dhcp-option=option:mtu,{mtu}"] if (mtu := mtu_of(network, around)) else []),
+        *(_host_record(name, address, domain) for name, address in network.hosts),
         *_reach(network, around),
     ]
     return Dnsmasq(network.bridge, "\n".join(lines) + "\n")
+
+
+def _host_record(name: str, address: str, domain: str) -> str:
+    """Return what makes dnsmasq know a host: a name without a dot in the network's domain too."""
+    known_as = name if "." in name else f"{name},{name}.{domain}"
+    return f"host-record={known_as},{address}"
 
 
 def _reach(network: Network, around: Surroundings) -> list[str]:
