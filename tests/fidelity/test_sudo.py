@@ -24,6 +24,7 @@ from fidelity.running import (
     status,
 )
 from fidelity.terminal import Terminal
+from lab.hooked import SCRIPTS
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU
 
@@ -189,4 +190,17 @@ def test_back_to_the_user_who_called_sudo(host: Host, sudo: tuple[str, ...]) -> 
     assert {"USER=nobody", "LOGNAME=nobody", "SUDO_USER=nobody"} <= set(_environment(pid))
     host.run(*CALLERS["nobody"], "kill", str(pid))  # it is the user's now
     assert child.wait(30) == 0
+    _gone(host)
+
+
+def test_our_scripts_in_a_qemu_that_an_ordinary_user_starts(
+    host: Host, sudo: tuple[str, ...]
+) -> None:
+    """QEMU and its scripts are root's by then; sudo hands on no QEMU_NETWRAP_NETWORK."""
+    host.write("/etc/qemu-netwrap/config.toml", 'default = "host-only"\n')
+    program = host.popen(*sudo, QEMU, *IDLE, "-nic", f"tap,ifname=tap0,{SCRIPTS}", **QUIET)
+    pid = _started_by(program.pid)
+    wait_for(lambda: {"tap0", "qn-host-only"} <= links(host), "the tap on its network", 60)
+    os.kill(pid, signal.SIGKILL)
+    program.wait(30)
     _gone(host)
