@@ -87,7 +87,7 @@ def test_a_full_bridge_is_a_clear_error(lab: None, tmp_path: Path) -> None:
         host.run("ip", "-batch", "-", input="\n".join(lines))
         before = left(host)
         # The network that was made before goes too.
-        done = netwrap(host, "--", QEMU, *IDLE, "-nic", "host-only", "-nic", "tap,br=br0")
+        done = netwrap(host, "--", QEMU, *IDLE, "-nic", "host-only", "-nic", "bridge,br=br0")
         assert (done.returncode, done.stdout) == (125, "")
         assert done.stderr.splitlines() == [
             "qemu-netwrap: bridge br0 is full: a bridge has 1023 ports at most",
