@@ -82,6 +82,13 @@ def keepers(host: Host) -> list[int]:
     return [pid for pid, words in host.processes().items() if "waiter.py" in words]
 
 
+def keeper(host: Host) -> int:
+    """Return the process id of the one keeper, as soon as it waits."""
+    wait_for(lambda: bool(keepers(host)), "the keeper to wait", 30)
+    (pid,) = keepers(host)
+    return pid
+
+
 def switches(pid: int) -> int:
     """Return how often a process has gone to sleep so far."""
     status = Path(f"/proc/{pid}/status").read_text("utf-8")

@@ -17,7 +17,7 @@ from lab.hooked import (
     SCRIPTS,
     end,
     has_state,
-    keepers,
+    keeper,
     links,
     monitor,
     pid_of,
@@ -339,7 +339,7 @@ def test_a_tap_that_leaves_the_namespace_ends_its_run(uplinked: Uplinked) -> Non
 def test_without_its_keeper_the_network_stays_while_qemu_lives(uplinked: Uplinked) -> None:
     host = uplinked.host
     child = start(host, *TAP)
-    os.kill(keepers(host)[0], signal.SIGKILL)
+    os.kill(keeper(host), signal.SIGKILL)
     netwrap(host, "gc", check=True)
     sees(host, "tap0", "qn-nat")
     assert ps(host)["runs"][0]["state"] == "running"
@@ -353,7 +353,7 @@ def test_without_its_keeper_the_network_stays_while_qemu_lives(uplinked: Uplinke
 def test_what_a_dead_keeper_left_the_next_one_releases(uplinked: Uplinked, next_one: str) -> None:
     host = uplinked.host
     child = start(host, *TAP)
-    os.kill(keepers(host)[0], signal.SIGKILL)
+    os.kill(keeper(host), signal.SIGKILL)
     end(child, signal.SIGKILL)
     assert ps(host)["runs"][0]["state"] == "dead"
     if next_one == "gc":
@@ -371,7 +371,7 @@ def test_what_a_dead_keeper_left_the_next_one_releases(uplinked: Uplinked, next_
 def test_an_orderly_end_without_a_keeper_leaves_nothing(uplinked: Uplinked) -> None:
     host = uplinked.host
     child = start(host, *TAP)
-    os.kill(keepers(host)[0], signal.SIGKILL)
+    os.kill(keeper(host), signal.SIGKILL)
     assert end(child, signal.SIGTERM) == 0
     assert not has_state(host)
 
@@ -379,17 +379,17 @@ def test_an_orderly_end_without_a_keeper_leaves_nothing(uplinked: Uplinked) -> N
 def test_the_keeper_sleeps_through_what_others_do(uplinked: Uplinked) -> None:
     host = uplinked.host
     child = start(host, *TAP)
-    (keeper,) = keepers(host)
-    held = {os.readlink(f"/proc/{keeper}/fd/{fd}") for fd in os.listdir(f"/proc/{keeper}/fd")}
+    sleeper = keeper(host)
+    held = {os.readlink(f"/proc/{sleeper}/fd/{fd}") for fd in os.listdir(f"/proc/{sleeper}/fd")}
     assert {Path(path).name.partition(":")[0] for path in held} == {
         "null", "lock", "keeper", "socket",
     }  # fmt: skip
-    before = switches(keeper)
+    before = switches(sleeper)
     many = "".join(f"link add v{n} type veth peer name w{n}\nlink del v{n}\n" for n in range(50))
     host.run("ip", "-batch", "-", input=many)
     host.run("ip", "link", "set", "eth0", "alias", "something")
     host.run("ip", "link", "set", "eth0", "alias", "")
-    assert switches(keeper) - before < 10  # its own tap may still settle
+    assert switches(sleeper) - before < 10  # its own tap may still settle
     end(child, signal.SIGKILL)
     wait_gone(host)
 
