@@ -33,7 +33,7 @@ def main() -> None:
 
             cli.run(argv)
         else:
-            launching.launch(words.request(typed), words.COMMANDS)
+            launching.launch(words.request(typed), known=words.COMMANDS)
     except (NetwrapError, OSError) as problem:
         if debug:
             raise
@@ -52,7 +52,7 @@ def _be_qemu(shim: str, argv: list[str]) -> NoReturn:
 
     name = os.path.basename(shim)
     called = name if which.find(name) == shim else shim
-    launch(Request((called, *argv)), shim)
+    launch(Request((called, *argv)), shim=shim)
 
 
 def ifup() -> None:

@@ -39,7 +39,7 @@ SHIM_PREFIX = "qemu-system-"
 OWN_CONFIG = "/etc/qemu/qemu.conf"
 
 
-def launch(request: Request, known: Iterable[str] = (), shim: str = "") -> NoReturn:
+def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> NoReturn:
     """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then.
 
     KNOWN are words of ours that may have been meant where there is no such QEMU. SHIM is our own
