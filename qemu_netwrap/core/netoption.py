@@ -119,7 +119,7 @@ def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -
     if strange:
         classic = net.type in MODERN and not net.is_modern
         if net.type not in (*OUR_TYPES, "tap", "bridge") and not classic:
-            known = knows(frozenset(f"{net.type},{key}" for key in strange))
+            known = knows(frozenset(f"{net.type},{key}" for key in strange - OUR_KEYS))
             strange -= {word.partition(",")[2] for word in known}
         yield from (f"Invalid parameter '{key}'" for key in given if key in strange)
     for key in netkeys.REQUIRED.get(net.type, ()):

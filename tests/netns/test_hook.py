@@ -58,6 +58,15 @@ ip route replace default dev br7
 """
 
 
+def held_by(pid: int) -> set[str]:
+    """Return what a process has open."""
+    folder = Path(f"/proc/{pid}/fd")
+    try:
+        return {link.readlink().name.partition(":")[0] for link in folder.iterdir()}
+    except FileNotFoundError:  # one that was closed meanwhile
+        return set()
+
+
 def sees(host: Host, tap: str, bridge: str) -> None:
     """See that a tap is an up port of a bridge, under a MAC that bridges do not take over."""
     link = links(host)[tap]
@@ -380,10 +389,8 @@ def test_the_keeper_sleeps_through_what_others_do(uplinked: Uplinked) -> None:
     host = uplinked.host
     child = start(host, *TAP)
     sleeper = keeper(host)
-    held = {os.readlink(f"/proc/{sleeper}/fd/{fd}") for fd in os.listdir(f"/proc/{sleeper}/fd")}
-    assert {Path(path).name.partition(":")[0] for path in held} == {
-        "null", "lock", "keeper", "socket",
-    }  # fmt: skip
+    needed = {"null", "lock", "keeper", "socket"}
+    wait_for(lambda: held_by(sleeper) == needed, "the keeper to have no more than it needs", 30)
     before = switches(sleeper)
     many = "".join(f"link add v{n} type veth peer name w{n}\nlink del v{n}\n" for n in range(50))
     host.run("ip", "-batch", "-", input=many)
