@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -27,7 +28,7 @@ class Row(NamedTuple):
     unit: str
     limit: float
     aim: float | None = None
-    low: float = 0.0
+    low: float = -math.inf
 
     @property
     def median(self) -> float:
