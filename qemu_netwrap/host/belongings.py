@@ -10,12 +10,22 @@ import _socket
 import collections
 import errno
 import os
-import struct
 
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import rtmessage as rt
+from qemu_netwrap.host.netlink import (
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    error_of,
+    message,
+)
 from qemu_netwrap.host.rtmessage import Address, Message, Neighbour, Nexthop, Route, Rule
-from qemu_netwrap.host.rtnetlink import Rtnl
+from qemu_netwrap.host.rtnetlink import RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, Rtnl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,12 +33,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.host.rtnetlink import Link
 
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
-RTM_NEWLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 16, 18, 22, 26
-RTM_GETNEIGH, RTM_GETRULE, RTM_GETNEXTHOP = 30, 34, 106
-_NLMSG = struct.Struct("=IHHII")
-_RECEIVE = 1 << 18
+RTM_GETADDR, RTM_GETNEIGH, RTM_GETRULE, RTM_GETNEXTHOP = 22, 30, 34, 106
 _BUFFER = 1 << 23  # room for an error of every message in a batch
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _DUMPS = 10  # tries to get a dump that nothing changed under
@@ -143,12 +148,9 @@ class Mover(Rtnl):
         first = self._sequence + 1
         self._sequence += len(messages)
         data = b""
-        for number, message in enumerate(messages, first):
-            flags = NLM_F_REQUEST | message.flags
-            flags |= NLM_F_ACK if number == self._sequence else 0
-            size = _NLMSG.size + len(message.body)
-            head = _NLMSG.pack(size, message.kind, flags, number, 0)
-            data += head + message.body + bytes(-size % 4)
+        for number, each in enumerate(messages, first):
+            flags = NLM_F_REQUEST | each.flags | (NLM_F_ACK if number == self._sequence else 0)
+            data += message(each.kind, flags, number, each.body)
         self._socket.sendto(data, (0, 0))
         failed = 0
         for number, code in self._answers(self._sequence):
@@ -162,48 +164,24 @@ class Mover(Rtnl):
         while True:
             for kind, _, number, body in self._receive():
                 if kind == NLMSG_ERROR:
-                    yield number, -struct.unpack_from("=i", body)[0]
+                    yield number, error_of(body)
                     if number == last:
                         return
 
     def _dump(self, kind: int, head: bytes) -> list[bytes]:
         """Return the bodies of a whole dump, made again if something changed meanwhile."""
+        found: list[bytes] = []
         for _ in range(_DUMPS):
-            found, whole = self._dump_once(kind, head)
-            if whole:
+            try:
+                # RTM_NEW… is two below RTM_GET… (linux/rtnetlink.h).
+                found = list(self._ask(kind, NLM_F_DUMP, head, kind - 2))
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+                    raise
+                return []  # a kernel without IPv6, or without nexthops
+            if not self._is_torn:
                 break
         return found
-
-    def _dump_once(self, kind: int, head: bytes) -> tuple[list[bytes], bool]:
-        """Return the bodies of a dump, and whether it is of one moment."""
-        self._sequence += 1
-        size = _NLMSG.size + len(head)
-        request = _NLMSG.pack(size, kind, NLM_F_REQUEST | NLM_F_DUMP, self._sequence, 0)
-        self._socket.sendto(request + head, (0, 0))
-        found: list[bytes] = []
-        whole = True
-        while True:
-            for got, flags, number, body in self._receive():
-                if number != self._sequence:
-                    continue
-                whole = whole and not flags & NLM_F_DUMP_INTR
-                if got == NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", body)[0]
-                    if code in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
-                        return [], True  # a kernel without IPv6, or without nexthops
-                    raise OSError(code, os.strerror(code))
-                if got == NLMSG_DONE:
-                    return found, whole
-                found.append(body)
-
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Yield kind, flags, number and body of the messages that have come."""
-        data = self._socket.recv(_RECEIVE)
-        at = 0
-        while at + _NLMSG.size <= len(data):
-            size, kind, flags, number, _ = _NLMSG.unpack_from(data, at)
-            yield kind, flags, number, data[at + _NLMSG.size : at + size]
-            at += size + 3 & ~3
 
     def _nexthops(self) -> Iterator[Nexthop]:
         """Yield the nexthop objects."""
@@ -238,10 +216,10 @@ def routes_moved(had: Belongings, source: Link, target: Link) -> list[Message]:
     messages = [nexthop.moved(target.index) for nexthop in had.nexthops]
     for route in had.routes:
         if route.key in had.contested:
-            messages.append(route.moved(source.index, target.index, rt.NLM_F_APPEND))
+            messages.append(route.moved(source.index, target.index, NLM_F_APPEND))
             messages.append(route.deleted())
         else:
-            messages.append(route.moved(source.index, target.index, rt.NLM_F_REPLACE))
+            messages.append(route.moved(source.index, target.index, NLM_F_REPLACE))
     return messages
 
 
@@ -249,7 +227,7 @@ def routes_added(had: Belongings, target: Link) -> list[Message]:
     """Return what gives routes to TARGET again, whose they were: behind those of others."""
     messages = [nexthop.moved(target.index) for nexthop in had.nexthops]
     routes = (*had.routes, *had.by_object)
-    return messages + [r.moved(target.index, target.index, rt.NLM_F_APPEND) for r in routes]
+    return messages + [r.moved(target.index, target.index, NLM_F_APPEND) for r in routes]
 
 
 def neighbours_told(had: Belongings, has: Belongings, target: Link) -> list[Message]:
@@ -259,9 +237,9 @@ def neighbours_told(had: Belongings, has: Belongings, target: Link) -> list[Mess
     for neighbour in had.neighbours:
         state = neighbour.state
         if state & rt.NUD_PERMANENT or not state:  # no state: a proxy
-            messages.append(neighbour.told(target.index, state, rt.NLM_F_EXCL))
+            messages.append(neighbour.told(target.index, state, NLM_F_EXCL))
         elif state & rt.NUD_KNOWN and neighbour.key not in fixed:
-            messages.append(neighbour.told(target.index, rt.NUD_STALE, rt.NLM_F_REPLACE))
+            messages.append(neighbour.told(target.index, rt.NUD_STALE, NLM_F_REPLACE))
     return messages
 
 
@@ -275,7 +253,7 @@ def probed(had: Belongings, target: Link, gateways: Iterable[tuple[int, bytes]])
     known = {n.key: n for n in had.neighbours if n.state & rt.NUD_KNOWN}
     fixed = {n.key for n in had.neighbours if n.state & rt.NUD_PERMANENT}
     return [
-        known[way].told(target.index, rt.NUD_PROBE, rt.NLM_F_REPLACE)
+        known[way].told(target.index, rt.NUD_PROBE, NLM_F_REPLACE)
         if way in known
         else rt.asked(target.index, *way)
         for way in gateways

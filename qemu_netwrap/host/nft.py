@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import _socket
 import errno
-import os
-import struct
 
+from qemu_netwrap.host.netlink import Netlink, attribute
 from qemu_netwrap.host.spawn import Child
 
 _FAMILY, _TABLE = "inet", "qemu_netwrap"
 TABLE = f"{_FAMILY} {_TABLE}"
 
-# linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
+# linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 _NETLINK_NETFILTER = 12
-_NLM_F_REQUEST, _NLMSG_ERROR = 0x1, 2
-_NFT_MSG_GETCHAIN = 10 << 8 | 4
-_NFPROTO_INET = 1
+_NFT_MSG_NEWCHAIN, _NFT_MSG_GETCHAIN = 10 << 8 | 3, 10 << 8 | 4
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 3
-_HEAD = struct.Struct("=IHHIIBxH")  # struct nlmsghdr, struct nfgenmsg
-_RECEIVE = 1 << 16
+_NFGENMSG = bytes((1, 0, 0, 0))  # NFPROTO_INET
 
 
 def add(rules: str, lock: str) -> Child:
@@ -37,27 +32,27 @@ def chains(rules: str) -> tuple[str, ...]:
 
 def is_there(chain: str) -> bool:
     """Whether our table has a chain: by one request to the kernel, where nft(8) takes 3 ms."""
-    names = ((_NFTA_CHAIN_TABLE, _TABLE), (_NFTA_CHAIN_NAME, chain))
-    body = b"".join(_attr(kind, name) for kind, name in names)
-    size = _HEAD.size + len(body)
-    head = _HEAD.pack(size, _NFT_MSG_GETCHAIN, _NLM_F_REQUEST, 1, 0, _NFPROTO_INET, 0)
-    asking = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _NETLINK_NETFILTER)
+    asking = _Nfnetlink(_NETLINK_NETFILTER)
     try:
-        asking.sendto(head + body, (0, 0))
-        answer = asking.recv(_RECEIVE)
+        return asking.has_chain(chain)
     finally:
         asking.close()
-    _, kind, _, _, _ = struct.unpack_from("=IHHII", answer)
-    code = -struct.unpack_from("=i", answer, 16)[0] if kind == _NLMSG_ERROR else 0
-    if code not in (0, errno.ENOENT):
-        raise OSError(code, os.strerror(code))
-    return not code
 
 
-def _attr(kind: int, name: str) -> bytes:
-    """Encode a name as an attribute, padded to four bytes."""
-    value = name.encode() + b"\0"
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+class _Nfnetlink(Netlink):
+    """A netlink socket for nf_tables."""
+
+    def has_chain(self, chain: str) -> bool:
+        """Whether our table has a chain."""
+        names = ((_NFTA_CHAIN_TABLE, _TABLE), (_NFTA_CHAIN_NAME, chain))
+        body = b"".join(attribute(kind, name.encode() + b"\0") for kind, name in names)
+        try:
+            next(self._ask(_NFT_MSG_GETCHAIN, 0, _NFGENMSG + body, _NFT_MSG_NEWCHAIN))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+        return True
 
 
 def remove(names: tuple[str, ...], lock: str, *, table: bool) -> Child:

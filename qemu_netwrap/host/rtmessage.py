@@ -13,7 +13,16 @@ import errno
 import struct
 
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host.rtnetlink import attribute
+from qemu_netwrap.host.netlink import (
+    KIND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    attribute,
+    attributes,
+    raw_attributes,
+    u32,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +30,6 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.host.rtnetlink import Link
 
-NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
 RTM_SETLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = 19, 20, 21, 24, 25
 RTM_NEWNEIGH, RTM_NEWRULE, RTM_DELRULE, RTM_NEWNEXTHOP = 28, 32, 33, 104
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 3, 6, 8
@@ -32,7 +40,7 @@ RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 3, 4, 5, 6
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_EXPIRES, RTA_NH_ID = 9, 12, 15, 18, 23, 30
 RT_TABLE_MAIN, RT_TABLE_LOCAL, RTPROT_KERNEL, RTN_UNICAST, RT_SCOPE_LINK = 254, 255, 2, 1, 253
 RTNH_F_ONLINK = 4
-NDA_DST, NDA_LLADDR, NDA_CACHEINFO, NDA_PROBES = 1, 2, 3, 4
+NDA_DST, NDA_CACHEINFO, NDA_PROBES = 1, 3, 4
 NUD_REACHABLE, NUD_STALE, NUD_PROBE, NUD_FAILED, NUD_PERMANENT = 0x02, 0x04, 0x10, 0x20, 0x80
 NUD_KNOWN = NUD_REACHABLE | NUD_STALE | 0x08 | NUD_PROBE  # 0x08: a probe is due
 NTF_USE, NTF_PROXY, NTF_ROUTER = 0x01, 0x08, 0x80
@@ -50,10 +58,8 @@ _RTNH = struct.Struct("=HBBi")
 NDMSG = struct.Struct("=BxxxiHBB")
 NHMSG = struct.Struct("=BBBBI")
 _LIFETIMES = struct.Struct("=II")  # of struct ifa_cacheinfo: preferred, valid
-_ATTR = struct.Struct("=HH")
 _U16 = struct.Struct("=H")
 U32 = struct.Struct("=I")
-_KIND = 0x3FFF  # without the flags of nested attributes
 
 
 class Message(Record):
@@ -79,7 +85,7 @@ class Address(Record):
     @property
     def key(self) -> tuple[int, int, bytes, bytes]:
         """What tells it from others on its interface: family, prefix length, address, peer."""
-        found = dict(pairs(self.body, IFADDR.size))
+        found = dict(attributes(self.body, IFADDR.size))
         peer = found.get(IFA_ADDRESS, b"")
         return self.body[0], self.body[1], found.get(IFA_LOCAL, peer), peer
 
@@ -97,12 +103,12 @@ class Address(Record):
     @property
     def flags(self) -> int:
         """The flags, those of a request or not."""
-        return u32(dict(pairs(self.body, IFADDR.size)).get(IFA_FLAGS, bytes(4)))
+        return u32(dict(attributes(self.body, IFADDR.size)).get(IFA_FLAGS, bytes(4)))
 
     @property
     def lifetimes(self) -> tuple[int, int]:
         """For how long it is preferred and valid, in seconds."""
-        found = dict(pairs(self.body, IFADDR.size)).get(IFA_CACHEINFO)
+        found = dict(attributes(self.body, IFADDR.size)).get(IFA_CACHEINFO)
         return _LIFETIMES.unpack_from(found) if found else (FOREVER, FOREVER)
 
     @property
@@ -147,7 +153,7 @@ class Address(Record):
         """Return the body of a request for TARGET."""
         family, length, _, scope, _ = IFADDR.unpack_from(self.body)
         changes = {IFA_FLAGS: U32.pack(flags)}
-        label = dict(pairs(self.body, IFADDR.size)).get(IFA_LABEL)
+        label = dict(attributes(self.body, IFADDR.size)).get(IFA_LABEL)
         if label:
             changes[IFA_LABEL] = _relabelled(label, source.name, target.name)
         head = IFADDR.pack(family, length, flags & 0xFF, scope, target.index)
@@ -162,7 +168,7 @@ class Route(Record):
     @property
     def values(self) -> dict[int, bytes]:
         """Its attributes."""
-        return dict(pairs(self.body, RTMSG.size))
+        return dict(attributes(self.body, RTMSG.size))
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -190,7 +196,7 @@ class Route(Record):
         found = self.values
         ways = [found] if RTA_OIF in found else []
         for hop, rest in _hops(found.get(RTA_MULTIPATH, b"")):
-            ways += [dict(pairs(rest, 0))] if hop[3] == index else []
+            ways += [dict(attributes(rest, 0))] if hop[3] == index else []
         for way in ways:
             if RTA_GATEWAY in way:
                 yield self.body[0], way[RTA_GATEWAY]
@@ -250,7 +256,7 @@ class Neighbour(Record):
     @property
     def key(self) -> tuple[int, bytes]:
         """Family and address."""
-        return self.body[0], dict(pairs(self.body, NDMSG.size)).get(NDA_DST, b"")
+        return self.body[0], dict(attributes(self.body, NDMSG.size)).get(NDA_DST, b"")
 
     @property
     def index(self) -> int:
@@ -280,7 +286,7 @@ class Nexthop(Record):
     @property
     def index(self) -> int:
         """Its interface's number; 0 for a group or a black hole."""
-        return u32(dict(pairs(self.body, NHMSG.size)).get(NHA_OIF, bytes(4)))
+        return u32(dict(attributes(self.body, NHMSG.size)).get(NHA_OIF, bytes(4)))
 
     def moved(self, target: int) -> Message:
         """Return what has it lead through TARGET, and so every route that uses it."""
@@ -297,13 +303,13 @@ class Rule(Record):
 
     def names(self, device: str) -> bool:
         """Whether it is about what comes in by, or leaves by, an interface."""
-        found = dict(pairs(self.body, RTMSG.size))
+        found = dict(attributes(self.body, RTMSG.size))
         return _raw_name(device) in (found.get(FRA_IIFNAME), found.get(FRA_OIFNAME))
 
     def renamed(self, source: str, target: str) -> Rule:
         """Return the same rule about another interface."""
         *head, flags = RTMSG.unpack_from(self.body)
-        found = dict(pairs(self.body, RTMSG.size))
+        found = dict(attributes(self.body, RTMSG.size))
         names = (k for k in (FRA_IIFNAME, FRA_OIFNAME) if found.get(k) == _raw_name(source))
         rest = exchanged(self.body, RTMSG.size, dict.fromkeys(names, _raw_name(target)))
         return Rule(RTMSG.pack(*head, flags & FIB_RULE_INVERT) + rest)
@@ -340,35 +346,13 @@ def asked(index: int, family: int, address: bytes) -> Message:
     return Message(RTM_NEWNEIGH, NLM_F_CREATE, head + attribute(NDA_DST, address))
 
 
-def pairs(body: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the attributes in BODY from START on: kind and value."""
-    return ((kind & _KIND, value) for kind, value in _raw_pairs(body, start))
-
-
 def exchanged(body: bytes, start: int, changes: Mapping[int, bytes | None]) -> bytes:
     """Return the attributes in BODY from START on with some of them exchanged, or left out."""
     return b"".join(
         attribute(kind, new)
-        for kind, value in _raw_pairs(body, start)
-        if (new := changes.get(kind & _KIND, value)) is not None
+        for kind, value in raw_attributes(body, start)
+        if (new := changes.get(kind & KIND, value)) is not None
     )
-
-
-def _raw_pairs(body: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the attributes with their kind as it stands there."""
-    at = start
-    while at + _ATTR.size <= len(body):
-        size, kind = _ATTR.unpack_from(body, at)
-        if size < _ATTR.size:
-            return
-        yield kind, body[at + _ATTR.size : at + size]
-        at += size + 3 & ~3
-
-
-def u32(value: bytes) -> int:
-    """Read an unsigned 32-bit attribute."""
-    found: int = U32.unpack(value)[0]
-    return found
 
 
 def _hops(raw: bytes) -> Iterator[tuple[tuple[int, int, int, int], bytes]]:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
 import struct
 
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import Route
 from qemu_netwrap.core.record import Record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from qemu_netwrap.host.netlink import (
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    Netlink,
+    attribute,
+    attributes,
+    u32,
+)
 
 NETLINK_ROUTE = 0
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE, NLM_F_DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
@@ -37,17 +39,14 @@ RTN_UNICAST, RT_TABLE_LOCAL = 1, 255
 RTM_F_FIB_MATCH = 0x2000
 IFF_UP = 1
 USER_HZ = 100  # the unit of a bridge's timers in netlink
-_RECEIVE = 1 << 16  # the kernel answers in pieces of 32 KB at most
 EVERYWHERE = Subnet(0, 0)
 # An address that nothing but a default route leads to; it is looked up, never written to.
 _ELSEWHERE = bytes((1, 1, 1, 1))
 
-_NLMSG = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
-_ATTR = struct.Struct("=HH")
 _IFADDR = struct.Struct("=BBBBi")
 _RTMSG = struct.Struct("=BBBBBBBBI")
-_DESTINATION = _ATTR.pack(8, RTA_DST)
+_DESTINATION = struct.pack("=HH", 8, RTA_DST)
 
 
 class Link(Record):
@@ -64,17 +63,12 @@ class Link(Record):
     isolated: bool = False  # of a bridge's port: from the other isolated ones
 
 
-class Rtnl:
-    """A netlink socket. Every request waits for its answer; errors are raised as `OSError`."""
+class Rtnl(Netlink):
+    """A netlink socket for links, addresses and routes."""
 
     def __init__(self) -> None:
         """Open the socket in this process's network namespace."""
-        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, NETLINK_ROUTE)
-        self._sequence = 0
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+        super().__init__(NETLINK_ROUTE)
 
     def link(self, name: str) -> Link | None:
         """Look up one interface by name; None when there is none."""
@@ -185,7 +179,7 @@ class Rtnl:
             if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
                 return 0
             raise
-        devices = _out_devices(dict(_attributes(answer, _RTMSG.size)))
+        devices = _out_devices(dict(attributes(answer, _RTMSG.size)))
         return devices[0] if devices else 0
 
     def routes(self, places: tuple[Subnet, ...] = (EVERYWHERE,)) -> list[Route]:
@@ -224,10 +218,10 @@ class Rtnl:
         length, table, kind = body[1], body[4], body[7]
         if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
             return []
-        attributes = dict(_attributes(body, _RTMSG.size))
-        subnet = Subnet(int.from_bytes(attributes.get(RTA_DST, bytes(4)), "big"), length)
-        table = _u32(attributes[RTA_TABLE]) if RTA_TABLE in attributes else table
-        devices = _out_devices(attributes)
+        found = dict(attributes(body, _RTMSG.size))
+        subnet = Subnet(int.from_bytes(found.get(RTA_DST, bytes(4)), "big"), length)
+        table = u32(found[RTA_TABLE]) if RTA_TABLE in found else table
+        devices = _out_devices(found)
         for index in devices:
             if index not in names:
                 names[index] = self._other_index_name(index)
@@ -241,43 +235,6 @@ class Rtnl:
         finally:
             other.close()
 
-    def _do(self, kind: int, flags: int, body: bytes) -> None:
-        """Make a request that is answered by an acknowledgement."""
-        for _ in self._ask(kind, flags | NLM_F_ACK, body, -1):
-            pass
-
-    def _ask(self, kind: int, flags: int, body: bytes, answer: int) -> Iterator[bytes]:
-        """Make a request; yield the body of every message of kind ANSWER. Raises `OSError`."""
-        self._sequence += 1
-        size = _NLMSG.size + len(body)
-        header = _NLMSG.pack(size, kind, flags | NLM_F_REQUEST, self._sequence, 0)
-        self._socket.sendto(header + body, (0, 0))
-        single = not flags & (NLM_F_DUMP | NLM_F_ACK)
-        while True:
-            data = self._socket.recv(_RECEIVE)
-            at = 0
-            while at + _NLMSG.size <= len(data):
-                size, got, _, sequence, _ = _NLMSG.unpack_from(data, at)
-                inside = data[at + _NLMSG.size : at + size]
-                at += size + 3 & ~3
-                if sequence != self._sequence:
-                    continue  # the rest of an answer that nobody read to its end
-                if got == NLMSG_ERROR:
-                    _raise(struct.unpack_from("=i", inside)[0])
-                    return
-                if got == NLMSG_DONE:
-                    return
-                if got == answer:
-                    yield inside
-                    if single:
-                        return
-
-
-def _raise(code: int) -> None:
-    """Raise the `OSError` of a netlink error code; 0 is success."""
-    if code:
-        raise OSError(-code, os.strerror(-code))
-
 
 def _bridge_info(stp: bool, forward_delay: int, hello_time: int) -> bytes:  # noqa: FBT001
     """Encode a bridge's STP and times; those below 0 are left out."""
@@ -290,38 +247,17 @@ def _bridge_info(stp: bool, forward_delay: int, hello_time: int) -> bytes:  # no
     return attribute(IFLA_LINKINFO, info)
 
 
-def attribute(kind: int, value: bytes) -> bytes:
-    """Encode one attribute, padded to four bytes."""
-    return _ATTR.pack(_ATTR.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def _attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the attributes in DATA from START on: kind and value."""
-    at = start
-    while at + _ATTR.size <= len(data):
-        size, kind = _ATTR.unpack_from(data, at)
-        if size < _ATTR.size:
-            return
-        yield kind & 0x3FFF, data[at + _ATTR.size : at + size]
-        at += size + 3 & ~3
-
-
-def _u32(value: bytes) -> int:
-    """Read an unsigned 32-bit attribute."""
-    return int.from_bytes(value, "little" if struct.pack("=H", 1)[0] else "big")
-
-
 def _address(index: int, address: bytes, length: int) -> bytes:
     """Encode which address of which interface is meant."""
     head = _IFADDR.pack(_socket.AF_INET, length, 0, 0, index)
     return head + attribute(IFA_LOCAL, address) + attribute(IFA_ADDRESS, address)
 
 
-def _out_devices(attributes: dict[int, bytes]) -> list[int]:
+def _out_devices(route: dict[int, bytes]) -> list[int]:
     """Return the indexes of the devices a route leaves by; several for a multipath route."""
-    if RTA_OIF in attributes:
-        return [_u32(attributes[RTA_OIF])]
-    hops = attributes.get(RTA_MULTIPATH, b"")
+    if RTA_OIF in route:
+        return [u32(route[RTA_OIF])]
+    hops = route.get(RTA_MULTIPATH, b"")
     found, at = [], 0
     while at + 8 <= len(hops):  # struct rtnexthop
         size, _, _, index = struct.unpack_from("=HBBi", hops, at)
@@ -334,22 +270,22 @@ def _is_isolated(info: dict[int, bytes]) -> bool:
     """Whether what an interface's IFLA_LINKINFO says is that it is an isolated port."""
     if info.get(IFLA_INFO_SLAVE_KIND, b"").rstrip(b"\0") != b"bridge":
         return False
-    port = dict(_attributes(info.get(IFLA_INFO_SLAVE_DATA, b""), 0))
+    port = dict(attributes(info.get(IFLA_INFO_SLAVE_DATA, b""), 0))
     return port.get(IFLA_BRPORT_ISOLATED) == b"\1"
 
 
 def _read_link(body: bytes) -> Link:
     """Read an RTM_NEWLINK message."""
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
-    found = dict(_attributes(body, _IFINFO.size))
-    info = dict(_attributes(found.get(IFLA_LINKINFO, b""), 0))
+    found = dict(attributes(body, _IFINFO.size))
+    info = dict(attributes(found.get(IFLA_LINKINFO, b""), 0))
     return Link(
         index,
         found[IFLA_IFNAME].rstrip(b"\0").decode("utf-8", "surrogateescape"),
         found.get(IFLA_ADDRESS, b""),
-        _u32(found[IFLA_MTU]),
+        u32(found[IFLA_MTU]),
         info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
-        _u32(found.get(IFLA_MASTER, bytes(4))),
+        u32(found.get(IFLA_MASTER, bytes(4))),
         bool(flags & IFF_UP),
         found.get(IFLA_CARRIER) == b"\1",
         _is_isolated(info),

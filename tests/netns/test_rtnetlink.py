@@ -19,7 +19,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import Route
-from qemu_netwrap.host.rtnetlink import NLM_F_DUMP, RTM_GETLINK, RTM_NEWLINK, Link, Rtnl
+from qemu_netwrap.host.netlink import NLM_F_DUMP
+from qemu_netwrap.host.rtnetlink import RTM_GETLINK, RTM_NEWLINK, Link, Rtnl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,116 @@
+"""A netlink socket, and how its messages are put together (linux/netlink.h). Native byte order."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
+KIND = 0x3FFF  # of an attribute, without the flags of nested ones
+_RECEIVE = 1 << 16  # the kernel answers in pieces of 32 KB at most
+
+_HEAD = struct.Struct("=IHHII")
+_ATTR = struct.Struct("=HH")
+_U32 = struct.Struct("=I")
+
+
+class Netlink:
+    """A netlink socket. Every request waits for its answer; errors are raised as `OSError`."""
+
+    def __init__(self, protocol: int) -> None:
+        """Open the socket in this process's network namespace."""
+        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, protocol)
+        self._sequence = 0
+        self._is_torn = False  # something changed while the last dump was made
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _do(self, kind: int, flags: int, body: bytes) -> None:
+        """Make a request that is answered by an acknowledgement."""
+        for _ in self._ask(kind, flags | NLM_F_ACK, body, -1):
+            pass
+
+    def _ask(self, kind: int, flags: int, body: bytes, answer: int) -> Iterator[bytes]:
+        """Make a request; yield the body of every message of kind ANSWER. Raises `OSError`."""
+        self._sequence += 1
+        self._is_torn = False
+        self._socket.sendto(message(kind, flags | NLM_F_REQUEST, self._sequence, body), (0, 0))
+        single = not flags & (NLM_F_DUMP | NLM_F_ACK)
+        while True:
+            for got, found_flags, sequence, inside in self._receive():
+                if sequence != self._sequence:
+                    continue  # the rest of an answer that nobody read to its end
+                if got == NLMSG_ERROR:
+                    _raise(error_of(inside))
+                    return
+                if found_flags & NLM_F_DUMP_INTR:
+                    self._is_torn = True
+                if got == NLMSG_DONE:
+                    return
+                if got == answer:
+                    yield inside
+                    if single:
+                        return
+
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Yield kind, flags, sequence number and body of the messages that have come."""
+        data = self._socket.recv(_RECEIVE)
+        at = 0
+        while at + _HEAD.size <= len(data):
+            size, kind, flags, sequence, _ = _HEAD.unpack_from(data, at)
+            yield kind, flags, sequence, data[at + _HEAD.size : at + size]
+            at += size + 3 & ~3
+
+
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """Encode one message, padded to four bytes."""
+    size = _HEAD.size + len(body)
+    return _HEAD.pack(size, kind, flags, sequence, 0) + body + bytes(-size % 4)
+
+
+def error_of(body: bytes) -> int:
+    """Return the errno in an NLMSG_ERROR message; 0 is success."""
+    code: int = struct.unpack_from("=i", body)[0]
+    return -code
+
+
+def _raise(code: int) -> None:
+    """Raise the `OSError` of an errno, but for 0."""
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Encode one attribute, padded to four bytes."""
+    return _ATTR.pack(_ATTR.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the attributes in DATA from START on: kind and value."""
+    return ((kind & KIND, value) for kind, value in raw_attributes(data, start))
+
+
+def raw_attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the attributes in DATA from START on, their kinds as they stand there."""
+    at = start
+    while at + _ATTR.size <= len(data):
+        size, kind = _ATTR.unpack_from(data, at)
+        if size < _ATTR.size:
+            return
+        yield kind, data[at + _ATTR.size : at + size]
+        at += size + 3 & ~3
+
+
+def u32(value: bytes) -> int:
+    """Read an unsigned 32-bit attribute."""
+    found: int = _U32.unpack(value)[0]
+    return found
