@@ -29,8 +29,5 @@ def leave(pid: int) -> None:
 
 def _group(process: str) -> str:
     """Return a process's group, as a path below the mount; empty when it cannot be told."""
-    try:
-        lines = files.read(f"/proc/{process}/cgroup").splitlines()
-    except OSError:
-        return ""
+    lines = files.peek(f"/proc/{process}/cgroup").splitlines()
     return next((line[3:] for line in lines if line.startswith("0::")), "")

@@ -125,17 +125,11 @@ def _signal(process: Process, signal: int) -> bool:
 
 def _command(pid: str) -> list[str]:
     """Return a process's words; none when it is gone."""
-    try:
-        return files.read(f"/proc/{pid}/cmdline").split("\0")
-    except OSError:
-        return []
+    return files.peek(f"/proc/{pid}/cmdline").split("\0")
 
 
 def _started(pid: str) -> str:
     """Return a process's start time; empty when it is gone."""
-    try:
-        stat = files.read(f"/proc/{pid}/stat")
-    except OSError:
-        return ""
+    stat = files.peek(f"/proc/{pid}/stat")
     # The name, in parentheses, may hold anything; fields are counted from behind it.
     return stat.rpartition(")")[2].split()[19] if stat else ""

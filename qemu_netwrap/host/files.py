@@ -108,6 +108,14 @@ def read(path: str) -> str:
         return ""
 
 
+def peek(path: str) -> str:
+    """Return the text of a file as far as we may look: empty when it cannot be read."""
+    try:
+        return read(path)
+    except OSError:
+        return ""
+
+
 def write(path: str, text: str, mode: int = 0o600) -> None:
     """Put TEXT into a file in one step: readers see the old text or the new."""
     scratch = f"{path}.{os.getpid()}{_SCRATCH}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import files
+from qemu_netwrap.host import files, which
 from qemu_netwrap.host.installed import installed
 
 PROGRAM = "qemu-netwrap"
@@ -52,8 +52,8 @@ def qemus(known: str, prefix: str, others: tuple[str, ...]) -> list[str]:
     """Return the names of all QEMUs on PATH, KNOWN excepted: PREFIX and more, or one of OTHERS."""
     found = {
         name
-        for folder in os.environ.get("PATH", "/usr/bin:/bin").split(":")
-        if folder and os.path.abspath(folder) != os.path.abspath(known) and os.path.isdir(folder)
+        for folder in which.folders()
+        if os.path.abspath(folder) != os.path.abspath(known) and os.path.isdir(folder)
         for name in files.listdir(folder)
         if (name.startswith(prefix) or name in others)
         and not is_ours(os.path.join(folder, name))

@@ -20,7 +20,7 @@ def interface(name: str) -> dict[str, object]:
     folder = f"{NETS}/{name}"
     if ifname_fault(name) or not os.path.isdir(folder):
         return {}
-    flags, owner = (_text(f"{folder}/{key}").strip() for key in ("tun_flags", "owner"))
+    flags, owner = (files.peek(f"{folder}/{key}").strip() for key in ("tun_flags", "owner"))
     return {
         "is_there": True,
         "tun_flags": int(flags, 16) if flags else None,
@@ -83,12 +83,3 @@ def _has_capabilities(path: str) -> bool:
         return bool(os.getxattr(path, "security.capability"))
     except OSError:
         return False
-
-
-def _text(path: str) -> str:
-    """Return a file's text; empty where we may not look."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -55,7 +55,7 @@ def look(leftovers: tuple[str, ...] | None) -> Survey:
         is_router=sysctl.read("ipv4", "all", "forwarding") == "1",
         uplink=_uplink(),
         forward_drops=commands.forward_drops() if may_list else None,
-        bridged_filter=_text("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1",
+        bridged_filter=files.peek("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1",
         neighbours=procs.running(_NEIGHBOURS) | ({"ufw"} if _ufw_is_on() else set()),
         unmanaged=_is_unmanaged(),
         leftovers=leftovers,
@@ -72,11 +72,11 @@ def driver(name: str) -> str:
         return LOADED
     lists = f"/lib/modules/{os.uname().release}"
     ends = tuple(f"/{name.replace('_', mark)}.ko" for mark in "_-")
-    if any(line.endswith(ends) for line in _text(f"{lists}/modules.builtin").splitlines()):
+    if any(line.endswith(ends) for line in files.peek(f"{lists}/modules.builtin").splitlines()):
         return LOADED
-    if f" {_SYMBOLS[name]}\n" in _text("/proc/kallsyms"):
+    if f" {_SYMBOLS[name]}\n" in files.peek("/proc/kallsyms"):
         return LOADED
-    known = (line.partition(":")[0] for line in _text(f"{lists}/modules.dep").splitlines())
+    known = (line.partition(":")[0] for line in files.peek(f"{lists}/modules.dep").splitlines())
     return LOADABLE if any(end in path for path in known for end in ends) else MISSING
 
 
@@ -107,7 +107,7 @@ def _capabilities() -> frozenset[str]:
 
 def _container() -> str:
     """Return what kind of container this is, empty for none (systemd's CONTAINER_INTERFACE)."""
-    told = _text("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112
+    told = files.peek("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112
     if told:
         return told
     marks = {"/.dockerenv": "docker", "/run/.containerenv": "podman"}
@@ -144,21 +144,21 @@ def _uplink() -> Uplink:
         device,
         is_bridge=os.path.isdir(f"{folder}/bridge"),
         is_wifi=any(os.path.exists(f"{folder}/{mark}") for mark in ("phy80211", "wireless")),
-        is_ethernet=_text(f"{folder}/type").strip() == _ARPHRD_ETHER,
+        is_ethernet=files.peek(f"{folder}/type").strip() == _ARPHRD_ETHER,
         master=os.path.basename(os.readlink(master)) if os.path.islink(master) else "",
     )
 
 
 def _ufw_is_on() -> bool:
     """Whether ufw is switched on."""
-    return "ENABLED=yes" in _text(_UFW).split()
+    return "ENABLED=yes" in files.peek(_UFW).split()
 
 
 def _is_unmanaged() -> bool:
     """Whether a file of NetworkManager's configuration names interfaces of ours as not its own."""
     for folder in _MANAGER_FOLDERS:
         for name in _names(folder):
-            text = _text(f"{folder}/{name}")
+            text = files.peek(f"{folder}/{name}")
             if any("unmanaged" in line and ":qn" in line for line in text.splitlines()):
                 return True
     return False
@@ -170,11 +170,3 @@ def _names(folder: str) -> list[str]:
         return files.listdir(folder)
     except OSError:
         return []
-
-
-def _text(path: str) -> str:
-    """Return a file's text; empty where we may not look."""
-    try:
-        return files.read(path)
-    except OSError:
-        return ""

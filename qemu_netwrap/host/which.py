@@ -42,12 +42,18 @@ def exists(name: str) -> bool:
     return any(os.path.exists(path) for path in _candidates(name, ""))
 
 
+def folders(beyond: str = "") -> list[str]:
+    """Return PATH's folders, then those in BEYOND; an empty one is the current folder."""
+    found = os.environ.get("PATH", "/usr/bin:/bin").split(":") + beyond.split(":") * bool(beyond)
+    return [folder or "." for folder in found]
+
+
 def beginning(prefix: str) -> list[str]:
     """Return the names on PATH that begin with PREFIX; folders that we may not read have none."""
     found: dict[str, None] = {}
-    for folder in os.environ.get("PATH", "/usr/bin:/bin").split(":"):
+    for folder in folders():
         try:
-            found |= dict.fromkeys(n for n in os.listdir(folder or ".") if n.startswith(prefix))
+            found |= dict.fromkeys(n for n in os.listdir(folder) if n.startswith(prefix))
         except OSError:
             continue
     return sorted(found)
@@ -57,8 +63,7 @@ def _candidates(name: str, beyond: str) -> list[str]:
     """Return the paths to look at."""
     if "/" in name:
         return [name]
-    folders = os.environ.get("PATH", "/usr/bin:/bin").split(":") + beyond.split(":") * bool(beyond)
-    return [os.path.join(folder or ".", name) for folder in folders]
+    return [os.path.join(folder, name) for folder in folders(beyond)]
 
 
 def _executable(path: str) -> bool:

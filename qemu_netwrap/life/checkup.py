@@ -28,7 +28,8 @@ def leftovers() -> tuple[str, ...] | None:
         unused = [
             f"network on {bridge}"
             for bridge in state.networks()
-            if not networks.is_kept(bridge, work) and not networks.members(bridge, work)
+            if not networks.is_kept(bridge, work)
+            and not any(state.is_alive(run) for run in networks.members(bridge, work))
         ]
     except PermissionError:
         return None

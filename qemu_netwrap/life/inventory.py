@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.suggest import suggestion
-from qemu_netwrap.host import files, probe
+from qemu_netwrap.host import probe
 from qemu_netwrap.life import networks
 from qemu_netwrap.planning.networks import defined
 
@@ -64,6 +64,6 @@ def find(name: str, known: list[Known]) -> Known:
 
 def _in_use(known: Known, is_default: bool, work: Work) -> Known:  # noqa: FBT001 - told by its name
     """Return a network with who uses it."""
-    members = files.listdir(f"{work.state.network(known.bridge)}/members")
-    runs = tuple(member for member in members if member != networks.KEPT)
-    return known.replace(runs=runs, kept=networks.KEPT in members, is_default=is_default)
+    runs = networks.members(known.bridge, work)
+    kept = networks.is_kept(known.bridge, work)
+    return known.replace(runs=runs, kept=kept, is_default=is_default)

@@ -28,7 +28,7 @@ class Dropped(Record):
     """What became of a network that is to be kept no longer."""
 
     was_kept: bool
-    members: tuple[str, ...]  # the runs that still use it
+    members: tuple[str, ...]  # the living runs that still use it
 
 
 def keep_up(network: Network, work: Work, reserved: tuple[Subnet, ...]) -> Info | None:
@@ -53,7 +53,8 @@ def let_go(bridge: str, work: Work) -> Dropped:
     """
     with _visit(bridge, work) as run:
         was_kept = networks.keep_no_longer(bridge, run, work)
-    return Dropped(was_kept, networks.members(bridge, work))
+    alive = filter(work.state.is_alive, networks.members(bridge, work))
+    return Dropped(was_kept, tuple(alive))
 
 
 @contextlib.contextmanager

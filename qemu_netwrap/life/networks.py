@@ -11,17 +11,12 @@ from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import (
     Address,
     Bridge,
-    DeviceSetting,
-    Dnsmasq,
     Forwarding,
     Membership,
-    Plug,
-    Rules,
-    Tap,
     Uplink,
 )
-from qemu_netwrap.host import dnsmasq, files, nft, probe, spawn, sysctl
-from qemu_netwrap.life import effects, ledger
+from qemu_netwrap.host import files, probe, spawn, sysctl
+from qemu_netwrap.life import effects, ledger, restoring
 from qemu_netwrap.life.journal import Journal
 
 TYPE_CHECKING = False
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.resources import Resource
-    from qemu_netwrap.host.rtnetlink import Link
     from qemu_netwrap.life.effects import Facts, Work
     from qemu_netwrap.life.journal import Entry
 
@@ -78,7 +72,7 @@ def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = 
                 _raise_first(ledger.release_all(journal, work))
                 return _make(network, journal, work, reserved)
         _check_same(network, info, entries)
-        _restore(entries, journal, work)
+        restoring.restore(entries, journal, work)
         if info.mode == NAT:
             _follow_uplink(info, entries, journal, work)
         return info
@@ -133,9 +127,9 @@ def is_kept(bridge: str, work: Work) -> bool:
 
 
 def members(bridge: str, work: Work) -> tuple[str, ...]:
-    """Return the living runs that use the network on BRIDGE."""
+    """Return the runs that use the network on BRIDGE, dead ones that nobody has released too."""
     found = files.listdir(f"{work.state.network(bridge)}/members")
-    return tuple(run for run in found if run != KEPT and work.state.is_alive(run))
+    return tuple(run for run in found if run != KEPT)
 
 
 def follow_uplinks(work: Work) -> None:
@@ -203,7 +197,7 @@ def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet
     ledger.acquire_all(resources, journal, work)
     info = Info(network.name, network.mode, network.bridge, gateway(resources))
     if resources:
-        _plug_again(network.bridge, work)
+        restoring.plug_again(network.bridge, work)
         line = text.write("network", {k: str(v) for k, v in info.__dict__.items()})
         files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n", 0o644)
     return info
@@ -214,7 +208,7 @@ def _has_bridge(entries: list[Entry], work: Work) -> bool:
     made = [entry for entry in entries if isinstance(entry.resource, Bridge)]
     for entry in made:
         link = work.rtnl.link(entry.resource.name) if isinstance(entry.resource, Bridge) else None
-        if link is None or not _is_noted(link, entry):
+        if link is None or not restoring.is_noted(link, entry):
             return False
     return bool(made)
 
@@ -241,69 +235,6 @@ def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
             "take it down (qemu-netwrap network down), stop the runs that use it (qemu-netwrap ps),"
             " or give the network another bridge",
         )
-
-
-def _restore(entries: list[Entry], journal: Journal, work: Work) -> None:
-    """Make anew what somebody has taken away from a network that is up."""
-    for entry in entries:
-        if _is_missing(entry.resource, work):
-            with files.Lock(work.state.host_lock):
-                for _ in effects.RELEASE[type(entry.resource)](entry.resource, entry.facts, work):
-                    pass  # one of two chains may be there, or half a dnsmasq that a crash left
-                ledger.acquire_all([entry.resource], journal, work)
-                journal.done(entry.number)
-
-
-def _is_missing(resource: Resource, work: Work) -> bool:
-    """Whether somebody has taken away what was there: looked for where that costs next to nothing.
-
-    Restarting nftables.service flushes all rules; `sysctl --system` may reset forwarding.
-    """
-    if isinstance(resource, Dnsmasq):
-        return dnsmasq.find(work.state.network(resource.bridge)) is None
-    if isinstance(resource, Rules):
-        return not all(nft.is_there(chain) for chain in nft.chains(resource.rules))
-    if isinstance(resource, Forwarding):
-        return sysctl.read("ipv4", resource.device, "forwarding") == "0"
-    if isinstance(resource, DeviceSetting):
-        found = sysctl.read(resource.family, resource.device, resource.key)
-        return found not in ("", resource.value)
-    return False
-
-
-def _plug_again(bridge: str, work: Work) -> None:
-    """Plug the taps of living runs into a bridge that was made anew, if it was.
-
-    Those that somebody has put on another bridge meanwhile stay there.
-    """
-    members = files.listdir(f"{work.state.network(bridge)}/members")
-    for run in filter(work.state.is_alive, members):
-        try:
-            entries = Journal(f"{work.state.run(run)}/journal").live()
-            for entry in entries:
-                port = entry.resource
-                if not isinstance(port, (Tap, Plug)) or port.bridge != bridge:
-                    continue
-                tap, made = _tap_of(port, entry, work), work.rtnl.link(bridge)
-                if tap and made and not tap.master:
-                    work.rtnl.plug(tap, made, tap.mac)
-                    if port.isolated:
-                        work.rtnl.isolate(tap.index)
-        except (OSError, NetwrapError):
-            continue  # its run ends just now, or its journal is spoilt, which its release tells
-
-
-def _tap_of(port: Tap | Plug, entry: Entry, work: Work) -> Link | None:
-    """Return the tap that an entry of a run's journal is about, if it is there still."""
-    if isinstance(port, Plug):
-        return work.rtnl.link_at(port.index)
-    tap = work.rtnl.link(port.name)
-    return tap if tap and _is_noted(tap, entry) else None
-
-
-def _is_noted(link: Link, entry: Entry) -> bool:
-    """Whether an interface is the one that an entry is about, and not another of its name."""
-    return entry.facts.get("index") == str(link.index)
 
 
 def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:

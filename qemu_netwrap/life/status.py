@@ -225,7 +225,7 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     entries = [entry.resource for entry in networks.journal_of(work, bridge).live()]
     folder = state.network(bridge)
     server = dnsmasq.find(folder)
-    members = tuple(m for m in files.listdir(f"{folder}/members") if m != networks.KEPT)
+    members = networks.members(bridge, work)
     faults = []
     if work.rtnl.link(bridge) is not None:
         faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]

@@ -18,8 +18,7 @@ def main() -> None:
     """Sleep until the run's tap is gone, or let go of; then release the run."""
     folder, lock, netlink = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     base, _, run = folder.rpartition("/runs/")
-    here = os.path.abspath(__file__)
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(here))))
+    sys.path.insert(0, __file__.rsplit("/", 3)[0])
     while True:
         try:
             os.read(netlink, _MESSAGE)

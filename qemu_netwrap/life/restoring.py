@@ -1,0 +1,79 @@
+"""What somebody has taken away of a network that is up: found, and made anew."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core.errors import NetwrapError
+from qemu_netwrap.core.resources import DeviceSetting, Dnsmasq, Forwarding, Plug, Rules, Tap
+from qemu_netwrap.host import dnsmasq, files, nft, sysctl
+from qemu_netwrap.life import effects, ledger
+from qemu_netwrap.life.journal import Journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.resources import Resource
+    from qemu_netwrap.host.rtnetlink import Link
+    from qemu_netwrap.life.effects import Work
+    from qemu_netwrap.life.journal import Entry
+
+
+def restore(entries: list[Entry], journal: Journal, work: Work) -> None:
+    """Make anew what somebody has taken away from a network that is up."""
+    for entry in entries:
+        if _is_missing(entry.resource, work):
+            with files.Lock(work.state.host_lock):
+                for _ in effects.RELEASE[type(entry.resource)](entry.resource, entry.facts, work):
+                    pass  # one of two chains may be there, or half a dnsmasq that a crash left
+                ledger.acquire_all([entry.resource], journal, work)
+                journal.done(entry.number)
+
+
+def plug_again(bridge: str, work: Work) -> None:
+    """Plug the taps of living runs into a bridge that was made anew, if it was.
+
+    Those that somebody has put on another bridge meanwhile stay there.
+    """
+    members = files.listdir(f"{work.state.network(bridge)}/members")
+    for run in filter(work.state.is_alive, members):
+        try:
+            entries = Journal(f"{work.state.run(run)}/journal").live()
+            for entry in entries:
+                port = entry.resource
+                if not isinstance(port, (Tap, Plug)) or port.bridge != bridge:
+                    continue
+                tap, made = _tap_of(port, entry, work), work.rtnl.link(bridge)
+                if tap and made and not tap.master:
+                    work.rtnl.plug(tap, made, tap.mac)
+                    if port.isolated:
+                        work.rtnl.isolate(tap.index)
+        except (OSError, NetwrapError):
+            continue  # its run ends just now, or its journal is spoilt, which its release tells
+
+
+def is_noted(link: Link, entry: Entry) -> bool:
+    """Whether an interface is the one that an entry is about, and not another of its name."""
+    return entry.facts.get("index") == str(link.index)
+
+
+def _is_missing(resource: Resource, work: Work) -> bool:
+    """Whether somebody has taken away what was there: looked for where that costs next to nothing.
+
+    Restarting nftables.service flushes all rules; `sysctl --system` may reset forwarding.
+    """
+    if isinstance(resource, Dnsmasq):
+        return dnsmasq.find(work.state.network(resource.bridge)) is None
+    if isinstance(resource, Rules):
+        return not all(nft.is_there(chain) for chain in nft.chains(resource.rules))
+    if isinstance(resource, Forwarding):
+        return sysctl.read("ipv4", resource.device, "forwarding") == "0"
+    if isinstance(resource, DeviceSetting):
+        found = sysctl.read(resource.family, resource.device, resource.key)
+        return found not in ("", resource.value)
+    return False
+
+
+def _tap_of(port: Tap | Plug, entry: Entry, work: Work) -> Link | None:
+    """Return the tap that an entry of a run's journal is about, if it is there still."""
+    if isinstance(port, Plug):
+        return work.rtnl.link_at(port.index)
+    tap = work.rtnl.link(port.name)
+    return tap if tap and is_noted(tap, entry) else None
