@@ -202,6 +202,8 @@ def release_dnsmasq(d: r.Dnsmasq, facts: Facts, work: Work) -> Iterator[None]:
     """
     noted = dnsmasq.Process(int(facts["pid"]), facts["started"]) if "pid" in facts else None
     if noted is not None and dnsmasq.lives(noted):
+        dnsmasq.begin_to_stop(noted)
+        yield
         dnsmasq.stop(noted)
     else:
         dnsmasq.stop_anywhere(work.state.network(d.bridge))

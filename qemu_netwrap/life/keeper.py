@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 _FDS_A_MESSAGE = 200  # the kernel takes 253 (SCM_MAX_FD)
 _WAITER_FDS = 8
-_LOCK_FD, _ALIVE_FD = 3, 4
+_LOCK_FD, _ALIVE_FD, _FLOCKED_FD = 3, 4, 5
+_FLOCK = "/usr/bin/flock"
 _ENDING_SIGNALS = (SIGHUP, SIGINT, SIGTERM)
 
 
@@ -100,7 +101,7 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     _settle(keeping)
     _close_all_but(lock, alive)
     if tap is None:
-        _become(waiter.__file__, folder, _LOCK_FD)
+        _sleep(folder)
     else:
         _watch(keeping, tap)
 
@@ -209,7 +210,23 @@ def _close_all_but(lock: int, alive: int) -> None:
     files.close_from(_ALIVE_FD + 1)
 
 
+def _sleep(folder: str) -> NoReturn:
+    """Become flock(1), asleep on the run's lock, which becomes the waiter when QEMU is gone.
+
+    It opens the lock anew, by the lowest free number (open(2)), and hands that on. A link leads to
+    a BusyBox, say, which has no -F (--no-fork): then, or without any, the waiter sleeps itself.
+    """
+    if os.path.islink(_FLOCK) or not os.access(_FLOCK, os.X_OK):
+        _become(waiter.__file__, folder, _LOCK_FD)
+    words = _words(waiter.__file__, folder, _FLOCKED_FD)
+    os.execv(_FLOCK, ["flock", "-F", f"/proc/self/fd/{_LOCK_FD}", *words])
+
+
 def _become(program: str, folder: str, *fds: int) -> NoReturn:
     """Replace this process by a waiter."""
-    words = [sys.executable, "-I", "-S", program, folder, *map(str, fds)]
-    os.execv(sys.executable, words)
+    os.execv(sys.executable, _words(program, folder, *fds))
+
+
+def _words(program: str, folder: str, *fds: int) -> list[str]:
+    """Return the command line of a waiter."""
+    return [sys.executable, "-I", "-S", program, folder, *map(str, fds)]

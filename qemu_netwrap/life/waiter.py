@@ -1,8 +1,8 @@
-"""The keeper while QEMU lives: a bare interpreter asleep on the run's lock.
+"""What the keeper becomes when QEMU is gone, by way of flock(1) asleep on the run's lock.
 
-The keeper becomes this by execve, so that nothing stays loaded that waiting does not need: not even
-`os`, a tenth of its memory. It is run as a file, without site-packages; what releasing needs is
-imported when QEMU is gone.
+Without flock(1) it sleeps itself: a bare interpreter, in which nothing is loaded that waiting does
+not need, not even `os`, a tenth of its memory. It is run as a file, without site-packages; what
+releasing needs is imported when QEMU is gone.
 
     python3 -I -S waiter.py RUN-FOLDER LOCK-FD
 """

@@ -188,7 +188,7 @@ class Subject:
         folder = self.trial(dry=True)
         started = self.launch(folder)
         assert started["lives"], self.told()
-        self._until(lambda: "waiter 1 " in (folder / "log").read_text("utf-8"))
+        self._until(self._sleeps)
         self.end(started["pid"])
         self.wait_keeper()
         wait_same(self.host, self.before)
@@ -230,6 +230,11 @@ class Subject:
     def settle(self) -> None:
         """Return when the launch phase is over: the keeper waits, or is dead."""
         self._until(self._settled)
+
+    def _sleeps(self) -> bool:
+        """Whether the trial's keeper has become flock(1), asleep."""
+        pid = injected.pids(str(self.folder)).get(KEEPER, 0)
+        return "/runs/" in self.host.processes().get(pid, "")
 
     def wait_keeper(self, folder: Path | None = None) -> None:
         """Return when the trial's keeper is gone, by itself or by a kill."""
@@ -276,7 +281,7 @@ class Subject:
         started = self.launch_real(folder) if real else self.launch(folder)
         if started["lives"]:
             if case.role == WAITER:
-                self._until(lambda: "waiter 1 " in (folder / "log").read_text("utf-8"))
+                self._until(self._sleeps)
             self._bury(started["pid"])
             if injected.lives(started["pid"]):
                 self.settle()
@@ -303,8 +308,7 @@ class Subject:
 
     def _settled(self) -> bool:
         """Whether the launch phase is over: the keeper waits, or is dead."""
-        log = (self.folder / "log").read_text("utf-8")
-        return f"{WAITER} 1 " in log or not self.lives(KEEPER)
+        return self._sleeps() or not self.lives(KEEPER)
 
     def _released_by_itself(self, case: Case, started: dict[str, Any]) -> bool:
         """Whether somebody lived to release the run: the keeper, or the launcher that failed."""
