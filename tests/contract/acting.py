@@ -43,6 +43,15 @@ class DiedError(Exception):
     """The actor died in the middle of what it was told."""
 
 
+def dies(act: Callable[..., object], *args: object, **told: object) -> bool:
+    """Have an actor do something; tell whether it died of it."""
+    try:
+        act(*args, **told)
+    except DiedError:
+        return True
+    return False
+
+
 class Actor:
     """A process on a machine. Owners of resources are `run/NAME` and `net/BRIDGE`."""
 

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract.acting import Actor, DiedError
+from contract.acting import Actor, dies
 from lab.leaks import snapshot, wait_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lab.fixtures import Watch
     from lab.netns import Host
 
     Actors = Callable[[], Actor]
@@ -26,20 +25,6 @@ cd /run/qemu-netwrap/*/networks/qn-lab
 test -e members/-kept
 kill -0 "$(cat dnsmasq.pid)"
 """
-
-
-@pytest.fixture
-def routed(host: Host, watch: Watch) -> Host:
-    """Return a machine with an uplink that networks need forwarding of; no packet leaves by it."""
-    sh(host, "ip link add up0 address 52:54:00:00:00:02 type bridge")
-    sh(host, "echo 1 >/proc/sys/net/ipv6/conf/up0/disable_ipv6; ip link set up0 up")
-    sh(host, "ip address add 192.0.2.2/24 dev up0; ip route add default via 192.0.2.1")
-    watch.baseline(host)
-    return host
-
-
-def sh(host: Host, script: str) -> str:
-    return host.run("sh", "-euc", script).stdout
 
 
 def is_kept(host: Host) -> bool:
@@ -70,7 +55,7 @@ def test_let_go_while_a_run_uses_it(routed: Host, actors: Actors) -> None:
     actor.join("1", **LAB)
     assert actor.let_go("qn-lab")["dropped"] == {"was_kept": True, "members": ["1"]}
     assert actor.let_go("qn-lab")["dropped"] == {"was_kept": False, "members": ["1"]}
-    sh(routed, "ip link show qn-lab")
+    routed.sh("ip link show qn-lab")
     assert actor.end("1")["errors"] == []
     actor.kill()
     wait_same(routed, before)
@@ -79,33 +64,33 @@ def test_let_go_while_a_run_uses_it(routed: Host, actors: Actors) -> None:
 def test_keeping_up_what_runs_use_already(routed: Host, actors: Actors) -> None:
     before, actor = snapshot(routed), actors()
     actor.join("1", **LAB)
-    index = sh(routed, "cat /sys/class/net/qn-lab/ifindex")
+    index = routed.sh("cat /sys/class/net/qn-lab/ifindex")
     assert actor.keep_up(**LAB)["errors"] == []
     assert actor.keep_up(**LAB)["errors"] == []
     assert actor.end("1")["errors"] == []
-    assert sh(routed, "cat /sys/class/net/qn-lab/ifindex") == index
-    sh(routed, WHOLE)
+    assert routed.sh("cat /sys/class/net/qn-lab/ifindex") == index
+    routed.sh(WHOLE)
     actor.let_go("qn-lab")
     actor.kill()
     wait_same(routed, before)
 
 
 def test_a_bridge_of_somebody_else_is_not_kept(routed: Host, actors: Actors) -> None:
-    sh(routed, "ip link add qn-lan type bridge")
+    routed.sh("ip link add qn-lan type bridge")
     before, actor = snapshot(routed), actors()
     assert actor.keep_up(**LAN)["errors"] == []
     actor.kill()
     wait_same(routed, before)
-    sh(routed, "ip link del qn-lan")
+    routed.sh("ip link del qn-lan")
 
 
 def test_what_cannot_be_made_leaves_nothing(routed: Host, actors: Actors) -> None:
-    sh(routed, "ip link add qn-lab type bridge")
+    routed.sh("ip link add qn-lab type bridge")
     before, actor = snapshot(routed), actors()
     assert "qn-lab" in actor.keep_up(**LAB)["errors"][0]
     actor.kill()
     wait_same(routed, before)
-    sh(routed, "ip link del qn-lab")
+    routed.sh("ip link del qn-lab")
 
 
 def test_crash_at_every_step_of_keeping_up(routed: Host, actors: Actors) -> None:
@@ -114,17 +99,12 @@ def test_crash_at_every_step_of_keeping_up(routed: Host, actors: Actors) -> None
     before, outcomes = snapshot(routed), []
     for step in range(1, 200):
         actor = actors()
-        try:
-            actor.keep_up(**LAB, die=step)
-        except DiedError:
-            died = True
-        else:
-            died = False
+        died = dies(actor.keep_up, **LAB, die=step)
         actor.kill()
         assert other.collect()["errors"] == []
         outcomes.append(is_kept(routed))
         if outcomes[-1]:
-            sh(routed, WHOLE)
+            routed.sh(WHOLE)
             assert other.let_go("qn-lab")["errors"] == []
         wait_same(routed, before)
         if not died:
@@ -140,17 +120,12 @@ def test_crash_at_every_step_of_letting_go(routed: Host, actors: Actors) -> None
     for step in range(1, 200):
         actor = actors()
         assert other.keep_up(**LAB)["errors"] == []
-        try:
-            actor.let_go("qn-lab", die=step)
-        except DiedError:
-            died = True
-        else:
-            died = False
+        died = dies(actor.let_go, "qn-lab", die=step)
         actor.kill()
         assert other.collect()["errors"] == []
         outcomes.append(is_kept(routed))
         if outcomes[-1]:
-            sh(routed, WHOLE)
+            routed.sh(WHOLE)
             assert other.let_go("qn-lab")["errors"] == []
         wait_same(routed, before)
         if not died:

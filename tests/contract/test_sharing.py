@@ -42,27 +42,13 @@ nft add table ip qemu_netwrap
 """
 
 
-@pytest.fixture
-def routed(host: Host, watch: Watch) -> Host:
-    """Return a machine with an uplink that networks need forwarding of; no packet leaves by it."""
-    sh(host, "ip link add up0 address 52:54:00:00:00:02 type bridge")
-    sh(host, "echo 1 >/proc/sys/net/ipv6/conf/up0/disable_ipv6; ip link set up0 up")
-    sh(host, "ip address add 192.0.2.2/24 dev up0; ip route add default via 192.0.2.1")
-    watch.baseline(host)
-    return host
-
-
-def sh(host: Host, script: str) -> str:
-    return host.run("sh", "-euc", script).stdout
-
-
 def links(host: Host) -> set[str]:
-    return {line.split(":")[1].strip() for line in sh(host, "ip -o link").splitlines()}
+    return {line.split(":")[1].strip() for line in host.sh("ip -o link").splitlines()}
 
 
 def rules(host: Host) -> list[str]:
     """Return the lines of all nft rules, in whatever order."""
-    return sorted(sh(host, "nft list ruleset").splitlines())
+    return sorted(host.sh("nft list ruleset").splitlines())
 
 
 def nothing_left(host: Host, before: Snapshot, *actors: Actor) -> None:
@@ -137,7 +123,7 @@ def test_table_goes_with_its_last_network(
     host: Host, watch: Watch, actors: Actors, order: tuple[str, str]
 ) -> None:
     """Tables of others, even of our table's name in another family, are left as they are."""
-    sh(host, FOREIGN)
+    host.sh(FOREIGN)
     watch.baseline(host)
     before, actor = snapshot(host), actors()
     for bridge in ("qn-a", "qn-b"):
@@ -146,11 +132,11 @@ def test_table_goes_with_its_last_network(
     first, last = order
     for _ in range(2):
         assert actor.release(f"net/{first}")["errors"] == []
-        table = sh(host, "nft list table inet qemu_netwrap")
+        table = host.sh("nft list table inet qemu_netwrap")
         assert f"{last}_forward" in table
         assert f"{first}_forward" not in table
     assert actor.release(f"net/{last}")["errors"] == []
-    assert "inet qemu_netwrap" not in sh(host, "nft list tables")
+    assert "inet qemu_netwrap" not in host.sh("nft list tables")
     nothing_left(host, before, actor)
 
 
@@ -158,14 +144,14 @@ def test_open_bridge_with_the_port_of_somebody_else(host: Host, actors: Actors) 
     """It is left to him, and that is said."""
     before, actor = snapshot(host), actors()
     actor.acquire("net/qn-x", r.Bridge("qn-x", "52:54:00:00:00:77", open=True))
-    sh(host, "ip link add his0 type veth peer name his1; ip link set his0 master qn-x")
+    host.sh("ip link add his0 type veth peer name his1; ip link set his0 master qn-x")
     done = actor.release("net/qn-x")
     assert done["errors"] == []
     (said,) = done["said"]
     assert "qn-x" in said
     assert "his0" in said
     assert {"qn-x", "his0@his1"} <= links(host)
-    sh(host, "ip link del his0; ip link del qn-x")
+    host.sh("ip link del his0; ip link del qn-x")
     nothing_left(host, before, actor)
 
 
@@ -173,10 +159,10 @@ def test_closed_bridge_with_the_port_of_somebody_else(host: Host, actors: Actors
     """A nat or host-only network's bridge goes; the port itself is its owner's and stays."""
     before, actor = snapshot(host), actors()
     actor.acquire("net/qn-x", r.Bridge("qn-x", "52:54:00:00:00:77"))
-    sh(host, "ip link add his0 type veth peer name his1; ip link set his0 master qn-x")
+    host.sh("ip link add his0 type veth peer name his1; ip link set his0 master qn-x")
     assert actor.release("net/qn-x")["errors"] == []
     assert links(host) == {"lo", "his0@his1", "his1@his0"}
-    sh(host, "ip link del his0")
+    host.sh("ip link del his0")
     nothing_left(host, before, actor)
 
 
@@ -213,12 +199,12 @@ def test_uplink_that_goes_away(routed: Host, watch: Watch, actors: Actors) -> No
     """As a USB or VPN device does: the network is taken down all the same, and can be made anew."""
     actor = actors()
     actor.join("1", **LAB)
-    sh(routed, "ip link del up0")
+    routed.sh("ip link del up0")
     errors = actor.end("1")["errors"]
     later = actor.join("2", **LAB)["errors"]
     actor.kill()
-    left = sh(routed, "find /run/qemu-netwrap -name journal; ip -br link show type bridge").split()
-    sh(routed, CLEAR)
+    left = routed.sh("find /run/qemu-netwrap -name journal; ip -br link show type bridge").split()
+    routed.sh(CLEAR)
     watch.baseline(routed)
     assert (errors, later) == ([], [])
     assert len(left) > 1
@@ -231,7 +217,7 @@ def test_two_networks_side_by_side(routed: Host, actors: Actors) -> None:
     assert one["info"]["address"] != other["info"]["address"]
     assert actor.end("1")["errors"] == []
     assert routed.sysctl(FORWARDING) == "1"
-    rules = sh(routed, "nft list table inet qemu_netwrap")
+    rules = routed.sh("nft list table inet qemu_netwrap")
     assert "qn-other_forward" in rules
     assert "qn-lab" not in rules
     assert actor.end("2")["errors"] == []
@@ -239,14 +225,14 @@ def test_two_networks_side_by_side(routed: Host, actors: Actors) -> None:
 
 
 def test_foreign_bridge_is_used_as_it_is(routed: Host, actors: Actors) -> None:
-    sh(routed, "ip link add qn-lan address 52:54:00:00:00:03 type bridge stp_state 1")
+    routed.sh("ip link add qn-lan address 52:54:00:00:00:03 type bridge stp_state 1")
     before, actor = snapshot(routed), actors()
     assert actor.join("1", **LAN)["errors"] == []
     assert actor.join("2", **LAN)["errors"] == []
     for run in ("1", "2"):
         assert actor.end(run)["errors"] == []
     nothing_left(routed, before, actor)
-    sh(routed, "ip link del qn-lan")
+    routed.sh("ip link del qn-lan")
 
 
 def test_half_a_network_is_made_anew(routed: Host, actors: Actors) -> None:
@@ -266,7 +252,7 @@ def test_half_a_network_is_made_anew(routed: Host, actors: Actors) -> None:
         heir = actors()
         if step % 2:
             assert heir.join("2", **LAB)["errors"] == []
-            sh(routed, "ip address show qn-lab | grep -q inet; nft list table inet qemu_netwrap")
+            routed.sh("ip address show qn-lab | grep -q inet; nft list table inet qemu_netwrap")
             assert routed.sysctl(FORWARDING) == "1"
             assert heir.end("2")["errors"] == []
         assert heir.release("run/1")["errors"] == []
@@ -278,10 +264,10 @@ def test_dnsmasq_that_was_killed_is_started_again(routed: Host, actors: Actors) 
     before, actor = snapshot(routed), actors()
     actor.join("1", **LAB)
     pid_file = "/run/qemu-netwrap/*/networks/qn-lab/dnsmasq.pid"
-    old = sh(routed, f"cat {pid_file}").strip()
-    sh(routed, f"kill -9 {old}; while [ -d /proc/{int(old)} ]; do sleep 0.01; done")
+    old = routed.sh(f"cat {pid_file}").strip()
+    routed.sh(f"kill -9 {old}; while [ -d /proc/{int(old)} ]; do sleep 0.01; done")
     assert actor.join("2", **LAB)["errors"] == []
-    new = sh(routed, f"cat {pid_file}").strip()
+    new = routed.sh(f"cat {pid_file}").strip()
     assert old != new
     assert "--conf-file=" in routed.processes()[int(new)]
     assert actor.end("1")["errors"] == []
@@ -297,8 +283,8 @@ def test_crash_while_dnsmasq_is_started_again(routed: Host, actors: Actors) -> N
     for step in range(1, 50):
         owner, joiner, last = actors(), actors(), actors()
         owner.join("1", **LAB)
-        old = sh(routed, f"cat {pid_file}").strip()
-        sh(routed, f"kill -9 {old}; while [ -d /proc/{int(old)} ]; do sleep 0.01; done")
+        old = routed.sh(f"cat {pid_file}").strip()
+        routed.sh(f"kill -9 {old}; while [ -d /proc/{int(old)} ]; do sleep 0.01; done")
         try:
             joiner.join("2", **LAB, die=step)
         except DiedError:
@@ -307,7 +293,7 @@ def test_crash_while_dnsmasq_is_started_again(routed: Host, actors: Actors) -> N
             died = False
         joiner.kill()
         problems += [f"step {step}: {error}" for error in last.join("3", **LAB)["errors"]]
-        new = int(sh(routed, f"cat {pid_file}").strip())
+        new = int(routed.sh(f"cat {pid_file}").strip())
         if "--conf-file=" not in routed.processes().get(new, ""):
             problems.append(f"step {step}: no dnsmasq")
         assert last.release("run/2")["errors"] == []
@@ -345,7 +331,7 @@ def test_what_somebody_takes_away_the_next_to_join_restores(
         owner, joiner, last = actors(), actors(), actors()
         made = owner.join("1", **LAB)
         whole = rules(routed)
-        sh(routed, take)
+        routed.sh(take)
         try:
             joiner.join("2", **LAB, die=step)
         except DiedError:
@@ -357,10 +343,10 @@ def test_what_somebody_takes_away_the_next_to_join_restores(
         problems += [f"step {step}: {error}" for error in again["errors"]]
         if again["info"] != made["info"] or rules(routed) != whole:
             problems.append(f"step {step}: another network")
-        sh(routed, look)
+        routed.sh(look)
         assert last.release("run/2")["errors"] == []
         assert owner.end("1")["errors"] == []
-        sh(routed, look)
+        routed.sh(look)
         assert last.end("3")["errors"] == []
         nothing_left(routed, before, owner, last)
         if not died:
@@ -372,14 +358,14 @@ def test_bridge_that_was_replaced(routed: Host, actors: Actors) -> None:
     """A nat network does not take over somebody else's bridge, and what was ours goes."""
     actor = actors()
     actor.join("1", **LAB)
-    sh(routed, "ip link del qn-lab; ip link add qn-lab type bridge")
+    routed.sh("ip link del qn-lab; ip link add qn-lab type bridge")
     done = actor.join("2", **LAB)
     assert "not ours" in done["errors"][0]
     for run in ("2", "1"):
         assert actor.end(run)["errors"] == []
     actor.kill()
     assert "qn-lab" in links(routed)
-    sh(routed, "ip link del qn-lab")
+    routed.sh("ip link del qn-lab")
 
 
 @pytest.mark.parametrize(
@@ -444,15 +430,15 @@ def test_maker_dies_while_dnsmasq_becomes_a_daemon(
     routed: Host, actors: Actors, pause: float
 ) -> None:
     """There are up to three processes of it for a moment; none of them may be overlooked."""
-    sh(routed, "ip link add qn-x address 52:54:00:00:00:01 type bridge; ip link set qn-x up")
-    sh(routed, "ip address add 10.9.0.1/24 dev qn-x")
+    routed.sh("ip link add qn-x address 52:54:00:00:00:01 type bridge; ip link set qn-x up")
+    routed.sh("ip address add 10.9.0.1/24 dev qn-x")
     before = snapshot(routed)
     config = "interface=qn-x\nexcept-interface=lo\nbind-interfaces\ndhcp-range=10.9.0.2,10.9.0.9\n"
     for _ in range(4):
         actor, other = actors(), actors()
         with pytest.raises(DiedError):
             actor.acquire("net/qn-x", r.Dnsmasq("qn-x", config), die="__init__")
-        sh(routed, f"sleep {pause}")
+        routed.sh(f"sleep {pause}")
         assert other.release("net/qn-x")["errors"] == []
         nothing_left(routed, before, actor, other)
-    sh(routed, "ip link del qn-x")
+    routed.sh("ip link del qn-x")

@@ -200,6 +200,10 @@ class Host:
         self._children.append(child)
         return child
 
+    def sh(self, script: str) -> str:
+        """Run a shell script that ends at the first failure; return what it prints."""
+        return self.run("sh", "-euc", script).stdout
+
     def write(self, path: str, text: str, *, mode: int | None = None) -> None:
         """Put `text` in the file `path`, an absolute path, so that only this machine sees it.
 
