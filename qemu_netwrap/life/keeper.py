@@ -216,10 +216,13 @@ def _sleep(folder: str) -> NoReturn:
     It opens the lock anew, by the lowest free number (open(2)), and hands that on. A link leads to
     a BusyBox, say, which has no -F (--no-fork): then, or without any, the waiter sleeps itself.
     """
-    if os.path.islink(_FLOCK) or not os.access(_FLOCK, os.X_OK):
-        _become(waiter.__file__, folder, _LOCK_FD)
     words = _words(waiter.__file__, folder, _FLOCKED_FD)
-    os.execv(_FLOCK, ["flock", "-F", f"/proc/self/fd/{_LOCK_FD}", *words])
+    try:
+        if not os.path.islink(_FLOCK):
+            os.execv(_FLOCK, ["flock", "-F", f"/proc/self/fd/{_LOCK_FD}", *words])
+    except OSError:
+        pass  # there is none that can be executed
+    _become(waiter.__file__, folder, _LOCK_FD)
 
 
 def _become(program: str, folder: str, *fds: int) -> NoReturn:
