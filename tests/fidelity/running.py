@@ -140,9 +140,13 @@ def inherited(pid: int) -> dict[str, str]:
 
 
 def difference(one: int, other: int) -> dict[str, tuple[str | None, str | None]]:
-    """Return what is different between two processes, the signals that Python takes excepted."""
+    """Return what is different between two processes, the signals that Python takes excepted.
+
+    SigQ is how many signals are queued for all processes of the user: it may differ at any time.
+    """
     a, b = inherited(one), inherited(other)
     for facts in (a, b):
+        facts.pop("status SigQ", None)
         mask = int(facts["status SigIgn"], 16)
         for number in PYTHONS:
             mask &= ~(1 << number - 1)
