@@ -1,10 +1,12 @@
 # `make` lists the targets. A stamp file stands for each step done, so that repeats are quick.
 
 PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static iproute2 \
-           util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish mandoc
+           util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish mandoc \
+           iptables dbus-daemon dbus-bin python3-dbus python3-gi \
+           libbluetooth3 libcurl3-gnutls libmm-glib0 libndp0 libnewt0.52 libnm0 libteamdctl0
 
 # What `make bench` compares with.
-PEERS = uml-utilities bridge-utils net-tools iptables libvirt-daemon libvirt-daemon-driver-qemu \
+PEERS = uml-utilities bridge-utils net-tools libvirt-daemon libvirt-daemon-driver-qemu \
         libvirt-clients
 
 VENV = .venv

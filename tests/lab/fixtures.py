@@ -15,7 +15,10 @@ from lab.netns import Host, Uplinked, internet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TOOLS = ("unshare", "nsenter", "ip", "bridge", "tc", "nft", "busybox", "dnsmasq")
+_TOOLS = (
+    *("unshare", "nsenter", "ip", "bridge", "tc", "nft", "busybox", "dnsmasq"),
+    *("iptables-nft", "iptables-legacy", "dbus-daemon"),
+)
 
 
 class HostFactory(Protocol):

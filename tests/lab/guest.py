@@ -332,6 +332,12 @@ def _kernel_tree() -> Path:
     return _unpack(package, cache() / package)
 
 
+def unpacked(package: str) -> Path:
+    """Return a Debian package as a folder; the first call ever downloads and unpacks it."""
+    tree = cache() / package
+    return tree if tree.is_dir() else _unpack(package, tree)
+
+
 def _kernel_package() -> str:
     """Return the name of the newest real kernel package."""
     depends = _apt_cache_depends()
@@ -394,8 +400,7 @@ def _busybox() -> Path:
     found = shutil.which("busybox")
     if found and b"/ld-linux" not in Path(found).read_bytes():
         return Path(found)
-    tree = cache() / _BUSYBOX
-    return _only(tree if tree.is_dir() else _unpack(_BUSYBOX, tree), "**/bin/busybox")
+    return _only(unpacked(_BUSYBOX), "**/bin/busybox")
 
 
 def _base_members(busybox: Path) -> Iterator[bytes]:

@@ -48,6 +48,8 @@ ask neighbour ip -j neighbour show nud permanent
 ask proxy ip -j neighbour show proxy
 ask fdb bridge -j fdb show
 ask nft nft -j list ruleset
+ask legacy4 iptables-legacy-save
+ask legacy6 ip6tables-legacy-save
 ask qdisc tc -j qdisc show
 filters() {
     for each in /sys/class/net/*; do
@@ -106,6 +108,8 @@ def snapshot(host: Host) -> Snapshot:
     facts |= _counted("fdb", _static(_objects(answers["fdb"])))
     facts |= _counted("filter", ({"filter": line} for line in answers["filter"].splitlines()))
     facts |= _nft(answers["nft"])
+    for kind in ("legacy4", "legacy6"):
+        facts |= _counted(kind, _legacy(answers[kind]))
     facts |= _sysctls(answers["sysctl"])
     facts |= _mounts(host)
     facts |= _files(host)
@@ -208,6 +212,14 @@ def _nft(text: str) -> Facts:
         for kind, each in named
     )
     return _counted("nft", ({kind: each} for kind, each in bare))
+
+
+def _legacy(text: str) -> Iterator[Mapping[str, Any]]:
+    """Yield rules, chains and policies of legacy iptables; an empty table is as good as none."""
+    for line in text.splitlines():
+        words = line.partition(" [")[0]
+        if words.startswith("-") or (words.startswith(":") and not words.endswith(" ACCEPT")):
+            yield {"line": words}
 
 
 def _sysctls(text: str) -> Facts:
