@@ -8,6 +8,7 @@ from qemu_netwrap.core.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.neighbours import Neighbours
 
 BRIDGE = "bridge"
 NAT = "nat"
@@ -88,6 +89,7 @@ class Surroundings(Record):
     reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
     mtu: int = 0  # of the device that the default route leaves by; 0 without one
     uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
+    neighbours: Neighbours | None = None  # None: nobody else has a say
 
 
 class Nic(Record):

@@ -75,6 +75,47 @@ class Rules(Resource):
     rules: str
 
 
+class IptablesAccepts(Resource):
+    """Accepts of ours at the head of chains of somebody else's iptables."""
+
+    bridge: str
+    program: str  # `iptables-nft`, `ip6tables-legacy`, …
+    mark: str  # the comment by which they are told
+    rules: str  # one a line, as iptables-restore(8) reads them
+
+
+class NftAccepts(Resource):
+    """Accepts of ours at the head of a chain of somebody else's nft table."""
+
+    bridge: str
+    family: str
+    table: str
+    chain: str
+    mark: str  # the comment by which they are told
+    rules: str  # one a line, as nft(8) reads them, without the comment
+
+
+class FirewalldZone(Resource):
+    """A bridge of ours in one of firewalld's zones, at run time."""
+
+    bridge: str
+    zone: str
+
+
+class Unmanaged(Resource):
+    """A network's devices that a network manager (core.managers) is told to leave alone."""
+
+    bridge: str
+    manager: str
+
+
+class Remark(Resource):
+    """Something in the network's way that is for the user to change. Nothing is made of it."""
+
+    bridge: str
+    text: str
+
+
 class Dnsmasq(Resource):
     """The DHCP and DNS server of one network: the text of its configuration file."""
 
@@ -131,7 +172,7 @@ KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
-        Tap, Plug,
+        Tap, Plug, IptablesAccepts, NftAccepts, FirewalldZone, Unmanaged, Remark,
     )
 }  # fmt: skip
 

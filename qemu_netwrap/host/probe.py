@@ -125,6 +125,8 @@ def surroundings(
     PLACES are where its subnet may be, none for a plain bridge. FORWARDING are devices that forward
     by our doing, INNER the bridges of our networks.
     """
+    from qemu_netwrap.host import neighbours  # what who joins a network does not need
+
     rtnl = Rtnl()
     try:
         there = rtnl.link(bridge)
@@ -144,6 +146,7 @@ def surroundings(
         ("lo", *inner),
         resolver(),
         machine(),
+        neighbours=neighbours.look(routed=bool(places)),
     )
 
 

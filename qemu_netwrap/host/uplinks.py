@@ -6,8 +6,8 @@ import os
 
 from qemu_netwrap.core import mac
 from qemu_netwrap.core.model import Candidate
-from qemu_netwrap.host import files
 from qemu_netwrap.host.belongings import Mover
+from qemu_netwrap.host.managers import manager_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def look(name: str) -> Candidate:
             mac=mac.unpack(link.mac),
             unfit=_unfit(mover, link),
             master=mover.index_name(link.master) if link.master else "",
-            manager=manager(link),
+            manager=manager_of(link),
             is_default=any(r.is_default and r.leaves_by(link.index) for r in has.every_route),
             addresses=tuple(address.text for address in has.movable),
             routes=len(has.every_route),
@@ -56,41 +56,3 @@ def _unfit(mover: Mover, link: Link) -> str:
     if link.kind in _NO_NICS:
         return f"it is {_NO_NICS[link.kind]}, and no NIC"
     return "" if hardware == ARPHRD_ETHER else "it is no Ethernet device"
-
-
-def manager(link: Link) -> str:
-    """Return the program that would undo what is done to an interface; empty if none is seen.
-
-    NetworkManager(8) and systemd-networkd(8) write down, by ifindex, what they manage; dhcpcd(8)
-    has a process for each interface.
-    """
-    path = f"/run/NetworkManager/devices/{link.index}"
-    if _values(path, "managed") & {"1", "true"} and _lives("NetworkManager"):
-        return "NetworkManager"
-    path = f"/run/systemd/netif/links/{link.index}"
-    states = _values(path, "ADMIN_STATE")
-    if states and not states & {"unmanaged", "initialized"} and _lives("systemd-network"):
-        return "systemd-networkd"
-    pids = (f"/run/dhcpcd/{link.name}{tail}.pid" for tail in ("", "-4", "-6"))
-    running = (files.read(path).strip() for path in pids)
-    return "dhcpcd" if any(p.isdigit() and os.path.exists(f"/proc/{p}") for p in running) else ""
-
-
-def _values(path: str, key: str) -> set[str]:
-    """Return what KEY is in a file of KEY=VALUE lines."""
-    rows = (line.partition("=") for line in files.read(path).splitlines())
-    return {value.strip() for name, _, value in rows if name.strip() == key}
-
-
-def _lives(program: str) -> bool:
-    """Whether a process has that name, of which proc(5) keeps 15 bytes."""
-    pids = filter(str.isdigit, files.listdir("/proc"))
-    return any(_comm(pid).startswith(program[:15]) for pid in pids)
-
-
-def _comm(pid: str) -> str:
-    """Return a process's name; empty when it is gone."""
-    try:
-        return files.read(f"/proc/{pid}/comm")
-    except OSError:
-        return ""

@@ -282,6 +282,20 @@ def release_plug(p: r.Plug, _facts: Facts, work: Work) -> Iterator[None]:
     yield
 
 
+def acquire_beside(resource: r.Resource, note: Note, work: Work) -> Iterator[None]:
+    """Acquire what a network needs beside others on the host."""
+    from qemu_netwrap.life import neighbourly  # what many a launch does not need
+
+    return neighbourly.ACQUIRE[type(resource)](resource, note, work)
+
+
+def release_beside(resource: r.Resource, facts: Facts, work: Work) -> Iterator[None]:
+    """Release it."""
+    from qemu_netwrap.life import neighbourly
+
+    return neighbourly.RELEASE[type(resource)](resource, facts, work)
+
+
 ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: acquire_bridge,
     r.Uplink: acquire_uplink,
@@ -293,6 +307,11 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.HostName: acquire_host_name,
     r.Tap: acquire_tap,
     r.Plug: acquire_plug,
+    r.IptablesAccepts: acquire_beside,
+    r.NftAccepts: acquire_beside,
+    r.FirewalldZone: acquire_beside,
+    r.Unmanaged: acquire_beside,
+    r.Remark: acquire_beside,
 }
 RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: release_bridge,
@@ -305,6 +324,11 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.HostName: release_host_name,
     r.Tap: release_tap,
     r.Plug: release_plug,
+    r.IptablesAccepts: release_beside,
+    r.NftAccepts: release_beside,
+    r.FirewalldZone: release_beside,
+    r.Unmanaged: release_beside,
+    r.Remark: release_beside,
 }
 
 

@@ -12,7 +12,9 @@ from qemu_netwrap.core.resources import (
     Address,
     Bridge,
     Forwarding,
+    IptablesAccepts,
     Membership,
+    NftAccepts,
     Uplink,
 )
 from qemu_netwrap.host import files, probe, spawn, sysctl
@@ -204,13 +206,15 @@ def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet
 
 
 def _has_bridge(entries: list[Entry], work: Work) -> bool:
-    """Whether the bridge we made is there still."""
+    """Whether the bridge is there still; ours must be the one that was made."""
     made = [entry for entry in entries if isinstance(entry.resource, Bridge)]
     for entry in made:
         link = work.rtnl.link(entry.resource.name) if isinstance(entry.resource, Bridge) else None
         if link is None or not restoring.is_noted(link, entry):
             return False
-    return bool(made)
+    accepts = (IptablesAccepts, NftAccepts)
+    on = {e.resource.bridge for e in entries if isinstance(e.resource, accepts)}
+    return bool(made) or any(work.rtnl.link(bridge) for bridge in on)  # somebody else's bridge
 
 
 def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from qemu_netwrap.core.errors import NetwrapError
-from qemu_netwrap.core.resources import DeviceSetting, Dnsmasq, Forwarding, Plug, Rules, Tap
+from qemu_netwrap.core.resources import (
+    DeviceSetting,
+    Dnsmasq,
+    FirewalldZone,
+    Forwarding,
+    IptablesAccepts,
+    NftAccepts,
+    Plug,
+    Rules,
+    Tap,
+)
 from qemu_netwrap.host import dnsmasq, files, nft, sysctl
 from qemu_netwrap.life import effects, ledger
 from qemu_netwrap.life.journal import Journal
@@ -63,6 +73,10 @@ def _is_missing(resource: Resource, work: Work) -> bool:
         return dnsmasq.find(work.state.network(resource.bridge)) is None
     if isinstance(resource, Rules):
         return not all(nft.is_there(chain) for chain in nft.chains(resource.rules))
+    if isinstance(resource, (IptablesAccepts, NftAccepts, FirewalldZone)):
+        from qemu_netwrap.life import neighbourly  # what many a launch does not need
+
+        return neighbourly.is_missing(resource)
     if isinstance(resource, Forwarding):
         return sysctl.read("ipv4", resource.device, "forwarding") == "0"
     if isinstance(resource, DeviceSetting):

@@ -98,6 +98,10 @@ class State(Record):
         """Return the file of a device's forwarding: its former value, and who needs it on."""
         return f"{self.shared_folder}/{_FORWARDING}{device}"
 
+    def made_folder(self, manager: str) -> str:
+        """Return the file that tells that a network manager's folder under /run is our making."""
+        return f"{self.shared_folder}/folder-{manager}"
+
     def forwarding_devices(self) -> frozenset[str]:
         """Return the devices whose forwarding we have switched on."""
         names = files.listdir(self.shared_folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap.core import resources as r
+from qemu_netwrap.core.managers import MANAGERS
 from qemu_netwrap.core.record import Record
 
 TYPE_CHECKING = False
@@ -82,6 +83,39 @@ def _rules(rules: r.Rules) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (do,), (*undo, f"nft delete table {TABLE}  # with the last network's chains")
 
 
+def _iptables_accepts(a: r.IptablesAccepts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    rules = [line.removeprefix("-I ") for line in a.rules.splitlines()]
+    do = tuple(f"{a.program} -I {rule}" for rule in rules)
+    return do, tuple(f"{a.program} -D {rule}" for rule in rules)
+
+
+def _nft_accepts(a: r.NftAccepts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    where = f"{a.family} {a.table} {a.chain}"
+    rules = [f'{rule} comment "{a.mark}"' for rule in a.rules.splitlines()]
+    do = tuple(f"nft 'insert rule {where} {rule}'" for rule in rules)
+    return do, tuple(f"nft 'delete rule {where} handle HANDLE'  # {rule}" for rule in rules)
+
+
+def _firewalld_zone(z: r.FirewalldZone) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    command = f"firewall-cmd --zone={z.zone}"
+    return (
+        (f"{command} --add-interface={z.bridge}",),
+        (f"{command} --remove-interface={z.bridge}",),
+    )
+
+
+def _unmanaged(u: r.Unmanaged) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    manager = MANAGERS[u.manager]
+    path, text = manager.path_of(u.bridge), manager.text_of(u.bridge)
+    reload = f"busctl call {manager.service} {manager.path} {manager.interface} Reload"
+    reload += "".join(f" u {argument}" for argument in manager.arguments)
+    return (f"cat >{path} <<'EOF'\n{text}EOF", reload), (f"rm {path}", reload)
+
+
+def _remark(remark: r.Remark) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (f"# {remark.text}",), ()
+
+
 def _dnsmasq(d: r.Dnsmasq) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (f"dnsmasq --conf-file=- <<'EOF'\n{d.config}EOF",), (f"kill DNSMASQ-OF-{d.bridge}",)
 
@@ -127,4 +161,9 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.HostName: _host_name,
     r.Tap: _tap,
     r.Plug: _plug,
+    r.IptablesAccepts: _iptables_accepts,
+    r.NftAccepts: _nft_accepts,
+    r.FirewalldZone: _firewalld_zone,
+    r.Unmanaged: _unmanaged,
+    r.Remark: _remark,
 }

@@ -19,6 +19,7 @@ from qemu_netwrap.core.model import Network
 from qemu_netwrap.core.resources import Membership, Resource, from_line
 from qemu_netwrap.host import files, sysctl, tun
 from qemu_netwrap.host.belongings import Mover
+from qemu_netwrap.host.dbus import Bus
 from qemu_netwrap.host.rtnetlink import Rtnl
 from qemu_netwrap.host.spawn import Child
 from qemu_netwrap.life import effects, keeping_up, ledger, networks, runs, state, status
@@ -33,7 +34,7 @@ DIED = 9
 # Whatever changes something outside the process: after each of these it may die.
 STEPS = (
     *((Journal, "_append"), (Rtnl, "_do"), (sysctl, "write"), (tun, "open_tap")),
-    (Mover, "batch"),
+    *((Mover, "batch"), (Bus, "call")),
     *((files, "write"), (files, "remove"), (files, "make_folder"), (files, "remove_folder")),
     *((Child, "__init__"), (Child, "wait")),
 )

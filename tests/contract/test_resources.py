@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from contract.acting import Actor, DiedError
+from lab import neighbours
 from lab.leaks import snapshot, wait_same
+from lab.neighbours import FIREWALL_CMD
 from qemu_netwrap.core import resources as r
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lab.fixtures import Watch
     from lab.leaks import Snapshot
     from lab.netns import Host
 
@@ -90,6 +93,15 @@ CLEAR = f"""
 rm -rf /run/qemu-netwrap
 for each in qn-x qn77-0 up0 port0; do ip link del $each 2>/dev/null || :; done
 nft flush ruleset
+rm -rf /run/systemd /run/NetworkManager
+if [ -e /run/xtables.lock ]; then
+    for each in iptables-legacy ip6tables-legacy; do
+        "$each" -P INPUT ACCEPT
+        "$each" -F
+        "$each" -X
+    done
+    rm /run/xtables.lock
+fi
 if [ -e /run/other.pid ]; then
     pid=$(cat /run/other.pid)
     kill "$pid"
@@ -97,6 +109,24 @@ if [ -e /run/other.pid ]; then
     rm -f /run/other.pid
 fi
 """
+ACCEPTS = """\
+-I DOCKER-USER -i qn-x -m comment --comment "qemu-netwrap: x" -j ACCEPT
+-I INPUT -i qn-x -p udp --dport 67 -m comment --comment "qemu-netwrap: x" -j ACCEPT
+"""
+MAKE_CLOSED_CHAIN = """
+nft add table inet theirs
+nft 'add chain inet theirs passing { type filter hook forward priority 0; policy drop; }'
+nft 'add rule inet theirs passing iifname "qn-x" accept comment "mark of x"'
+"""
+# What is firewalld's stays: it is there before.
+CLEAR_BESIDE_FIREWALLD = f"""
+rm -rf /run/qemu-netwrap
+{FIREWALL_CMD} --remove-interface=qn-x || :
+"""
+UNMANAGED = (
+    "/run/NetworkManager/conf.d/qemu-netwrap-qn-x.conf"
+    " /run/systemd/network/05-qemu-netwrap-qn-x.network"
+)
 MACS = "/run/qemu-netwrap/*/macs"
 
 
@@ -110,6 +140,15 @@ class Case:
     remove: str  # somebody else takes it away
     replace: str  # somebody else makes another of the same name
     prepare: str = ":"
+    beside: Callable[[Host], None] | None = None  # starts somebody else
+    clear: str = CLEAR
+
+
+def firewalld(host: Host) -> None:
+    """Start it; the zones that are used have their chains from the start."""
+    neighbours.firewalld(host)
+    for zone in ("trusted", "internal"):
+        neighbours.use_firewalld_zone(host, zone)
 
 
 CASES = {
@@ -164,6 +203,54 @@ CASES = {
             " nft add chain ip qemu_netwrap qn-x_forward"
         ),
     ),
+    **{
+        f"IptablesAccepts {program}": Case(
+            "net/qn-x",
+            (r.IptablesAccepts("qn-x", program, "qemu-netwrap: x", ACCEPTS),),
+            there=(
+                f"{program} -S DOCKER-USER | grep -q 'i qn-x .*qemu-netwrap: x';"
+                f" {program} -S INPUT | grep -q 'i qn-x .*qemu-netwrap: x'"
+            ),
+            remove=f"{program} -F DOCKER-USER; {program} -F INPUT",
+            replace=f"{program} -F; {program} -I DOCKER-USER -i qn-x -j ACCEPT",
+            prepare=f"{program} -P INPUT DROP; {program} -N DOCKER-USER; {program} -I FORWARD -j"
+            f" DOCKER-USER; {program} -I DOCKER-USER -i qn-x -j ACCEPT; {program} -S >/dev/null",
+        )
+        for program in ("ip6tables-nft", "iptables-legacy")
+    },
+    "NftAccepts": Case(
+        "net/qn-x",
+        (
+            r.NftAccepts(
+                *("qn-x", "inet", "theirs", "passing", "mark of"),
+                'iifname "qn-x" accept\noifname "qn-x" ct state established,related accept\n',
+            ),
+        ),
+        there='[ "$(nft list chain inet theirs passing | grep -c "mark of\\"")" = 2 ]',
+        remove="nft delete table inet theirs",
+        replace=f"nft delete table inet theirs; {MAKE_CLOSED_CHAIN}",
+        prepare=MAKE_CLOSED_CHAIN,
+    ),
+    "FirewalldZone": Case(
+        "net/qn-x",
+        (r.FirewalldZone("qn-x", "trusted"),),
+        there=f"[ $({FIREWALL_CMD} --get-zone-of-interface=qn-x) = trusted ]",
+        remove=f"{FIREWALL_CMD} --remove-interface=qn-x",
+        replace=f"{FIREWALL_CMD} --zone=internal --change-interface=qn-x",
+        beside=firewalld,
+        clear=CLEAR_BESIDE_FIREWALLD,
+    ),
+    "Unmanaged": Case(
+        "net/qn-x",
+        (r.Unmanaged("qn-x", "NetworkManager"), r.Unmanaged("qn-x", "systemd-networkd")),
+        there=f"grep -q qn-x {UNMANAGED}",
+        remove="rm -r /run/NetworkManager/conf.d /run/systemd/network",
+        replace=(
+            f"rm {UNMANAGED}; rmdir /run/NetworkManager/conf.d;"
+            " echo theirs >/run/systemd/network/10-theirs.network"
+        ),
+        prepare="mkdir -p /run/NetworkManager /run/systemd/netif",
+    ),
     "Dnsmasq": Case(
         "net/qn-x",
         (r.Dnsmasq("qn-x", DNSMASQ),),
@@ -214,12 +301,15 @@ CASES = {
 
 
 @pytest.fixture(params=list(CASES.values()), ids=list(CASES))
-def case(request: pytest.FixtureRequest, host: Host) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, host: Host, watch: Watch) -> Iterator[Case]:
     """Yield each kind in turn, on a machine prepared for it."""
     found: Case = request.param
+    if found.beside:
+        found.beside(host)
+        watch.baseline(host)
     sh(host, found.prepare)
     yield found
-    sh(host, CLEAR)
+    sh(host, found.clear)
 
 
 def sh(host: Host, script: str) -> None:

@@ -317,14 +317,32 @@ TAKEN: Final = {
         "sysctl -qw net.ipv4.ip_forward=1; sysctl -qw net.ipv4.ip_forward=0",
         "! sysctl -n net.ipv4.conf.qn-lab.forwarding net.ipv4.conf.up0.forwarding | grep -q 0",
     ),
+    "accepts in iptables": (
+        "iptables-nft -D FORWARD 2",
+        "[ $(iptables-nft -S FORWARD | grep -c qemu-netwrap) = 2 ]",
+    ),
+    "accepts in nft": (
+        "nft flush chain inet theirs passing",
+        "[ $(nft list chain inet theirs passing | grep -c qemu-netwrap) = 3 ]",
+    ),
+}
+# What drops beside us, for the accepts that are taken away.
+BESIDE: Final = {
+    "accepts in iptables": "iptables-nft -P FORWARD DROP",
+    "accepts in nft": (
+        "nft add table inet theirs; nft add chain inet theirs passing"
+        " '{ type filter hook forward priority 0; policy drop; }'"
+    ),
 }
 
 
 @pytest.mark.parametrize("what", TAKEN)
 def test_what_somebody_takes_away_the_next_to_join_restores(
-    routed: Host, actors: Actors, what: str
+    routed: Host, actors: Actors, watch: Watch, what: str
 ) -> None:
     """And if he dies over it, here at every third step, the next one after him."""
+    routed.sh(BESIDE.get(what, ":"))
+    watch.baseline(routed)
     before, problems = snapshot(routed), list[str]()
     take, look = TAKEN[what]
     for step in range(1, 200, 3):

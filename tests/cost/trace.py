@@ -21,13 +21,15 @@ _STRACE: Final = ("strace", "-ff", "-qq", "-y", "-s", "32", "-e", f"trace={_WATC
 # A call that a signal has interrupted returns `?`, and comes again.
 _CALL: Final = re.compile(r"(\w+)\((.*)\) += (-?\d+)")
 _FORKS: Final = {"fork", "vfork", "clone", "clone3"}
-# strace is not always sure that a netlink socket is rtnetlink's: then it prints numbers.
-_REQUEST: Final = re.compile(r"nlmsg_type=(\w+).*?nlmsg_flags=([\w|]+)")
+# strace is not always sure of which family a netlink socket is: then it prints numbers.
+_REQUEST: Final = re.compile(
+    r"nlmsg_type=(?:NFNL_SUBSYS_NFTABLES<<8\|)?(\w+).*?nlmsg_flags=([\w|]+)"
+)
 _REQUESTS: Final = {
     f"{number:#x}": f"RTM_{verb}{what}"
     for first, what in ((16, "LINK"), (20, "ADDR"), (24, "ROUTE"))
     for number, verb in enumerate(("NEW", "DEL", "GET", "SET"), first)
-} | dict.fromkeys(("0xa04", "NFNL_SUBSYS_NFTABLES"), "NFT_MSG_GETCHAIN")
+} | {"0xa01": "NFT_MSG_GETTABLE", "0xa04": "NFT_MSG_GETCHAIN", "0xa10": "NFT_MSG_GETGEN"}
 _DUMP: Final = re.compile(r"NLM_F_DUMP|0x300")
 _FOLDER: Final = re.compile(r"\d+<([^>]*)>")
 

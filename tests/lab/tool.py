@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lab.netns import wait_for
+
 if TYPE_CHECKING:
-    import subprocess
+    from collections.abc import Iterator
 
     from lab.netns import Host
 
@@ -22,3 +26,19 @@ def netwrap(
 ) -> subprocess.CompletedProcess[str]:
     """Run `qemu-netwrap ARGS` on `host` to its end; keywords are those of Host.run."""
     return host.run(COMMAND, *args, check=check, **kw)
+
+
+@contextlib.contextmanager
+def running(host: Host) -> Iterator[str]:
+    """Yield the tap of an idle QEMU on nat, when it is up; afterwards all of it is gone."""
+    null = subprocess.DEVNULL
+    qemu = host.popen(COMMAND, "-q", "--", QEMU, *IDLE, "-netdev", "nat,id=n0", stderr=null)
+    try:
+        tap = f"qn{qemu.pid}-0"
+        up = ("ip", "link", "show", "up", "dev", tap)
+        wait_for(lambda: tap in host.run(*up, check=False).stdout, "the tap", timeout=30)
+        yield tap
+    finally:
+        qemu.kill()
+        qemu.wait()
+        netwrap(host, "wait", check=True)

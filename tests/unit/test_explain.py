@@ -89,6 +89,37 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["dnsmasq --conf-file=- <<'EOF'\ninterface=b\nEOF"],
         ["kill "],
     ),
+    (
+        r.IptablesAccepts("b", "iptables-nft", "m", "-I FORWARD -i b -j ACCEPT\n"),
+        ["iptables-nft -I FORWARD -i b -j ACCEPT"],
+        ["iptables-nft -D FORWARD -i b -j ACCEPT"],
+    ),
+    (
+        r.NftAccepts("b", "inet", "t", "fwd", "m", 'iifname "b" accept\n'),
+        ['nft \'insert rule inet t fwd iifname "b" accept comment "m"\''],
+        ["nft 'delete rule inet t fwd handle HANDLE'"],
+    ),
+    (
+        r.FirewalldZone("b", "trusted"),
+        ["firewall-cmd --zone=trusted --add-interface=b"],
+        ["firewall-cmd --zone=trusted --remove-interface=b"],
+    ),
+    (
+        r.Unmanaged("b", "NetworkManager"),
+        [
+            (
+                "cat >/run/NetworkManager/conf.d/qemu-netwrap-b.conf <<'EOF'\n"
+                "[device-qemu-netwrap-b]\nmatch-device=interface-name:b;interface-name:qn*-*\n"
+                "managed=0\nEOF"
+            ),
+            (
+                "busctl call org.freedesktop.NetworkManager /org/freedesktop/NetworkManager"
+                " org.freedesktop.NetworkManager Reload u 1"
+            ),
+        ],
+        ["rm /run/NetworkManager/conf.d/qemu-netwrap-b.conf", "busctl call org"],
+    ),
+    (r.Remark("b", "Do this."), ["# Do this."], []),
     (r.Membership("b", "7"), ["# run 7 joins b"], ["# run 7 leaves b"]),
     (
         r.HostName("b", "7", "52:54:00:00:00:02", "web"),

@@ -26,4 +26,9 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
 
     Raises `HostError` when the network cannot be made here.
     """
-    return BACKENDS[network.mode](network, around)
+    made = BACKENDS[network.mode](network, around)
+    if around.neighbours is None:
+        return made
+    from qemu_netwrap.planning.backends import beside  # what many a launch does not need
+
+    return beside.completed(network, around, around.neighbours, made)

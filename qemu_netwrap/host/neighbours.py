@@ -1,0 +1,75 @@
+"""Looks at what else on the host has a say in whether guests have a network.
+
+Signs first: a few files, two requests to nf_tables, and sockets that are bound and closed. Where
+there is none, nothing more is loaded or asked.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.host import files, nft
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.neighbours import Neighbours
+
+DNS_PORTS = (53, *range(10053, 10063))
+DHCP_PORT, DHCP6_PORT = 67, 547
+# What a manager (core.managers) makes when it starts.
+_MANAGERS = {
+    "NetworkManager": "/run/NetworkManager",
+    "systemd-networkd": "/run/systemd/netif/state",
+}
+# By the families of core.neighbours: whether br_netfilter shows bridged frames to firewalls, and
+# which tables of legacy iptables have been used.
+_BRIDGED = {"ip": "bridge-nf-call-iptables", "ip6": "bridge-nf-call-ip6tables"}
+_LEGACY = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
+
+
+def look(*, routed: bool) -> Neighbours | None:
+    """Return what there is for a network, ROUTED if it gets a subnet; None when there is nobody.
+
+    What may not be asked, without privilege, is taken for nothing.
+    """
+    managers = tuple(name for name, sign in _MANAGERS.items() if os.path.exists(sign))
+    bridged = tuple(f for f, key in _BRIDGED.items() if _is_on(f"/proc/sys/net/bridge/{key}"))
+    # Without br_netfilter no firewall sees the frames of a plain bridge.
+    tables = nft.foreign_tables() if routed or bridged else ()
+    legacy = tuple(f for f in _LEGACY if (routed or bridged) and has_legacy_filter(f))
+    dns_port, taken = _ports() if routed else (DNS_PORTS[0], ())
+    if not (managers or tables or legacy or taken or dns_port != DNS_PORTS[0]):
+        return None
+    from qemu_netwrap.core.neighbours import Neighbours
+    from qemu_netwrap.host import firewalls
+    from qemu_netwrap.host.managers import running
+
+    filters, chains = firewalls.that_drop(tables, legacy)
+    return Neighbours(
+        filters,
+        chains,
+        firewalls.FIREWALLD_TABLE in tables,
+        running(managers),
+        dns_port,
+        taken,
+        bridged,
+    )
+
+
+def _ports() -> tuple[int, tuple[int, ...]]:
+    """Return a free port for DNS, and those of DHCP that somebody has on every address."""
+    from qemu_netwrap.host import ports
+
+    dhcp = ((ports.IPV4, DHCP_PORT), (ports.IPV6, DHCP6_PORT))
+    taken = tuple(port for family, port in dhcp if ports.is_taken(family, ports.UDP, port))
+    return ports.first_free(DNS_PORTS), taken
+
+
+def _is_on(path: str) -> bool:
+    """Whether a sysctl is on; not when there is none."""
+    return files.read(path).strip() == "1"
+
+
+def has_legacy_filter(family: str) -> bool:
+    """Whether the filter table of legacy iptables is in use: asking iptables would make it."""
+    return "filter" in files.peek(f"/proc/net/{_LEGACY[family]}").split()

@@ -1,0 +1,192 @@
+"""What a network of ours needs beside others on the host: firewalls, managers, DNS servers.
+
+Our rules are in a table of their own; an accept there does not help against a drop in another. So
+accepts go to the head of that other's chains. They open nothing that our own chains keep closed: a
+packet has to pass both. What is not ours to change the user is told, with the remedy.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import names
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.model import BRIDGE, NAT
+from qemu_netwrap.core.neighbours import FORWARD, INPUT, IP, IP6
+from qemu_netwrap.core.resources import (
+    Dnsmasq,
+    FirewalldZone,
+    IptablesAccepts,
+    NftAccepts,
+    Remark,
+    Rules,
+    Unmanaged,
+)
+from qemu_netwrap.planning.backends.segment import chain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.model import Network, Surroundings
+    from qemu_netwrap.core.neighbours import ClosedChain, IptablesFilter, Neighbours
+    from qemu_netwrap.core.resources import Resource
+
+DNS_PORT, DHCP_PORT, DHCP6_PORT = 53, 67, 547
+TRUSTED = "trusted"  # the one zone of firewalld's own that lets through what comes and goes
+
+
+def completed(
+    network: Network, around: Surroundings, near: Neighbours, made: tuple[Resource, ...]
+) -> tuple[Resource, ...]:
+    """Return MADE, what makes NETWORK, with what it needs beside others. Raises `HostError`."""
+    return (
+        *_before(network, around, near),
+        *_moved(network, near, made),
+        *_after(network, near),
+    )
+
+
+def _before(network: Network, around: Surroundings, near: Neighbours) -> tuple[Resource, ...]:
+    """Return what comes first, before there are devices; nothing on a bridge of somebody else."""
+    if around.bridge_exists:
+        return ()
+    return tuple(Unmanaged(network.bridge, manager) for manager in near.managers)
+
+
+def _moved(network: Network, near: Neighbours, made: tuple[Resource, ...]) -> tuple[Resource, ...]:
+    """Return what MADE becomes where somebody has the ports of DHCP or DNS on every address.
+
+    DNS moves to another port, and guests' queries are redirected to it: they do not see it. DHCP
+    cannot be moved so. Raises `HostError` then.
+    """
+    servers = [each for each in made if isinstance(each, Dnsmasq)]
+    for server in servers:
+        _check_dhcp(network, near, server)
+    if not servers or near.dns_port == DNS_PORT:
+        return made
+    query = f'iifname "{network.bridge}" fib daddr type local'
+    redirect = chain(
+        network,
+        "dns",
+        "type nat hook prerouting priority dstnat; policy accept;",
+        *(f"{query} {p} dport {DNS_PORT} redirect to :{near.dns_port}" for p in ("udp", "tcp")),
+    )
+    others = (_on_port(each, near.dns_port) if isinstance(each, Dnsmasq) else each for each in made)
+    return (*others, Rules(network.bridge, redirect))
+
+
+def _check_dhcp(network: Network, near: Neighbours, server: Dnsmasq) -> None:
+    """Raise `HostError` when SERVER could not have its DHCP's port."""
+    wanted = (DHCP_PORT, DHCP6_PORT) if _has_dhcp6(server) else (DHCP_PORT,)
+    for port in wanted:
+        if port in near.taken:
+            raise HostError(
+                f"network {network.name}: another DHCP server has port {port} on every interface",
+                "have it keep to its own (dnsmasq: bind-dynamic);"
+                f" ss -lunp sport = {port} names it",
+            )
+
+
+def _has_dhcp6(server: Dnsmasq) -> bool:
+    """Whether a dnsmasq is to serve DHCPv6, or router advertisements."""
+    lines = server.config.splitlines()
+    return any(line.startswith("dhcp-range=") and "::" in line for line in lines)
+
+
+def _on_port(server: Dnsmasq, port: int) -> Dnsmasq:
+    """Return a dnsmasq that has its DNS on another port, and tells guests of its address still."""
+    lines = [f"port={port}", "dhcp-option=option:dns-server,0.0.0.0"]
+    lines += ["dhcp-option=option6:dns-server,[::]"] if _has_dhcp6(server) else []
+    return server.replace(config=server.config + "".join(f"{line}\n" for line in lines))
+
+
+def _after(network: Network, near: Neighbours) -> tuple[Resource, ...]:
+    """Return what comes last, when NETWORK's own rules are in place."""
+    needed: list[Resource] = []
+    if near.firewalld and network.mode != BRIDGE:
+        needed.append(FirewalldZone(network.bridge, TRUSTED))
+    elif near.firewalld and near.bridged:
+        needed.append(_beyond_firewalld(network, near))
+    by_iptables = (_by_iptables(network, each, near) for each in near.filters)
+    by_nft = (_by_nft(network, each, near) for each in near.chains)
+    accepts = [each for each in (*by_iptables, *by_nft) if each is not None]
+    if accepts and not names.plain_ifname(network.bridge):
+        return (*needed, _unspeakable(network))
+    return (*needed, *accepts)
+
+
+def _by_iptables(
+    network: Network, table: IptablesFilter, near: Neighbours
+) -> IptablesAccepts | None:
+    """Return the accepts that a filter table of iptables needs; None when it needs none."""
+    dev, family = network.bridge, table.family
+    rules: list[str] = []
+    if table.input and network.mode != BRIDGE:
+        rules += (
+            f"INPUT -i {dev} -p {protocol}" + (f" --dport {port}" if port else "")
+            for protocol, port in _services(family, near.dns_port)
+        )
+    into = table.forward
+    if into and network.mode == NAT:
+        answers = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
+        rules += (f"{into} -i {dev}", f"{into} -o {dev} {answers}")
+    elif into and family in near.bridged:
+        # What one port sends to another meets the firewall as well.
+        rules.append(f"{into} -i {dev} -o {dev}")
+    tail = f'-m comment --comment "{_mark(network)}" -j ACCEPT'
+    lines = "".join(f"-I {rule} {tail}\n" for rule in rules)
+    return IptablesAccepts(dev, table.program, _mark(network), lines) if rules else None
+
+
+def _by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> NftAccepts | None:
+    """Return the accepts that a chain of somebody's own needs; None when it needs none."""
+    dev = f'"{network.bridge}"'
+    families = (IP, IP6) if closed.family == "inet" else (closed.family,)
+    rules: list[str] = []
+    if closed.hook == INPUT and network.mode != BRIDGE:
+        services = dict.fromkeys(s for f in families for s in _services(f, near.dns_port))
+        rules += (
+            f"iifname {dev} {protocol} dport {port}"
+            if port
+            else f"iifname {dev} meta l4proto {protocol}"
+            for protocol, port in services
+        )
+    elif closed.hook == FORWARD and network.mode == NAT:
+        ways = ("ct state established,related", "ct status dnat")
+        rules += (f"iifname {dev}", *(f"oifname {dev} {way}" for way in ways))
+    elif closed.hook == FORWARD and set(families) & set(near.bridged):
+        rules.append(f"iifname {dev} oifname {dev}")
+    lines = "".join(f"{rule} accept\n" for rule in rules)
+    chain_of = (closed.family, closed.table, closed.chain)
+    return NftAccepts(network.bridge, *chain_of, _mark(network), lines) if rules else None
+
+
+def _services(family: str, dns_port: int) -> tuple[tuple[str, int], ...]:
+    """Return what guests need of the host, as protocol and port; 0 for every port.
+
+    That is DHCP and DNS, in IPv6 also neighbour discovery.
+    """
+    dhcp = (("udp", DHCP_PORT),) if family == IP else (("ipv6-icmp", 0), ("udp", DHCP6_PORT))
+    return (*dhcp, ("udp", dns_port), ("tcp", dns_port))
+
+
+def _mark(network: Network) -> str:
+    """Return the comment of rules of ours in others' chains: it names their network's bridge."""
+    return f"qemu-netwrap: {network.bridge}"
+
+
+def _beyond_firewalld(network: Network, near: Neighbours) -> Remark:
+    """Return what to tell of a plain bridge, which may be the host's own way to the world."""
+    keys = {IP: "iptables", IP6: "ip6tables"}
+    off = " ".join(f"net.bridge.bridge-nf-call-{keys[family]}=0" for family in near.bridged)
+    return Remark(
+        network.bridge,
+        f"network {network.name}: firewalld may drop what guests send each other, for br_netfilter"
+        f" shows it to firewalls; remedy: sysctl -w {off}",
+    )
+
+
+def _unspeakable(network: Network) -> Remark:
+    """Return what to tell of a bridge whose name firewalls cannot be given."""
+    return Remark(
+        network.bridge,
+        f"network {network.name}: a firewall drops what guests send, and bridge {network.bridge}"
+        " has a name that cannot stand in its rules; remedy: use a bridge with a plain name",
+    )

@@ -1,0 +1,147 @@
+"""What a network needs beside others on the host, decided from facts alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Network, Surroundings
+from qemu_netwrap.core.neighbours import (
+    FORWARD,
+    INPUT,
+    IP,
+    IP6,
+    ClosedChain,
+    IptablesFilter,
+    Neighbours,
+)
+from qemu_netwrap.core.resources import (
+    Dnsmasq,
+    FirewalldZone,
+    IptablesAccepts,
+    NftAccepts,
+    Remark,
+    Resource,
+    Rules,
+    Unmanaged,
+)
+from qemu_netwrap.planning.backends import beside, resources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DOCKER = IptablesFilter("iptables-nft", "DOCKER-USER")
+UFW_6 = IptablesFilter("ip6tables-legacy", "FORWARD", input=True)
+
+
+def needed(
+    mode: str, near: Neighbours, *, there: bool = False, bridge: str = "b"
+) -> list[Resource]:
+    """Return what a network needs more than without neighbours."""
+    network = Network("n", mode, bridge)
+    alone = resources(network, Surroundings(bridge_exists=there))
+    beside_others = resources(network, Surroundings(bridge_exists=there, neighbours=near))
+    return [each for each in beside_others if each not in alone]
+
+
+def rules(found: Iterable[Resource]) -> list[str]:
+    """Return rules for others' chains, without their comment and verdict."""
+    told = [each for each in found if isinstance(each, (IptablesAccepts, NftAccepts))]
+    lines = [line for each in told for line in each.rules.splitlines()]
+    return [line.partition(" -m comment")[0].removesuffix(" accept") for line in lines]
+
+
+def test_nobody() -> None:
+    assert needed(NAT, Neighbours()) == []
+
+
+def test_forwarded_packets_are_nats_and_answers_come_back() -> None:
+    accepts = [
+        "-I DOCKER-USER -i b",
+        "-I DOCKER-USER -o b -m conntrack --ctstate RELATED,ESTABLISHED,DNAT",
+    ]
+    assert rules(needed(NAT, Neighbours(filters=(DOCKER,)))) == accepts
+    assert needed(HOST_ONLY, Neighbours(filters=(DOCKER,))) == []
+    assert needed(BRIDGE, Neighbours(filters=(DOCKER,))) == []
+
+
+@pytest.mark.parametrize("mode", [HOST_ONLY, BRIDGE])
+@pytest.mark.parametrize(("family", "bridged"), [(IP, (IP,)), (IP6, (IP6,)), (IP6, (IP,))])
+def test_bridged_frames_by_family(mode: str, family: str, bridged: tuple[str, ...]) -> None:
+    program = "iptables-nft" if family == IP else "ip6tables-nft"
+    near = Neighbours(
+        filters=(IptablesFilter(program, "FORWARD"),),
+        chains=(ClosedChain(family, "theirs", "fwd", FORWARD),),
+        bridged=bridged,
+    )
+    expected = ["-I FORWARD -i b -o b", 'iifname "b" oifname "b"'] if family in bridged else []
+    assert rules(needed(mode, near)) == expected
+
+
+def test_what_guests_need_of_the_host_by_family() -> None:
+    near = Neighbours(
+        filters=(UFW_6,), chains=(ClosedChain("inet", "t", "c", INPUT),), dns_port=10053
+    )
+    told = rules(needed(HOST_ONLY, near))
+    assert told == [
+        "-I INPUT -i b -p ipv6-icmp",
+        "-I INPUT -i b -p udp --dport 547",
+        "-I INPUT -i b -p udp --dport 10053",
+        "-I INPUT -i b -p tcp --dport 10053",
+        'iifname "b" udp dport 67',
+        'iifname "b" udp dport 10053',
+        'iifname "b" tcp dport 10053',
+        'iifname "b" meta l4proto ipv6-icmp',
+        'iifname "b" udp dport 547',
+    ]
+
+
+def test_managers_are_told_first_and_of_our_bridges_alone() -> None:
+    near = Neighbours(managers=("NetworkManager",))
+    unmanaged = Unmanaged("b", "NetworkManager")
+    assert resources(Network("n", BRIDGE, "b"), Surroundings(neighbours=near))[0] == unmanaged
+    assert needed(BRIDGE, near, there=True) == []
+
+
+def test_firewalld_is_not_given_a_bridge_that_may_be_the_hosts_own_way() -> None:
+    near = Neighbours(firewalld=True, bridged=(IP, IP6))
+    assert needed(NAT, near) == [FirewalldZone("b", "trusted")]
+    (remark,) = needed(BRIDGE, near)
+    assert isinstance(remark, Remark)
+    assert remark.text.endswith(
+        "sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0"
+    )
+    assert needed(BRIDGE, Neighbours(firewalld=True)) == []
+
+
+def test_a_bridge_whose_name_no_rule_can_have_is_told() -> None:
+    (remark,) = needed(NAT, Neighbours(filters=(DOCKER,)), bridge='q"n')
+    assert isinstance(remark, Remark)
+    assert "remedy: " in remark.text
+
+
+def test_dns_moves_and_guests_are_still_told_of_it() -> None:
+    server, redirect = needed(NAT, Neighbours(dns_port=10053))
+    assert isinstance(server, Dnsmasq)
+    assert "\nport=10053\ndhcp-option=option:dns-server,0.0.0.0\n" in server.config
+    assert "option6" not in server.config
+    assert isinstance(redirect, Rules)
+    assert redirect.rules.count("dport 53 redirect to :10053") == 2
+
+
+def test_dhcp_cannot_move() -> None:
+    with pytest.raises(HostError, match="port 67 on every interface"):
+        needed(HOST_ONLY, Neighbours(taken=(67,)))
+    assert needed(BRIDGE, Neighbours(taken=(67, 547))) == []
+
+
+def test_dhcp_of_ipv6_matters_where_it_is_served() -> None:
+    network, made = Network("n", NAT, "b"), (Dnsmasq("b", "dhcp-range=::,constructor:b\n"),)
+    assert needed(NAT, Neighbours(taken=(547,))) == []
+    with pytest.raises(HostError, match="port 547 on every interface"):
+        beside.completed(network, Surroundings(), Neighbours(taken=(547,)), made)
+    server, _ = beside.completed(network, Surroundings(), Neighbours(dns_port=10053), made)
+    assert isinstance(server, Dnsmasq)
+    assert server.config.endswith("dhcp-option=option6:dns-server,[::]\n")
