@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from qemu_netwrap.core.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.neighbours import Neighbours
+
 # How much of the kernel is there: loaded or built in, to be loaded, or not to be had.
 LOADED, LOADABLE, MISSING = "loaded", "loadable", "missing"
 
@@ -53,8 +57,6 @@ class Survey(Record):
     sysctl_writable: bool
     is_router: bool
     uplink: Uplink
-    forward_drops: tuple[str, ...] | None  # chains that drop what nobody lets through
-    bridged_filter: bool  # br_netfilter has bridged frames pass iptables
-    neighbours: frozenset[str]  # of dockerd, firewalld, ufw and NetworkManager: who is there
-    unmanaged: bool  # NetworkManager is told to let our interfaces be
+    beside: Neighbours | None  # what a launch would find of others
+    running: frozenset[str]  # of firewalld and the network managers: who is there
     leftovers: tuple[str, ...] | None  # of dead runs

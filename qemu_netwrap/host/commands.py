@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import sh
 
 from qemu_netwrap.host.nft import TABLE
@@ -24,26 +22,6 @@ def our_rules() -> str | None:
         return _run(nft, "list", "table", *TABLE.split())
     except sh.ErrorReturnCode as error:
         return "" if b"No such file" in error.stderr else None
-
-
-def forward_drops() -> tuple[str, ...] | None:
-    """Return the base chains of the forward hook, that drop what they do not accept.
-
-    Those of nftables, which are also iptables' own by now. None when nft may not be asked.
-    """
-    nft = find("nft", SBIN)
-    if not nft:
-        return None
-    try:
-        listed = json.loads(_run(nft, "-j", "list", "chains"))["nftables"]
-    except sh.ErrorReturnCode:
-        return None
-    chains = (entry["chain"] for entry in listed if "chain" in entry)
-    return tuple(
-        f"{chain['family']} {chain['table']} {chain['name']}"
-        for chain in chains
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop"
-    )
 
 
 def version(program: str, asked: str = "--version") -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from qemu_netwrap.core.managers import FIREWALLD, MANAGERS
+from qemu_netwrap.core.neighbours import Neighbours
 from qemu_netwrap.core.survey import (
     LOADABLE,
     LOADED,
@@ -15,7 +17,7 @@ from qemu_netwrap.core.survey import (
     Survey,
     Uplink,
 )
-from qemu_netwrap.host import commands, files, procs, sysctl, which
+from qemu_netwrap.host import commands, files, neighbours, procs, sysctl, which
 from qemu_netwrap.host.rtnetlink import Rtnl
 
 # Numbers of capabilities: linux/capability.h.
@@ -27,9 +29,6 @@ _SYMBOLS = {
 }  # fmt: skip
 _MACHINES = {"i686": "i386", "i586": "i386", "armv7l": "arm", "ppc64le": "ppc64"}
 _OTHER_QEMUS = ("qemu-kvm", "/usr/libexec/qemu-kvm", "kvm")
-_NEIGHBOURS = ("dockerd", "firewalld", "NetworkManager")
-_UFW = "/etc/ufw/ufw.conf"
-_MANAGER_FOLDERS = ("/etc/NetworkManager/conf.d", "/usr/lib/NetworkManager/conf.d")
 _ARPHRD_ETHER = "1"
 
 
@@ -54,12 +53,15 @@ def look(leftovers: tuple[str, ...] | None) -> Survey:
         sysctl_writable=os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK),
         is_router=sysctl.read("ipv4", "all", "forwarding") == "1",
         uplink=_uplink(),
-        forward_drops=commands.forward_drops() if may_list else None,
-        bridged_filter=files.peek("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1",
-        neighbours=procs.running(_NEIGHBOURS) | ({"ufw"} if _ufw_is_on() else set()),
-        unmanaged=_is_unmanaged(),
+        beside=_beside() if may_list else None,
+        running=procs.running((FIREWALLD, *MANAGERS)),
         leftovers=leftovers,
     )
+
+
+def _beside() -> Neighbours:
+    """Return what a launch would find of others."""
+    return neighbours.look(routed=True) or Neighbours()
 
 
 def driver(name: str) -> str:
@@ -147,21 +149,6 @@ def _uplink() -> Uplink:
         is_ethernet=files.peek(f"{folder}/type").strip() == _ARPHRD_ETHER,
         master=os.path.basename(os.readlink(master)) if os.path.islink(master) else "",
     )
-
-
-def _ufw_is_on() -> bool:
-    """Whether ufw is switched on."""
-    return "ENABLED=yes" in files.peek(_UFW).split()
-
-
-def _is_unmanaged() -> bool:
-    """Whether a file of NetworkManager's configuration names interfaces of ours as not its own."""
-    for folder in _MANAGER_FOLDERS:
-        for name in _names(folder):
-            text = files.peek(f"{folder}/{name}")
-            if any("unmanaged" in line and ":qn" in line for line in text.splitlines()):
-                return True
-    return False
 
 
 def _names(folder: str) -> list[str]:

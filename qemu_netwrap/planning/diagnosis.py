@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qemu_netwrap.core.managers import FIREWALLD, MANAGERS
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.survey import LOADABLE, LOADED, MISSING, WRONG_NODE
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 # What networks of ours take: bridges and taps; dnsmasq's ports and raw socket, and its own user.
 CAPABILITIES = ("net_admin", "net_raw", "net_bind_service", "setuid", "setgid")
-UNMANAGED = "/etc/NetworkManager/conf.d/90-qemu-netwrap.conf"
+DNS_PORT = 53
 # Found and remedy, by how opening /dev/net/tun fails.
 _TUN_ERRORS = {
     "EACCES": ("this user may not open it", "sudo chmod 666 /dev/net/tun"),
@@ -54,8 +55,8 @@ def diagnose(seen: Survey) -> tuple[Line, ...]:
         _iommu(seen),
         _forwarding(seen),
         _uplink(seen),
-        *_firewalls(seen),
-        *_network_manager(seen),
+        *_beside(seen),
+        *_managers(seen),
         *_leftovers(seen),
     ]
     return tuple(lines)
@@ -181,38 +182,46 @@ def _uplink(seen: Survey) -> Line:
     return Line("uplink", OK, f"{name} could be put into a bridge; -nic nat leaves it as it is")
 
 
-def _firewalls(seen: Survey) -> Iterator[Line]:
-    """Yield what other firewalls do to guests; nothing where there is none."""
-    accept = "-i qn-nat -j ACCEPT && iptables -I {0} -o qn-nat -j ACCEPT"
-    if seen.forward_drops:
-        chain = "DOCKER-USER" if "dockerd" in seen.neighbours else "FORWARD"
-        remedy = f"iptables -I {chain} {accept.format(chain)}"
-        found = f"{', '.join(seen.forward_drops)} drops what nobody lets through: nat guests too"
-        yield Line("other firewalls", WARNING, found, remedy)
-    elif seen.forward_drops is not None:
-        yield Line("other firewalls", OK, "none drops what is forwarded by default")
-    if seen.bridged_filter and seen.forward_drops:
-        found = "bridged frames pass iptables, and its drops"
-        yield Line("br_netfilter", WARNING, found, "sysctl net.bridge.bridge-nf-call-iptables=0")
-    if "firewalld" in seen.neighbours:
+def _beside(seen: Survey) -> Iterator[Line]:
+    """Yield what others do to guests, and what is done about it while a network is up."""
+    near = seen.beside
+    if near is None:
+        return
+    closed = [
+        *(each.program for each in near.filters),
+        *(str(each) for each in near.chains),
+        *(["firewalld"] if near.firewalld else []),
+    ]
+    found = "none drops by default"
+    if closed:
+        found = f"{', '.join(closed)}: told to let a network's packets through, while it is up"
+    yield Line("other firewalls", OK, found)
+    if FIREWALLD in seen.running and not near.firewalld:
         remedy = "firewall-cmd --zone=trusted --add-interface=qn-nat"
-        yield Line("firewalld", WARNING, "it keeps guests from DHCP and DNS on our bridges", remedy)
-    if "ufw" in seen.neighbours:
-        remedy = "ufw allow in on qn-nat && ufw route allow in on qn-nat"
-        yield Line("ufw", WARNING, "it keeps guests from DHCP and DNS on our bridges", remedy)
-    if "dockerd" in seen.neighbours and not seen.forward_drops:
-        yield Line("Docker", OK, "it lets forwarded packets pass" if seen.is_root else "it runs")
+        yield Line(FIREWALLD, WARNING, "its chains are not seen: it may keep guests off", remedy)
+    if near.taken:
+        port = near.taken[0]
+        found = f"somebody has port {port} on every address: no nat and host-only"
+        yield Line("DHCP", WARNING, found, f"ss -lunp 'sport = {port}'  # have it keep to its own")
+    if near.dns_port != DNS_PORT:
+        found = f"somebody has port {DNS_PORT} on every address; ours takes {near.dns_port}"
+        yield Line("DNS", OK, f"{found}, guests do not see it")
 
 
-def _network_manager(seen: Survey) -> Iterator[Line]:
-    if "NetworkManager" in seen.neighbours:
-        if seen.unmanaged:
-            yield Line("NetworkManager", OK, "told to leave qn* alone")
-            return
-        text = r"[keyfile]\nunmanaged-devices=interface-name:qn*\n"
-        remedy = f"printf '{text}' >{UNMANAGED} && nmcli general reload"
-        found = "it may take hold of our bridges and taps"
-        yield Line("NetworkManager", WARNING, found, remedy)
+def _managers(seen: Survey) -> Iterator[Line]:
+    """Yield the network managers, and whether they will let our interfaces be."""
+    if seen.beside is None:
+        return
+    for name in sorted(seen.running - {FIREWALLD}):
+        if name in seen.beside.managers:
+            yield Line(name, OK, "told to leave our interfaces alone, while there are any")
+        else:
+            manager = MANAGERS[name]
+            found = "it cannot be told by D-Bus to leave our interfaces alone, and may take them"
+            text = manager.text_of("qn-*").replace("\n", "\\n")
+            path = manager.path_of("all").replace("/run/", "/etc/")
+            remedy = f"printf '{text}' >{path}  # then restart it"
+            yield Line(name, WARNING, found, remedy)
 
 
 def _leftovers(seen: Survey) -> Iterator[Line]:

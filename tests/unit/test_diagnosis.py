@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from qemu_netwrap.core.neighbours import ClosedChain, IptablesFilter, Neighbours
 from qemu_netwrap.core.survey import LOADABLE, LOADED, MISSING, Device, Program, Survey, Uplink
 from qemu_netwrap.planning.diagnosis import (
     BROKEN,
@@ -33,10 +34,8 @@ GOOD = Survey(
     sysctl_writable=True,
     is_router=False,
     uplink=Uplink("eth0", is_ethernet=True),
-    forward_drops=(),
-    bridged_filter=True,
-    neighbours=frozenset({"dockerd"}),
-    unmanaged=False,
+    beside=Neighbours(bridged=("ip", "ip6")),
+    running=frozenset(),
     leftovers=(),
 )
 
@@ -107,17 +106,14 @@ def test_tun_missing_node_missing_module_and_permission_are_told_apart() -> None
         ("vhost-net", {"vhost_net": Device("/v", MISSING, "ENOENT")}, "no driver", ""),
         ("IOMMU", {"iommu_groups": 0}, "vfio-pci", "iommu=on"),
         ("uplink", {"uplink": Uplink()}, "no default route", "ip route add"),
-        ("other firewalls", {"forward_drops": ("ip filter FORWARD",)}, "FORWARD", "DOCKER-USER"),
+        ("firewalld", {"running": frozenset({"firewalld"})}, "keep guests off", "firewall-cmd"),
+        ("DHCP", {"beside": Neighbours(taken=(67,))}, "port 67", "ss -lunp 'sport = 67'"),
         (
-            "other firewalls",
-            {"forward_drops": ("ip filter FORWARD",), "neighbours": frozenset[str]()},
-            "ip filter FORWARD",
-            "iptables -I FORWARD -i qn-nat",
+            "NetworkManager",
+            {"running": frozenset({"NetworkManager"})},
+            "may take them",
+            "managed=0\\n' >/etc/NetworkManager/conf.d/qemu-netwrap-all.conf",
         ),
-        ("br_netfilter", {"forward_drops": ("x",)}, "bridged", "bridge-nf-call-iptables=0"),
-        ("firewalld", {"neighbours": frozenset({"firewalld"})}, "DHCP", "firewall-cmd"),
-        ("ufw", {"neighbours": frozenset({"ufw"})}, "DHCP", "ufw allow in on qn-nat"),
-        ("NetworkManager", {"neighbours": frozenset({"NetworkManager"})}, "hold", "unmanaged"),
         ("leftovers", {"leftovers": ("run 7",)}, "run 7", "qemu-netwrap gc"),
     ],
 )
@@ -145,6 +141,38 @@ def test_uplinks(uplink: Uplink, found: str) -> None:
     assert found in shown.found
 
 
+@pytest.mark.parametrize(
+    ("what", "changes", "found"),
+    [
+        ("other firewalls", {}, "none drops"),
+        (
+            "other firewalls",
+            {
+                "beside": Neighbours(
+                    filters=(IptablesFilter("iptables-nft", "DOCKER-USER"),),
+                    chains=(ClosedChain("inet", "theirs", "in", "input"),),
+                    firewalld=True,
+                )
+            },
+            "iptables-nft, inet theirs in, firewalld: told to let",
+        ),
+        ("DNS", {"beside": Neighbours(dns_port=10053)}, "ours takes 10053"),
+        (
+            "systemd-networkd",
+            {
+                "beside": Neighbours(managers=("systemd-networkd",)),
+                "running": frozenset({"systemd-networkd"}),
+            },
+            "told to leave",
+        ),
+    ],
+)
+def test_others_that_are_told(what: str, changes: dict[str, Any], found: str) -> None:
+    shown = line(what, **changes)
+    assert (shown.state, shown.remedy) == (OK, "")
+    assert found in shown.found
+
+
 def test_what_only_root_sees_is_left_out_for_others() -> None:
-    seen = GOOD.replace(forward_drops=None, leftovers=None, neighbours=frozenset())
+    seen = GOOD.replace(beside=None, leftovers=None)
     assert {"other firewalls", "leftovers"}.isdisjoint(each.what for each in diagnose(seen))
