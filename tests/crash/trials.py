@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from crash import injected
 from crash.injected import DNSMASQ, KEEPER, LAUNCHER, MIDDLE, QEMU, SELF, WAITER
+from lab import neighbours
 from lab.leaks import snapshot, wait_same
 from lab.netns import Host, wait_for
 from lab.tool import IDLE
@@ -32,6 +33,7 @@ MODES: Final = {
     "bridge new": ("-nic", "tap,br=br-new"),
     "bridge existing": ("-nic", "tap,br=br0"),
     "uplink": ("-nic", "tap,network=lan"),
+    "neighbours": ("-nic", "nat"),
 }
 BRIDGES: Final = {
     "nat": "qn-nat",
@@ -39,7 +41,11 @@ BRIDGES: Final = {
     "bridge new": "br-new",
     "bridge existing": "br0",
     "uplink": "br-lan",
+    "neighbours": "qn-nat",
 }
+# What it adds is the keeper's alone; of cut lines nat tells.
+ADDS_TO_NAT: Final = frozenset({"neighbours"})
+SERVED: Final = frozenset({"nat", "host-only", "neighbours"})  # by dnsmasq
 _CONFIG: Final = """
 [networks.lan]
 mode = "bridge"
@@ -48,6 +54,13 @@ uplink = "eth0"
 stp = true
 """
 _STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"
+_DOCKER: Final = "iptables-nft"
+_CLOSED: Final = """
+table inet theirs {
+    chain passing { type filter hook forward priority 0; policy drop; }
+}
+"""
+_HALF: Final = "half of "
 _PATIENCE: Final = 30.0
 _SETUP: Final = """
 for each in eth0 port0; do ip link add "$each" type veth peer name "far-$each"; done
@@ -84,6 +97,11 @@ class Case:
         who = " + ".join(names.get(victim, victim) for victim in self.victims)
         return f"{who}, then the clean-up" if self.after else who
 
+    @property
+    def is_half(self) -> bool:
+        """Whether a line is cut."""
+        return self.event.startswith(_HALF)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -97,7 +115,7 @@ class Event:
     @property
     def is_half(self) -> bool:
         """Whether a line is cut here: only who writes it can die of that."""
-        return self.name.startswith("half of ")
+        return self.name.startswith(_HALF)
 
 
 class Tally:
@@ -148,6 +166,9 @@ class Subject:
         """Make the machine, and look at it."""
         self.host = Host("crash")
         self.host.run("sh", "-euc", _SETUP)
+        if self.mode == "neighbours":
+            neighbours.docker(self.host, _DOCKER)
+            self.host.run("nft", "-f", "-", input=_CLOSED)
         if self.mode == "uplink":
             self.host.run("sh", "-euc", _UPLINK_SETUP)
             self.host.write("/etc/qemu-netwrap/config.toml", _CONFIG)
@@ -260,7 +281,7 @@ class Subject:
         net = Path(f"/proc/{self.host.pid}/root/sys/class/net")
         assert (net / f"qn{pid}-0/master").readlink().name == bridge
         assert int((net / bridge / "flags").read_text("utf-8"), 16) & 1
-        if self.mode in ("nat", "host-only"):
+        if self.mode in SERVED:
             rules = self.host.run("nft", "list", "table", "inet", "qemu_netwrap").stdout
             assert f"chain {bridge}_forward" in rules
             folders = Path(f"/proc/{self.host.pid}/root{injected.STATE}")
@@ -268,9 +289,19 @@ class Subject:
             paths = folders.glob(f"*/networks/{bridge}/dnsmasq.pid")
             found = [path.read_text("utf-8") for path in paths]
             assert not served or any(injected.lives(int(pid)) for pid in found)
-        if self.mode == "nat":
+        if self.mode == "neighbours":
+            self._check_accepts(f"-i {bridge}")
+        if self.mode in ("nat", "neighbours"):
             assert self.host.sysctl("net/ipv4/conf/eth0/forwarding") == "1"
             assert self.host.sysctl(f"net/ipv4/conf/{bridge}/forwarding") == "1"
+
+    def _check_accepts(self, what: str) -> None:
+        """See that every firewall of others lets the network's packets through."""
+        listed = self.host.run(_DOCKER, "-S", "DOCKER-USER").stdout
+        assert what in listed
+        assert listed.count("qemu-netwrap: ") == 2
+        listed = self.host.run("nft", "list", "chain", "inet", "theirs", "passing").stdout
+        assert listed.count("qemu-netwrap: ") == 3
 
     def attempt(self, case: Case, *, by_launch: bool = False, real: bool = False) -> bool:
         """Try one case; return whether its kill happened. A leak raises `AssertionError`.
