@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 
-from qemu_netwrap.core import names
+from qemu_netwrap.core import names, reservations
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Config, Network
@@ -116,6 +116,9 @@ def _checked(network: Network, at: _At) -> Network:
         raise at.error(
             where, "forward_delay", "with STP it is at least 2 seconds", "or leave out stp = true"
         )
+    wrong = reservations.fault(network)
+    if wrong:
+        raise at.error(where, "addresses", wrong, "they are of the network's subnet")
     return network
 
 
@@ -209,4 +212,5 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
     "subnet": (_ROUTED, _subnet),
     "dns": ((NAT,), _servers),
     "hosts": (_ROUTED, _hosts),
+    "addresses": (_ROUTED, reservations.read),
 }

@@ -29,6 +29,13 @@ class Subnet(Record):
             raise ValueError(f"{msg}/{length}")
         return subnet
 
+    @classmethod
+    def around(cls, address: str) -> Subnet:
+        """Return the subnet of an address with its prefix length, `192.168.0.1/24` say."""
+        host, _, length = address.partition("/")
+        whole = cls(parse_address(host), int(length))
+        return cls(whole.network & whole.mask, whole.length)
+
     @property
     def mask(self) -> int:
         """The netmask."""

@@ -24,6 +24,7 @@ class Network(Record):
     subnet: Subnet | None = None  # None: chosen when the network is made
     dns: tuple[str, ...] = ()  # upstream servers; empty: the host's own
     hosts: tuple[tuple[str, str], ...] = ()  # names that its DNS knows beside the guests'
+    addresses: tuple[tuple[str, str], ...] = ()  # for guests, by MAC or name
     stp: bool = False
     forward_delay: int | None = None  # seconds; None: 0 without STP, the kernel's 15 with
     hello_time: int | None = None  # seconds; None: the kernel's 2

@@ -131,12 +131,13 @@ class Membership(Resource):
 
 
 class HostName(Resource):
-    """The DNS name of a guest's NIC on a network of ours."""
+    """The DNS name of a guest's NIC on a network of ours, and the address that is its alone."""
 
     bridge: str
     run: str
     mac: str
     name: str
+    address: str = ""  # empty: whatever DHCP gives it
 
 
 class Tap(Resource):

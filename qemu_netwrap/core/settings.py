@@ -24,6 +24,7 @@ _UNSET = {
     "subnet": "a /24 that no route of the host overlaps",
     "dns": "the host's own servers",
     "hosts": "none but the guests",
+    "addresses": "whatever is free",
     "forward_delay": "0; with stp the kernel's 15",
     "hello_time": "the kernel's 2",
 }
@@ -82,7 +83,7 @@ def _plain(key: str, value: object) -> object:
     """Return a value as the file has it; None for what is left open."""
     if isinstance(value, Subnet):
         return str(value)
-    if key == "hosts" and isinstance(value, tuple):
+    if key in ("hosts", "addresses") and isinstance(value, tuple):
         return dict(value) or None
     if isinstance(value, tuple):
         return list(value) or None

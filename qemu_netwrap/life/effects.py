@@ -211,11 +211,12 @@ def release_dnsmasq(d: r.Dnsmasq, facts: Facts, work: Work) -> Iterator[None]:
 
 
 def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
-    """Reserve a MAC on its network, and tell the network's dnsmasq its name."""
+    """Reserve a MAC on its network; tell the network's dnsmasq its name and its address."""
     folder = work.state.network(n.bridge)
     files.write(work.state.mac(n.mac), f"{n.run} {n.bridge}")
-    if n.name and os.path.isdir(f"{folder}/hosts"):
-        files.write(f"{folder}/hosts/{n.mac}", f"{n.mac},{n.name}\n", 0o644)
+    known = [word for word in (n.address, n.name) if word]
+    if known and os.path.isdir(f"{folder}/hosts"):
+        files.write(f"{folder}/hosts/{n.mac}", ",".join((n.mac, *known)) + "\n", 0o644)
     yield
 
 

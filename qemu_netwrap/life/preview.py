@@ -5,6 +5,7 @@ from __future__ import annotations
 from qemu_netwrap.core.model import Grant, Network, Nic
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.reservations import configured
 from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, tap_of
 from qemu_netwrap.host import configfile
 from qemu_netwrap.life import launch, provide
@@ -63,9 +64,10 @@ def preview(request: Request) -> Preview:
         grants[nic.tap] = _placeholder(nic)
         bridge = nic.network.bridge
         resources.append(tap_of(nic))
-        resources += [
-            HostName(bridge, RUN, mac, next(names[bridge])) for mac in grants[nic.tap].macs
-        ]
+        for mac in grants[nic.tap].macs:
+            label = next(names[bridge])
+            address = configured(nic.network, mac, label) if nic.network.addresses else ""
+            resources.append(HostName(bridge, RUN, mac, label, address))
     rewritten = rewrite.rewrite(plan, grants)
     return Preview(
         rewritten.words({at: f"<copy of {plan.files[at].path}>" for at in rewritten.files}),

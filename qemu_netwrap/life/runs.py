@@ -119,11 +119,22 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
         with files.Lock(work.state.macs_lock):
             for number in range(len(nic.macs)):
                 chosen = _choose_mac(nic, number, wanted.run, work)
-                name = HostName(bridge, wanted.run, chosen, next(names[bridge]))
+                label = next(names[bridge])
+                address = _own_address(nic, chosen, label, infos[bridge], work)
+                name = HostName(bridge, wanted.run, chosen, label, address)
                 ledger.acquire_all([name], journal, work)
                 macs.append(chosen)
         taps = tuple(work.taps.get(nic.tap, ()))
         yield Granted(nic, infos[bridge], tuple(macs), taps, tuple(vhosts))
+
+
+def _own_address(nic: Nic, mac: str, name: str, info: Info, work: Work) -> str:
+    """Return the address that a guest's NIC is to have alone; empty where DHCP may give it any."""
+    if not nic.network.addresses:
+        return ""
+    from qemu_netwrap.life import reserving  # what hardly a launch needs
+
+    return reserving.address_for(nic, mac, name, info, work)
 
 
 def _port(nic: Nic, work: Work) -> Resource:

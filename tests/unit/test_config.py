@@ -13,6 +13,8 @@ from qemu_netwrap.core.model import Config, Network
 
 NAT = '[networks.lab]\nmode = "nat"\n'
 BRIDGE = '[networks.lan]\nmode = "bridge"\n'
+LAB = f'{NAT}subnet = "10.0.0.0/29"\n'
+MAC = "52:54:00:00:00:0"
 
 VALUES = st.one_of(
     st.sampled_from(
@@ -57,6 +59,7 @@ def test_every_key() -> None:
         subnet = "192.168.0.0/24"
         dns = ["8.8.8.8", "2001:db8::1"]
         hosts = { files = "192.0.2.9", "a.b" = "2001:db8::9" }
+        addresses = { web = "192.168.0.9", "52:54:00:00:00:0A" = "192.168.0.10" }
 
         [networks.closed]
         mode = "host-only"
@@ -66,7 +69,8 @@ def test_every_key() -> None:
     lan = lan.replace(uplink="enp3s0", agreed=True, isolated=True)
     subnet, servers = Subnet.parse("192.168.0.0/24"), ("8.8.8.8", "2001:db8::1")
     hosts = (("files", "192.0.2.9"), ("a.b", "2001:db8::9"))
-    lab = Network("lab", "nat", "qn-lab", subnet, servers, hosts)
+    addresses = (("web", "192.168.0.9"), ("52:54:00:00:00:0a", "192.168.0.10"))
+    lab = Network("lab", "nat", "qn-lab", subnet, servers, hosts, addresses)
     closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"))
     found = config.parse(text, "c.toml")
     assert found == Config("lan", (lan, lab, closed), "c.toml")
@@ -117,6 +121,26 @@ def test_built_in_networks_can_be_the_default(name: str) -> None:
         (f'{NAT}upling = "e0"', 3, "networks.lab.upling: unknown key", "known here"),
         (f'{NAT}uplink = "e0"', 3, "networks.lab.uplink: is not for mode nat", "for: bridge"),
         (f'{BRIDGE}uplink = "a/b"', 3, "networks.lan.uplink: the name has a character", "a/b"),
+        # addresses
+        (f"{NAT}addresses = 1", 3, "networks.lab.addresses: expected MACs or names", "now 1"),
+        (f"{NAT}addresses = {{a = 1}}", 3, "lab.addresses: expected MACs or names", "{'a': 1}"),
+        (f'{NAT}addresses = {{a = "x"}}', 3, "'x' is not an IPv4 address", "{'a': 'x'}"),
+        (f'{NAT}addresses = {{A = "10.0.0.2"}}', 3, "'A' is neither a MAC nor", "{'A':"),
+        (f'{NAT}addresses = {{"52:54:00" = "10.0.0.2"}}', 3, "invalid syntax for", "52:54:00"),
+        (f'{NAT}addresses = {{"01:00:5e:00:00:01" = "10.0.0.2"}}', 3, "is no MAC", "01:00"),
+        (f'{NAT}addresses = {{"0:0:0:0:0:0" = "10.0.0.2"}}', 3, "invalid syntax", "0:0"),
+        (f'{NAT}addresses = {{a = "10.0.0.2"}}', 3, "addresses: they need a subnet", "subnet"),
+        (f'{LAB}addresses = {{a = "10.1.0.2"}}', 4, "10.1.0.2 is none of 10.0.0.2 to 10.0.0.6", ""),
+        (f'{LAB}addresses = {{a = "10.0.0.7"}}', 4, "10.0.0.7 is none of 10.0.0.2 to", "subnet"),
+        (f'{LAB}addresses = {{a = "10.0.0.1"}}', 4, "10.0.0.1 is the gateway's", "subnet"),
+        (f'{LAB}addresses = {{a = "10.0.0.2", b = "10.0.0.2"}}', 4, "10.0.0.2 is there twice", ""),
+        (
+            f'{LAB}addresses = {{"{MAC}A" = "10.0.0.2", "{MAC}a" = "10.0.0.3"}}',
+            4,
+            "52:54:00:00:00:0a is there twice",
+            "",
+        ),
+        (f'{BRIDGE}addresses = {{a = "10.0.0.2"}}', 3, "is not for mode bridge", "nat, host-only"),
         ("\n[networks.lab]\n", 2, "networks.lab.mode: is missing", "bridge, nat, host-only"),
         ('[networks.lab]\n\nmode="vxlan"', 3, "networks.lab.mode: 'vxlan' is no mode", "nat"),
         ("[networks.lab]\nmode=[]", 2, "networks.lab.mode: [] is no mode", "nat"),

@@ -138,7 +138,7 @@ def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
         f"domain={domain}",
         f"local=/{domain}/",
         "domain-needed",
-        f"dhcp-range={subnet.host(2)},{subnet.last},{LEASE}",
+        *_ranges(network, subnet),
         "dhcp-authoritative",
         "dhcp-ignore-clid",
         # Nobody else is on this segment: pinging an address before it is offered only costs time.
@@ -148,6 +148,16 @@ def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
         *_reach(network, around),
     ]
     return Dnsmasq(network.bridge, "\n".join(lines) + "\n")
+
+
+def _ranges(network: Network, subnet: Subnet) -> list[str]:
+    """Return what is leased: all but the gateway's address and those that are somebody's alone."""
+    if not network.addresses:
+        return [f"dhcp-range={subnet.host(2)},{subnet.last},{LEASE}"]
+    from qemu_netwrap.core import reservations
+
+    free = [f"dhcp-range={a},{b},{LEASE}" for a, b in reservations.ranges(network, subnet)]
+    return free or [f"dhcp-range={subnet.host(0)},static,{LEASE}"]
 
 
 def _host_record(name: str, address: str, domain: str) -> str:
