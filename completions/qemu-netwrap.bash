@@ -50,7 +50,7 @@ _qemu_netwrap_qemu()
 {
     local qemu=${words[$1]} name offered
     if [[ $prev == -nic || $prev == -netdev || $prev == -net ]]; then
-        offered='nat host-only tap bridge user none tap,network= tap,br= bridge,br='
+        offered='nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br='
         [[ $cur == *,network=* ]] &&
             for name in $(_qemu_netwrap_networks); do offered+=" ${cur%=*}=$name"; done
         compopt -o nospace

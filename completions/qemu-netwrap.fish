@@ -38,7 +38,7 @@ end
 function __qemu_netwrap_qemu
     set -l cur (commandline -ct)
     if contains -- $argv[-1] -nic -netdev -net
-        string split ' ' 'nat host-only tap bridge user none tap,network= tap,br= bridge,br='
+        string split ' ' 'nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br='
         if string match -q -- '*,network=*' $cur
             string replace -r '^' (string replace -r '=[^=]*$' '=' -- $cur) (__qemu_netwrap_networks)
         end

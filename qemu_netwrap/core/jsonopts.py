@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # The JSON types of kinds of values (core.netkeys); what is not here is a string.
 _TYPES: dict[str, type] = {
-    "bool": bool, "list": list, "dict": dict, "size": int,
+    "bool": bool, "list": list, "hostfwd": list, "dict": dict, "size": int,
     "u16": int, "u32": int, "u64": int, "i32": int, "i64": int,
 }  # fmt: skip
 _NAMES = {bool: "boolean", list: "array", dict: "object", int: "integer", str: "string"}
@@ -66,6 +66,11 @@ class JsonObject(Record):
         if isinstance(value, bool):
             return "on" if value else "off"
         return value if isinstance(value, str) else json.dumps(value)
+
+    def all(self, key: str) -> tuple[str, ...]:
+        """Return the strings that KEY, a list of them, has; none when it is not there."""
+        value = self.data.get(key)
+        return tuple(v["str"] for v in value if _is_string(v)) if isinstance(value, list) else ()
 
     def without(self, *keys: str) -> JsonObject:
         """Return the object without these keys."""

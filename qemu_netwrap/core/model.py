@@ -7,6 +7,7 @@ from qemu_netwrap.core.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.neighbours import Neighbours
 
@@ -108,6 +109,7 @@ class Nic(Record):
     vhost: bool = False
     vnet_hdr: bool = True
     foreign: bool = False  # QEMU has made the tap: it is only plugged
+    forwards: tuple[Forward, ...] = ()  # ports of the host that lead to it
 
     def own_mac(self, number: int, attempt: int = 0) -> str:
         """Return a MAC of ours for guest NIC NUMBER: always the same; another each ATTEMPT."""

@@ -54,11 +54,20 @@ class NetOption(Entry):
     @property
     def is_ours(self) -> bool:
         """Whether it has a word that only we understand."""
-        return self.type in OUR_TYPES or any(key in OUR_KEYS for key in self.opts)
+        return self.type in OUR_TYPES or any(key in self.our_keys for key in self.opts)
+
+    @property
+    def our_keys(self) -> frozenset[str]:
+        """The keys that only we understand here: QEMU's own user network has a hostfwd= too."""
+        return OUR_KEYS | {"hostfwd"} if self.type == "tap" else OUR_KEYS
 
     def value(self, key: str) -> str:
         """Return the value of KEY, empty when it was not given."""
         return self.opts.get(key) or ""
+
+    def values(self, key: str) -> tuple[str, ...]:
+        """Return every value of KEY, which may be given several times."""
+        return self.opts.all(key)
 
     def has(self, key: str) -> bool:
         """Whether KEY was given, with whatever value."""
@@ -153,6 +162,8 @@ def _kinds(net: NetOption) -> dict[str, str]:
         found = netkeys.keys_of(net.type)
     if net.type == "tap":
         found["network"] = "network"
+    if net.type in ("tap", *OUR_TYPES):
+        found["hostfwd"] = "hostfwd"
     if net.type in ("tap", "bridge"):
         found["uplink"] = "uplink"
     if net.form == "nic":
@@ -167,6 +178,8 @@ def _value_fault(net: NetOption, key: str, kind: str) -> str:
         if wrong or kind in ("list", "dict"):
             return wrong
     text = net.value(key)
+    if kind == "hostfwd":
+        return _forward_fault(net)
     if kind in _OUR_KINDS:
         return _our_value_fault(net, key, kind)
     if kind == "dict":
@@ -175,6 +188,18 @@ def _value_fault(net: NetOption, key: str, kind: str) -> str:
         wrong = f"Parameter 'queues' expects a number from 1 to {MAX_QUEUES}"
         return "" if 1 <= net.queues <= MAX_QUEUES else wrong
     return numbers.fault(key, text, kind)
+
+
+def _forward_fault(net: NetOption) -> str:
+    """Say which hostfwd= is none."""
+    from qemu_netwrap.core import hostfwd  # what hardly a launch needs
+
+    for text in net.values("hostfwd"):
+        try:
+            hostfwd.parse(text)
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 def _our_value_fault(net: NetOption, key: str, kind: str) -> str:

@@ -123,6 +123,13 @@ class Dnsmasq(Resource):
     config: str
 
 
+class Forwards(Resource):
+    """The chains by which ports of the host lead to what is behind a tap."""
+
+    tap: str
+    rules: str
+
+
 class Membership(Resource):
     """A run's use of a network: the first makes the network, the last takes it down."""
 
@@ -173,7 +180,7 @@ KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
-        Tap, Plug, IptablesAccepts, NftAccepts, FirewalldZone, Unmanaged, Remark,
+        Tap, Plug, Forwards, IptablesAccepts, NftAccepts, FirewalldZone, Unmanaged, Remark,
     )
 }  # fmt: skip
 

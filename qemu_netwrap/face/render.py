@@ -14,6 +14,7 @@ from qemu_netwrap.life.status import NetworkStatus, RunStatus
 
 _RUN_HEAD = ("RUN", "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY")
 _NIC_HEAD = ("NIC", "NETWORK", "MAC", "ADDRESS")
+_FORWARD_HEAD = ("RUN", "HOST", "GUEST")
 _NETWORK_HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "MEMBERS", "KEPT", "PORTS", "DNSMASQ")
 
 
@@ -84,6 +85,9 @@ def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
     blocks = []
     if runs:
         blocks.append(columns([(*_RUN_HEAD, *_NIC_HEAD), *(row for r in runs for row in _rows(r))]))
+    forwards = [row for run in runs for row in _forward_rows(run)]
+    if forwards:
+        blocks.append(columns([_FORWARD_HEAD, *forwards]))
     if networks:
         blocks.append(columns([_NETWORK_HEAD, *map(_network_row, networks)]))
     faults = [f"network {n.name}: {fault}" for n in networks for fault in n.faults]
@@ -113,6 +117,15 @@ def _rows(run: RunStatus) -> list[tuple[str, ...]]:
         (n.tap, n.network, ",".join(n.macs) or "-", ",".join(n.addresses) or "-") for n in run.nics
     ] or [("-",) * len(_NIC_HEAD)]
     return [(*(head if not at else ("",) * len(head)), *nic) for at, nic in enumerate(nics)]
+
+
+def _forward_rows(run: RunStatus) -> list[tuple[str, ...]]:
+    """Return a row for each port of the host that leads to a run's guest."""
+    return [
+        (run.run, f"{f.protocol} {f.host or '*'}:{f.port}", f"{f.guest}:{f.guest_port}")
+        for nic in run.nics
+        for f in nic.forwards
+    ]
 
 
 def _network_row(network: NetworkStatus) -> tuple[str, ...]:

@@ -1,9 +1,16 @@
-"""Ports that somebody has taken on every address of the host."""
+"""Ports of the host: whether one is taken, taking one, and who has one that cannot be."""
 
 from __future__ import annotations
 
 import _socket
 import errno
+import os
+
+from qemu_netwrap.host import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 UDP, TCP = _socket.SOCK_DGRAM, _socket.SOCK_STREAM
 IPV4, IPV6 = _socket.AF_INET, _socket.AF_INET6
@@ -41,3 +48,46 @@ def first_free(ports: tuple[int, ...]) -> int:
     """Return the first of PORTS that nobody has, in any protocol; the last if all are taken."""
     free = (port for port in ports if not any(is_taken(*each, port) for each in _BOTH))
     return next(free, ports[-1])
+
+
+def take(protocol: str, address: str, port: int) -> int:
+    """Return a socket's descriptor that holds a TCP or UDP port, of every address without one.
+
+    Raises `OSError`. As servers do, a TCP port is taken although connections of an earlier server
+    are not quite over: so it must be listened on, or two could have it.
+    """
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+    kind = _socket.SOCK_STREAM if protocol == "tcp" else _socket.SOCK_DGRAM
+    taken = _socket.socket(family, kind)
+    try:
+        if protocol == "tcp":
+            taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        taken.bind((address, port))
+        if protocol == "tcp":
+            taken.listen(0)
+    except OSError:
+        taken.close()
+        raise
+    return taken.detach()
+
+
+def holder(protocol: str, port: int) -> str:
+    """Return who has a port, as `PROGRAM (pid N)`; empty if nobody is seen to."""
+    inodes = set(_inodes(protocol, port))
+    for pid in filter(str.isdigit, files.listdir("/proc")):
+        try:
+            opened = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if not inodes.isdisjoint(opened):
+            return f"{files.read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+    return ""
+
+
+def _inodes(protocol: str, port: int) -> Iterator[str]:
+    """Yield the sockets that have a port, as /proc/PID/fd calls them (proc(5), /proc/net/tcp)."""
+    for table in (protocol, f"{protocol}6"):
+        for line in files.read(f"/proc/net/{table}").splitlines()[1:]:
+            words = line.split()
+            if int(words[1].rpartition(":")[2], 16) == port:
+                yield f"socket:[{words[9]}]"

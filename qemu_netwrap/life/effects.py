@@ -89,6 +89,20 @@ def release_uplink(u: r.Uplink, facts: Facts, work: Work) -> Iterator[None]:
     return uplink.release(u, facts, work)
 
 
+def acquire_forwards(f: r.Forwards, _note: Note, work: Work) -> Iterator[None]:
+    """Have ports of the host lead to a guest."""
+    from qemu_netwrap.life import forwards  # what hardly a launch needs
+
+    return forwards.acquire(f, work)
+
+
+def release_forwards(f: r.Forwards, _facts: Facts, work: Work) -> Iterator[None]:
+    """Have them lead there no more."""
+    from qemu_netwrap.life import forwards
+
+    return forwards.release(f, work)
+
+
 def acquire_address(a: r.Address, note: Note, work: Work) -> Iterator[None]:
     """Give a device of ours its address."""
     link = link_named(work.rtnl, a.device)
@@ -313,6 +327,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.FirewalldZone: acquire_beside,
     r.Unmanaged: acquire_beside,
     r.Remark: acquire_beside,
+    r.Forwards: acquire_forwards,
 }
 RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: release_bridge,
@@ -330,6 +345,7 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.FirewalldZone: release_beside,
     r.Unmanaged: release_beside,
     r.Remark: release_beside,
+    r.Forwards: release_forwards,
 }
 
 

@@ -178,6 +178,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
             "tap": granted.nic.tap,
             "macs": " ".join(granted.macs),
             "address": granted.info.address,
+            "forwards": " ".join(map(str, granted.forwards)),
         }
         _send(launcher, text.write("nic", fields))
         for kind, fds in (("taps", granted.taps), ("vhosts", granted.vhosts)):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from qemu_netwrap.core.model import Grant, Network, Nic
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.reservations import configured
 from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, tap_of
 from qemu_netwrap.host import configfile
-from qemu_netwrap.life import launch, provide
+from qemu_netwrap.life import forwards, launch, provide, runs
 from qemu_netwrap.life.effects import Work
-from qemu_netwrap.life.networks import gateway, read_info, resources_of
+from qemu_netwrap.life.networks import Info, gateway, read_info, resources_of
 from qemu_netwrap.life.state import State
 from qemu_netwrap.planning import rewrite
 from qemu_netwrap.planning.explain import Step, explain
@@ -57,22 +56,34 @@ def preview(request: Request) -> Preview:
         shown, made = _network(network, provide.reserved_subnets(config))
         networks.append(shown)
         resources += [Membership(network.bridge, RUN), *made]
-    names = {
-        shown.network.bridge: guest_names(plan.guest if shown.address else "") for shown in networks
+    infos = {
+        each.network.bridge: Info(
+            each.network.name, each.network.mode, each.network.bridge, each.address
+        )
+        for each in networks
     }
-    for nic in (planned.nic for planned in plan.nics):
+    names = {b: guest_names(plan.guest if info.address else "") for b, info in infos.items()}
+    work = Work(State.here())
+    nics = tuple(planned.nic for planned in plan.nics)
+    forwards.check(nics, work.state)
+    for nic in nics:
         grants[nic.tap] = _placeholder(nic)
-        bridge = nic.network.bridge
+        info = infos[nic.network.bridge]
         resources.append(tap_of(nic))
-        for mac in grants[nic.tap].macs:
-            label = next(names[bridge])
-            address = configured(nic.network, mac, label) if nic.network.addresses else ""
-            resources.append(HostName(bridge, RUN, mac, label, address))
+        known = [(mac, next(names[info.bridge])) for mac in grants[nic.tap].macs]
+        addresses = [
+            runs.own_address(nic, number, each, info, work) for number, each in enumerate(known)
+        ]
+        resources += [
+            HostName(info.bridge, RUN, mac, label, address)
+            for (mac, label), address in zip(known, addresses, strict=True)
+        ]
+        resources += runs.forwards_of(nic, addresses, info)[1]
     rewritten = rewrite.rewrite(plan, grants)
     return Preview(
         rewritten.words({at: f"<copy of {plan.files[at].path}>" for at in rewritten.files}),
         tuple(networks),
-        tuple(p.nic.replace(macs=grants[p.nic.tap].macs, mac_key=()) for p in plan.nics),
+        tuple(nic.replace(macs=grants[nic.tap].macs, mac_key=()) for nic in nics),
         tuple(explain(resource) for resource in resources),
     )
 

@@ -43,6 +43,7 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
         return reading.line.words
     state.prepare()
     here = state.State.here()
+    held = _hold(draft.wanted, here)
     run, lock = runs.claim(here, str(os.getpid()))
     plan = draft if draft.run == run else make_plan(request, reading, config, run)
     wanted = plan.wanted
@@ -57,13 +58,30 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     if not request.quiet:
         for note in plan.notes:
             tell(note)
-    grants = have_kept(keeping, _teller(request, wanted), lock)
-    inherit(lock)
+    grants = have_kept(keeping, _teller(request, wanted), lock, *held)
+    for fd in (lock, *held):
+        inherit(fd)
     rewritten = rewrite.rewrite(plan, grants)
     paths = {
         at: file_of(text.encode("utf-8", "surrogateescape")) for at, text in rewritten.files.items()
     }
     return rewritten.words(paths)
+
+
+def _hold(wanted: Wanted, here: state.State) -> tuple[int, ...]:
+    """Take the host's ports that lead to the run's NICs; return the descriptors that hold them.
+
+    Raises `HostError`, before anything is made.
+    """
+    if not any(nic.forwards for nic in wanted.nics):
+        return ()
+    from qemu_netwrap.life import forwards  # what hardly a launch needs
+
+    try:
+        return forwards.hold(wanted.nics, here)
+    except NetwrapError:
+        here.tidy()
+        raise
 
 
 def have_kept(
@@ -160,7 +178,8 @@ def _teller(request: Request, wanted: Wanted) -> Callable[[str, dict[str, str]],
             macs = f", MAC {fields['macs']}" if fields["macs"] else ""
             name = nic.network.name
             on = name if name == nic.network.bridge else f"{name} ({nic.network.bridge}{where})"
-            tell(f"{nic.label}: {nic.tap} on {on}{macs}")
+            forwards = f", {fields['forwards']}" if fields["forwards"] else ""
+            tell(f"{nic.label}: {nic.tap} on {on}{macs}{forwards}")
         elif kind == "say" and not request.quiet:
             tell(fields["line"])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from qemu_netwrap.core import reservations
+from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.reservations import choose, configured, guest_fault
 from qemu_netwrap.host import files
 
 TYPE_CHECKING = False
@@ -15,24 +16,39 @@ if TYPE_CHECKING:
     from qemu_netwrap.life.networks import Info
 
 
-def address_for(nic: Nic, mac: str, name: str, info: Info, work: Work) -> str:
-    """Return the address for the NIC with MAC, its network being up; empty for none.
+def address_for(
+    nic: Nic, known_as: tuple[str, str], info: Info, work: Work, *, needed: bool
+) -> str:
+    """Return the address for a NIC of NIC's, KNOWN_AS MAC and name; empty for none.
+
+    Where one is NEEDED and none is meant for it, it is the one that a hostfwd= names, the one that
+    it has leased, or a free one, the same each time. Raises `HostError` if there is none.
 
     To be called with the MACs' lock: of two that look, the second sees the first's.
     """
+    mac, name = known_as
     folder = work.state.network(info.bridge)
     holders = {address: holder for holder, address in (*_reserved(folder), *_leased(folder))}
-    wanted = reservations.configured(nic.network, mac, name)
+    wanted = configured(nic.network, mac, name)
     holder = holders.get(wanted, mac)
     if holder != mac:
         work.say(f"{nic.label}: {wanted} is in use by {holder}, so DHCP gives another address")
-        return ""
-    return wanted
-
-
-def subnet_of(info: Info) -> Subnet:
-    """Return the subnet of a network that is up."""
-    return Subnet.around(info.address)
+        wanted = ""
+    if wanted or not needed:
+        return wanted
+    meant = {address for _, address in nic.network.addresses}
+    others = {address for address, each in holders.items() if each != mac} | meant
+    mine = [address for address, each in holders.items() if each == mac]
+    asked = [forward.guest for forward in nic.forwards if forward.guest]
+    subnet = Subnet.around(info.address)
+    fit = (a for a in (*asked, *mine) if a not in others and not guest_fault(a, subnet))
+    found = next(fit, "") or choose(mac, subnet, others)
+    if not found:
+        raise HostError(
+            f"{nic.label}: network {info.name} has no free address for hostfwd=",
+            "give it a larger subnet in the configuration",
+        )
+    return found
 
 
 def _reserved(folder: str) -> Iterator[tuple[str, str]]:

@@ -28,13 +28,20 @@ if TYPE_CHECKING:
 
 def restore(entries: list[Entry], journal: Journal, work: Work) -> None:
     """Make anew what somebody has taken away from a network that is up."""
+    lost_rules = ""
     for entry in entries:
         if _is_missing(entry.resource, work):
+            if isinstance(entry.resource, Rules):
+                lost_rules = entry.resource.bridge
             with files.Lock(work.state.host_lock):
                 for _ in effects.RELEASE[type(entry.resource)](entry.resource, entry.facts, work):
                     pass  # one of two chains may be there, or half a dnsmasq that a crash left
                 ledger.acquire_all([entry.resource], journal, work)
                 journal.done(entry.number)
+    if lost_rules:
+        from qemu_netwrap.life import forwards  # what hardly a launch needs
+
+        forwards.restore(lost_rules, work)
 
 
 def plug_again(bridge: str, work: Work) -> None:

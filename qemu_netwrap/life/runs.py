@@ -9,7 +9,7 @@ from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import HostName, Membership, Plug, Resource, tap_of
+from qemu_netwrap.core.resources import Forwards, HostName, Membership, Plug, Resource, tap_of
 from qemu_netwrap.host import files, tun
 from qemu_netwrap.life import effects, ledger, networks
 from qemu_netwrap.life.journal import Journal
@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.model import Nic, Wanted
     from qemu_netwrap.life.effects import Work
@@ -35,6 +36,7 @@ class Granted(Record):
     macs: tuple[str, ...]
     taps: tuple[int, ...]  # descriptors
     vhosts: tuple[int, ...] = ()
+    forwards: tuple[Forward, ...] = ()
 
 
 class RunInfo(Record):
@@ -54,6 +56,7 @@ class NicInfo(Record):
     network: str
     bridge: str
     macs: str  # separated by spaces
+    forwards: str = ""  # as hostfwd= has them, separated by spaces
 
 
 def claim(state: State, name: str) -> tuple[str, int]:
@@ -85,7 +88,14 @@ def write_info(state: State, wanted: Wanted, pid: int, nics: list[Granted]) -> N
     lines = [text.write("run", info.__dict__)]
     for got in nics:
         network = got.nic.network
-        nic = NicInfo(got.nic.label, got.nic.tap, network.name, network.bridge, " ".join(got.macs))
+        nic = NicInfo(
+            got.nic.label,
+            got.nic.tap,
+            network.name,
+            network.bridge,
+            " ".join(got.macs),
+            " ".join(map(str, got.forwards)),
+        )
         lines.append(text.write("nic", nic.__dict__))
     files.write(f"{state.run(wanted.run)}/info", "\n".join(lines) + "\n")
 
@@ -114,27 +124,50 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
         bridge = nic.network.bridge
         vhosts = tun.open_vhost(nic.queues) if nic.vhost else []
         ledger.acquire_all([_port(nic, work)], journal, work)
-        macs = []
+        macs, addresses = [], []
         # One at a time: of two runs that look for a free MAC, the second sees the first's.
         with files.Lock(work.state.macs_lock):
             for number in range(len(nic.macs)):
                 chosen = _choose_mac(nic, number, wanted.run, work)
                 label = next(names[bridge])
-                address = _own_address(nic, chosen, label, infos[bridge], work)
+                address = own_address(nic, number, (chosen, label), infos[bridge], work)
                 name = HostName(bridge, wanted.run, chosen, label, address)
                 ledger.acquire_all([name], journal, work)
                 macs.append(chosen)
+                addresses.append(address)
+        forwards, chains = forwards_of(nic, addresses, infos[bridge])
+        ledger.acquire_all(chains, journal, work)
         taps = tuple(work.taps.get(nic.tap, ()))
-        yield Granted(nic, infos[bridge], tuple(macs), taps, tuple(vhosts))
+        yield Granted(nic, infos[bridge], tuple(macs), taps, tuple(vhosts), forwards)
 
 
-def _own_address(nic: Nic, mac: str, name: str, info: Info, work: Work) -> str:
-    """Return the address that a guest's NIC is to have alone; empty where DHCP may give it any."""
-    if not nic.network.addresses:
+def own_address(nic: Nic, number: int, known_as: tuple[str, str], info: Info, work: Work) -> str:
+    """Return the address that guest NIC NUMBER, KNOWN_AS MAC and name, is to have alone.
+
+    It is empty where DHCP may give it any: forwards lead to the first of several NICs.
+    """
+    is_led_to = bool(nic.forwards) and number == 0
+    if not (nic.network.addresses or is_led_to):
         return ""
     from qemu_netwrap.life import reserving  # what hardly a launch needs
 
-    return reserving.address_for(nic, mac, name, info, work)
+    return reserving.address_for(nic, known_as, info, work, needed=is_led_to)
+
+
+def forwards_of(
+    nic: Nic, addresses: list[str], info: Info
+) -> tuple[tuple[Forward, ...], tuple[Forwards, ...]]:
+    """Return the forwards that lead to a NIC that has ADDRESSES, and the chains by which they do.
+
+    Raises `HostError` for one that leads out of the network.
+    """
+    if not nic.forwards:
+        return (), ()
+    from qemu_netwrap.planning import hostfwd
+
+    forwards = hostfwd.resolved(nic, next(iter(addresses), ""), info.address)
+    rules = hostfwd.rules(nic.tap, info.bridge, info.address, forwards)
+    return forwards, (Forwards(nic.tap, rules),)
 
 
 def _port(nic: Nic, work: Work) -> Resource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap.core import hostfwd
 from qemu_netwrap.core.errors import NetwrapError, UsageError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, Rules
@@ -13,6 +14,7 @@ from qemu_netwrap.life.effects import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.life.state import State
 
 RUNNING = "running"
@@ -44,6 +46,7 @@ class NicStatus(Record):
     addresses: tuple[str, ...]
     received: int
     sent: int
+    forwards: tuple[Forward, ...]  # ports of the host that lead to it
 
 
 class RunStatus(Record):
@@ -215,7 +218,9 @@ def _nic(state: State, nic: runs.NicInfo, link: inspect.Port | None) -> NicStatu
     macs = tuple(nic.macs.split())
     addresses = tuple(le.address for le in leases(state, nic.bridge) if le.mac in macs)
     counters = (link.received, link.sent) if link else (0, 0)
-    return NicStatus(nic.label, nic.tap, nic.network, nic.bridge, macs, addresses, *counters)
+    forwards = tuple(map(hostfwd.parse, nic.forwards.split()))
+    where = (nic.label, nic.tap, nic.network, nic.bridge)
+    return NicStatus(*where, macs, addresses, *counters, forwards)
 
 
 def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:

@@ -76,11 +76,11 @@ def _forwarding(f: r.Forwarding) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (f"sysctl -w {key}=1",), (back,)
 
 
-def _rules(rules: r.Rules) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _rules(rules: r.Rules | r.Forwards) -> tuple[tuple[str, ...], tuple[str, ...]]:
     do = f"nft -f - <<'EOF'\ntable {TABLE} {{\n{rules.rules}}}\nEOF"
     chains = [line.split()[1] for line in rules.rules.splitlines() if line.startswith("chain ")]
     undo = [f"nft delete chain {TABLE} {chain}" for chain in chains]
-    return (do,), (*undo, f"nft delete table {TABLE}  # with the last network's chains")
+    return (do,), (*undo, f"nft delete table {TABLE}  # with the last chain of ours")
 
 
 def _iptables_accepts(a: r.IptablesAccepts) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -158,6 +158,7 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.DeviceSetting: _device_setting,
     r.Forwarding: _forwarding,
     r.Rules: _rules,
+    r.Forwards: _rules,
     r.Dnsmasq: _dnsmasq,
     r.Membership: _membership,
     r.HostName: _host_name,

@@ -9,7 +9,6 @@ from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.groups import read_list
 from qemu_netwrap.core.model import Nic, Wanted
-from qemu_netwrap.core.netoption import OUR_KEYS
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.planning.networks import needs_default, network_of
@@ -18,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.core.jsonopts import JsonObject
     from qemu_netwrap.core.model import Config, Network
     from qemu_netwrap.core.netoption import NetOption
@@ -102,6 +102,10 @@ def make(
             key = (facts.machine, vm, str(index))
             nics.append(_planned(net, network, guest_nics, tap, key))
     _refuse_twins(nics)
+    if any(planned.nic.forwards for planned in nics):
+        from qemu_netwrap.planning import hostfwd
+
+        hostfwd.refuse_twins(planned.nic for planned in nics)
     _refuse_two_uplinks(nics)
     return Plan(
         reading.line,
@@ -176,8 +180,20 @@ def _planned(
         queues=net.queues,
         vhost=net.flag("vhost", default=net.flag("vhostforce", default=False)),
         vnet_hdr=net.flag("vnet_hdr", default=True),
+        forwards=_forwards(net, network, guest_nics),
     )
     return PlannedNic(nic, net, guest_nics)
+
+
+def _forwards(
+    net: NetOption, network: Network, guest_nics: tuple[GuestNic, ...]
+) -> tuple[Forward, ...]:
+    """Return what ports of the host lead to a netdev of ours."""
+    if not net.has("hostfwd"):
+        return ()
+    from qemu_netwrap.planning import hostfwd  # what hardly a launch needs
+
+    return hostfwd.wanted(net, network, has_nic=bool(guest_nics))
 
 
 def _ifname(net: NetOption, taken: tuple[str, ...]) -> str:
@@ -202,7 +218,7 @@ def _notes(nics: list[PlannedNic]) -> Iterator[str]:
 def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
     """Refuse a word of ours on a netdev that the user sets up in his own way."""
     if net.is_ours:
-        ours = next((f"{key}=" for key in sorted(OUR_KEYS) if net.has(key)), net.type)
+        ours = next((f"{key}=" for key in sorted(net.our_keys) if net.has(key)), net.type)
         raise UsageError(
             f"{net.option.typed}: {theirs[0]}= cannot stand beside {ours}",
             f"leave out {theirs[0]}=: the tap is made and set up for you",

@@ -171,15 +171,20 @@ def _too_many(nets: tuple[NetOption, ...], *, one_more: bool) -> Faults:
 
 def _remedy(net: Option, wrong: str) -> str:
     """Return the hint for a mistake in a command line of ours."""
-    if "'id' is missing" in wrong:
-        return "a netdev needs an id=, by which its -device names it"
-    if wrong.startswith("Multiqueue"):
-        return "leave out queues=, or use -nic instead of -net"
-    if "'hostfwd'" in wrong:
-        return "only user has hostfwd= so far; from the host, use the guest's address"
-    if wrong.startswith("ifname"):
-        return "give each NIC an ifname= of its own, of up to 15 letters and digits, or none"
-    if wrong.startswith("Invalid parameter"):
+    if wrong.startswith("Invalid parameter") and "'hostfwd'" not in wrong:
         extra = sorted(netoption.NIC_KEYS) if net.name == "nic" else []
-        return f"it takes {', '.join([*sorted(netoption.OUR_TAP_KEYS - {'type'}), *extra])}"
-    return "see qemu-netwrap --help for the words of ours"
+        ours = sorted({*netoption.OUR_TAP_KEYS, "hostfwd"} - {"type"})
+        return f"it takes {', '.join([*ours, *extra])}"
+    fits = (hint for part, hint in _REMEDIES.items() if part in wrong)
+    return next(fits, "see qemu-netwrap --help for the words of ours")
+
+
+# By what is in the message.
+_REMEDIES = {
+    "'id' is missing": "a netdev needs an id=, by which its -device names it",
+    "Multiqueue": "leave out queues=, or use -nic instead of -net",
+    "type for 'hostfwd'": 'in JSON it is a list: "hostfwd": [{"str": "tcp::2222-:22"}]',
+    "'hostfwd'": "hostfwd= is for user, nat, and a tap on a nat network",
+    "host forwarding rule": "[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport, as tcp::2222-:22",
+    "ifname": "give each NIC an ifname= of its own, of up to 15 letters and digits, or none",
+}

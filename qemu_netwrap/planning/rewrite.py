@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.planning.plan import Plan
 
 # What QEMU forbids beside fd= (net/tap.c, net_init_tap), and what said how to make the tap.
-REPLACED_BY_FD = tuple("ifname script downscript vnet_hdr helper queues br network uplink".split())
+REPLACED_BY_FD = tuple(
+    "ifname script downscript vnet_hdr helper queues br network uplink hostfwd".split()
+)
 
 
 class Rewritten(Record):

@@ -37,6 +37,15 @@ chain qn-x_postrouting {
   ip saddr 10.9.0.0/24 masquerade comment "qemu-netwrap: x"
 }
 """
+FORWARDS = """chain qn77-0_output {
+  type nat hook output priority -100; policy accept;
+  tcp dport 2222 dnat ip to 10.9.0.5:22 comment "qemu-netwrap: qn77-0"
+}
+chain qn77-0_leaving {
+  type filter hook output priority raw; policy accept;
+  tcp dport 2222 ip saddr set 10.9.0.1 comment "qemu-netwrap: qn77-0"
+}
+"""
 DNSMASQ = """interface=qn-x
 except-interface=lo
 bind-interfaces
@@ -265,6 +274,13 @@ CASES = {
         there=f"grep -qx '77 qn-x' {MACS}/{MAC}",
         remove=f"rm {MACS}/{MAC}",
         replace=f"printf '88 qn-x' >$(echo {MACS})/{MAC}",
+    ),
+    "Forwards": Case(
+        "run/77",
+        (r.Forwards("qn77-0", FORWARDS),),
+        there="nft list chain inet qemu_netwrap qn77-0_output",
+        remove="nft delete table inet qemu_netwrap",
+        replace="nft 'delete table inet qemu_netwrap; add table inet other'",
     ),
     "Plug": Case(
         "run/77",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MODES: Final = {
     "nat": ("-nic", "nat"),
+    "hostfwd": ("-nic", "nat,hostfwd=tcp::2222-:22"),
     "host-only": ("-nic", "host-only"),
     "bridge new": ("-nic", "tap,br=br-new"),
     "bridge existing": ("-nic", "tap,br=br0"),
@@ -37,6 +38,7 @@ MODES: Final = {
 }
 BRIDGES: Final = {
     "nat": "qn-nat",
+    "hostfwd": "qn-nat",
     "host-only": "qn-host-only",
     "bridge new": "br-new",
     "bridge existing": "br0",
@@ -45,7 +47,7 @@ BRIDGES: Final = {
 }
 # What it adds is the keeper's alone; of cut lines nat tells.
 ADDS_TO_NAT: Final = frozenset({"neighbours"})
-SERVED: Final = frozenset({"nat", "host-only", "neighbours"})  # by dnsmasq
+SERVED: Final = frozenset({"nat", "hostfwd", "host-only", "neighbours"})  # by dnsmasq
 _CONFIG: Final = """
 [networks.lan]
 mode = "bridge"
@@ -284,6 +286,8 @@ class Subject:
         if self.mode in SERVED:
             rules = self.host.run("nft", "list", "table", "inet", "qemu_netwrap").stdout
             assert f"chain {bridge}_forward" in rules
+            assert (f"chain qn{pid}-0_output" in rules) == (self.mode == "hostfwd")
+            assert self.host.listening("tcp", 2222) == (self.mode == "hostfwd")
             folders = Path(f"/proc/{self.host.pid}/root{injected.STATE}")
             # One that was killed early has not written who it was.
             paths = folders.glob(f"*/networks/{bridge}/dnsmasq.pid")
@@ -291,7 +295,7 @@ class Subject:
             assert not served or any(injected.lives(int(pid)) for pid in found)
         if self.mode == "neighbours":
             self._check_accepts(f"-i {bridge}")
-        if self.mode in ("nat", "neighbours"):
+        if self.mode in ("nat", "hostfwd", "neighbours"):
             assert self.host.sysctl("net/ipv4/conf/eth0/forwarding") == "1"
             assert self.host.sysctl(f"net/ipv4/conf/{bridge}/forwarding") == "1"
 

@@ -120,6 +120,17 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["rm /run/NetworkManager/conf.d/qemu-netwrap-b.conf", "busctl call org"],
     ),
     (r.Remark("b", "Do this."), ["# Do this."], []),
+        r.Forwards("t", "chain t_output {\n}\nchain t_coming {\n}\n"),
+        [
+            "nft -f - <<'EOF'\n"  # noqa: ISC004 - one command
+            "table inet qemu_netwrap {\nchain t_output {\n}\nchain t_coming {\n}\n}\nEOF"
+        ],
+        [
+            "nft delete chain inet qemu_netwrap t_output",
+            "nft delete chain inet qemu_netwrap t_coming",
+            "nft delete table inet qemu_netwrap ",
+        ],
+    ),
     (r.Membership("b", "7"), ["# run 7 joins b"], ["# run 7 leaves b"]),
     (
         r.HostName("b", "7", "52:54:00:00:00:02", "web"),

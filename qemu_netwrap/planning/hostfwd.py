@@ -1,0 +1,138 @@
+"""hostfwd= on a nat network: what is refused, and the nftables chains of one NIC's forwards.
+
+Nobody listens on the port in the end: a packet for it gets another destination before it is routed,
+also one that the host itself sends. How the loopback's come about is docs/design.md, section 8.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import hostfwd, reservations
+from qemu_netwrap.core.errors import HostError, UsageError
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.model import NAT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qemu_netwrap.core.hostfwd import Forward
+    from qemu_netwrap.core.model import Network, Nic
+    from qemu_netwrap.core.netoption import NetOption
+
+    Chain = tuple[str, str, list[str]]
+
+_LOOPBACK = {"ip": "127.0.0.1", "ip6": "::1"}
+_LOOPBACKS = {"ip": "127.0.0.0/8", "ip6": "::1"}
+
+
+def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward, ...]:
+    """Return the forwards that a netdev of ours asks for. Raises `UsageError`."""
+    where = net.option.typed
+    if network.mode != NAT:
+        raise UsageError(
+            f"{where}: hostfwd= is for nat, and {network.name} is a {network.mode} network",
+            "leave it out: guests are reached by their own addresses there",
+        )
+    found = tuple(hostfwd.parse(text) for text in net.values("hostfwd"))
+    for forward in found:
+        if forward.is_ipv6:
+            raise UsageError(f"{where}: {forward}: nat is IPv4 so far", "use the IPv4 address")
+        if not (forward.guest or has_nic):
+            raise UsageError(
+                f"{where}: {forward}: there is no NIC of the guest's to lead to",
+                "name the guest's address, or give the guest a NIC on this netdev",
+            )
+        if network.subnet is not None:
+            wrong = _unfit(forward, network.subnet)
+            if wrong:
+                raise UsageError(f"{where}: {wrong}", _REMEDY)
+    return found
+
+
+def refuse_twins(nics: Iterable[Nic]) -> None:
+    """Refuse a port of the host that is to lead to two places. Raises `UsageError`."""
+    seen: list[Forward] = []
+    for nic in nics:
+        for forward in nic.forwards:
+            if any(forward.meets(other) for other in seen):
+                raise UsageError(
+                    f"{nic.label}: {forward.protocol} port {forward.port} is there twice",
+                    "give each hostfwd= a port of its own",
+                )
+            seen.append(forward)
+
+
+def resolved(nic: Nic, own: str, gateway: str) -> tuple[Forward, ...]:
+    """Return a NIC's forwards with each guest address filled in, which OWN is by default.
+
+    GATEWAY is the network's, with its prefix length. Raises `HostError` for a guest elsewhere.
+    """
+    found = tuple(each.replace(guest=each.guest or own) for each in nic.forwards)
+    wrong = next(filter(None, (_unfit(each, Subnet.around(gateway)) for each in found)), "")
+    if wrong:
+        raise HostError(f"{nic.label}: {wrong}", _REMEDY)
+    return found
+
+
+_REMEDY = "leave the guest's address out, as in hostfwd=tcp::2222-:22: it is the NIC's own"
+
+
+def _unfit(forward: Forward, subnet: Subnet) -> str:
+    """Say why no guest of SUBNET has the forward's guest address; empty if one can."""
+    wrong = reservations.guest_fault(forward.guest, subnet) if forward.guest else ""
+    return f"{forward}: {wrong}" if wrong else ""
+
+
+def rules(tap: str, bridge: str, gateway: str, forwards: Iterable[Forward]) -> str:
+    """Return the chains, as nft(8) reads them, by which FORWARDS lead to guests on BRIDGE.
+
+    GATEWAY is the bridge's address with its prefix length.
+    """
+    own = gateway.partition("/")[0]
+    subnet = str(Subnet.around(gateway))
+    outside, host, hairpin, leaving, coming = [], [], [], [], []
+    for forward in forwards:
+        family = "ip6" if forward.is_ipv6 else "ip"
+        here = _destination(forward, family)
+        port = f"{forward.protocol} dport {forward.port}"
+        to = f"[{forward.guest}]" if forward.is_ipv6 else forward.guest
+        lead = f"{here} {port} dnat {family} to {to}:{forward.guest_port}"
+        host.append(lead)
+        if not forward.is_for_loopback:
+            outside.append(lead)
+            # Answers to a neighbour come from the host, or the neighbour would not know them.
+            hairpin.append(
+                f'oifname "{bridge}" {family} saddr {subnet} {family} daddr {forward.guest}'
+                " ct status dnat masquerade"
+            )
+        if forward.is_for_loopback or not forward.host:
+            local, loop = _LOOPBACK[family], forward.host or _LOOPBACKS[family]
+            leaving.append(
+                f"{family} saddr {local} {family} daddr {loop} {port} {family} saddr set {own}"
+            )
+            coming.append(
+                f'iifname "{bridge}" {family} saddr {loop} {family} daddr {own}'
+                f" {forward.protocol} sport {forward.port} {family} daddr set {local}"
+            )
+    chains: tuple[Chain, ...] = (
+        ("prerouting", "type nat hook prerouting priority dstnat", outside),
+        ("output", "type nat hook output priority -100", host),
+        ("postrouting", "type nat hook postrouting priority srcnat", list(dict.fromkeys(hairpin))),
+        # Before conntrack sees it, and after it has put the answer's source right.
+        ("leaving", "type filter hook output priority raw", leaving),
+        ("coming", "type filter hook input priority 110", coming),
+    )
+    return "".join(_chain(tap, *chain) for chain in chains if chain[2])
+
+
+def _destination(forward: Forward, family: str) -> str:
+    """Return what matches packets for the host's address, or for any that it has."""
+    if forward.host:
+        return f"{family} daddr {forward.host}"
+    return f"meta nfproto {'ipv6' if forward.is_ipv6 else 'ipv4'} fib daddr type local"
+
+
+def _chain(tap: str, name: str, kind: str, lines: list[str]) -> str:
+    """Return one chain; a tap and a bridge have never the same name, so it is nobody else's."""
+    inside = "".join(f'  {line} comment "qemu-netwrap: {tap}"\n' for line in lines)
+    return f"chain {tap}_{name} {{\n  {kind}; policy accept;\n{inside}}}\n"

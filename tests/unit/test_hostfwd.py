@@ -1,0 +1,143 @@
+"""hostfwd=: read as QEMU's user network reads it, and the chains that come of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qemu_netwrap.core.hostfwd import Forward, parse
+from qemu_netwrap.planning import hostfwd
+
+FOUR = st.ip_addresses(v=4).map(str)
+SIX = st.ip_addresses(v=6).map(str)
+PORTS = st.integers(1, 65535)
+PROTOCOLS = st.sampled_from(["tcp", "udp"])
+
+
+@pytest.mark.parametrize(
+    ("text", "forward"),
+    [
+        ("tcp::2222-:22", Forward("tcp", "", 2222, "", 22)),
+        ("::2222-:22", Forward("tcp", "", 2222, "", 22)),
+        ("udp:127.0.0.1:53-10.0.2.15:0x35", Forward("udp", "127.0.0.1", 53, "10.0.2.15", 53)),
+        ("tcp:0.0.0.0:80-0.0.0.0:8080", Forward("tcp", "", 80, "", 8080)),
+        ("tcp:[::1]:80-:80", Forward("tcp", "::1", 80, "", 80, is_ipv6=True)),
+        ("tcp:[::]:80-:80", Forward("tcp", "", 80, "", 80, is_ipv6=True)),
+        ("tcp::80-[fd00:0::9]:80", Forward("tcp", "", 80, "fd00::9", 80, is_ipv6=True)),
+    ],
+)
+def test_read(text: str, forward: Forward) -> None:
+    assert parse(text) == forward
+    assert parse(str(forward)) == forward
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", "No : separators"),
+        ("tcp", "No : separators"),
+        ("icmp::1-:1", "Bad protocol name"),
+        ("TCP::1-:1", "Bad protocol name"),
+        ("tcp:", "Missing : separator"),
+        ("tcp:1.2.3:22-:22", "Bad host address"),
+        ("tcp:[::1:22-:22", "Bad host address"),
+        ("tcp:[127.0.0.1]:22-:22", "Bad host address"),
+        ("tcp:[::1]22-:22", "Missing : separator"),
+        ("tcp::22", "Bad host port separator"),
+        ("tcp::0-:22", "Bad host port"),
+        ("tcp::65536-:22", "Bad host port"),
+        ("tcp::-1-:22", "Bad host port"),
+        ("tcp::x-:22", "Bad host port"),
+        ("tcp::22-", "Missing guest address"),
+        ("tcp::22-22", "Missing guest address"),
+        ("tcp::22-x:22", "Bad guest address"),
+        ("tcp::22-[fd00::x]:22", "Bad guest address"),
+        ("tcp:127.0.0.1:22-[fd00::1]:22", "Bad guest address"),
+        ("tcp:[::1]:22-10.0.0.1:22", "Bad guest address"),
+        ("tcp::22-:", "Bad guest port"),
+        ("tcp::22-:0", "Bad guest port"),
+        ("tcp::22-:22 ", "Bad guest port"),
+    ],
+)
+def test_refused_in_qemus_words(text: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match="Invalid host forwarding rule") as caught:
+        parse(text)
+    assert str(caught.value) == f"Invalid host forwarding rule '{text}' ({wrong})"
+
+
+@given(PROTOCOLS, st.one_of(st.tuples(FOUR, FOUR), st.tuples(SIX, SIX)), PORTS, PORTS)
+def test_written_as_it_is_read(
+    protocol: str, addresses: tuple[str, str], port: int, guest_port: int
+) -> None:
+    host, guest = (f"[{each}]" if ":" in each else each for each in addresses)
+    forward = parse(f"{protocol}:{host}:{port}-{guest}:{guest_port}")
+    assert (forward.protocol, forward.port, forward.guest_port) == (protocol, port, guest_port)
+    assert parse(str(forward)) == forward
+
+
+@given(st.text("tcpud:[]0123456789.-af ", max_size=24))
+def test_any_text_is_one_or_is_refused(text: str) -> None:
+    try:
+        forward = parse(text)
+    except ValueError:
+        return
+    assert parse(str(forward)) == forward
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ("tcp::1-:1", "tcp::1-:2", True),
+        ("tcp::1-:1", "tcp:127.0.0.1:1-:1", True),
+        ("tcp:127.0.0.2:1-:1", "tcp:127.0.0.1:1-:1", False),
+        ("tcp::1-:1", "udp::1-:1", False),
+        ("tcp::1-:1", "tcp::2-:1", False),
+        ("tcp::1-:1", "tcp:[::]:1-:1", False),
+    ],
+)
+def test_two_for_one_port(one: str, other: str, meet: bool) -> None:
+    assert parse(one).meets(parse(other)) is parse(other).meets(parse(one)) is meet
+
+
+ALL = """\
+chain t_prerouting {
+  type nat hook prerouting priority dstnat; policy accept;
+  meta nfproto ipv4 fib daddr type local tcp dport 2222 dnat ip to 10.9.0.5:22 comment "C"
+}
+chain t_output {
+  type nat hook output priority -100; policy accept;
+  meta nfproto ipv4 fib daddr type local tcp dport 2222 dnat ip to 10.9.0.5:22 comment "C"
+}
+chain t_postrouting {
+  type nat hook postrouting priority srcnat; policy accept;
+  oifname "b" ip saddr 10.9.0.0/24 ip daddr 10.9.0.5 ct status dnat masquerade comment "C"
+}
+chain t_leaving {
+  type filter hook output priority raw; policy accept;
+  ip saddr 127.0.0.1 ip daddr 127.0.0.0/8 tcp dport 2222 ip saddr set 10.9.0.1 comment "C"
+}
+chain t_coming {
+  type filter hook input priority 110; policy accept;
+  iifname "b" ip saddr 127.0.0.0/8 ip daddr 10.9.0.1 tcp sport 2222 ip daddr set 127.0.0.1 \
+comment "C"
+}
+"""
+
+
+def chains(text: str) -> set[str]:
+    """The hooks that there is a chain for."""
+    found = hostfwd.rules("t", "b", "10.9.0.1/24", [parse(text)])
+    return {line.split()[1] for line in found.splitlines() if line.startswith("chain ")}
+
+
+def test_rules() -> None:
+    found = hostfwd.rules("t", "b", "10.9.0.1/24", [parse("tcp::2222-10.9.0.5:22")])
+    assert found == ALL.replace('"C"', '"qemu-netwrap: t"')
+
+
+def test_no_more_chains_than_needed() -> None:
+    outside = {"t_prerouting", "t_output", "t_postrouting"}
+    loopback = {"t_output", "t_leaving", "t_coming"}
+    assert chains("tcp:192.0.2.2:80-10.9.0.5:80") == outside
+    assert chains("tcp:127.0.0.1:80-10.9.0.5:80") == loopback
