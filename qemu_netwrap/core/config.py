@@ -208,6 +208,7 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
     "forward_delay": (MODES, _seconds(0, 30)),
     "hello_time": (MODES, _seconds(1, 10)),
     "isolated": (MODES, _boolean),
+    "mac_filter": (MODES, _boolean),
     "uplink": ((BRIDGE,), _uplink),
     "subnet": (_ROUTED, _subnet),
     "dns": ((NAT,), _servers),

@@ -31,7 +31,13 @@ class Network(Record):
     hello_time: int | None = None  # seconds; None: the kernel's 2
     uplink: str = ""  # the host's NIC that the bridge takes in when it is made
     isolated: bool = False  # whether its guests are kept from each other
+    mac_filter: bool | None = None  # guests send with their own MACs alone; None: as by the mode
     agreed: bool = False  # whether it may be the NIC that the host is reached by
+
+    @property
+    def filters_macs(self) -> bool:
+        """Whether its guests send with their own MACs alone."""
+        return self.mode != BRIDGE if self.mac_filter is None else self.mac_filter
 
 
 class Config(Record):
@@ -110,6 +116,7 @@ class Nic(Record):
     vnet_hdr: bool = True
     foreign: bool = False  # QEMU has made the tap: it is only plugged
     forwards: tuple[Forward, ...] = ()  # ports of the host that lead to it
+    is_alone: bool = True  # no other netdev's packets come by this tap, as they do on a hub
 
     def own_mac(self, number: int, attempt: int = 0) -> str:
         """Return a MAC of ours for guest NIC NUMBER: always the same; another each ATTEMPT."""

@@ -163,6 +163,13 @@ def tap_of(nic: Nic) -> Tap:
     return Tap(nic.tap, network.bridge, nic.queues, nic.vnet_hdr, network.isolated)
 
 
+class MacFilter(Resource):
+    """A tap's port on its bridge takes the frames of these MACs alone; it goes with the tap."""
+
+    tap: str
+    macs: str  # separated by spaces
+
+
 class Plug(Resource):
     """A tap of QEMU's own on a bridge, and what it was like before."""
 
@@ -180,7 +187,8 @@ KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
-        Tap, Plug, Forwards, IptablesAccepts, NftAccepts, FirewalldZone, Unmanaged, Remark,
+        Tap, Plug, Forwards, MacFilter, IptablesAccepts, NftAccepts, FirewalldZone, Unmanaged,
+        Remark,
     )
 }  # fmt: skip
 

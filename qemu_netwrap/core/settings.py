@@ -24,6 +24,7 @@ _UNSET = {
     "subnet": "a /24 that no route of the host overlaps",
     "dns": "the host's own servers",
     "hosts": "none but the guests",
+    "mac_filter": "true on nat and host-only, false on a bridge",
     "addresses": "whatever is free",
     "forward_delay": "0; with stp the kernel's 15",
     "hello_time": "the kernel's 2",

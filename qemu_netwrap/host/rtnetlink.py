@@ -18,6 +18,7 @@ from qemu_netwrap.host.netlink import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
+    NLM_F_REPLACE,
     Netlink,
     attribute,
     attributes,
@@ -28,16 +29,20 @@ NETLINK_ROUTE = 0
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWNEIGH = 28
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_CARRIER = 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_BRPORT_ISOLATED = 33
+IFLA_BRPORT_LEARNING, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_LOCKED = 8, 33, 39
 IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_MULTIPATH, RTA_TABLE = 1, 4, 9, 15
 RTN_UNICAST, RT_TABLE_LOCAL = 1, 255
 RTM_F_FIB_MATCH = 0x2000
 IFF_UP = 1
+NDA_LLADDR, NUD_NOARP = 2, 0x40
+NTF_MASTER, NTF_STICKY = 0x04, 0x40
+AF_BRIDGE = 7
 USER_HZ = 100  # the unit of a bridge's timers in netlink
 EVERYWHERE = Subnet(0, 0)
 # An address that nothing but a default route leads to; it is looked up, never written to.
@@ -46,6 +51,7 @@ _ELSEWHERE = bytes((1, 1, 1, 1))
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
 _DESTINATION = struct.pack("=HH", 8, RTA_DST)
 
 
@@ -132,7 +138,25 @@ class Rtnl(Netlink):
 
     def isolate(self, index: int, *, isolated: bool = True) -> None:
         """Keep a bridge's port from the other isolated ones, or no more (Linux 4.18)."""
-        data = attribute(IFLA_BRPORT_ISOLATED, bytes([isolated]))
+        self._set_port(index, attribute(IFLA_BRPORT_ISOLATED, bytes([isolated])))
+
+    def lock_port(self, index: int, macs: tuple[bytes, ...]) -> None:
+        """Have a bridge's port take frames from these MACs alone.
+
+        A locked port drops what comes from a MAC that is not known to be behind it (net/bridge/
+        br_input.c, `br_handle_frame_finish`); before Linux 5.16 there is none, and it takes all.
+        It must not learn: link-local frames are not looked at. Sticky entries are not moved to
+        another port that such a frame comes in by.
+        """
+        head = _NDMSG.pack(AF_BRIDGE, index, NUD_NOARP, NTF_MASTER | NTF_STICKY, 0)
+        for mac in macs:
+            entry = head + attribute(NDA_LLADDR, mac)
+            self._do(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, entry)
+        locked = attribute(IFLA_BRPORT_LOCKED, b"\1")
+        self._set_port(index, attribute(IFLA_BRPORT_LEARNING, b"\0") + locked)
+
+    def _set_port(self, index: int, data: bytes) -> None:
+        """Set attributes of a bridge's port."""
         info = attribute(IFLA_INFO_SLAVE_KIND, b"bridge") + attribute(IFLA_INFO_SLAVE_DATA, data)
         body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_LINKINFO, info)
         self._do(RTM_NEWLINK, 0, body)

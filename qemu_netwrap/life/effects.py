@@ -41,6 +41,7 @@ class Work:
         self.acquiring = acquiring
         self.rtnl = Rtnl()
         self.taps: dict[str, list[int]] = {}  # name: a descriptor a queue
+        self.indexes: dict[str, int] = {}  # of the taps that were made
 
 
 def acquire_bridge(b: r.Bridge, note: Note, work: Work) -> Iterator[None]:
@@ -257,6 +258,7 @@ def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
         raise _taken(t.name) from error
     link = link_named(work.rtnl, t.name)
     note(index=str(link.index))
+    work.indexes[t.name] = link.index
     _plug(work.rtnl, link, t.bridge, isolated=t.isolated)
     yield
 
@@ -268,6 +270,18 @@ def release_tap(t: r.Tap, facts: Facts, work: Work) -> Iterator[None]:
     link = work.rtnl.link(t.name)
     if link is not None and facts.get("index") == str(link.index):
         _delete(work.rtnl, link)
+    yield
+
+
+def acquire_mac_filter(f: r.MacFilter, _note: Note, work: Work) -> Iterator[None]:
+    """Have a tap's port take its guest's frames alone."""
+    index = work.indexes.get(f.tap) or link_named(work.rtnl, f.tap).index
+    work.rtnl.lock_port(index, tuple(map(mac.pack, f.macs.split())))
+    yield
+
+
+def release_mac_filter(_f: r.MacFilter, _facts: Facts, _work: Work) -> Iterator[None]:
+    """Do nothing: it goes with the tap."""
     yield
 
 
@@ -328,6 +342,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Unmanaged: acquire_beside,
     r.Remark: acquire_beside,
     r.Forwards: acquire_forwards,
+    r.MacFilter: acquire_mac_filter,
 }
 RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: release_bridge,
@@ -346,6 +361,7 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Unmanaged: release_beside,
     r.Remark: release_beside,
     r.Forwards: release_forwards,
+    r.MacFilter: release_mac_filter,
 }
 
 

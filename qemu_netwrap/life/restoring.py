@@ -9,6 +9,7 @@ from qemu_netwrap.core.resources import (
     FirewalldZone,
     Forwarding,
     IptablesAccepts,
+    MacFilter,
     NftAccepts,
     Plug,
     Rules,
@@ -53,13 +54,18 @@ def plug_again(bridge: str, work: Work) -> None:
     for run in filter(work.state.is_alive, members):
         try:
             entries = Journal(f"{work.state.run(run)}/journal").live()
+            again: set[str] = set()
             for entry in entries:
                 port = entry.resource
+                if isinstance(port, MacFilter) and port.tap in again:
+                    for _ in effects.acquire_mac_filter(port, lambda **_: None, work):
+                        pass
                 if not isinstance(port, (Tap, Plug)) or port.bridge != bridge:
                     continue
                 tap, made = _tap_of(port, entry, work), work.rtnl.link(bridge)
                 if tap and made and not tap.master:
                     work.rtnl.plug(tap, made, tap.mac)
+                    again.add(port.name)
                     if port.isolated:
                         work.rtnl.isolate(tap.index)
         except (OSError, NetwrapError):

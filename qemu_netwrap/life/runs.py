@@ -9,14 +9,22 @@ from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Forwards, HostName, Membership, Plug, Resource, tap_of
+from qemu_netwrap.core.resources import (
+    Forwards,
+    HostName,
+    MacFilter,
+    Membership,
+    Plug,
+    Resource,
+    tap_of,
+)
 from qemu_netwrap.host import files, tun
 from qemu_netwrap.life import effects, ledger, networks
 from qemu_netwrap.life.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.core.ipv4 import Subnet
@@ -135,6 +143,7 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
                 ledger.acquire_all([name], journal, work)
                 macs.append(chosen)
                 addresses.append(address)
+        ledger.acquire_all(mac_filter_of(nic, macs), journal, work)
         forwards, chains = forwards_of(nic, addresses, infos[bridge])
         ledger.acquire_all(chains, journal, work)
         taps = tuple(work.taps.get(nic.tap, ()))
@@ -152,6 +161,16 @@ def own_address(nic: Nic, number: int, known_as: tuple[str, str], info: Info, wo
     from qemu_netwrap.life import reserving  # what hardly a launch needs
 
     return reserving.address_for(nic, known_as, info, work, needed=is_led_to)
+
+
+def mac_filter_of(nic: Nic, macs: Sequence[str]) -> tuple[MacFilter, ...]:
+    """Return what keeps a NIC, which got MACS, from sending with others'; nothing where it may.
+
+    Whose NICs are not known, a NIC that is added later say, and who has others behind it, may.
+    """
+    if not (macs and nic.is_alone and nic.network.filters_macs):
+        return ()
+    return (MacFilter(nic.tap, " ".join(macs)),)
 
 
 def forwards_of(

@@ -138,6 +138,11 @@ def _tap(t: r.Tap) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (make, plug, *_isolate(t)), (f"# {t.name} goes with the last process that holds it",)
 
 
+def _mac_filter(f: r.MacFilter) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    macs = (f"bridge fdb replace {mac} dev {f.tap} master static sticky" for mac in f.macs.split())
+    return (*macs, f"bridge link set dev {f.tap} learning off locked on"), ()
+
+
 def _isolate(port: r.Tap | r.Plug, value: str = "on") -> tuple[str, ...]:
     isolate = f"ip link set {port.name} type bridge_slave isolated {value}"
     return (isolate,) if port.isolated else ()
@@ -169,4 +174,5 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.FirewalldZone: _firewalld_zone,
     r.Unmanaged: _unmanaged,
     r.Remark: _remark,
+    r.MacFilter: _mac_filter,
 }

@@ -50,6 +50,11 @@ class Wiring(Record):
         """
         return _segment(net, self.netdevs)
 
+    def sharing(self, net: NetOption) -> tuple[NetOption, ...]:
+        """Return the netdevs whose packets a netdev carries: itself, and the others on its hub."""
+        where = self.segment(net)
+        return tuple(n for n in self.netdevs if n.type != "hubport" and self.segment(n) == where)
+
     def on(self, net: NetOption) -> tuple[GuestNic, ...]:
         """Return the NICs that a netdev carries the packets of."""
         where = self.segment(net)

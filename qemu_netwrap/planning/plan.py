@@ -100,7 +100,9 @@ def make(
             taken = (*facts.existing, *(planned.nic.tap for planned in nics))
             tap = _ifname(net, taken) or names.tap_name(facts.run, index)
             key = (facts.machine, vm, str(index))
-            nics.append(_planned(net, network, guest_nics, tap, key))
+            planned = _planned(net, network, guest_nics, tap, key)
+            is_alone = len(reading.wiring.sharing(net)) == 1
+            nics.append(planned.replace(nic=planned.nic.replace(is_alone=is_alone)))
     _refuse_twins(nics)
     if any(planned.nic.forwards for planned in nics):
         from qemu_netwrap.planning import hostfwd

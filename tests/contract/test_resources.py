@@ -282,6 +282,15 @@ CASES = {
         remove="nft delete table inet qemu_netwrap",
         replace="nft 'delete table inet qemu_netwrap; add table inet other'",
     ),
+    "MacFilter": Case(
+        "run/77",
+        (r.Tap("qn77-0", "qn-x"), r.MacFilter("qn77-0", MAC)),
+        there=f"bridge fdb show dev qn77-0 | grep -q '{MAC} sticky .*static' &&"
+        " bridge -d link show dev qn77-0 | grep -q 'learning off.*locked on'",
+        remove="ip link del qn77-0",
+        replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
+        prepare=MAKE_BRIDGE_WITH_PORT,
+    ),
     "Plug": Case(
         "run/77",
         (r.Plug("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500, up=False, plugged=False),),

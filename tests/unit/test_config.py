@@ -51,6 +51,7 @@ def test_every_key() -> None:
         uplink = "enp3s0"
         stp = true
         isolated = true
+        mac_filter = true
         forward_delay = 2
         hello_time = 1
 
@@ -66,7 +67,7 @@ def test_every_key() -> None:
         subnet = "10.1.0.0/29"
     """
     lan = Network("lan", "bridge", "br0", stp=True, forward_delay=2, hello_time=1)
-    lan = lan.replace(uplink="enp3s0", agreed=True, isolated=True)
+    lan = lan.replace(uplink="enp3s0", agreed=True, isolated=True, mac_filter=True)
     subnet, servers = Subnet.parse("192.168.0.0/24"), ("8.8.8.8", "2001:db8::1")
     hosts = (("files", "192.0.2.9"), ("a.b", "2001:db8::9"))
     addresses = (("web", "192.168.0.9"), ("52:54:00:00:00:0a", "192.168.0.10"))
@@ -121,6 +122,7 @@ def test_built_in_networks_can_be_the_default(name: str) -> None:
         (f'{NAT}upling = "e0"', 3, "networks.lab.upling: unknown key", "known here"),
         (f'{NAT}uplink = "e0"', 3, "networks.lab.uplink: is not for mode nat", "for: bridge"),
         (f'{BRIDGE}uplink = "a/b"', 3, "networks.lan.uplink: the name has a character", "a/b"),
+        (f"{NAT}mac_filter = 1", 3, "networks.lab.mac_filter: expected true or false", "now 1"),
         # addresses
         (f"{NAT}addresses = 1", 3, "networks.lab.addresses: expected MACs or names", "now 1"),
         (f"{NAT}addresses = {{a = 1}}", 3, "lab.addresses: expected MACs or names", "{'a': 1}"),

@@ -120,6 +120,7 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["rm /run/NetworkManager/conf.d/qemu-netwrap-b.conf", "busctl call org"],
     ),
     (r.Remark("b", "Do this."), ["# Do this."], []),
+    (
         r.Forwards("t", "chain t_output {\n}\nchain t_coming {\n}\n"),
         [
             "nft -f - <<'EOF'\n"  # noqa: ISC004 - one command
@@ -130,6 +131,15 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
             "nft delete chain inet qemu_netwrap t_coming",
             "nft delete table inet qemu_netwrap ",
         ],
+    ),
+    (
+        r.MacFilter("t", "52:54:00:00:00:01 52:54:00:00:00:02"),
+        [
+            "bridge fdb replace 52:54:00:00:00:01 dev t master static sticky",
+            "bridge fdb replace 52:54:00:00:00:02 dev t master static sticky",
+            "bridge link set dev t learning off locked on",
+        ],
+        [],
     ),
     (r.Membership("b", "7"), ["# run 7 joins b"], ["# run 7 leaves b"]),
     (

@@ -154,6 +154,7 @@ def shown(planned: plan.Plan, config: Config, host: Host) -> dict[str, object]:
                 "queues": nic.queues,
                 "vhost": nic.vhost,
                 "vnet_hdr": nic.vnet_hdr,
+                **({} if nic.is_alone else {"is_alone": False}),
                 **({"forwards": list(map(str, nic.forwards))} if nic.forwards else {}),
             }
             for nic in (p.nic for p in planned.nics)
