@@ -185,7 +185,7 @@ def forwards_of(
     from qemu_netwrap.planning import hostfwd
 
     forwards = hostfwd.resolved(nic, next(iter(addresses), ""), info.address)
-    rules = hostfwd.rules(nic.tap, info.bridge, info.address, forwards)
+    rules = hostfwd.rules(nic.tap, info.bridge, (info.address,), forwards)
     return forwards, (Forwards(nic.tap, rules),)
 
 

@@ -83,20 +83,19 @@ def _unfit(forward: Forward, subnet: Subnet) -> str:
     return f"{forward}: {wrong}" if wrong else ""
 
 
-def rules(tap: str, bridge: str, gateway: str, forwards: Iterable[Forward]) -> str:
+def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[Forward]) -> str:
     """Return the chains, as nft(8) reads them, by which FORWARDS lead to guests on BRIDGE.
 
-    GATEWAY is the bridge's address with its prefix length.
+    GATEWAYS are the bridge's addresses with their prefix lengths, one of each family that there is.
     """
-    own = gateway.partition("/")[0]
-    subnet = str(Subnet.around(gateway))
+    segments = dict(map(_segment, gateways))
     outside, host, hairpin, leaving, coming = [], [], [], [], []
     for forward in forwards:
         family = "ip6" if forward.is_ipv6 else "ip"
-        here = _destination(forward, family)
+        own, subnet = segments[family]
         port = f"{forward.protocol} dport {forward.port}"
         to = f"[{forward.guest}]" if forward.is_ipv6 else forward.guest
-        lead = f"{here} {port} dnat {family} to {to}:{forward.guest_port}"
+        lead = f"{_destination(forward, family)} {port} dnat {family} to {to}:{forward.guest_port}"
         host.append(lead)
         if not forward.is_for_loopback:
             outside.append(lead)
@@ -123,6 +122,16 @@ def rules(tap: str, bridge: str, gateway: str, forwards: Iterable[Forward]) -> s
         ("coming", "type filter hook input priority 110", coming),
     )
     return "".join(_chain(tap, *chain) for chain in chains if chain[2])
+
+
+def _segment(gateway: str) -> tuple[str, tuple[str, str]]:
+    """Return the family of a gateway's address, the address itself, and its subnet."""
+    own = gateway.partition("/")[0]
+    if ":" not in own:
+        return "ip", (own, str(Subnet.around(gateway)))
+    import ipaddress
+
+    return "ip6", (own, str(ipaddress.ip_interface(gateway).network))
 
 
 def _destination(forward: Forward, family: str) -> str:

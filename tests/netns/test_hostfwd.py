@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from lab.leaks import snapshot
-from lab.netns import UPLINK_ADDRESS, Host, link, wait_for
+from lab.netns import UPLINK_ADDRESS, Host, internet, link, wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
+from qemu_netwrap.core.hostfwd import parse
+from qemu_netwrap.planning import hostfwd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,24 +28,25 @@ NETDEV: Final = f"nat,id=n0,hostfwd=tcp::2222-{GUEST}:22,hostfwd=udp::2222-{GUES
 # Listen on a port of both kinds; who asks is told where he seems to be.
 _SERVE: Final = """
 import select, socket, sys
-tcp = socket.create_server(("", 22))
-udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-udp.bind(("", 22))
+tcp = socket.create_server(("::", 22), family=socket.AF_INET6, dualstack_ipv6=True)
+udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+udp.bind(("::", 22))
 while True:
     for ready in select.select([tcp, udp], [], [])[0]:
         if ready is tcp:
             connection, address = tcp.accept()
-            connection.sendall(address[0].encode())
+            connection.sendall(address[0].removeprefix("::ffff:").encode())
             connection.close()
         else:
             _, address = udp.recvfrom(100)
-            udp.sendto(address[0].encode(), address)
+            udp.sendto(address[0].removeprefix("::ffff:").encode(), address)
 """
 # Ask ADDRESS by PROTOCOL; print what it answers.
 _ASK: Final = """
 import socket, sys
 kind = socket.SOCK_STREAM if sys.argv[1] == "tcp" else socket.SOCK_DGRAM
-asking = socket.socket(socket.AF_INET, kind)
+family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
+asking = socket.socket(family, kind)
 asking.settimeout(5)
 try:
     asking.connect((sys.argv[2], int(sys.argv[3])))
@@ -92,7 +95,7 @@ def server(host: Host) -> Iterator[Host]:
         guest.run("ip", "address", "add", f"{GUEST}/24", "dev", "eth0")
         guest.run("ip", "route", "add", "default", "via", "10.50.0.1")
         guest.popen(sys.executable, "-c", _SERVE)
-        guest.wait_listening("udp", 22)
+        guest.wait_listening("udp6", 22)
         try:
             yield guest
         finally:
@@ -133,6 +136,34 @@ def test_from_everywhere(uplinked: Uplinked, protocol: str) -> None:
         # The guest is told who it is, as it is with a server on the host.
         assert asked(net, protocol, UPLINK_ADDRESS) == "203.0.113.1"
         assert asked(host, protocol, GUEST, 22) == "10.50.0.1"
+
+
+@pytest.mark.parametrize("bridged", ["0", "1"])
+def test_the_chains_lead_ipv6_too(bridged: str) -> None:
+    """For networks that have it; they have not yet."""
+    forwards = [parse(f"{protocol}::2222-[fd00:9::5]:22") for protocol in ("tcp", "udp")]
+    chains = hostfwd.rules("port0", "br0", ("fd00:9::1/64",), forwards)
+    with internet(ipv6=True) as both, Host("guest") as guest, Host("neighbour") as neighbour:
+        host, net = both.host, both.net
+        host.set_sysctl("net.ipv6.conf.all.forwarding", 1)
+        host.run("sysctl", "-eqw", f"net.bridge.bridge-nf-call-ip6tables={bridged}")
+        host.run("ip", "-batch", "-", input="link add br0 type bridge\nlink set br0 up\n")
+        host.run("ip", "address", "add", "fd00:9::1/64", "dev", "br0", "nodad")
+        for number, (machine, last) in enumerate(((guest, "5"), (neighbour, "6"))):
+            link(host, f"port{number}", machine, "eth0")
+            host.run("ip", "link", "set", f"port{number}", "master", "br0")
+            machine.run(*f"ip address add fd00:9::{last}/64 dev eth0 nodad".split())
+            machine.run(*"ip route add default via fd00:9::1".split())
+        host.run("nft", "-f", "-", input=f"table inet qemu_netwrap {{\n{chains}}}\n")
+        guest.popen(sys.executable, "-c", _SERVE)
+        guest.wait_listening("udp6", 22)
+        uplink, gateway = "2001:db8:113::2", "fd00:9::1"
+        for protocol in ("tcp", "udp"):
+            assert asked(host, protocol, "::1") == gateway
+            assert asked(host, protocol, uplink) == uplink
+            assert asked(net, protocol, uplink) == "2001:db8:113::1"
+            for address in (uplink, gateway):
+                assert asked(neighbour, protocol, address) == gateway
 
 
 def test_the_hosts_loopback_is_closed_to_guests(uplinked: Uplinked) -> None:

@@ -100,6 +100,7 @@ def test_two_for_one_port(one: str, other: str, meet: bool) -> None:
     assert parse(one).meets(parse(other)) is parse(other).meets(parse(one)) is meet
 
 
+GATEWAYS = ("10.9.0.1/24", "fd00:9::1/64")
 ALL = """\
 chain t_prerouting {
   type nat hook prerouting priority dstnat; policy accept;
@@ -127,13 +128,29 @@ comment "C"
 
 def chains(text: str) -> set[str]:
     """The hooks that there is a chain for."""
-    found = hostfwd.rules("t", "b", "10.9.0.1/24", [parse(text)])
+    found = hostfwd.rules("t", "b", GATEWAYS, [parse(text)])
     return {line.split()[1] for line in found.splitlines() if line.startswith("chain ")}
 
 
 def test_rules() -> None:
-    found = hostfwd.rules("t", "b", "10.9.0.1/24", [parse("tcp::2222-10.9.0.5:22")])
+    found = hostfwd.rules("t", "b", GATEWAYS, [parse("tcp::2222-10.9.0.5:22")])
     assert found == ALL.replace('"C"', '"qemu-netwrap: t"')
+
+
+def test_rules_for_ipv6() -> None:
+    found = hostfwd.rules("t", "b", GATEWAYS, [parse("tcp::2222-[fd00:9::5]:22")])
+    expected = ALL.replace("ipv4", "ipv6").replace("ip saddr", "ip6 saddr")
+    for four, six in (
+        ("ip daddr", "ip6 daddr"),
+        ("dnat ip to 10.9.0.5", "dnat ip6 to [fd00:9::5]"),
+        ("10.9.0.5", "fd00:9::5"),
+        ("10.9.0.0/24", "fd00:9::/64"),
+        ("10.9.0.1", "fd00:9::1"),
+        ("127.0.0.0/8", "::1"),
+        ("127.0.0.1", "::1"),
+    ):
+        expected = expected.replace(four, six)
+    assert found == expected.replace('"C"', '"qemu-netwrap: t"')
 
 
 def test_no_more_chains_than_needed() -> None:
