@@ -6,7 +6,9 @@ also one that the host itself sends. How the loopback's come about is docs/desig
 
 from __future__ import annotations
 
-from qemu_netwrap.core import hostfwd, reservations
+import zlib
+
+from qemu_netwrap.core import hostfwd, names, reservations
 from qemu_netwrap.core.errors import HostError, UsageError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import NAT
@@ -121,7 +123,8 @@ def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[For
         ("leaving", "type filter hook output priority raw", leaving),
         ("coming", "type filter hook input priority 110", coming),
     )
-    return "".join(_chain(tap, *chain) for chain in chains if chain[2])
+    owner = _owner(tap)
+    return "".join(_chain(owner, *chain) for chain in chains if chain[2])
 
 
 def _segment(gateway: str) -> tuple[str, tuple[str, str]]:
@@ -141,7 +144,16 @@ def _destination(forward: Forward, family: str) -> str:
     return f"meta nfproto {'ipv6' if forward.is_ipv6 else 'ipv4'} fib daddr type local"
 
 
-def _chain(tap: str, name: str, kind: str, lines: list[str]) -> str:
-    """Return one chain; a tap and a bridge have never the same name, so it is nobody else's."""
-    inside = "".join(f'  {line} comment "qemu-netwrap: {tap}"\n' for line in lines)
-    return f"chain {tap}_{name} {{\n  {kind}; policy accept;\n{inside}}}\n"
+def _owner(tap: str) -> str:
+    """Return what a tap's chains are called by: its name, if nft's language can have that.
+
+    A tap and a bridge have never the same name, so that the chains are nobody else's.
+    """
+    plain = names.plain_ifname(tap)
+    return tap if plain else f"tap.{zlib.crc32(tap.encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _chain(owner: str, name: str, kind: str, lines: list[str]) -> str:
+    """Return one chain."""
+    inside = "".join(f'  {line} comment "qemu-netwrap: {owner}"\n' for line in lines)
+    return f"chain {owner}_{name} {{\n  {kind}; policy accept;\n{inside}}}\n"

@@ -240,6 +240,13 @@ def test_a_port_is_held_while_qemu_lives(host: Host) -> None:
         host.run(sys.executable, "-c", kind)
 
 
+@pytest.mark.parametrize("name", ["1st", 'a"b', "é", "a+{b}", "tap.0"])
+def test_a_tap_of_any_name(host: Host, name: str) -> None:
+    words = ("-nic", f"nat,ifname={name},hostfwd=tcp::2222-:22")
+    netwrap(host, "--", "true", *words, check=True)
+    netwrap(host, "wait", check=True)
+
+
 def test_an_address_that_is_not_the_hosts(host: Host) -> None:
     done = netwrap(host, "--", "true", "-nic", "nat,hostfwd=tcp:192.0.2.9:2222-:22")
     assert (done.returncode, "192.0.2.9 is no address of this host" in done.stderr) == (125, True)
