@@ -8,6 +8,7 @@ import tomllib
 from qemu_netwrap.core import names, reservations
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.ipv6 import LENGTH, Prefix
 from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Config, Network
 from qemu_netwrap.core.suggest import suggestion
 from qemu_netwrap.core.tomlplace import line_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 TOP = ("default", "networks")
 MODES = (BRIDGE, NAT, HOST_ONLY)
 LARGEST = 8
+_NOT_FOR_HOSTS6 = tuple(map(Prefix.parse, ("::/8", "fe80::/10", "fec0::/10", "ff00::/8")))
 _NOT_FOR_HOSTS = tuple(map(Subnet.parse, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))
 SMALLEST = 29  # a subnet with fewer addresses has none left for guests worth a network
 
@@ -119,6 +121,8 @@ def _checked(network: Network, at: _At) -> Network:
     wrong = reservations.fault(network)
     if wrong:
         raise at.error(where, "addresses", wrong, "they are of the network's subnet")
+    if network.subnet6 is not None and not network.ipv6:
+        raise at.error(where, "subnet6", "with ipv6 = false there is none", "leave out one of them")
     return network
 
 
@@ -181,6 +185,18 @@ def _subnet(value: object) -> Subnet:
     return subnet
 
 
+def _subnet6(value: object) -> Prefix:
+    try:
+        prefix = Prefix.parse(_string(value))
+    except ValueError as error:
+        raise ValueError(f"expected a network like fd12:3456:789a:1::/64: {error}") from None
+    if prefix.length != LENGTH:
+        raise ValueError(f"expected a /{LENGTH}: guests choose the rest of their addresses")
+    if any(prefix.overlaps(special) for special in _NOT_FOR_HOSTS6):
+        raise ValueError("these addresses are not for hosts")
+    return prefix
+
+
 def _servers(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(server, str) for server in value):
         raise ValueError('expected addresses like ["192.0.2.53"]')
@@ -211,6 +227,8 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
     "mac_filter": (MODES, _boolean),
     "uplink": ((BRIDGE,), _uplink),
     "subnet": (_ROUTED, _subnet),
+    "ipv6": (_ROUTED, _boolean),
+    "subnet6": (_ROUTED, _subnet6),
     "dns": ((NAT,), _servers),
     "hosts": (_ROUTED, _hosts),
     "addresses": (_ROUTED, reservations.read),

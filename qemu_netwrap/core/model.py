@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.ipv6 import Around6, Prefix
     from qemu_netwrap.core.neighbours import Neighbours
 
 BRIDGE = "bridge"
@@ -23,6 +24,8 @@ class Network(Record):
     mode: str  # BRIDGE, NAT or HOST_ONLY
     bridge: str
     subnet: Subnet | None = None  # None: chosen when the network is made
+    ipv6: bool = True  # whether it has IPv6 where the host has
+    subnet6: Prefix | None = None  # None: derived from the host and the network's name
     dns: tuple[str, ...] = ()  # upstream servers; empty: the host's own
     hosts: tuple[tuple[str, str], ...] = ()  # names that its DNS knows beside the guests'
     addresses: tuple[tuple[str, str], ...] = ()  # for guests, by MAC or name
@@ -96,6 +99,7 @@ class Surroundings(Record):
     machine: str = ""  # the host's identity, which stable MACs are derived from
     reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
     mtu: int = 0  # of the device that the default route leaves by; 0 without one
+    six: Around6 | None = None  # of IPv6; None for a network that has none of it
     uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
     neighbours: Neighbours | None = None  # None: nobody else has a say
 

@@ -31,6 +31,8 @@ class Bridge(Resource):
     hello_time: int = -1  # seconds; -1: the kernel's own
     open: bool = False  # others may put their ports into it, and it is then left to them
     mtu: int = 0  # 0: the kernel's own, which follows the ports
+    group: int = 0  # the kernel's number for devices that rules tell together
+    dad: bool = True  # whether it looks for duplicates of its IPv6 addresses before it uses them
 
 
 class Uplink(Resource):
@@ -46,7 +48,7 @@ class Uplink(Resource):
 
 
 class Address(Resource):
-    """An IPv4 address with its prefix length on a device of ours."""
+    """An address of either family with its prefix length on a device of ours."""
 
     device: str
     address: str
@@ -65,6 +67,22 @@ class Forwarding(Resource):
     """IPv4 forwarding of what comes in by a device that is not ours; shared by networks."""
 
     device: str
+    user: str  # the bridge of the network that needs it
+
+
+ALL = "all"  # in the place of a device: the whole host
+
+
+class Switch(Resource):
+    """A setting under net/ipv6/conf of a device that is not ours, or of ALL; shared by networks.
+
+    It is touched only where it is FORMER, and given back only where it is VALUE still.
+    """
+
+    device: str
+    key: str
+    former: str
+    value: str
     user: str  # the bridge of the network that needs it
 
 
@@ -187,8 +205,8 @@ KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
-        Tap, Plug, Forwards, MacFilter, IptablesAccepts, NftAccepts, FirewalldZone, Unmanaged,
-        Remark,
+        Tap, Plug, Switch, Forwards, MacFilter, IptablesAccepts, NftAccepts, FirewalldZone,
+        Unmanaged, Remark,
     )
 }  # fmt: skip
 

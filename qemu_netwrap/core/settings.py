@@ -7,6 +7,7 @@ import tomllib
 
 from qemu_netwrap.core.config import KEYS
 from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.ipv6 import Prefix
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.tomlplace import line_of
 
@@ -22,6 +23,7 @@ _UNSET = {
     "default": "the bridge that carries the host's default route, else nat",
     "uplink": "none: a segment of its own",
     "subnet": "a /24 that no route of the host overlaps",
+    "subnet6": "a /64 of the host's own ULAs, where the host has IPv6",
     "dns": "the host's own servers",
     "hosts": "none but the guests",
     "mac_filter": "true on nat and host-only, false on a bridge",
@@ -82,7 +84,7 @@ def _toml(value: object) -> str:
 
 def _plain(key: str, value: object) -> object:
     """Return a value as the file has it; None for what is left open."""
-    if isinstance(value, Subnet):
+    if isinstance(value, (Subnet, Prefix)):
         return str(value)
     if key in ("hosts", "addresses") and isinstance(value, tuple):
         return dict(value) or None

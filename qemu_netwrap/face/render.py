@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.ipv6 import Prefix
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.face.tables import columns
 from qemu_netwrap.host.hookfiles import Hook
@@ -19,8 +20,8 @@ _NETWORK_HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "MEMBERS", "KEPT", "POR
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
-    """Return records, and tuples of them, as dicts and lists; a subnet as text."""
-    if isinstance(value, Subnet):
+    """Return records, and tuples of them, as dicts and lists; subnets as text."""
+    if isinstance(value, (Subnet, Prefix)):
         return str(value)
     if isinstance(value, Record):
         return {name: plain(inner) for name, inner in value.__dict__.items()}
@@ -46,6 +47,7 @@ def plan_data(shown: Preview) -> dict[str, Any]:
             "mode": n.network.mode,
             "bridge": n.network.bridge,
             "address": n.address,
+            "address6": n.address6,
             "action": n.action,
         }
         for n in shown.networks
@@ -76,8 +78,8 @@ def plan_text(shown: Preview) -> str:
 def _network_line(shown: NetworkPreview) -> str:
     """Return what becomes of a network, in a line."""
     network = shown.network
-    where = f"{network.mode}, {network.bridge} {shown.address}".rstrip()
-    return f"network {network.name} ({where}): {shown.action}"
+    where = " ".join(filter(None, (network.bridge, shown.address, shown.address6)))
+    return f"network {network.name} ({network.mode}, {where}): {shown.action}"
 
 
 def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
@@ -134,7 +136,7 @@ def _network_row(network: NetworkStatus) -> tuple[str, ...]:
         network.name,
         network.mode,
         network.bridge,
-        network.address or "-",
+        ",".join(filter(None, (network.address, network.address6))) or "-",
         str(len(network.members)),
         "yes" if network.kept else "-",
         str(len(network.ports)),

@@ -32,6 +32,7 @@ def network_text(known: Known, up: NetworkStatus | None) -> str:
         ("mode", known.mode),
         ("bridge", known.bridge),
         ("address", known.address),
+        ("address6", known.address6),
         ("state", f"{known.state}, kept" if known.kept else known.state),
         ("runs", " ".join(known.runs)),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -35,6 +36,25 @@ def links(names: list[str]) -> dict[str, Port]:
     with IPRoute() as ip:
         found = ((name, _get(ip, name)) for name in names)
         return {name: _port(link) for name, link in found if link is not None}
+
+
+def neighbours6(bridge: str) -> list[tuple[str, str]]:
+    """Return MAC and IPv6 address of those whom the host has met on a bridge, links' own left out.
+
+    What SLAAC gives to a guest is written nowhere else.
+    """
+    with IPRoute() as ip:
+        found = _get(ip, bridge)
+        if found is None:
+            return []
+        entries = ip.get_neighbours(family=socket.AF_INET6, ifindex=found["index"])
+        pairs = [(e.get_attr("NDA_LLADDR"), e.get_attr("NDA_DST")) for e in entries]
+        return [(mac, address) for mac, address in pairs if mac and not _is_local(address)]
+
+
+def _is_local(address: str) -> bool:
+    """Whether an IPv6 address is of a link alone, or of many at once."""
+    return address.startswith(("fe8", "fe9", "fea", "feb", "ff"))
 
 
 def _get(ip: IPRoute, name: str) -> Any:  # noqa: ANN401 - pyroute2 is untyped

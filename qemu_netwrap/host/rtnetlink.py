@@ -31,11 +31,12 @@ RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH = 28
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
-IFLA_CARRIER = 33
+IFLA_GROUP, IFLA_CARRIER = 27, 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_LEARNING, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_LOCKED = 8, 33, 39
 IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_MULTIPATH, RTA_TABLE = 1, 4, 9, 15
 RTN_UNICAST, RT_TABLE_LOCAL = 1, 255
 RTM_F_FIB_MATCH = 0x2000
@@ -44,9 +45,17 @@ NDA_LLADDR, NUD_NOARP = 2, 0x40
 NTF_MASTER, NTF_STICKY = 0x04, 0x40
 AF_BRIDGE = 7
 USER_HZ = 100  # the unit of a bridge's timers in netlink
+# What asking for a route says when there is none, or one that leads nowhere; or no IPv6.
+_NO_ROUTE = (
+    *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL),
+    *(errno.EOPNOTSUPP, errno.EAFNOSUPPORT),
+)
 EVERYWHERE = Subnet(0, 0)
-# An address that nothing but a default route leads to; it is looked up, never written to.
-_ELSEWHERE = bytes((1, 1, 1, 1))
+# Addresses that nothing but a default route leads to; they are looked up, never written to.
+_ELSEWHERE = {
+    _socket.AF_INET: bytes((1, 1, 1, 1)),
+    _socket.AF_INET6: bytes((0x20, *bytes(14), 1)),
+}
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
@@ -99,12 +108,19 @@ class Rtnl(Netlink):
         body = _IFINFO.pack(0, 0, index, 0, 0)
         return _read_link(next(self._ask(RTM_GETLINK, 0, body, RTM_NEWLINK))).name
 
-    def add_bridge(
-        self, name: str, mac: bytes, *, stp: bool, forward_delay: int, hello_time: int
+    def add_bridge(  # noqa: PLR0913 - what a bridge is made with
+        self,
+        name: str,
+        mac: bytes,
+        *,
+        stp: bool,
+        forward_delay: int,
+        hello_time: int,
+        up: bool = True,
     ) -> None:
-        """Make a bridge and bring it up. Times in seconds; below 0 leaves the kernel's own."""
+        """Make a bridge. Times in seconds; below 0 leaves the kernel's own."""
         body = (
-            _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP)
+            _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
             + attribute(IFLA_IFNAME, name.encode() + b"\0")
             + attribute(IFLA_ADDRESS, mac)
             + _bridge_info(stp, forward_delay, hello_time)
@@ -131,9 +147,11 @@ class Rtnl(Netlink):
         body += attribute(IFLA_MASTER, struct.pack("=I", master))
         self._do(RTM_SETLINK, 0, body)
 
-    def set_mtu(self, index: int, mtu: int) -> None:
-        """Set an interface's MTU."""
-        body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_MTU, struct.pack("=I", mtu))
+    def set_up(self, index: int, mtu: int, group: int) -> None:
+        """Bring an interface up, with an MTU and in a group if these are not 0."""
+        body = _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP)
+        for kind, value in ((IFLA_MTU, mtu), (IFLA_GROUP, group)):
+            body += attribute(kind, struct.pack("=I", value)) if value else b""
         self._do(RTM_SETLINK, 0, body)
 
     def isolate(self, index: int, *, isolated: bool = True) -> None:
@@ -172,38 +190,42 @@ class Rtnl(Netlink):
         self._do(RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
 
     def add_address(self, index: int, address: bytes, length: int) -> None:
-        """Add an IPv4 address, with the broadcast address of its subnet."""
-        host = (1 << 32 - length) - 1
-        broadcast = (int.from_bytes(address, "big") | host).to_bytes(4, "big")
-        body = _address(index, address, length) + attribute(IFA_BROADCAST, broadcast)
+        """Add an address: IPv4 with its broadcast address, IPv6 to be used at once."""
+        flags, more = IFA_F_NODAD, b""
+        if len(address) == 4:
+            host = (1 << 32 - length) - 1
+            broadcast = (int.from_bytes(address, "big") | host).to_bytes(4, "big")
+            flags, more = 0, attribute(IFA_BROADCAST, broadcast)
+        body = _address(index, address, length, flags) + more
         self._do(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
 
     def delete_address(self, index: int, address: bytes, length: int) -> None:
-        """Remove an IPv4 address."""
+        """Remove an address."""
         self._do(RTM_DELADDR, 0, _address(index, address, length))
 
-    def default_device(self) -> str:
-        """Return the device of the IPv4 default route, empty when there is none."""
-        index = self._default_index()
+    def default_device(self, family: int = _socket.AF_INET) -> str:
+        """Return the device of a family's default route, empty when there is none."""
+        index = self._default_index(family)
         return self.index_name(index) if index else ""
 
     def default_link(self) -> Link | None:
         """Look up the device of the IPv4 default route; None when there is none."""
-        index = self._default_index()
+        index = self._default_index(_socket.AF_INET)
         return self.link_at(index) if index else None
 
-    def _default_index(self) -> int:
-        """Return the number of the IPv4 default route's device, 0 when there is none."""
-        head = _RTMSG.pack(_socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+    def _default_index(self, family: int) -> int:
+        """Return the number of the default route's device, 0 when there is none."""
+        where = _ELSEWHERE[family]
+        head = _RTMSG.pack(family, 8 * len(where), 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
         try:
             answer = next(
-                self._ask(RTM_GETROUTE, 0, head + attribute(RTA_DST, _ELSEWHERE), RTM_NEWROUTE)
+                self._ask(RTM_GETROUTE, 0, head + attribute(RTA_DST, where), RTM_NEWROUTE)
             )
         except OSError as error:
-            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+            if error.errno in _NO_ROUTE:
                 return 0
             raise
-        devices = _out_devices(dict(attributes(answer, _RTMSG.size)))
+        devices = out_devices(dict(attributes(answer, _RTMSG.size)))
         return devices[0] if devices else 0
 
     def routes(self, places: tuple[Subnet, ...] = (EVERYWHERE,)) -> list[Route]:
@@ -245,7 +267,7 @@ class Rtnl(Netlink):
         found = dict(attributes(body, _RTMSG.size))
         subnet = Subnet(int.from_bytes(found.get(RTA_DST, bytes(4)), "big"), length)
         table = u32(found[RTA_TABLE]) if RTA_TABLE in found else table
-        devices = _out_devices(found)
+        devices = out_devices(found)
         for index in devices:
             if index not in names:
                 names[index] = self._other_index_name(index)
@@ -271,13 +293,14 @@ def _bridge_info(stp: bool, forward_delay: int, hello_time: int) -> bytes:  # no
     return attribute(IFLA_LINKINFO, info)
 
 
-def _address(index: int, address: bytes, length: int) -> bytes:
+def _address(index: int, address: bytes, length: int, flags: int = 0) -> bytes:
     """Encode which address of which interface is meant."""
-    head = _IFADDR.pack(_socket.AF_INET, length, 0, 0, index)
+    family = _socket.AF_INET if len(address) == 4 else _socket.AF_INET6
+    head = _IFADDR.pack(family, length, flags, 0, index)
     return head + attribute(IFA_LOCAL, address) + attribute(IFA_ADDRESS, address)
 
 
-def _out_devices(route: dict[int, bytes]) -> list[int]:
+def out_devices(route: dict[int, bytes]) -> list[int]:
     """Return the indexes of the devices a route leaves by; several for a multipath route."""
     if RTA_OIF in route:
         return [u32(route[RTA_OIF])]

@@ -6,13 +6,13 @@ for it after. Release takes "already gone" for success and touches only what bea
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 
 from qemu_netwrap.core import mac
 from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.core.ipv4 import parse_address
 from qemu_netwrap.host import dnsmasq, files, nft, sysctl, tun
 from qemu_netwrap.host.rtnetlink import Link, Rtnl
 
@@ -52,13 +52,17 @@ def acquire_bridge(b: r.Bridge, note: Note, work: Work) -> Iterator[None]:
         stp=b.stp,
         forward_delay=b.forward_delay,
         hello_time=b.hello_time,
+        up=b.dad,
     )
     made = work.rtnl.link(b.name)
     if made is not None:
         note(index=str(made.index))
-        if b.mtu:
-            # Not when it is made: a bridge keeps only what is set afterwards (br_change_mtu).
-            work.rtnl.set_mtu(made.index, b.mtu)
+        if not b.dad:
+            # Its first address, the link-local one, comes when it goes up.
+            sysctl.write("ipv6", b.name, "accept_dad", "0")
+        if b.mtu or b.group or not b.dad:
+            # Not when it is made: a bridge keeps an MTU only that is set later (br_change_mtu).
+            work.rtnl.set_up(made.index, b.mtu, b.group)
     yield
 
 
@@ -174,6 +178,20 @@ def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[N
             sysctl.write("ipv4", device, "forwarding", "0")
         files.remove(path)
     yield
+
+
+def acquire_switch(s: r.Switch, note: Note, work: Work) -> Iterator[None]:
+    """Throw a switch of the host's."""
+    from qemu_netwrap.life import switches  # what a launch without IPv6 does not need
+
+    return switches.acquire(s, note, work)
+
+
+def release_switch(s: r.Switch, facts: Facts, work: Work) -> Iterator[None]:
+    """Put it back."""
+    from qemu_netwrap.life import switches
+
+    return switches.release(s, facts, work)
 
 
 def acquire_rules(rules: r.Rules, _note: Note, work: Work) -> Iterator[None]:
@@ -331,6 +349,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Address: acquire_address,
     r.DeviceSetting: acquire_device_setting,
     r.Forwarding: acquire_forwarding,
+    r.Switch: acquire_switch,
     r.Rules: acquire_rules,
     r.Dnsmasq: acquire_dnsmasq,
     r.HostName: acquire_host_name,
@@ -350,6 +369,7 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Address: release_address,
     r.DeviceSetting: release_device_setting,
     r.Forwarding: release_forwarding,
+    r.Switch: release_switch,
     r.Rules: release_rules,
     r.Dnsmasq: release_dnsmasq,
     r.HostName: release_host_name,
@@ -422,9 +442,10 @@ def _delete(rtnl: Rtnl, link: Link) -> None:
 
 
 def _split(address: str) -> tuple[bytes, int]:
-    """Return the bytes and the prefix length of `192.168.0.1/24`."""
+    """Return the bytes and the prefix length of `192.168.0.1/24` or `fd00::1/64`."""
     host, _, length = address.partition("/")
-    return parse_address(host).to_bytes(4, "big"), int(length)
+    family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
+    return _socket.inet_pton(family, host), int(length)
 
 
 def _taken(tap: str) -> HostError:

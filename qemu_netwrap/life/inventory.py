@@ -28,6 +28,7 @@ class Known(Record):
     bridge: str
     state: str
     address: str = ""  # of the gateway, with its prefix length; the configured one when it is down
+    address6: str = ""  # the same for IPv6
     kept: bool = False
     runs: tuple[str, ...] = ()
     is_default: bool = False
@@ -43,10 +44,13 @@ def inventory(config: Config, chosen: str, work: Work) -> list[Known]:
         info = up.pop(network.bridge, None)
         subnet = network.subnet
         address = f"{subnet.first}/{subnet.length}" if subnet else ""
+        six = network.subnet6
+        address6 = f"{six.gateway}/{six.length}" if six else ""
         state = UP if info else FOREIGN if network.bridge in there else DOWN
-        known = Known(network.name, network.mode, network.bridge, state, address)
-        found.append(known.replace(mode=info.mode, address=info.address) if info else known)
-    found += [Known(i.name, i.mode, i.bridge, UP, i.address) for i in up.values() if i]
+        known = Known(network.name, network.mode, network.bridge, state, address, address6)
+        found.append(_as_it_is(known, info) if info else known)
+    strays = [info for info in up.values() if info]
+    found += [_as_it_is(Known(i.name, i.mode, i.bridge, UP), i) for i in strays]
     return [_in_use(known, (chosen or config.default) == known.name, work) for known in found]
 
 
@@ -60,6 +64,11 @@ def find(name: str, known: list[Known]) -> Known:
     raise UsageError(
         f"{name}: there is no such network", f"{near}known networks are {', '.join(names)}"
     )
+
+
+def _as_it_is(known: Known, info: networks.Info) -> Known:
+    """Return a network with what it is since it was made."""
+    return known.replace(mode=info.mode, address=info.address, address6=info.address6)
 
 
 def _in_use(known: Known, is_default: bool, work: Work) -> Known:  # noqa: FBT001 - told by its name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 
 from qemu_netwrap.core import text
@@ -9,12 +10,14 @@ from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.model import BRIDGE, NAT, Network
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import (
+    ALL,
     Address,
     Bridge,
     Forwarding,
     IptablesAccepts,
     Membership,
     NftAccepts,
+    Switch,
     Uplink,
 )
 from qemu_netwrap.host import files, probe, spawn, sysctl
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.ipv6 import Around6
     from qemu_netwrap.core.resources import Resource
     from qemu_netwrap.life.effects import Facts, Work
     from qemu_netwrap.life.journal import Entry
@@ -41,6 +45,7 @@ class Info(Record):
     mode: str
     bridge: str
     address: str = ""  # the gateway's, with its prefix length
+    address6: str = ""  # the same for IPv6; empty without
 
 
 def journal_of(work: Work, bridge: str) -> Journal:
@@ -77,6 +82,7 @@ def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = 
         restoring.restore(entries, journal, work)
         if info.mode == NAT:
             _follow_uplink(info, entries, journal, work)
+            _follow_uplink6(info, entries, journal, work)
         return info
 
 
@@ -145,6 +151,7 @@ def follow_uplinks(work: Work) -> None:
             if info is not None and info.mode == NAT:
                 journal = journal_of(work, bridge)
                 _follow_uplink(info, journal.live(), journal, work)
+                _follow_uplink6(info, journal.live(), journal, work)
 
 
 def has_uplink(bridge: str, work: Work) -> bool:
@@ -158,17 +165,23 @@ def resources_of(
     """Return what making NETWORK would take on this host now. Raises `HostError`."""
     # Here, so that who joins a network or leaves it does not pay for them.
     from qemu_netwrap.planning import backends
-    from qemu_netwrap.planning.backends import segment
 
+    places: tuple[Subnet, ...] = ()
+    if network.mode != BRIDGE:
+        from qemu_netwrap.planning.backends import segment
+
+        places = segment.places(network)
     around = probe.surroundings(
         network.bridge,
-        places=() if network.mode == BRIDGE else segment.places(network),
+        places=places,
         forwarding=work.state.forwarding_devices(),
         inner=_closed(work),
     )
     if network.mode == NAT:
         way_out = work.rtnl.default_link()
         around = around.replace(mtu=way_out.mtu if way_out else 0)
+    if network.ipv6 and network.mode != BRIDGE:
+        around = around.replace(six=_around6(work))
     if network.uplink:
         from qemu_netwrap.host import uplinks
 
@@ -176,9 +189,21 @@ def resources_of(
     return backends.resources(network, around.replace(reserved=reserved))
 
 
-def gateway(resources: tuple[Resource, ...]) -> str:
-    """Return a network's gateway address with its prefix length; empty for a plain bridge."""
-    return next((r.address for r in resources if isinstance(r, Address)), "")
+def gateways(resources: tuple[Resource, ...]) -> tuple[str, str]:
+    """Return a network's gateway addresses with their prefix lengths: IPv4's, and IPv6's.
+
+    They are empty for a plain bridge; the second for a network without IPv6.
+    """
+    found = [r.address for r in resources if isinstance(r, Address)]
+    four, six = ([a for a in found if (":" in a) is is_six] for is_six in (False, True))
+    return next(iter(four), ""), next(iter(six), "")
+
+
+def _around6(work: Work) -> Around6:
+    """Look at the host's IPv6."""
+    from qemu_netwrap.host import ipv6
+
+    return ipv6.around(work.state.switched(ipv6.FORCE, "forwarding"))
 
 
 def _closed(work: Work) -> tuple[str, ...]:
@@ -197,7 +222,7 @@ def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet
     with files.Lock(work.state.nft_lock):
         pass
     ledger.acquire_all(resources, journal, work)
-    info = Info(network.name, network.mode, network.bridge, gateway(resources))
+    info = Info(network.name, network.mode, network.bridge, *gateways(resources))
     if resources:
         restoring.plug_again(network.bridge, work)
         line = text.write("network", {k: str(v) for k, v in info.__dict__.items()})
@@ -220,11 +245,11 @@ def _has_bridge(entries: list[Entry], work: Work) -> bool:
 def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
     """Refuse to join a network that is up in another way than it is wanted."""
     wanted_mode = network.mode not in (BRIDGE, info.mode)
-    wanted_subnet = network.subnet is not None and not any(
-        isinstance(entry.resource, Address)
-        and entry.resource.address == f"{network.subnet.first}/{network.subnet.length}"
-        for entry in entries
-    )
+    there = {entry.resource.address for entry in entries if isinstance(entry.resource, Address)}
+    wanted = {f"{network.subnet.first}/{network.subnet.length}"} if network.subnet else set()
+    if network.subnet6:
+        wanted.add(f"{network.subnet6.gateway}/{network.subnet6.length}")
+    wanted_subnet = not wanted <= there
     taken_in = [e.resource.device for e in entries if isinstance(e.resource, Uplink)]
     if network.uplink and network.uplink not in taken_in:
         raise HostError(
@@ -235,7 +260,7 @@ def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
     if wanted_mode or wanted_subnet:
         raise HostError(
             f"network {network.name}: bridge {network.bridge} is up already as"
-            f" {info.mode} {info.address}".rstrip(),
+            f" {info.mode} {info.address} {info.address6}".rstrip(),
             "take it down (qemu-netwrap network down), stop the runs that use it (qemu-netwrap ps),"
             " or give the network another bridge",
         )
@@ -254,6 +279,24 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Wor
 
     with files.Lock(work.state.host_lock):
         late = nat.late_uplink(Network(info.name, info.mode, info.bridge), device)
+        ledger.acquire_all(late, journal, work)
+
+
+def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:
+    """Do the same for IPv6."""
+    device = work.rtnl.default_device(_socket.AF_INET6) if info.address6 else ""
+    known = {e.resource.device for e in entries if isinstance(e.resource, Switch)}
+    if not device or known & {device, ALL}:
+        return
+    around = _around6(work)
+    if around.is_router or device in (*around.routers, *_closed(work)):
+        return
+    from qemu_netwrap.planning.backends import nat
+
+    way_out = tuple(route for route in around.routes if route.device == device)
+    with files.Lock(work.state.host_lock):
+        network = Network(info.name, info.mode, info.bridge)
+        late = nat.late_uplink6(network, device, around.replace(routes=way_out))
         ledger.acquire_all(late, journal, work)
 
 

@@ -9,7 +9,7 @@ from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, 
 from qemu_netwrap.host import configfile
 from qemu_netwrap.life import forwards, launch, provide, runs
 from qemu_netwrap.life.effects import Work
-from qemu_netwrap.life.networks import Info, gateway, read_info, resources_of
+from qemu_netwrap.life.networks import Info, gateways, read_info, resources_of
 from qemu_netwrap.life.state import State
 from qemu_netwrap.planning import rewrite
 from qemu_netwrap.planning.explain import Step, explain
@@ -32,6 +32,7 @@ class NetworkPreview(Record):
     network: Network
     action: str
     address: str = ""  # the gateway's, with its prefix length
+    address6: str = ""  # the same for IPv6; empty without
 
 
 class Preview(Record):
@@ -96,10 +97,10 @@ def _network(
     work = Work(State.here())
     info = read_info(work, network.bridge)
     if info is not None:
-        return NetworkPreview(network, JOINED, info.address), ()
+        return NetworkPreview(network, JOINED, info.address, info.address6), ()
     made = resources_of(network, work, reserved)
     shown = MADE if any(isinstance(resource, Bridge) for resource in made) else FOREIGN
-    return NetworkPreview(network, shown, gateway(made)), made
+    return NetworkPreview(network, shown, *gateways(made)), made
 
 
 def _placeholder(nic: Nic) -> Grant:

@@ -13,6 +13,7 @@ from qemu_netwrap.core.resources import (
     NftAccepts,
     Plug,
     Rules,
+    Switch,
     Tap,
 )
 from qemu_netwrap.host import dnsmasq, files, nft, sysctl
@@ -92,10 +93,11 @@ def _is_missing(resource: Resource, work: Work) -> bool:
         return neighbourly.is_missing(resource)
     if isinstance(resource, Forwarding):
         return sysctl.read("ipv4", resource.device, "forwarding") == "0"
-    if isinstance(resource, DeviceSetting):
-        found = sysctl.read(resource.family, resource.device, resource.key)
-        return found not in ("", resource.value)
-    return False
+    if isinstance(resource, Switch):
+        return sysctl.read("ipv6", resource.device, resource.key) == resource.former
+    return isinstance(resource, DeviceSetting) and sysctl.read(
+        resource.family, resource.device, resource.key
+    ) not in ("", resource.value)
 
 
 def _tap_of(port: Tap | Plug, entry: Entry, work: Work) -> Link | None:

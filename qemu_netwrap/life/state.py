@@ -27,6 +27,7 @@ from qemu_netwrap.host import files, probe
 ROOT = "/run/qemu-netwrap"
 _NEEDS_ROOT = "taps and bridges need root: use sudo; -nic user needs no privilege"
 _FORWARDING = "forwarding-"
+_SWITCH = "ipv6-"
 
 
 class LiveTap(Record):
@@ -106,6 +107,16 @@ class State(Record):
         """Return the devices whose forwarding we have switched on."""
         names = files.listdir(self.shared_folder)
         return frozenset(n.removeprefix(_FORWARDING) for n in names if n.startswith(_FORWARDING))
+
+    def switch(self, device: str, key: str) -> str:
+        """Return the file of an IPv6 setting: of which device, and who needs it as we set it."""
+        return f"{self.shared_folder}/{_SWITCH}{key}-{device}"
+
+    def switched(self, *keys: str) -> frozenset[str]:
+        """Return the devices that have one of these IPv6 settings from us."""
+        names = files.listdir(self.shared_folder)
+        heads = tuple(f"{_SWITCH}{key}-" for key in keys)
+        return frozenset(n.removeprefix(h) for n in names for h in heads if n.startswith(h))
 
     def network_lock(self, bridge: str) -> str:
         """Return the lock of the network on BRIDGE."""

@@ -70,6 +70,7 @@ class NetworkStatus(Record):
     mode: str
     bridge: str
     address: str
+    address6: str
     members: tuple[str, ...]
     kept: bool  # up until `network down`, with runs or without
     ports: tuple[str, ...]
@@ -158,10 +159,15 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
 
 
 def leases(state: State, bridge: str) -> tuple[Lease, ...]:
-    """Return the leases of a network's dnsmasq (its lease file: expiry, MAC, address, name, id)."""
+    """Return the leases of a network's dnsmasq (its lease file: expiry, MAC, address, name, id).
+
+    Those of DHCPv6, which follow, do not tell MACs: see `_nic`.
+    """
     found = []
     for line in files.read(f"{state.network(bridge)}/leases").splitlines():
         words = line.split()
+        if words[:1] == ["duid"]:
+            break
         if len(words) >= 4 and words[0].isdigit():
             name = "" if words[3] == "*" else words[3]
             found.append(Lease(words[1], words[2], name, int(words[0])))
@@ -216,7 +222,9 @@ def _is_idle(state: State, run: str) -> bool:
 def _nic(state: State, nic: runs.NicInfo, link: inspect.Port | None) -> NicStatus:
     """Return how one NIC fares."""
     macs = tuple(nic.macs.split())
-    addresses = tuple(le.address for le in leases(state, nic.bridge) if le.mac in macs)
+    known = [(lease.mac, lease.address) for lease in leases(state, nic.bridge)]
+    known += inspect.neighbours6(nic.bridge)
+    addresses = tuple(address for mac, address in known if mac in macs)
     counters = (link.received, link.sent) if link else (0, 0)
     forwards = tuple(map(hostfwd.parse, nic.forwards.split()))
     where = (nic.label, nic.tap, nic.network, nic.bridge)
@@ -249,6 +257,7 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
         info.mode,
         bridge,
         info.address,
+        info.address6,
         members,
         networks.is_kept(bridge, work),
         tuple(port.name for port in inspect.ports(bridge)),

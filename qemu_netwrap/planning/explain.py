@@ -32,9 +32,11 @@ def _bridge(b: r.Bridge) -> tuple[tuple[str, ...], tuple[str, ...]]:
     # The kernel counts in hundredths of a second here.
     timers += [f"forward_delay {b.forward_delay * 100}"] if b.forward_delay >= 0 else []
     timers += [f"hello_time {b.hello_time * 100}"] if b.hello_time >= 0 else []
-    make = f"ip link add {b.name} address {b.mac} type bridge {' '.join(timers)}"
+    group = f" group {b.group}" if b.group else ""
+    make = f"ip link add {b.name} address {b.mac}{group} type bridge {' '.join(timers)}"
+    dad = [] if b.dad else [f"sysctl -w net/ipv6/conf/{b.name}/accept_dad=0"]
     mtu = [f"ip link set {b.name} mtu {b.mtu}"] if b.mtu else []
-    return (make, f"ip link set {b.name} up", *mtu), (f"ip link del {b.name}",)
+    return (make, *dad, f"ip link set {b.name} up", *mtu), (f"ip link del {b.name}",)
 
 
 def _uplink(u: r.Uplink) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -63,7 +65,8 @@ def _moved(u: r.Uplink, source: str, target: str, master: str) -> tuple[str, ...
 
 def _address(a: r.Address) -> tuple[tuple[str, ...], tuple[str, ...]]:
     what = f"{a.address} dev {a.device}"
-    return (f"ip addr add {what} brd +",), (f"ip addr del {what}",)
+    more = "nodad" if ":" in a.address else "brd +"
+    return (f"ip addr add {what} {more}",), (f"ip addr del {what}",)
 
 
 def _device_setting(s: r.DeviceSetting) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -74,6 +77,12 @@ def _forwarding(f: r.Forwarding) -> tuple[tuple[str, ...], tuple[str, ...]]:
     key = f"net/ipv4/conf/{f.device}/forwarding"
     back = f"sysctl -w {key}=0  # only if it was 0, and when no other network needs it"
     return (f"sysctl -w {key}=1",), (back,)
+
+
+def _switch(s: r.Switch) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    key = f"net/ipv6/conf/{s.device}/{s.key}"
+    back = f"sysctl -w {key}={s.former}  # only if it was, and when no other network needs it"
+    return (f"sysctl -w {key}={s.value}  # only if it is {s.former}",), (back,)
 
 
 def _rules(rules: r.Rules | r.Forwards) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -162,6 +171,7 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.Address: _address,
     r.DeviceSetting: _device_setting,
     r.Forwarding: _forwarding,
+    r.Switch: _switch,
     r.Rules: _rules,
     r.Forwards: _rules,
     r.Dnsmasq: _dnsmasq,

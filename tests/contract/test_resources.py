@@ -87,6 +87,14 @@ until ip link show up0 | grep -q 'state UP'; do sleep 0.01; done
 ip address add 10.8.0.2/24 dev up0
 ip route add 10.7.0.0/24 dev up0
 """
+# Without an address of its own, which would come later. With the first one a route comes to stay.
+WITH_IPV6 = """
+echo 1 >/proc/sys/net/ipv6/conf/qn-x/addr_gen_mode
+echo 0 >/proc/sys/net/ipv6/conf/qn-x/disable_ipv6
+ip address add fd00:8::1/64 dev qn-x nodad
+ip address del fd00:8::1/64 dev qn-x
+"""
+FORWARD_ALONE = "echo 1 >/proc/sys/net/ipv6/conf/qn-x/forwarding"
 REMAKE_BRIDGE = "ip link del qn-x; ip link add qn-x type bridge"
 OTHER_DNSMASQ = (
     "dnsmasq --conf-file=/dev/null --user=root --pid-file=/run/other.pid --port=0 --bind-interfaces"
@@ -183,6 +191,41 @@ CASES = {
         remove="ip address del 10.9.0.1/24 dev qn-x",
         replace=f"{REMAKE_BRIDGE}; ip address add 10.9.0.1/24 brd + dev qn-x",
         prepare=MAKE_BRIDGE,
+    ),
+    "Address of IPv6": Case(
+        "net/qn-x",
+        (r.Address("qn-x", "fd00:9::1/64"),),
+        there="ip address show qn-x | grep -q 'inet6 fd00:9::1/64 scope global nodad'",
+        remove="ip address del fd00:9::1/64 dev qn-x",
+        replace=f"{REMAKE_BRIDGE}; ip address add fd00:9::1/64 dev qn-x nodad",
+        prepare=f"{MAKE_BRIDGE}\n{WITH_IPV6}",
+    ),
+    "Bridge with IPv6": Case(
+        "net/qn-x",
+        (BRIDGE.replace(group=7, dad=False, mtu=1400),),
+        there="ip link show qn-x | grep -q 'mtu 1400 .* group 7 '",
+        remove="ip link del qn-x",
+        replace=REMAKE_BRIDGE,
+    ),
+    "Switch": Case(
+        "net/qn-x",
+        (r.Switch("up0", "accept_ra", "1", "2", "qn-x"),),
+        there="grep -qx 2 /proc/sys/net/ipv6/conf/up0/accept_ra",
+        remove="ip link del up0",
+        replace=(
+            "ip link del up0; ip link add up0 type bridge;"
+            " echo 2 >/proc/sys/net/ipv6/conf/up0/accept_ra"
+        ),
+        prepare="ip link add up0 type bridge",
+    ),
+    "Switch of all": Case(
+        "net/qn-x",
+        (r.Switch(r.ALL, "forwarding", "0", "1", "qn-x"),),
+        there="grep -qx 1 /proc/sys/net/ipv6/conf/all/forwarding",
+        # Who switches it off means all of it.
+        remove="echo 0 >/proc/sys/net/ipv6/conf/all/forwarding",
+        replace="echo 0 >/proc/sys/net/ipv6/conf/all/forwarding",
+        prepare=f"{MAKE_BRIDGE}\n{FORWARD_ALONE}",
     ),
     "DeviceSetting": Case(
         "net/qn-x",

@@ -103,3 +103,11 @@ def uplinked(_machines: contextlib.ExitStack, watch: Watch) -> Uplinked:
     both = _machines.enter_context(internet())
     watch.baseline(both.host)
     return both
+
+
+@pytest.fixture
+def uplinked6(_machines: contextlib.ExitStack, watch: Watch) -> Uplinked:
+    """Return the same with IPv6."""
+    both = _machines.enter_context(internet(ipv6=True))
+    watch.baseline(both.host)
+    return both

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from qemu_netwrap.core import config
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.ipv6 import Prefix
 from qemu_netwrap.core.model import Config, Network
 
 NAT = '[networks.lab]\nmode = "nat"\n'
@@ -58,6 +59,7 @@ def test_every_key() -> None:
         [networks.lab]
         mode = "nat"
         subnet = "192.168.0.0/24"
+        subnet6 = "fd00:1:2:3::/64"
         dns = ["8.8.8.8", "2001:db8::1"]
         hosts = { files = "192.0.2.9", "a.b" = "2001:db8::9" }
         addresses = { web = "192.168.0.9", "52:54:00:00:00:0A" = "192.168.0.10" }
@@ -65,14 +67,16 @@ def test_every_key() -> None:
         [networks.closed]
         mode = "host-only"
         subnet = "10.1.0.0/29"
+        ipv6 = false
     """
     lan = Network("lan", "bridge", "br0", stp=True, forward_delay=2, hello_time=1)
     lan = lan.replace(uplink="enp3s0", agreed=True, isolated=True, mac_filter=True)
     subnet, servers = Subnet.parse("192.168.0.0/24"), ("8.8.8.8", "2001:db8::1")
     hosts = (("files", "192.0.2.9"), ("a.b", "2001:db8::9"))
     addresses = (("web", "192.168.0.9"), ("52:54:00:00:00:0a", "192.168.0.10"))
-    lab = Network("lab", "nat", "qn-lab", subnet, servers, hosts, addresses)
-    closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"))
+    lab = Network("lab", "nat", "qn-lab", subnet, dns=servers, hosts=hosts, addresses=addresses)
+    lab = lab.replace(subnet6=Prefix.parse("fd00:1:2:3::/64"))
+    closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"), ipv6=False)
     found = config.parse(text, "c.toml")
     assert found == Config("lan", (lan, lab, closed), "c.toml")
     assert found.network("lab") == found.by_bridge("qn-lab") == lab
@@ -84,7 +88,7 @@ def test_every_key() -> None:
 
 def test_defaults() -> None:
     assert config.parse("", "c.toml") == Config(path="c.toml")
-    assert only(NAT) == Network("lab", "nat", "qn-lab", None, (), stp=False)
+    assert only(NAT) == Network("lab", "nat", "qn-lab", None, ipv6=True, subnet6=None)
     assert only(BRIDGE).forward_delay is only(BRIDGE).hello_time is None
 
 

@@ -56,6 +56,33 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["ip link set eth0 nomaster"],
     ),
     (
+        r.Bridge("b", "52:54:00:00:00:01", group=7, dad=False),
+        [
+            (
+                "ip link add b address 52:54:00:00:00:01 group 7"
+                " type bridge stp_state 0 forward_delay 0"
+            ),
+            "sysctl -w net/ipv6/conf/b/accept_dad=0",
+            "ip link set b up",
+        ],
+        ["ip link del b"],
+    ),
+    (
+        r.Address("b", "fd00::1/64"),
+        ["ip addr add fd00::1/64 dev b nodad"],
+        ["ip addr del fd00::1/64 dev b"],
+    ),
+    (
+        r.Switch("eth0", "accept_ra", "1", "2", "b"),
+        ["sysctl -w net/ipv6/conf/eth0/accept_ra=2  # only if it is 1"],
+        [
+            (
+                "sysctl -w net/ipv6/conf/eth0/accept_ra=1"
+                "  # only if it was, and when no other network needs it"
+            )
+        ],
+    ),
+    (
         r.Address("b", "10.0.0.1/24"),
         ["ip addr add 10.0.0.1/24 dev b brd +"],
         ["ip addr del 10.0.0.1/24 dev b"],

@@ -29,6 +29,7 @@ from qemu_netwrap.core import config as configuration
 from qemu_netwrap.core import readconfig, words
 from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.ipv6 import Around6, Prefix, Route6
 from qemu_netwrap.core.model import (
     Candidate,
     Config,
@@ -55,6 +56,7 @@ class Host(TypedDict, total=False):
     routes: list[str]  # "192.168.1.0/24 eth0"
     routers: list[str]  # devices that forward already
     mtu: int  # of the default route's device
+    ipv6: dict[str, Any]  # of the host's IPv6 (see `Around6`); routes as above
     network: str  # --network
     agreed: bool  # --yes-uplink
     uplink: dict[str, str | int | bool | list[str]]  # what the uplink is (see `Candidate`)
@@ -174,9 +176,21 @@ def resources_of(network: Network, config: Config, host: Host) -> tuple[Resource
         machine="machine",
         reserved=tuple(n.subnet for n in config.networks if n.subnet is not None),
         mtu=host.get("mtu", 0),
+        six=around6(network, host),
         uplink=candidate(network.uplink, host),
     )
     return backends.resources(network, around)
+
+
+def around6(network: Network, host: Host) -> Around6 | None:
+    """The host's IPv6: none that anybody asks for, unless the case tells of it."""
+    if "ipv6" not in host or not network.ipv6:
+        return None
+    fields: dict[str, Any] = {**host["ipv6"]}
+    routes = (route.split() for route in fields.pop("routes", ()))
+    for name in ("routers", "listeners"):
+        fields[name] = tuple(fields.get(name, ()))
+    return Around6(routes=tuple(Route6(Prefix.parse(p), d) for p, d in routes), **fields)
 
 
 def candidate(name: str, host: Host) -> Candidate | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT
-from qemu_netwrap.planning.backends import bridge, host_only, nat
+from qemu_netwrap.planning.backends import bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,10 +14,23 @@ if TYPE_CHECKING:
 
     Backend = Callable[[Network, Surroundings], tuple[Resource, ...]]
 
+
+def _nat(network: Network, around: Surroundings) -> tuple[Resource, ...]:
+    from qemu_netwrap.planning.backends import nat  # what a launch on a bridge does not need
+
+    return nat.resources(network, around)
+
+
+def _host_only(network: Network, around: Surroundings) -> tuple[Resource, ...]:
+    from qemu_netwrap.planning.backends import host_only
+
+    return host_only.resources(network, around)
+
+
 BACKENDS: dict[str, Backend] = {
     BRIDGE: bridge.resources,
-    NAT: nat.resources,
-    HOST_ONLY: host_only.resources,
+    NAT: _nat,
+    HOST_ONLY: _host_only,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap.core.resources import Rules
+from qemu_netwrap.planning.backends import ipv6
 from qemu_netwrap.planning.backends.segment import (
     between_guests,
     chain,
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
-    """Return a bridge with a gateway address, the rules that keep it closed, and dnsmasq."""
-    subnet = subnet_of(network, around)
+    """Return a bridge with gateway addresses, the rules that keep it closed, and dnsmasq."""
+    subnet, prefix = subnet_of(network, around), ipv6.prefix_of(network, around)
     return (
-        *segment(network, subnet, around),
+        *segment(network, subnet, prefix, around),
         Rules(network.bridge, rules(network)),
-        dnsmasq(network, subnet, around),
+        dnsmasq(network, subnet, prefix, around),
     )
 
 

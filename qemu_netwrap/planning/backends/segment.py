@@ -8,10 +8,12 @@ from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import HOST_ONLY, NAT
 from qemu_netwrap.core.resources import Address, DeviceSetting, Dnsmasq
+from qemu_netwrap.planning.backends import ipv6
 from qemu_netwrap.planning.backends.bridge import own_bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qemu_netwrap.core.ipv6 import Prefix
     from qemu_netwrap.core.model import Network, Route, Surroundings
     from qemu_netwrap.core.resources import Resource
 
@@ -77,10 +79,13 @@ def _free_in(
     return None
 
 
-def segment(network: Network, subnet: Subnet, around: Surroundings) -> tuple[Resource, ...]:
-    """Return the bridge with its gateway address.
+def segment(
+    network: Network, subnet: Subnet, prefix: Prefix | None, around: Surroundings
+) -> tuple[Resource, ...]:
+    """Return the bridge with its gateway addresses.
 
-    Guests must not configure the host: their router advertisements are not heard.
+    Guests must not configure the host: their router advertisements are not heard. Nobody else is
+    there yet who could have the bridge's addresses.
     """
     if around.bridge_exists:
         raise HostError(
@@ -88,9 +93,12 @@ def segment(network: Network, subnet: Subnet, around: Surroundings) -> tuple[Res
             f"give the network another bridge, or look at it with: ip link show {network.bridge}",
         )
     return (
-        own_bridge(network, around).replace(mtu=mtu_of(network, around)),
+        own_bridge(network, around).replace(
+            mtu=mtu_of(network, around), group=ipv6.GROUP if prefix else 0, dad=prefix is None
+        ),
         DeviceSetting(network.bridge, "ipv6", "accept_ra", "0"),
         Address(network.bridge, f"{subnet.first}/{subnet.length}"),
+        *ipv6.addresses(network, prefix),
     )
 
 
@@ -125,7 +133,9 @@ def chain_name(bridge: str, hook: str) -> str:
     return f"{bridge}_{hook}"
 
 
-def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
+def dnsmasq(
+    network: Network, subnet: Subnet, prefix: Prefix | None, around: Surroundings
+) -> Dnsmasq:
     """Return the network's dnsmasq: on its bridge alone, guests' names in a domain of its own."""
     domain = f"{network.name}.internal"
     lines = [
@@ -143,6 +153,7 @@ def dnsmasq(network: Network, subnet: Subnet, around: Surroundings) -> Dnsmasq:
         "dhcp-ignore-clid",
         # Nobody else is on this segment: pinging an address before it is offered only costs time.
         "no-ping",
+        *ipv6.dnsmasq(network, prefix, around),
         *([f"dhcp-option=option:mtu,{mtu}"] if (mtu := mtu_of(network, around)) else []),
         *(_host_record(name, address, domain) for name, address in network.hosts),
         *_reach(network, around),
