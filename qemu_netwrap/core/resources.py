@@ -70,6 +70,7 @@ class Forwarding(Resource):
     user: str  # the bridge of the network that needs it
 
 
+_RESOLVER = "resolv-file"
 ALL = "all"  # in the place of a device: the whole host
 
 
@@ -139,6 +140,17 @@ class Dnsmasq(Resource):
 
     bridge: str
     config: str
+
+    @property
+    def resolver(self) -> str:
+        """The file that it learns the host's name servers from; empty when it does not."""
+        lines = (line.partition("=") for line in self.config.splitlines())
+        return next((value for key, _, value in lines if key == _RESOLVER), "")
+
+    def with_resolver(self, path: str) -> Dnsmasq:
+        """Return the same server with another such file."""
+        old, new = (f"{_RESOLVER}={name}\n" for name in (self.resolver, path))
+        return self.replace(config=self.config.replace(old, new))
 
 
 class Forwards(Resource):

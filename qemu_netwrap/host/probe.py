@@ -151,11 +151,15 @@ def surroundings(
 
 
 def resolver() -> str:
-    """Return the file with the host's real DNS servers: the first that names a non-local one."""
+    """Return the file with the host's real DNS servers: the first that names a non-local one.
+
+    dnsmasq would not start on a link into a folder that is not there: nothing then.
+    """
     for path in RESOLVERS:
         if any(not server.startswith(("127.", "::1")) for server in _nameservers(path)):
             return path
-    return RESOLVERS[0]
+    folder = os.path.dirname(os.path.realpath(RESOLVERS[0]))
+    return RESOLVERS[0] if os.path.isdir(folder) else os.devnull
 
 
 def _nameservers(path: str) -> list[str]:

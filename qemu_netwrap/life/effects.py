@@ -225,7 +225,8 @@ def acquire_dnsmasq(d: r.Dnsmasq, note: Note, work: Work) -> Iterator[None]:
     child.wait()
     process = dnsmasq.find(folder)
     if process is not None:
-        note(pid=str(process.pid), started=process.started)
+        target = os.path.realpath(d.resolver) if d.resolver else ""
+        note(pid=str(process.pid), started=process.started, resolver=target)
 
 
 def release_dnsmasq(d: r.Dnsmasq, facts: Facts, work: Work) -> Iterator[None]:

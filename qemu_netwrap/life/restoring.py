@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.resources import (
     DeviceSetting,
@@ -16,7 +18,7 @@ from qemu_netwrap.core.resources import (
     Switch,
     Tap,
 )
-from qemu_netwrap.host import dnsmasq, files, nft, sysctl
+from qemu_netwrap.host import dnsmasq, files, nft, probe, sysctl
 from qemu_netwrap.life import effects, ledger
 from qemu_netwrap.life.journal import Journal
 
@@ -29,16 +31,17 @@ if TYPE_CHECKING:
 
 
 def restore(entries: list[Entry], journal: Journal, work: Work) -> None:
-    """Make anew what somebody has taken away from a network that is up."""
+    """Make anew what somebody has taken away from a network that is up, or what is outdated."""
     lost_rules = ""
     for entry in entries:
-        if _is_missing(entry.resource, work):
-            if isinstance(entry.resource, Rules):
-                lost_rules = entry.resource.bridge
+        wanted = _renewed(entry.resource)
+        if wanted != entry.resource or _is_turned(entry) or _is_missing(wanted, work):
+            if isinstance(wanted, Rules):
+                lost_rules = wanted.bridge
             with files.Lock(work.state.host_lock):
                 for _ in effects.RELEASE[type(entry.resource)](entry.resource, entry.facts, work):
                     pass  # one of two chains may be there, or half a dnsmasq that a crash left
-                ledger.acquire_all([entry.resource], journal, work)
+                ledger.acquire_all([wanted], journal, work)
                 journal.done(entry.number)
     if lost_rules:
         from qemu_netwrap.life import forwards  # what hardly a launch needs
@@ -76,6 +79,25 @@ def plug_again(bridge: str, work: Work) -> None:
 def is_noted(link: Link, entry: Entry) -> bool:
     """Whether an interface is the one that an entry is about, and not another of its name."""
     return entry.facts.get("index") == str(link.index)
+
+
+def _renewed(resource: Resource) -> Resource:
+    """Return a resource as it would be made now: dnsmasq reads where the host's resolver is."""
+    if isinstance(resource, Dnsmasq) and resource.resolver:
+        return resource.with_resolver(probe.resolver())
+    return resource
+
+
+def _is_turned(entry: Entry) -> bool:
+    """Whether the link has been turned elsewhere that dnsmasq reads its name servers by.
+
+    It watches the folder of the file that was behind the link when it started.
+    """
+    server = entry.resource
+    if not isinstance(server, Dnsmasq) or not server.resolver:
+        return False
+    target = os.path.realpath(server.resolver)
+    return entry.facts.get("resolver", target) != target
 
 
 def _is_missing(resource: Resource, work: Work) -> bool:
