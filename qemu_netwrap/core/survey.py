@@ -39,6 +39,15 @@ class Uplink(Record):
     master: str = ""
 
 
+class Ipv6(Record):
+    """What there is of IPv6."""
+
+    missing: str = ""  # why there is none
+    uplink: str = ""  # the device of its default route; empty without one
+    is_router: bool = False
+    by_device: bool = True  # forwarding can be switched on device by device (Linux 6.17)
+
+
 class Survey(Record):
     """The host. What only root can see is None for others."""
 
@@ -60,3 +69,4 @@ class Survey(Record):
     beside: Neighbours | None  # what a launch would find of others
     running: frozenset[str]  # of firewalld and the network managers: who is there
     leftovers: tuple[str, ...] | None  # of dead runs
+    ipv6: Ipv6

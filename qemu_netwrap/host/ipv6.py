@@ -53,18 +53,22 @@ def around(switched: frozenset[str]) -> Around6:
         routes = tuple(asking.routes())
     finally:
         asking.close()
-    by_device = bool(sysctl.read("ipv6", "default", FORCE))
     devices = dict.fromkeys(route.device for route in routes)
     learners = dict.fromkeys(route.device for route in routes if route.learned)
     return Around6(
         routes=routes,
-        by_device=by_device,
+        by_device=forwards_by_device(),
         is_router=sysctl.read("ipv6", "all", "forwarding") == "1" and "all" not in switched,
         routers=tuple(
             d for d in devices if d not in switched and sysctl.read("ipv6", d, FORCE) == "1"
         ),
         listeners=tuple(d for d in learners if sysctl.read("ipv6", d, "accept_ra") in ("1", "2")),
     )
+
+
+def forwards_by_device() -> bool:
+    """Whether forwarding can be switched on device by device, since Linux 6.17."""
+    return bool(sysctl.read("ipv6", "default", FORCE))
 
 
 def why_missing() -> str:

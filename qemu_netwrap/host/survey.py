@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 
@@ -13,11 +14,12 @@ from qemu_netwrap.core.survey import (
     MISSING,
     WRONG_NODE,
     Device,
+    Ipv6,
     Program,
     Survey,
     Uplink,
 )
-from qemu_netwrap.host import commands, files, neighbours, procs, sysctl, which
+from qemu_netwrap.host import commands, files, ipv6, neighbours, procs, sysctl, which
 from qemu_netwrap.host.rtnetlink import Rtnl
 
 # Numbers of capabilities: linux/capability.h.
@@ -56,6 +58,7 @@ def look(leftovers: tuple[str, ...] | None) -> Survey:
         beside=_beside() if may_list else None,
         running=procs.running((FIREWALLD, *MANAGERS)),
         leftovers=leftovers,
+        ipv6=_ipv6(),
     )
 
 
@@ -149,6 +152,20 @@ def _uplink() -> Uplink:
         is_ethernet=files.peek(f"{folder}/type").strip() == _ARPHRD_ETHER,
         master=os.path.basename(os.readlink(master)) if os.path.islink(master) else "",
     )
+
+
+def _ipv6() -> Ipv6:
+    """Return what there is of IPv6."""
+    missing = ipv6.why_missing()
+    if missing:
+        return Ipv6(missing)
+    rtnl = Rtnl()
+    try:
+        device = rtnl.default_device(_socket.AF_INET6)
+    finally:
+        rtnl.close()
+    is_router = sysctl.read("ipv6", "all", "forwarding") == "1"
+    return Ipv6("", device, is_router, ipv6.forwards_by_device())
 
 
 def _names(folder: str) -> list[str]:

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.core.survey import Device, Program, Survey
+    from qemu_netwrap.core.survey import Device, Ipv6, Program, Survey
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 # What networks of ours take: bridges and taps; dnsmasq's ports and raw socket, and its own user.
@@ -54,6 +54,7 @@ def diagnose(seen: Survey) -> tuple[Line, ...]:
         _vhost(seen.vhost_net),
         _iommu(seen),
         _forwarding(seen),
+        _ipv6(seen.ipv6),
         _uplink(seen),
         *_beside(seen),
         *_managers(seen),
@@ -154,6 +155,19 @@ def _forwarding(seen: Survey) -> Line:
         "this host is a router" if seen.is_router else "off; switched on for nat's devices alone"
     )
     return Line("forwarding", OK, found)
+
+
+def _ipv6(ipv6: Ipv6) -> Line:
+    if ipv6.missing:
+        return Line("IPv6", OK, f"guests get none: {ipv6.missing}")
+    if not ipv6.uplink:
+        return Line("IPv6", OK, "no default route: guests reach this host and each other by it")
+    found = "switched on for nat's devices alone"
+    if ipv6.is_router:
+        found = "this host is a router"
+    elif not ipv6.by_device:
+        found = "before Linux 6.17 nat switches net.ipv6.conf.all.forwarding on, behind rules"
+    return Line("IPv6", OK, f"out by {ipv6.uplink}; {found}")
 
 
 def _uplink(seen: Survey) -> Line:

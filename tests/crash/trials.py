@@ -74,10 +74,10 @@ for each in far-eth0 far-port0 eth0 port0 br0; do
 done
 ip address add 203.0.113.2/24 dev eth0
 ip route add default via 203.0.113.1 dev eth0
+ip address add 2001:db8:113::2/64 dev eth0
 """
 # Nobody is there to answer for the gateway.
 _UPLINK_SETUP: Final = """
-ip address add 2001:db8:113::2/64 dev eth0
 ip neighbour add 203.0.113.1 lladdr 02:00:00:00:00:01 nud permanent dev eth0
 """
 

@@ -280,3 +280,15 @@ def settings(host: Host) -> str:
     keys = ("forwarding", "accept_ra", "force_forwarding")
     paths = [f"/proc/sys/net/ipv6/conf/{name}/{key}" for name in names for key in keys]
     return host.run("grep", "-s", "", *paths, check=False).stdout
+
+
+@pytest.mark.parametrize("old", OLD, ids=WAYS)
+def test_doctor_knows_the_way(uplinked6: Uplinked, watch: Watch, *, old: bool) -> None:
+    host = uplinked6.host
+    if old:
+        before_6_17(host)
+        watch.baseline(host)
+    done = netwrap(host, "doctor", "--json")
+    (found,) = (line["found"] for line in json.loads(done.stdout) if line["what"] == "IPv6")
+    assert found.startswith("out by eth0; ")
+    assert ("net.ipv6.conf.all.forwarding" in found) == (old or not has_force(host))

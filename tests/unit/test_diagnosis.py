@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from qemu_netwrap.core.neighbours import ClosedChain, IptablesFilter, Neighbours
-from qemu_netwrap.core.survey import LOADABLE, LOADED, MISSING, Device, Program, Survey, Uplink
+from qemu_netwrap.core.survey import (
+    LOADABLE,
+    LOADED,
+    MISSING,
+    Device,
+    Ipv6,
+    Program,
+    Survey,
+    Uplink,
+)
 from qemu_netwrap.planning.diagnosis import (
     BROKEN,
     CAPABILITIES,
@@ -37,6 +46,7 @@ GOOD = Survey(
     beside=Neighbours(bridged=("ip", "ip6")),
     running=frozenset(),
     leftovers=(),
+    ipv6=Ipv6(uplink="eth0"),
 )
 
 
@@ -176,3 +186,19 @@ def test_others_that_are_told(what: str, changes: dict[str, Any], found: str) ->
 def test_what_only_root_sees_is_left_out_for_others() -> None:
     seen = GOOD.replace(beside=None, leftovers=None)
     assert {"other firewalls", "leftovers"}.isdisjoint(each.what for each in diagnose(seen))
+
+
+@pytest.mark.parametrize(
+    ("ipv6", "found"),
+    [
+        (Ipv6("it is off"), "guests get none: it is off"),
+        (Ipv6(), "no default route"),
+        (Ipv6("", "eth0"), "out by eth0; switched on for nat's devices alone"),
+        (Ipv6("", "eth0", is_router=True), "out by eth0; this host is a router"),
+        (Ipv6("", "eth0", by_device=False), "nat switches net.ipv6.conf.all.forwarding on"),
+    ],
+)
+def test_ipv6(ipv6: Ipv6, found: str) -> None:
+    told = line("IPv6", ipv6=ipv6)
+    assert told.state == OK
+    assert found in told.found
