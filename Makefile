@@ -3,7 +3,8 @@
 PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static iproute2 \
            util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish mandoc \
            iptables dbus-daemon dbus-bin python3-dbus python3-gi \
-           libbluetooth3 libcurl3-gnutls libmm-glib0 libndp0 libnewt0.52 libnm0 libteamdctl0
+           libbluetooth3 libcurl3-gnutls libmm-glib0 libndp0 libnewt0.52 libnm0 libteamdctl0 \
+           isc-dhcp-client
 
 # What `make bench` compares with.
 PEERS = uml-utilities bridge-utils net-tools libvirt-daemon libvirt-daemon-driver-qemu \

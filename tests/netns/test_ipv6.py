@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -292,3 +293,27 @@ def test_doctor_knows_the_way(uplinked6: Uplinked, watch: Watch, *, old: bool) -
     (found,) = (line["found"] for line in json.loads(done.stdout) if line["what"] == "IPv6")
     assert found.startswith("out by eth0; ")
     assert ("net.ipv6.conf.all.forwarding" in found) == (old or not has_force(host))
+
+
+def test_dhcpv6(host_factory: HostFactory) -> None:
+    """Who asks by DHCPv6 gets an address too, and the name server; the name is the network's."""
+    host, client = host_factory("host"), host_factory("client")
+    netwrap(host, "network", "up", "nat", check=True)
+    link(host, "port0", client, "eth0")
+    host.run("ip", "link", "set", "port0", "master", "qn-nat")
+    gateway = ipaddress.IPv6Interface(shown(host)["networks"][0]["address6"])
+    client.write("/run/dhclient.conf", 'send fqdn.fqdn "client";\n')
+    ask = ("dhclient", "-6", "-1", "-cf", "/run/dhclient.conf", "-sf", "/bin/true")
+    client.run(*ask, "-lf", "/run/leases", "-pf", "/run/dhclient.pid", "eth0")
+    leases = client.read("/run/leases")
+    address = ipaddress.IPv6Address(leases.partition("iaaddr ")[2].split()[0])
+    assert address in gateway.network
+    assert f"option dhcp6.name-servers {gateway.ip};" in leases
+    lookup = ("busybox", "nslookup", "-type=aaaa", "client.nat.internal", str(gateway.ip))
+    assert str(address) in host.run(*lookup).stdout
+    client.run(
+        "sh",
+        "-c",
+        'kill "$(cat /run/dhclient.pid)"; ip link del eth0; rm /run/*eases* /run/dhclient.pid',
+    )
+    netwrap(host, "network", "down", "nat", check=True)
