@@ -290,7 +290,8 @@ def test_doctor_knows_the_way(uplinked6: Uplinked, watch: Watch, *, old: bool) -
         before_6_17(host)
         watch.baseline(host)
     done = netwrap(host, "doctor", "--json")
-    (found,) = (line["found"] for line in json.loads(done.stdout) if line["what"] == "IPv6")
+    lines = json.loads(done.stdout)["lines"]
+    (found,) = (line["found"] for line in lines if line["what"] == "IPv6")
     assert found.startswith("out by eth0; ")
     assert ("net.ipv6.conf.all.forwarding" in found) == (old or not has_force(host))
 
