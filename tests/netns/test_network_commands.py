@@ -141,7 +141,7 @@ def test_an_ordinary_user_may_look(configured: Host) -> None:
     assert (shown["state"], shown["address"]) == ("up", "10.77.0.1/24")
     words = ("--", QEMU, *IDLE, "-nic", "tap", "-nic", "nat")
     plan = configured.run(*NOBODY, COMMAND, "plan", *words, cwd="/").stdout
-    assert "network lab (nat, qn-lab 10.77.0.1/24): joined" in plan
+    assert "network lab (nat, qn-lab 10.77.0.1/24 fd" in plan
     refused = configured.run(*NOBODY, COMMAND, "network", "down", "lab", cwd="/", check=False)
     assert refused.returncode == 125
     assert "sudo" in refused.stderr
