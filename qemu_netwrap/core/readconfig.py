@@ -70,7 +70,7 @@ class ConfigFile(Record):
             pairs = [_line(i.key, i.value) for i in changed[number].items if i.key != "id"]
             given = changed[number].get("id")
             pairs += [_line("id", given)] if given is not None else []
-            header = self.lines[section.first].rstrip("\n")
+            header = _closed(self.lines[section.first])
             lines[section.first : section.end] = [f"{header}\n", *pairs, "\n"]
         return "".join(lines)
 
@@ -116,6 +116,16 @@ def _header(line: str) -> tuple[str, str] | None:
     if found := _WITHOUT_ID.match(line):
         return found[1], ""
     return None
+
+
+def _closed(header: str) -> str:
+    """Return a section's first line without its end, which an open group or id would take in.
+
+    One that fgets has cut is as long as it may be.
+    """
+    if header.endswith("\n") or len(header) == _CHARS:
+        return header.removesuffix("\n")
+    return f'{header}"]' if _WITH_ID.match(header) else f"{header}]"
 
 
 def _pair(line: str) -> tuple[str, str] | None:

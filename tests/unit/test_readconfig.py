@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qemu_netwrap.core.readconfig import parse
@@ -34,6 +34,9 @@ def test_an_unchanged_file_is_as_it_was(text: str) -> None:
 
 
 @given(TEXTS)
+@example("[0")
+@example('[0 "a')
+@example('[nic "a"]')
 @settings(deadline=None)
 def test_a_changed_section_is_read_again_and_the_others_stay(text: str) -> None:
     file = parse("vm.cfg", text)
