@@ -187,11 +187,13 @@ MEDDLING = {
 }
 # What others have put in the place of ours is theirs, and what they have made us forget is lost.
 UNDO = {
-    "memory removed": "echo 0 >/proc/sys/net/ipv4/conf/eth0/forwarding",
+    "memory removed": "echo 0 >/proc/sys/net/ipv4/conf/eth0/forwarding;"
+    " echo 0 >/proc/sys/net/ipv6/conf/eth0/force_forwarding",
     "bridge renamed": "ip link del theirs",
     "bridge removed and another made": "ip link del qn-nat",
     "uplink renamed": "ip link set wan down; ip link set wan name eth0; ip link set eth0 up;"
-    " ip route replace default via 203.0.113.1 dev eth0",
+    " ip route replace default via 203.0.113.1 dev eth0;"
+    " ip address add 2001:db8:113::2/64 dev eth0",
 }
 
 
