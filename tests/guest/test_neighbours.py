@@ -78,7 +78,8 @@ def test_ufw(uplinked: Uplinked, watch: Watch) -> None:
         assert WEB_ADDRESS in guest.ask("nslookup -type=a www.example.test")
         assert guest.get(URL) == WEB_BODY
         guest.ask(LINK_LOCAL)
-        gateway = host.run("ip", "-6", "-o", "address", "show", "dev", "qn-nat").stdout.split()[3]
+        shown = host.sh("ip -6 -o address show dev qn-nat scope link")
+        gateway = shown.split()[3]
         by_ipv6 = f"nslookup -type=a www.example.test {gateway.partition('/')[0]}%eth0"
         assert WEB_ADDRESS in guest.ask(f"try 5 {by_ipv6}")
         host.run("/usr/bin/python3", "/usr/sbin/ufw", "reload")

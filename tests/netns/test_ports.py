@@ -72,12 +72,21 @@ def test_servers_at_addresses_of_their_own(uplinked: Uplinked, watch: Watch) -> 
     """As a caching name server at the loopback address: nothing is in the way."""
     host = uplinked.host
     hold(host, "SOCK_DGRAM", "::1", "53")
-    hold(host, "SOCK_DGRAM", "::1", "547")
     watch.baseline(host)
     said = netwrap(host, "plan", QEMU, "-netdev", "nat,id=n0", check=True).stdout
     assert "port=" not in said
     with running(host):
         pass
+
+
+def test_dhcpv6_server_at_an_address_of_its_own(uplinked: Uplinked, watch: Watch) -> None:
+    """It wants the port on all of them, and dnsmasq says so."""
+    host = uplinked.host
+    hold(host, "SOCK_DGRAM", "::1", "547")
+    watch.baseline(host)
+    done = netwrap(host, "--", QEMU, *IDLE, "-netdev", "nat,id=n0")
+    assert done.returncode == 125
+    assert "DHCPv6 server socket" in done.stderr, done.stderr
 
 
 def test_servers_content_with_their_interfaces(uplinked: Uplinked, watch: Watch) -> None:
