@@ -29,6 +29,14 @@ class Prefix(Record):
         return cls(int(found.network_address), found.prefixlen)
 
     @classmethod
+    def parse_around(cls, address: str) -> Prefix:
+        """Return the network of `fd12:3456:789a:1::1/64`."""
+        import ipaddress
+
+        found = ipaddress.IPv6Interface(address).network
+        return cls(int(found.network_address), found.prefixlen)
+
+    @classmethod
     def derive(cls, machine: str, name: str, attempt: int = 0) -> Prefix:
         """Return the ULA prefix of the network NAME on a host, the same each time.
 
@@ -58,6 +66,15 @@ class Prefix(Record):
         return self.host(
             int.from_bytes(bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:])), "big")
         )
+
+    def guest_fault(self, address: str) -> str:
+        """Say why ADDRESS cannot be a guest's here; empty if it can."""
+        import ipaddress
+
+        number = int(ipaddress.IPv6Address(address)) - self.network
+        if number == 1:
+            return f"{address} is the gateway's"
+        return "" if 1 < number < 1 << 128 - self.length else f"{address} is not in {self}"
 
     def overlaps(self, other: Prefix) -> bool:
         """Whether one of the two contains the other."""

@@ -175,6 +175,7 @@ class HostName(Resource):
     mac: str
     name: str
     address: str = ""  # empty: whatever DHCP gives it
+    address6: str = ""  # the same for DHCPv6
 
 
 class Tap(Resource):

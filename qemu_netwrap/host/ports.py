@@ -60,6 +60,8 @@ def take(protocol: str, address: str, port: int) -> int:
     kind = _socket.SOCK_STREAM if protocol == "tcp" else _socket.SOCK_DGRAM
     taken = _socket.socket(family, kind)
     try:
+        if family == IPV6:  # of IPv4 another may have the port
+            taken.setsockopt(_socket.IPPROTO_IPV6, _IPV6_V6ONLY, 1)
         if protocol == "tcp":
             taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         taken.bind((address, port))

@@ -248,7 +248,8 @@ def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
     """Reserve a MAC on its network; tell the network's dnsmasq its name and its address."""
     folder = work.state.network(n.bridge)
     files.write(work.state.mac(n.mac), f"{n.run} {n.bridge}")
-    known = [word for word in (n.address, n.name) if word]
+    address6 = f"[{n.address6}]" if n.address6 else ""
+    known = [word for word in (n.address, address6, n.name) if word]
     if known and os.path.isdir(f"{folder}/hosts"):
         files.write(f"{folder}/hosts/{n.mac}", ",".join((n.mac, *known)) + "\n", 0o644)
     yield

@@ -65,9 +65,9 @@ def _refusal(nic: Nic, forward: Forward, error: OSError, state: State) -> HostEr
             f"{port} is taken{f' by {by}' if by else ''}",
             f"choose another port for hostfwd={stop}",
         )
-    if error.errno == errno.EADDRNOTAVAIL:
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
         return HostError(
-            f"{nic.label}: {forward.host} is no address of this host",
+            f"{nic.label}: {forward.host or '::'} is no address of this host",
             "see ip address; without one, hostfwd=tcp::2222-:22, the port of all of them is led",
         )
     return HostError(f"{port}: {error.strerror}", "ports below 1024 need root: use sudo")

@@ -59,7 +59,7 @@ def preview(request: Request) -> Preview:
         resources += [Membership(network.bridge, RUN), *made]
     infos = {
         each.network.bridge: Info(
-            each.network.name, each.network.mode, each.network.bridge, each.address
+            each.network.name, each.network.mode, each.network.bridge, each.address, each.address6
         )
         for each in networks
     }
@@ -76,7 +76,7 @@ def preview(request: Request) -> Preview:
             runs.own_address(nic, number, each, info, work) for number, each in enumerate(known)
         ]
         resources += [
-            HostName(info.bridge, RUN, mac, label, address)
+            HostName(info.bridge, RUN, mac, label, *address)
             for (mac, label), address in zip(known, addresses, strict=True)
         ]
         resources += runs.mac_filter_of(nic, grants[nic.tap].macs)

@@ -139,7 +139,7 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
                 chosen = _choose_mac(nic, number, wanted.run, work)
                 label = next(names[bridge])
                 address = own_address(nic, number, (chosen, label), infos[bridge], work)
-                name = HostName(bridge, wanted.run, chosen, label, address)
+                name = HostName(bridge, wanted.run, chosen, label, *address)
                 ledger.acquire_all([name], journal, work)
                 macs.append(chosen)
                 addresses.append(address)
@@ -150,17 +150,24 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
         yield Granted(nic, infos[bridge], tuple(macs), taps, tuple(vhosts), forwards)
 
 
-def own_address(nic: Nic, number: int, known_as: tuple[str, str], info: Info, work: Work) -> str:
-    """Return the address that guest NIC NUMBER, KNOWN_AS MAC and name, is to have alone.
+def own_address(
+    nic: Nic, number: int, known_as: tuple[str, str], info: Info, work: Work
+) -> tuple[str, str]:
+    """Return the IPv4 and IPv6 address that guest NIC NUMBER, KNOWN_AS MAC and name, has alone.
 
-    It is empty where DHCP may give it any: forwards lead to the first of several NICs.
+    One is empty where DHCP may give any: forwards lead to the first of several NICs.
     """
     is_led_to = bool(nic.forwards) and number == 0
     if not (nic.network.addresses or is_led_to):
-        return ""
+        return "", ""
     from qemu_netwrap.life import reserving  # what hardly a launch needs
 
-    return reserving.address_for(nic, known_as, info, work, needed=is_led_to)
+    address = reserving.address_for(nic, known_as, info, work, needed=is_led_to)
+    if not is_led_to:
+        return address, ""
+    from qemu_netwrap.planning import hostfwd
+
+    return address, hostfwd.address6_for(nic, known_as[0], info.address6)
 
 
 def mac_filter_of(nic: Nic, macs: Sequence[str]) -> tuple[MacFilter, ...]:
@@ -174,7 +181,7 @@ def mac_filter_of(nic: Nic, macs: Sequence[str]) -> tuple[MacFilter, ...]:
 
 
 def forwards_of(
-    nic: Nic, addresses: list[str], info: Info
+    nic: Nic, addresses: list[tuple[str, str]], info: Info
 ) -> tuple[tuple[Forward, ...], tuple[Forwards, ...]]:
     """Return the forwards that lead to a NIC that has ADDRESSES, and the chains by which they do.
 
@@ -184,8 +191,9 @@ def forwards_of(
         return (), ()
     from qemu_netwrap.planning import hostfwd
 
-    forwards = hostfwd.resolved(nic, next(iter(addresses), ""), info.address)
-    rules = hostfwd.rules(nic.tap, info.bridge, (info.address,), forwards)
+    gateways = [each for each in (info.address, info.address6) if each]
+    forwards = hostfwd.resolved(nic, next(iter(addresses), ("", "")), gateways)
+    rules = hostfwd.rules(nic.tap, info.bridge, gateways, forwards)
     return forwards, (Forwards(nic.tap, rules),)
 
 

@@ -135,6 +135,7 @@ def _membership(m: r.Membership) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _host_name(n: r.HostName) -> tuple[tuple[str, ...], tuple[str, ...]]:
     known = [*([n.name] if n.name else []), *([f"at {n.address}"] if n.address else [])]
+    known += ["and", n.address6] if n.address6 else []
     told = f"dnsmasq of {n.bridge}: {n.mac} is {' '.join(known)}"
     entry = told if known else f"{n.mac} on {n.bridge}"
     return (f"# {entry}",), (f"# {n.mac} is forgotten",)

@@ -11,6 +11,7 @@ import zlib
 from qemu_netwrap.core import hostfwd, names, reservations
 from qemu_netwrap.core.errors import HostError, UsageError
 from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.ipv6 import Prefix
 from qemu_netwrap.core.model import NAT
 
 TYPE_CHECKING = False
@@ -37,17 +38,20 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward,
         )
     found = tuple(hostfwd.parse(text) for text in net.values("hostfwd"))
     for forward in found:
-        if forward.is_ipv6:
-            raise UsageError(f"{where}: {forward}: nat is IPv4 so far", "use the IPv4 address")
+        if forward.is_ipv6 and not network.ipv6:
+            raise UsageError(
+                f"{where}: {forward}: network {network.name} has no IPv6",
+                "leave out ipv6 = false in the configuration, or use the IPv4 address",
+            )
         if not (forward.guest or has_nic):
             raise UsageError(
                 f"{where}: {forward}: there is no NIC of the guest's to lead to",
                 "name the guest's address, or give the guest a NIC on this netdev",
             )
-        if network.subnet is not None:
-            wrong = _unfit(forward, network.subnet)
-            if wrong:
-                raise UsageError(f"{where}: {wrong}", _REMEDY)
+        segment = network.subnet6 if forward.is_ipv6 else network.subnet
+        wrong = _unfit(forward, segment) if segment is not None else ""
+        if wrong:
+            raise UsageError(f"{where}: {wrong}", _REMEDY)
     return found
 
 
@@ -64,24 +68,57 @@ def refuse_twins(nics: Iterable[Nic]) -> None:
             seen.append(forward)
 
 
-def resolved(nic: Nic, own: str, gateway: str) -> tuple[Forward, ...]:
-    """Return a NIC's forwards with each guest address filled in, which OWN is by default.
+def resolved(nic: Nic, own: tuple[str, str], gateways: Iterable[str]) -> tuple[Forward, ...]:
+    """Return a NIC's forwards with each guest address filled in, which is OWN's by default.
 
-    GATEWAY is the network's, with its prefix length. Raises `HostError` for a guest elsewhere.
+    OWN is IPv4, then IPv6. GATEWAYS are the network's, with their prefix lengths, one of each
+    family that there is. Raises `HostError` for a guest elsewhere, or for a family that is not.
     """
-    found = tuple(each.replace(guest=each.guest or own) for each in nic.forwards)
-    wrong = next(filter(None, (_unfit(each, Subnet.around(gateway)) for each in found)), "")
-    if wrong:
-        raise HostError(f"{nic.label}: {wrong}", _REMEDY)
-    return found
+    segments = {":" in gateway: around(gateway) for gateway in gateways}
+    found = []
+    for forward in nic.forwards:
+        if forward.is_ipv6 not in segments:
+            raise HostError(
+                f"{nic.label}: {forward}: its network has no IPv6 here",
+                "qemu-netwrap plan says why; use the IPv4 address",
+            )
+        led = forward.replace(guest=forward.guest or own[forward.is_ipv6])
+        wrong = _unfit(led, segments[forward.is_ipv6])
+        if wrong:
+            raise HostError(f"{nic.label}: {wrong}", _REMEDY)
+        found.append(led)
+    return tuple(found)
+
+
+def address6_for(nic: Nic, mac: str, gateway: str) -> str:
+    """Return the IPv6 address that forwards to a NIC with MAC lead to; empty when none do.
+
+    It is the one that a hostfwd= names, or the one that SLAAC makes of the MAC; DHCPv6 is to give
+    it too. GATEWAY is the network's, with its prefix length; without one there is none.
+    """
+    six = [forward for forward in nic.forwards if forward.is_ipv6]
+    if not (six and gateway):
+        return ""
+    prefix = Prefix.parse_around(gateway)
+    return next((each.guest for each in six if each.guest), "") or prefix.of_mac(mac)
+
+
+def around(gateway: str) -> Subnet | Prefix:
+    """Return the segment of a gateway's address with its prefix length."""
+    return Prefix.parse_around(gateway) if ":" in gateway else Subnet.around(gateway)
 
 
 _REMEDY = "leave the guest's address out, as in hostfwd=tcp::2222-:22: it is the NIC's own"
 
 
-def _unfit(forward: Forward, subnet: Subnet) -> str:
-    """Say why no guest of SUBNET has the forward's guest address; empty if one can."""
-    wrong = reservations.guest_fault(forward.guest, subnet) if forward.guest else ""
+def _unfit(forward: Forward, segment: Subnet | Prefix) -> str:
+    """Say why no guest of SEGMENT has the forward's guest address; empty if one can."""
+    if not forward.guest:
+        return ""
+    if isinstance(segment, Prefix):
+        wrong = segment.guest_fault(forward.guest)
+    else:
+        wrong = reservations.guest_fault(forward.guest, segment)
     return f"{forward}: {wrong}" if wrong else ""
 
 
@@ -129,12 +166,7 @@ def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[For
 
 def _segment(gateway: str) -> tuple[str, tuple[str, str]]:
     """Return the family of a gateway's address, the address itself, and its subnet."""
-    own = gateway.partition("/")[0]
-    if ":" not in own:
-        return "ip", (own, str(Subnet.around(gateway)))
-    import ipaddress
-
-    return "ip6", (own, str(ipaddress.ip_interface(gateway).network))
+    return "ip6" if ":" in gateway else "ip", (gateway.partition("/")[0], str(around(gateway)))
 
 
 def _destination(forward: Forward, family: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from guest.shell import Shell, status
+from lab.ipv6 import wait_global
 from lab.netns import UPLINK_ADDRESS, wait_for
 from lab.tool import netwrap
 
@@ -87,3 +88,25 @@ def test_the_address_stays(uplinked: Uplinked) -> None:
             assert page(host, "127.0.0.1") == "web\n"
         netwrap(host, "wait", check=True)
     assert addresses[0] == addresses[1]
+
+
+def test_ipv6_from_everywhere(uplinked6: Uplinked) -> None:
+    """As IPv4, and beside it: the port is there for both."""
+    host, net = uplinked6.host, uplinked6.net
+    nic = "nat,model=virtio,hostfwd=tcp::8080-:80,hostfwd=tcp:[::]:8080-:80"
+    with (
+        Shell(host, "-nic", nic, name="web") as web,
+        Shell(host, "-nic", "nat,model=virtio", name="other") as other,
+    ):
+        (gateway,) = (n["address6"].partition("/")[0] for n in status(host)["networks"])
+        address = str(wait_global(web))
+        wait_global(other)
+        own = ("::1", "2001:db8:113::2", gateway)
+        assert [page(host, f"[{each}]") for each in own] == ["web\n"] * len(own)
+        assert page(host, "127.0.0.1") == "web\n"
+        wait_for(lambda: page(net, "[2001:db8:113::2]") == "web\n", "an answer to the LAN")
+        for each in own[1:]:
+            assert other.get(f"http://[{each}]:8080/") == "web\n"
+        (run,) = (run for run in status(host)["runs"] if run["name"] == "web")
+        assert [f["guest"] for f in run["nics"][0]["forwards"]] == [web.lease.address, address]
+        assert page(net, f"[{address}]", 80) == ""

@@ -175,8 +175,8 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["# 52:54:00:00:00:02 is forgotten"],
     ),
     (
-        r.HostName("b", "7", "52:54:00:00:00:02", "web", "10.0.0.9"),
-        ["# dnsmasq of b: 52:54:00:00:00:02 is web at 10.0.0.9"],
+        r.HostName("b", "7", "52:54:00:00:00:02", "web", "10.0.0.9", "fd00::9"),
+        ["# dnsmasq of b: 52:54:00:00:00:02 is web at 10.0.0.9 and fd00::9"],
         ["# 52:54:00:00:00:02 is forgotten"],
     ),
     (
