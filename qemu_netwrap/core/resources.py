@@ -140,6 +140,7 @@ class Dnsmasq(Resource):
 
     bridge: str
     config: str
+    duid: str = ""  # what DHCPv6 tells servers apart by; empty without DHCPv6
 
     @property
     def resolver(self) -> str:

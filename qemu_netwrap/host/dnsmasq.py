@@ -21,10 +21,16 @@ class Process(Record):
     started: str  # field 22 of proc(5)'s stat: clock ticks since boot
 
 
-def start(folder: str, config: str) -> Child:
-    """Start dnsmasq with its files in FOLDER. `Child.wait` returns once it answers."""
+def start(folder: str, config: str, duid: str) -> Child:
+    """Start dnsmasq with its files in FOLDER. `Child.wait` returns once it answers.
+
+    DUID, where it is not empty, goes where dnsmasq keeps it (src/lease.c, `read_leases`). To make
+    one it would have the kernel tell of every interface: 40 ms where there are 3,000.
+    """
     files.make_folder(f"{folder}/hosts", 0o755)
     files.write(f"{folder}/dnsmasq.conf", config)
+    if duid and not os.path.exists(f"{folder}/leases"):
+        files.write(f"{folder}/leases", f"duid {duid}\n", 0o644)
     return Child(
         (
             "dnsmasq",

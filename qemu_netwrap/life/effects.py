@@ -220,7 +220,7 @@ def release_rules(rules: r.Rules, _facts: Facts, work: Work) -> Iterator[None]:
 def acquire_dnsmasq(d: r.Dnsmasq, note: Note, work: Work) -> Iterator[None]:
     """Start dnsmasq; it answers when this is over."""
     folder = work.state.network(d.bridge)
-    child = dnsmasq.start(folder, d.config)
+    child = dnsmasq.start(folder, d.config, d.duid)
     yield
     child.wait()
     process = dnsmasq.find(folder)

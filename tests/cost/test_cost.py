@@ -162,6 +162,12 @@ def test_nothing_is_read_that_grows_with_the_host(
     assert abs(received(small) - received(large)) < 500
 
 
+def test_dnsmasq_does_not_look_at_every_interface(traces: dict[str, Trace]) -> None:
+    """It would before it answers, to make itself a DUID. It asks for addresses alone."""
+    asked = {kind for trace in traces.values() for kind in trace.requests_of("dnsmasq")}
+    assert asked == {"RTM_GETADDR dump"}
+
+
 def counted(trace: Trace) -> dict[str, int]:
     """Return how often the launch made each call, the answers to its one dump excepted."""
     is_dump = any(kind.endswith("ROUTE dump") for kind in trace.requests)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -80,7 +81,16 @@ class Trace:
     @property
     def requests(self) -> Counter[str]:
         """Their netlink requests, by kind; a dump is told as such."""
-        sent = (_REQUEST.search(c.args) for c in self.ours if c.name in ("sendto", "sendmsg"))
+        return self._requests(self.ours)
+
+    def requests_of(self, daemon: str) -> Counter[str]:
+        """Return those of a program until it leaves its starter."""
+        calls = (c for c in self.calls if c.program == daemon)
+        return self._requests([*takewhile(lambda c: c.name not in _FORKS, calls)])
+
+    def _requests(self, calls: list[Call]) -> Counter[str]:
+        """Return those that are among CALLS."""
+        sent = (_REQUEST.search(c.args) for c in calls if c.name in ("sendto", "sendmsg"))
         kinds = ((_REQUESTS.get(m[1], m[1]), _DUMP.search(m[2])) for m in sent if m)
         return Counter(f"{kind} dump" if dump else kind for kind, dump in kinds)
 

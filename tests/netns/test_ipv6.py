@@ -310,6 +310,9 @@ def test_dhcpv6(host_factory: HostFactory) -> None:
     address = ipaddress.IPv6Address(leases.partition("iaaddr ")[2].split()[0])
     assert address in gateway.network
     assert f"option dhcp6.name-servers {gateway.ip};" in leases
+    mac = json.loads(host.run("ip", "-j", "link", "show", "qn-nat").stdout)[0]["address"]
+    duid = "".join(f":{byte.lstrip('0') or '0'}" for byte in f"00:03:00:01:{mac}".split(":"))
+    assert f"option dhcp6.server-id {duid[1:]};" in leases
     lookup = ("busybox", "nslookup", "-type=aaaa", "client.nat.internal", str(gateway.ip))
     assert str(address) in host.run(*lookup).stdout
     client.run(

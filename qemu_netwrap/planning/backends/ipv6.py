@@ -144,6 +144,11 @@ def spoofed(network: Network, prefix: Prefix | None) -> str:
     return f"{dev} ip6 saddr != {prefix} drop"
 
 
+def duid(mac: str) -> str:
+    """Return the DUID of a DHCPv6 server with a MAC (RFC 8415, 11.4: DUID-LL, Ethernet)."""
+    return f"00:03:00:01:{mac}"
+
+
 def dnsmasq(network: Network, prefix: Prefix | None, around: Surroundings) -> list[str]:
     """Return what dnsmasq's configuration says of IPv6.
 

@@ -158,7 +158,8 @@ def dnsmasq(
         *(_host_record(name, address, domain) for name, address in network.hosts),
         *_reach(network, around),
     ]
-    return Dnsmasq(network.bridge, "\n".join(lines) + "\n")
+    duid = ipv6.duid(own_bridge(network, around).mac) if prefix is not None else ""
+    return Dnsmasq(network.bridge, "\n".join(lines) + "\n", duid)
 
 
 def _ranges(network: Network, subnet: Subnet) -> list[str]:
