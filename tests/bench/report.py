@@ -79,10 +79,11 @@ def budget(rows: Sequence[Row]) -> list[str]:
     """Return the table of the budget."""
     lines = table("figure", "measured", "spread", "at most", "aim", "")
     for each in rows:
-        limit = f"{each.low:g} to {each.limit:g}" if each.low else f"{each.limit:g}"
+        limit = f"{each.low:g} to {each.limit:g}" if each.low > -math.inf else f"{each.limit:g}"
         aim = "-" if each.aim is None else f"{each.aim:g}"
         measured = f"{each.median:.2f} {each.unit}".rstrip()
-        lines.append(row(each.name, measured, spread(each.values), limit, aim, each.mark))
+        scatter = spread(each.values, 1 if each.unit == "ms" else 2)
+        lines.append(row(each.name, measured, scatter, limit, aim, each.mark))
     return lines
 
 
@@ -118,10 +119,10 @@ def number(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.1f}"
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 1) -> str:
     """Return the first and the third quartile."""
     low, _, high = statistics.quantiles(values) if len(values) > 1 else (values[0],) * 3
-    return f"{low:.1f} to {high:.1f}"
+    return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def plain(found: Any) -> Any:  # noqa: ANN401  whatever was measured
