@@ -1,7 +1,7 @@
 # `make` lists the targets. A stamp file stands for each step done, so that repeats are quick.
 
 PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static iproute2 \
-           util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish mandoc \
+           util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish mandoc kmod \
            iptables dbus-daemon dbus-bin python3-dbus python3-gi \
            libbluetooth3 libcurl3-gnutls libmm-glib0 libndp0 libnewt0.52 libnm0 libteamdctl0 \
            isc-dhcp-client

@@ -418,10 +418,10 @@ def _base_members(busybox: Path) -> Iterator[bytes]:
     yield _member("etc/hosts", 0o100644, b"127.0.0.1 localhost\n::1 localhost\n")
 
 
-def _module_members(tree: Path) -> Iterator[bytes]:
+def _module_members(tree: Path, names: Sequence[str] = _MODULES) -> Iterator[bytes]:
     """Yield the modules that this kernel has, and for each the order in which to load them."""
     files = {path.stem.replace("-", "_"): path for path in tree.glob("**/*.ko")}
-    orders = {name: _load_order(name, files) for name in _MODULES if name in files}
+    orders = {name: _load_order(name, files) for name in names if name in files}
     for name, order in orders.items():
         lines = "".join(f"{each}\n" for each in order)
         yield _member(f"lib/modules/{name}.order", 0o100644, lines.encode())
