@@ -1,7 +1,7 @@
 # Completion of qemu-netwrap, and of aliases for it, in bash. Needs bash-completion.
 
-_qemu_netwrap_commands='plan ps stop wait gc network config doctor ifup ifdown hooks shim'
-_qemu_netwrap_options='--network --config --run-as --yes-uplink --quiet --verbose --debug --version --help'
+_qemu_netwrap_commands='plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio'
+_qemu_netwrap_options='--network --config --run-as --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help'
 
 _qemu_netwrap_networks()
 {
@@ -20,6 +20,12 @@ _qemu_netwrap_runs()
 _qemu_netwrap_taps()
 {
     grep -ls . /sys/class/net/*/tun_flags | cut -d/ -f5
+}
+
+# NICs that could be passed through, or are.
+_qemu_netwrap_devices()
+{
+    qemu-netwrap vfio list 2>/dev/null | awk 'NR > 1 { print $1 }'
 }
 
 # The options of QEMU $1, from its -help, which is asked again when QEMU has changed.
@@ -50,7 +56,7 @@ _qemu_netwrap_qemu()
 {
     local qemu=${words[$1]} name offered
     if [[ $prev == -nic || $prev == -netdev || $prev == -net ]]; then
-        offered='nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br='
+        offered='nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br= sriov,pf='
         [[ $cur == *,network=* ]] &&
             for name in $(_qemu_netwrap_networks); do offered+=" ${cur%=*}=$name"; done
         compopt -o nospace
@@ -128,10 +134,12 @@ _qemu_netwrap()
         config/check) _filedir ;;
         hooks/hooks) COMPREPLY=($(compgen -W 'install remove status' -- "$cur")) ;;
         hooks/--root) _filedir -d ;;
+        vfio/vfio) COMPREPLY=($(compgen -W 'list bind unbind' -- "$cur")) ;;
         shim/shim) COMPREPLY=($(compgen -W 'install remove' -- "$cur")) ;;
         */-*) ;;
         ifup/ifup | ifdown/ifdown) COMPREPLY=($(compgen -W "$(_qemu_netwrap_taps)" -- "$cur")) ;;
         shim/install | shim/remove) _filedir -d ;;
+        vfio/bind | vfio/unbind) COMPREPLY=($(compgen -W "$(_qemu_netwrap_devices)" -- "$cur")) ;;
         network/show | network/up | network/down)
             COMPREPLY=($(compgen -W "$(_qemu_netwrap_networks)" -- "$cur"))
             ;;
@@ -139,7 +147,7 @@ _qemu_netwrap()
     esac
     if [[ $cur == -* ]]; then
         case $command/${words[at + 1]} in
-            ps/* | doctor/* | network/list | network/show | config/show) COMPREPLY=(--json) ;;
+            ps/* | doctor/* | network/list | network/show | config/show | vfio/list) COMPREPLY=(--json) ;;
             hooks/status) COMPREPLY=(--root --json) ;;
             hooks/install | hooks/remove) COMPREPLY=(--root) ;;
             stop/*) COMPREPLY=(--timeout) ;;

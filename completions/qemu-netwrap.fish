@@ -1,7 +1,7 @@
 # Completion of qemu-netwrap in fish. `alias` makes it known for aliases too.
 
-set -g __qemu_netwrap_commands plan ps stop wait gc network config doctor ifup ifdown hooks shim
-set -g __qemu_netwrap_options --network --config --run-as --yes-uplink --quiet --verbose --debug --version --help
+set -g __qemu_netwrap_commands plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio
+set -g __qemu_netwrap_options --network --config --run-as --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help
 
 function __qemu_netwrap_networks
     qemu-netwrap network list 2>/dev/null | awk 'NR > 1 { sub(/\*$/, "", $1); print $1 }'
@@ -12,6 +12,11 @@ function __qemu_netwrap_runs
     qemu-netwrap ps 2>/dev/null | awk '
         NR == 1 && $1 != "RUN" || /^$/ { exit }
         NR > 1 && /^[^ ]/ { print $1; if ($2 != "-") print $2 }'
+end
+
+# NICs that could be passed through, or are.
+function __qemu_netwrap_devices
+    qemu-netwrap vfio list 2>/dev/null | awk 'NR > 1 { print $1 }'
 end
 
 # The options of QEMU $argv, from its -help, which is asked again when QEMU has changed.
@@ -38,7 +43,7 @@ end
 function __qemu_netwrap_qemu
     set -l cur (commandline -ct)
     if contains -- $argv[-1] -nic -netdev -net
-        string split ' ' 'nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br='
+        string split ' ' 'nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br= sriov,pf='
         if string match -q -- '*,network=*' $cur
             string replace -r '^' (string replace -r '=[^=]*$' '=' -- $cur) (__qemu_netwrap_networks)
         end
@@ -122,6 +127,10 @@ function __qemu_netwrap_command
             __fish_complete_path $cur
         case hooks/hooks
             string join \n install remove status
+        case vfio/vfio
+            string join \n list bind unbind
+        case vfio/bind vfio/unbind
+            __qemu_netwrap_devices
         case shim/shim
             string join \n install remove
         case hooks/--root shim/install shim/remove
@@ -136,7 +145,7 @@ function __qemu_netwrap_command
     if string match -q -- '-*' $cur
         set -q argv[2]; or set -a argv ''
         switch $argv[1]/$argv[2]
-            case 'ps/*' 'doctor/*' network/list network/show config/show
+            case 'ps/*' 'doctor/*' network/list network/show config/show vfio/list
                 echo --json
             case hooks/status
                 string join \n -- --root --json

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-TOP = ("default", "networks")
+TOP = ("default", "bind_group", "networks")
 MODES = (BRIDGE, NAT, HOST_ONLY)
 LARGEST = 8
 _NOT_FOR_HOSTS6 = tuple(map(Prefix.parse, ("::/8", "fe80::/10", "fec0::/10", "ff00::/8")))
@@ -67,7 +67,10 @@ def parse(text: str, path: str) -> Config:
     if default and default not in known:
         near = suggestion(default, known)
         raise at.error("", "default", f"there is no network {default!r}", f"{near}{hint}")
-    return Config(default, networks, path)
+    bind_group = data.get("bind_group", False)
+    if not isinstance(bind_group, bool):
+        raise at.error("", "bind_group", "expected true or false", f"it is now {bind_group!r}")
+    return Config(default, networks, path, bind_group)
 
 
 def _place(key: str, value: object) -> tuple[str, str]:

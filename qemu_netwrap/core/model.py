@@ -49,6 +49,7 @@ class Config(Record):
     default: str = ""
     networks: tuple[Network, ...] = ()
     path: str = ""  # where it was read from; empty when there is none
+    bind_group: bool = False  # whether a passed device's whole IOMMU group goes to vfio-pci
 
     def network(self, name: str) -> Network | None:
         """Return the network of that name."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.words import Option
 
 OUR_TYPES = frozenset({NAT, HOST_ONLY})
+SRIOV = "sriov"  # a word of ours too, and no network: what it stands for is no tap
 OUR_KEYS = frozenset({"network", "uplink"})
 # What the values of our own kinds are, none of which may be empty.
 _OUR_KINDS = {"network": "a network's name", "uplink": "an interface's name"}
@@ -54,7 +55,7 @@ class NetOption(Entry):
     @property
     def is_ours(self) -> bool:
         """Whether it has a word that only we understand."""
-        return self.type in OUR_TYPES or any(key in self.our_keys for key in self.opts)
+        return self.type in (*OUR_TYPES, SRIOV) or any(key in self.our_keys for key in self.opts)
 
     @property
     def our_keys(self) -> frozenset[str]:
@@ -119,6 +120,11 @@ def fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]] = no
 def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -> Iterator[str]:
     """Yield what is wrong, the first thing first; empty where nothing is."""
     yield "Parameter 'id' is missing" if net.form == "netdev" and not net.has("id") else ""
+    if net.type == SRIOV:
+        from qemu_netwrap.core import sriov
+
+        yield sriov.fault(net)
+        return
     yield _type_fault(net, knows)
     kinds = _kinds(net)
     if net.type not in (*netkeys.TYPES, *OUR_TYPES):

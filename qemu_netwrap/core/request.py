@@ -19,3 +19,5 @@ class Request(Record):
     verbose: bool = False
     debug: bool = False
     yes_uplink: bool = False
+    bind_group: bool = False
+    force_uplink: bool = False

@@ -215,12 +215,49 @@ class Plug(Resource):
     isolated: bool = False  # it is to be, and was not before
 
 
+class PciBinding(Resource):
+    """A PCI device that a run has for its own, taken from its driver and given to vfio-pci."""
+
+    bdf: str
+    run: str
+    driver: str = ""  # its driver when that was planned
+
+
+class VirtualFunctions(Resource):
+    """A run's use of a physical function: the first makes its VFs and brings it up if need be."""
+
+    pf: str  # its PCI address
+    run: str
+    count: int  # how many to make if there are none; 0: they are there
+    ifname: str = ""  # its interface when that was planned
+
+
+class VfSettings(Resource):
+    """How a virtual function is set through its physical one. What is empty stays as it is."""
+
+    pf: str  # its PCI address
+    number: int
+    mac: str = ""
+    vlan: str = ""
+    spoofchk: str = ""
+    trust: str = ""
+    max_tx_rate: str = ""
+    ifname: str = ""  # the physical one's interface when that was planned
+
+
+class GroupNode(Resource):
+    """The device node of an IOMMU group, handed to the user that QEMU runs as."""
+
+    group: str
+    uid: int
+
+
 KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
         Tap, Plug, Switch, Forwards, MacFilter, IptablesAccepts, NftAccepts, FirewalldZone,
-        Unmanaged, Remark,
+        Unmanaged, Remark, PciBinding, VirtualFunctions, VfSettings, GroupNode,
     )
 }  # fmt: skip
 

@@ -65,7 +65,10 @@ def settings(
         return f"{config.path}:{line_of(text, path)}" if key in inside else DEFAULT
 
     where = "--network" if chosen else source("", "default")
-    found = [Setting("", "default", chosen or config.default or None, where)]
+    found = [
+        Setting("", "default", chosen or config.default or None, where),
+        Setting("", "bind_group", config.bind_group, source("", "bind_group")),
+    ]
     for network in networks:
         for key, (modes, _) in KEYS.items():
             if network.mode in modes:

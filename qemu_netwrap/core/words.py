@@ -85,6 +85,11 @@ class CommandLine(Record):
         own = any(key in text for text in texts for key in ("ifname", "helper", "script"))
         return own and self.runs
 
+    @property
+    def may_pass_through(self) -> bool:
+        """Whether some device may be one of the host's. Quick, and not exact."""
+        return any("vfio-pci" in (option.value or "") for option in self.named("device"))
+
     def named(self, *names: str) -> Iterator[Option]:
         """Yield the options of these names, in the order typed."""
         return (option for option in self.options if option.name in names)
@@ -95,11 +100,15 @@ class CommandLine(Record):
         return self.replace(words=self.with_values(values), options=tuple(options))
 
     def with_values(
-        self, values: Mapping[int, str], without: Container[int] = ()
+        self,
+        values: Mapping[int, str],
+        without: Container[int] = (),
+        instead: Mapping[int, tuple[str, ...]] | None = None,
     ) -> tuple[str, ...]:
         """Return the words with some options' arguments changed: {index of the option: value}.
 
-        The options at the indexes WITHOUT are left out, with their arguments.
+        The options at the indexes WITHOUT are left out, with their arguments; those of INSTEAD
+        give their place to other words.
         """
         words = list(self.words)
         for at, value in values.items():
@@ -107,6 +116,8 @@ class CommandLine(Record):
         for option in reversed(self.options):
             if option.at in without:
                 del words[option.at : option.at + 2]
+            elif instead and option.at in instead:
+                words[option.at : option.at + 2] = instead[option.at]
         return tuple(words)
 
 

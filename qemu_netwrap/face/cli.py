@@ -21,6 +21,7 @@ from qemu_netwrap.face import (
     options,
     render,
     shim_commands,
+    vfio_commands,
 )
 from qemu_netwrap.life import hook, status
 from qemu_netwrap.life.preview import preview
@@ -81,6 +82,14 @@ def main(
         bool,
         typer.Option("--yes-uplink", help="Let a bridge take in the NIC the host is reached by."),
     ] = False,
+    bind_group: Annotated[
+        bool,
+        typer.Option("--bind-group", help="Give a device's whole IOMMU group to vfio-pci."),
+    ] = False,
+    force_uplink: Annotated[
+        bool,
+        typer.Option("--force-uplink", help="Pass through the NIC the host is reached by, too."),
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Provision the networks that a QEMU command line names, and become QEMU.
@@ -91,7 +100,18 @@ def main(
     if version:
         typer.echo(f"qemu-netwrap {qemu_netwrap.__version__}")
         raise typer.Exit
-    context.obj = Request((), network, config, run_as, quiet, verbose, debug, yes_uplink)
+    context.obj = Request(
+        (),
+        network,
+        config,
+        run_as,
+        quiet,
+        verbose,
+        debug,
+        yes_uplink,
+        bind_group,
+        force_uplink,
+    )
     if context.invoked_subcommand is None:
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
 
@@ -185,4 +205,5 @@ app.add_typer(network_commands.app, name="network")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(hook_commands.app, name="hooks")
 app.add_typer(shim_commands.app, name="shim")
+app.add_typer(vfio_commands.app, name="vfio")
 app.command()(doctor.doctor)

@@ -62,7 +62,7 @@ def plan_data(shown: Preview) -> dict[str, Any]:
 
 def plan_text(shown: Preview) -> str:
     """Return a plan for people."""
-    if not shown.nics:
+    if not shown.steps:
         return f"nothing to provision; QEMU gets its words as they are:\n  {shlex.join(shown.argv)}"
     do = [command for step in shown.steps for command in step.do]
     undo = [command for step in reversed(shown.steps) for command in step.undo]
@@ -116,7 +116,11 @@ def _rows(run: RunStatus) -> list[tuple[str, ...]]:
         f"{run.memory / 1048576:.0f}M",
     )
     nics: list[tuple[str, ...]] = [
-        (n.tap, n.network, ",".join(n.macs) or "-", ",".join(n.addresses) or "-") for n in run.nics
+        *(
+            (n.tap, n.network, ",".join(n.macs) or "-", ",".join(n.addresses) or "-")
+            for n in run.nics
+        ),
+        *((d.bdf, d.pf or "-", d.mac or "-", "-") for d in run.devices),
     ] or [("-",) * len(_NIC_HEAD)]
     return [(*(head if not at else ("",) * len(head)), *nic) for at, nic in enumerate(nics)]
 

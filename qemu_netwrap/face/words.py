@@ -9,11 +9,13 @@ from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.request import Request
 
-COMMANDS = frozenset("plan ps stop wait gc network config doctor ifup ifdown hooks shim".split())
+COMMANDS = frozenset(
+    "plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio".split()
+)
 WITH_VALUE = {"--network": "network", "--config": "config", "--run-as": "run_as"}
 FLAGS = {
     "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--debug": "debug",
-    "--yes-uplink": "yes_uplink",
+    "--yes-uplink": "yes_uplink", "--bind-group": "bind_group", "--force-uplink": "force_uplink",
 }  # fmt: skip
 INFORM = frozenset({"--help", "-h", "--version"})
 

@@ -85,8 +85,7 @@ class Mover(Rtnl):
 
     def belongings(self, index: int) -> Belongings:
         """Return what interface INDEX has."""
-        everywhere = [Address(b) for b in self._dump(RTM_GETADDR, rt.IFADDR.pack(0, 0, 0, 0, 0))]
-        addresses = [a for a in everywhere if a.index == index]
+        addresses = [a for a in self.addresses() if a.index == index]
         addresses = [a for a in addresses if not a.flags & rt.IFA_F_DADFAILED]
         routes = [
             Route(body)
@@ -107,6 +106,10 @@ class Mover(Rtnl):
             tuple(n for n in self.neighbours() if n.index == index),
             tuple(a.prefix for a in addresses if a.has_route and a.prefix not in made),
         )
+
+    def addresses(self) -> list[Address]:
+        """Return every address of this host."""
+        return [Address(b) for b in self._dump(RTM_GETADDR, rt.IFADDR.pack(0, 0, 0, 0, 0))]
 
     def neighbours(self) -> Iterator[Neighbour]:
         """Yield every entry of the ARP and ND tables, proxies too."""

@@ -11,6 +11,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from qemu_netwrap.core.record import Record
 
+__all__ = ["IPRoute", "NetlinkError", "Port", "links", "ports"]
+
 
 class Port(Record):
     """A port of a bridge, with its counters in bytes as the guest's NIC would count them."""

@@ -345,6 +345,20 @@ def release_beside(resource: r.Resource, facts: Facts, work: Work) -> Iterator[N
     return neighbourly.RELEASE[type(resource)](resource, facts, work)
 
 
+def acquire_passed(resource: r.Resource, note: Note, work: Work) -> Iterator[None]:
+    """Acquire what passing a device of the host through takes."""
+    from qemu_netwrap.life import vfio  # what few runs need
+
+    return vfio.ACQUIRE[type(resource)](resource, note, work)
+
+
+def release_passed(resource: r.Resource, facts: Facts, work: Work) -> Iterator[None]:
+    """Release it."""
+    from qemu_netwrap.life import vfio
+
+    return vfio.RELEASE[type(resource)](resource, facts, work)
+
+
 ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: acquire_bridge,
     r.Uplink: acquire_uplink,
@@ -364,6 +378,10 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Remark: acquire_beside,
     r.Forwards: acquire_forwards,
     r.MacFilter: acquire_mac_filter,
+    r.PciBinding: acquire_passed,
+    r.VirtualFunctions: acquire_passed,
+    r.VfSettings: acquire_passed,
+    r.GroupNode: acquire_passed,
 }
 RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Bridge: release_bridge,
@@ -384,6 +402,10 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Remark: release_beside,
     r.Forwards: release_forwards,
     r.MacFilter: release_mac_filter,
+    r.PciBinding: release_passed,
+    r.VirtualFunctions: release_passed,
+    r.VfSettings: release_passed,
+    r.GroupNode: release_passed,
 }
 
 

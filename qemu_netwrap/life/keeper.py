@@ -4,6 +4,7 @@ It is in a session of its own, out of reach of the terminal's signals, and no ch
 descriptors and words go to the launcher over a socket pair, one message each:
 
     nic <tab> ...      a NIC is ready; its descriptors come with the message
+    device <tab> ...   a device of the host is ready to be passed through
     say <tab> ...      something the user should know
     ready              everything is there
     error <tab> ...    it failed, and what was made has been released again
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.model import Wanted
     from qemu_netwrap.core.resources import Resource
+    from qemu_netwrap.life.passthrough import Passing
     from qemu_netwrap.life.state import State
 
 _FDS_A_MESSAGE = 200  # the kernel takes 253 (SCM_MAX_FD)
@@ -50,6 +52,7 @@ class Keeping(Record):
     by_tap: bool = False  # QEMU holds no lock of ours: the run lives by its first tap
     verbose: bool = False  # show each step
     debug: bool = False  # show a traceback on failure
+    passing: Passing | None = None  # devices of the host
 
 
 def start(keeping: Keeping, *not_for_it: int) -> _socket.socket:
@@ -184,7 +187,14 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
         for kind, fds in (("taps", granted.taps), ("vhosts", granted.vhosts)):
             for at in range(0, len(fds), _FDS_A_MESSAGE):
                 _send_fds(launcher, kind, fds[at : at + _FDS_A_MESSAGE])
-    runs.write_info(keeping.state, keeping.wanted, keeping.pid, nics)
+    devices = []
+    if keeping.passing is not None:
+        from qemu_netwrap.life import passthrough
+
+        for device in passthrough.acquire(keeping.passing, keeping.wanted.run, work):
+            devices.append(device)
+            _send(launcher, text.write("device", device.__dict__))
+    runs.write_info(keeping.state, keeping.wanted, keeping.pid, nics, devices)
 
 
 def _send(launcher: _socket.socket, line: str) -> None:

@@ -136,7 +136,7 @@ def read_line(argv: tuple[str, ...], program: str) -> tuple[words.CommandLine, R
         copies = {at: handover.file_of(data) for at, data in qemuconfig.pipes(line)}
         line = line.with_options(copies) if copies else line
         files = qemuconfig.load(line, program, OWN_CONFIG)
-    if not files and not any(line.named(*words.NETWORK)):
+    if not files and not any(line.named(*words.NETWORK)) and not line.may_pass_through:
         return line, None
     # Here, so that a QEMU that is told nothing of networks does not pay for it.
     from qemu_netwrap.planning.reading import interpret

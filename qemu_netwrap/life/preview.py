@@ -82,6 +82,14 @@ def preview(request: Request) -> Preview:
         resources += runs.mac_filter_of(nic, grants[nic.tap].macs)
         resources += runs.forwards_of(nic, addresses, info)[1]
     rewritten = rewrite.rewrite(plan, grants)
+    passing = provide.passing_of(request, reading, config, plan)
+    if passing is not None:
+        from qemu_netwrap.life import passthrough
+        from qemu_netwrap.planning.passthrough import put
+
+        foreseen, chosen = passthrough.foresee(passing, RUN)
+        resources += foreseen
+        rewritten = put(rewritten, passing.wanted, chosen)
     return Preview(
         rewritten.words({at: f"<copy of {plan.files[at].path}>" for at in rewritten.files}),
         tuple(networks),

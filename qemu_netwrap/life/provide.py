@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.model import Config, Wanted
     from qemu_netwrap.core.request import Request
+    from qemu_netwrap.life.passthrough import Passing
     from qemu_netwrap.planning.plan import Plan
     from qemu_netwrap.planning.reading import Reading
 
@@ -39,7 +40,8 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     fill_standard()
     config = configfile.load(request.config)
     draft = make_plan(request, reading, config, str(os.getpid()))
-    if not draft.nics:
+    passing = passing_of(request, reading, config, draft)
+    if not draft.nics and passing is None:
         return reading.line.words
     state.prepare()
     here = state.State.here()
@@ -54,14 +56,20 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
         os.getpid(),
         verbose=request.verbose,
         debug=request.debug,
+        passing=passing,
     )
     if not request.quiet:
         for note in plan.notes:
             tell(note)
-    grants = have_kept(keeping, _teller(request, wanted), lock, *held)
+    chosen: list[str] = []
+    grants = have_kept(keeping, _teller(request, wanted, chosen), lock, *held)
     for fd in (lock, *held):
         inherit(fd)
     rewritten = rewrite.rewrite(plan, grants)
+    if passing is not None:
+        from qemu_netwrap.life import passthrough
+
+        rewritten = passthrough.become(passing, rewritten, tuple(chosen))
     paths = {
         at: file_of(text.encode("utf-8", "surrogateescape")) for at, text in rewritten.files.items()
     }
@@ -104,6 +112,18 @@ def have_kept(
         ) from None
     socket.close()
     return grants
+
+
+def passing_of(request: Request, reading: Reading, config: Config, plan: Plan) -> Passing | None:
+    """Return what is passed through; None for nothing. Raises `NetwrapError`."""
+    if not reading.may_pass_through:
+        return None
+    # Here, because few launches do, and it takes pyroute2.
+    from qemu_netwrap.life import passthrough
+
+    if config.bind_group:
+        request = request.replace(bind_group=True)
+    return passthrough.look(request, reading, (probe.machine(), plan.vm))
 
 
 def make_plan(request: Request, reading: Reading, config: Config, run: str) -> Plan:
@@ -166,8 +186,13 @@ class _KeeperError(NetwrapError):
         self.status = status
 
 
-def _teller(request: Request, wanted: Wanted) -> Callable[[str, dict[str, str]], None]:
-    """Return what to do with the keeper's words: tell the user, on standard error."""
+def _teller(
+    request: Request, wanted: Wanted, chosen: list[str]
+) -> Callable[[str, dict[str, str]], None]:
+    """Return what to do with the keeper's words: tell the user, on standard error.
+
+    The addresses of devices that are passed through are added to CHOSEN.
+    """
     nics = {nic.tap: nic for nic in wanted.nics}
     show_nics = not request.quiet and (request.verbose or os.isatty(2))
 
@@ -180,6 +205,12 @@ def _teller(request: Request, wanted: Wanted) -> Callable[[str, dict[str, str]],
             on = name if name == nic.network.bridge else f"{name} ({nic.network.bridge}{where})"
             forwards = f", {fields['forwards']}" if fields["forwards"] else ""
             tell(f"{nic.label}: {nic.tap} on {on}{macs}{forwards}")
+        elif kind == "device":
+            chosen.append(fields["bdf"])
+            if show_nics:
+                whose = f", a virtual function of {fields['pf']}" if fields["pf"] else ""
+                given = f", MAC {fields['mac']}" if fields["mac"] else ""
+                tell(f"{fields['label']}: {fields['bdf']} passed through{whose}{given}")
         elif kind == "say" and not request.quiet:
             tell(fields["line"])
 

@@ -67,6 +67,15 @@ class NicInfo(Record):
     forwards: str = ""  # as hostfwd= has them, separated by spaces
 
 
+class DeviceInfo(Record):
+    """A device of the host that a run passes through, as `ps` shows it."""
+
+    label: str
+    bdf: str
+    pf: str  # of a virtual function: its physical one's interface, or else address
+    mac: str  # that it was given; empty if it has its own
+
+
 def claim(state: State, name: str) -> tuple[str, int]:
     """Take a run name that nobody has; return it and the descriptor that holds its lock.
 
@@ -90,7 +99,13 @@ def claim(state: State, name: str) -> tuple[str, int]:
     raise NetwrapError(f"run {name}: too many dead runs of that name", "run qemu-netwrap gc")
 
 
-def write_info(state: State, wanted: Wanted, pid: int, nics: list[Granted]) -> None:
+def write_info(
+    state: State,
+    wanted: Wanted,
+    pid: int,
+    nics: list[Granted],
+    devices: Sequence[DeviceInfo] = (),
+) -> None:
     """Write down what `ps` will show of a run; PID is QEMU's."""
     info = RunInfo(wanted.run, str(pid), wanted.guest, wanted.command)
     lines = [text.write("run", info.__dict__)]
@@ -105,16 +120,27 @@ def write_info(state: State, wanted: Wanted, pid: int, nics: list[Granted]) -> N
             " ".join(map(str, got.forwards)),
         )
         lines.append(text.write("nic", nic.__dict__))
+    lines += [text.write("device", device.__dict__) for device in devices]
     files.write(f"{state.run(wanted.run)}/info", "\n".join(lines) + "\n")
 
 
 def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
     """Return what is known of a run; of one that just starts, its name only."""
-    lines = files.read(f"{state.run(run)}/info").split("\n")[:-1]
-    if not lines:
+    told = _told(state, run)
+    found = next((fields for kind, fields in told if kind == "run"), None)
+    if found is None:
         return RunInfo(run, "", "", ""), []
-    first, *nics = (text.read(line)[1] for line in lines)
-    return RunInfo(**first), [NicInfo(**fields) for fields in nics]
+    return RunInfo(**found), [NicInfo(**fields) for kind, fields in told if kind == "nic"]
+
+
+def read_devices(state: State, run: str) -> list[DeviceInfo]:
+    """Return the devices of the host that a run passes through."""
+    return [DeviceInfo(**fields) for kind, fields in _told(state, run) if kind == "device"]
+
+
+def _told(state: State, run: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the lines of what `write_info` has written."""
+    return [text.read(line) for line in files.read(f"{state.run(run)}/info").split("\n")[:-1]]
 
 
 def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:

@@ -11,6 +11,8 @@
         locks/-nft         held by an nft of ours, also when it has lost who started it
         shared/            what several networks use, and its former state
 
+PCI devices are the machine's, not a network namespace's: life.shared has a folder beside these.
+
 Only root may write here. Which networks there are is for all to see, and so are the folders; the
 files of runs, and the locks, are root's alone: who may open a lock's file may hold the lock.
 """
@@ -68,6 +70,12 @@ class State(Record):
         state = cls.here()
         state.tidy()
         return state
+
+    @property
+    def machine(self) -> str:
+        """The folder of what belongs to the machine, not to a network namespace."""
+        root, _, name = self.base.rpartition("/")
+        return f"{root}/{name.partition('-')[0]}-pci"
 
     def run(self, run: str) -> str:
         """Return the folder of a run."""
@@ -203,7 +211,12 @@ class State(Record):
             # Somebody may just begin: what he has locked stays.
             for name in files.listdir(f"{self.base}/locks"):
                 files.remove_lock(f"{self.base}/locks/{name}")
-        files.remove_empty([f"{self.base}/locks", self.base, ROOT])
+        files.remove_empty([f"{self.base}/locks", self.base])
+        if os.path.exists(self.machine):
+            from qemu_netwrap.life.shared import Shared
+
+            Shared(self).tidy()
+        files.remove_empty([ROOT])
 
 
 def prepare() -> None:

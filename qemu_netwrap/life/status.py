@@ -61,6 +61,7 @@ class RunStatus(Record):
     memory: int
     command: str
     nics: tuple[NicStatus, ...]
+    devices: tuple[runs.DeviceInfo, ...]  # of the host, passed through
 
 
 class NetworkStatus(Record):
@@ -180,7 +181,7 @@ def _run(state: State, run: str) -> RunStatus:
     folder = state.run(run)
     used = next((u for u in map(procs.usage, _qemu(state, run)) if u is not None), None)
     if used is not None:
-        phase = RUNNING if nics else STARTING
+        phase = RUNNING if info.pid else STARTING
     elif _is_idle(state, run):
         phase = IDLE
     else:
@@ -196,6 +197,7 @@ def _run(state: State, run: str) -> RunStatus:
         used.memory if used else 0,
         info.command,
         tuple(_nic(state, nic, links.get(nic.tap)) for nic in nics),
+        tuple(runs.read_devices(state, run)),
     )
 
 

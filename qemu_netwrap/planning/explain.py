@@ -166,6 +166,45 @@ def _plug(p: r.Plug) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (plug, *_isolate(p)), (*shared, f"{unplug}  # if it is there still")
 
 
+def _binding(b: r.PciBinding) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    device = f"/sys/bus/pci/devices/{b.bdf}"
+    if "vfio" in b.driver:
+        return (f"# {b.bdf} is on {b.driver} already",), (f"# {b.bdf} is left there",)
+    leave, probe = f"echo {b.bdf} >{device}/driver/unbind", f"echo {b.bdf} >{_PROBE}"
+    take = f"echo vfio-pci >{device}/driver_override"
+    give = f"echo >{device}/driver_override  # or what it was"
+    if not b.driver:
+        return (take, probe), (leave, give)
+    back = f"{probe}  # {b.driver} takes it; its interface is made what it was"
+    return (take, leave, probe), (leave, give, back)
+
+
+def _functions(v: r.VirtualFunctions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    count = f"/sys/bus/pci/devices/{v.pf}/sriov_numvfs"
+    up = f"ip link set {v.ifname} up"
+    down = f"ip link set {v.ifname} down  # if it was, with the last run"
+    if not v.count:
+        return (up,), (down,)
+    return (f"echo {v.count} >{count}", up), (f"echo 0 >{count}  # with the last run", down)
+
+
+def _vf_settings(s: r.VfSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    words = {
+        **{key: getattr(s, key) for key in ("mac", "vlan")},
+        **{key: {"0": "off", "1": "on"}.get(getattr(s, key), "") for key in ("spoofchk", "trust")},
+        "max_tx_rate": s.max_tx_rate,
+    }
+    where = f"ip link set {s.ifname} vf {s.number}"
+    set_ = [key for key in words if words[key]]
+    do = " ".join(f"{key} {words[key]}" for key in set_)
+    return (f"{where} {do}",), (f"{where} {' '.join(f'{k} ...' for k in set_)}  # as before",)
+
+
+def _node(n: r.GroupNode) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (f"chown {n.uid} /dev/vfio/{n.group}",), (f"chown 0 /dev/vfio/{n.group}",)
+
+
+_PROBE = "/sys/bus/pci/drivers_probe"
 _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str, ...]]]] = {
     r.Bridge: _bridge,
     r.Uplink: _uplink,
@@ -186,4 +225,8 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.Unmanaged: _unmanaged,
     r.Remark: _remark,
     r.MacFilter: _mac_filter,
+    r.PciBinding: _binding,
+    r.VirtualFunctions: _functions,
+    r.VfSettings: _vf_settings,
+    r.GroupNode: _node,
 }

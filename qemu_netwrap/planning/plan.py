@@ -9,6 +9,7 @@ from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.groups import read_list
 from qemu_netwrap.core.model import Nic, Wanted
+from qemu_netwrap.core.netoption import SRIOV
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.planning.networks import needs_default, network_of
@@ -62,6 +63,7 @@ class Plan(Record):
     guest: str = ""  # the guest's host name
     files: Mapping[int, ConfigFile] = {}
     notes: tuple[str, ...] = ()  # what QEMU itself would do in silence
+    vm: str = ""  # what tells this VM from others
 
     @property
     def wanted(self) -> Wanted:
@@ -87,6 +89,8 @@ def make(
     placed: set[Option] = set()
     vm = vm_key(reading.line, facts.folder)
     for net in reading.netdevs:
+        if net.type == SRIOV:
+            continue  # no tap: planning.passthrough sees to it
         if reading.is_left_alone(net):
             _refuse_our_keys(net, reading.user_keys(net))
         elif net.is_ours or net.ifname not in facts.existing:
@@ -116,6 +120,7 @@ def make(
         guest_name(reading.line),
         reading.files,
         tuple(_notes(nics)),
+        vm,
     )
 
 

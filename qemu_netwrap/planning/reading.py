@@ -49,7 +49,17 @@ class Reading(Record):
     @property
     def wants_us(self) -> bool:
         """Whether there is something for us to provision, if nothing is wrong."""
-        return any(net.is_ours or not self.is_left_alone(net) for net in self.netdevs)
+        return self.may_pass_through or any(
+            net.is_ours or not self.is_left_alone(net) for net in self.netdevs
+        )
+
+    @property
+    def may_pass_through(self) -> bool:
+        """Whether devices of the host may be passed through: a closer look is dear."""
+        return any(net.type == netoption.SRIOV for net in self.netdevs) or any(
+            (entry.opts.get("driver") or "").startswith("vfio-pci")
+            for entry in self.groups.of("device")
+        )
 
     def is_left_alone(self, net: NetOption) -> bool:
         """Whether a netdev is none of our business: of another kind, or set up by the user."""
@@ -172,11 +182,17 @@ def _too_many(nets: tuple[NetOption, ...], *, one_more: bool) -> Faults:
 def _remedy(net: Option, wrong: str) -> str:
     """Return the hint for a mistake in a command line of ours."""
     if wrong.startswith("Invalid parameter") and "'hostfwd'" not in wrong:
-        extra = sorted(netoption.NIC_KEYS) if net.name == "nic" else []
-        ours = sorted({*netoption.OUR_TAP_KEYS, "hostfwd"} - {"type"})
-        return f"it takes {', '.join([*ours, *extra])}"
+        return f"it takes {', '.join(_keys(net))}"
     fits = (hint for part, hint in _REMEDIES.items() if part in wrong)
     return next(fits, "see qemu-netwrap --help for the words of ours")
+
+
+def _keys(net: Option) -> list[str]:
+    """Return the keys that an option of ours takes."""
+    if netoption.SRIOV in net.typed:
+        return "id pf vf mac vlan spoofchk trust max_tx_rate".split()
+    extra = sorted(netoption.NIC_KEYS) if net.name == "nic" else []
+    return [*sorted({*netoption.OUR_TAP_KEYS, "hostfwd"} - {"type"}), *extra]
 
 
 # By what is in the message.

@@ -32,11 +32,14 @@ class Rewritten(Record):
     values: Mapping[int, str]
     without: frozenset[int]
     files: Mapping[int, str]
+    instead: Mapping[int, tuple[str, ...]] = {}  # what takes an option's place
 
     def words(self, paths: Mapping[int, str]) -> tuple[str, ...]:
         """Return QEMU's words; PATHS says where the texts of `files` have been put."""
         named = {at: path for at, path in paths.items() if at >= 0}
-        program, *others = self.line.with_values({**self.values, **named}, self.without)
+        program, *others = self.line.with_values(
+            {**self.values, **named}, self.without, self.instead
+        )
         first = ("-no-user-config", "-readconfig", paths[-1]) if -1 in paths else ()
         return (program, *first, *others)
 

@@ -97,6 +97,11 @@ def test_built_in_networks_can_be_the_default(name: str) -> None:
     assert config.parse(f'default = "{name}"', "c.toml").default == name
 
 
+@pytest.mark.parametrize(("text", "found"), [("", False), ("bind_group = true", True)])
+def test_bind_group(text: str, *, found: bool) -> None:
+    assert config.parse(text, "c.toml").bind_group is found
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message", "hint"),
     [
@@ -104,8 +109,8 @@ def test_built_in_networks_can_be_the_default(name: str) -> None:
         ("\nx", 2, "Expected '=' after a key", "TOML"),
         ("a = 1\n\na = [", 3, "", "TOML"),
         ("a = 1\na = 2\n", 2, "Cannot overwrite a value", "TOML"),
-        ('\ndefalt = "lab"', 2, "defalt: unknown key", "default, networks"),
-        (f"{NAT}\n[network]\nx = 1", 4, "network: unknown key", "default, networks"),
+        ('\ndefalt = "lab"', 2, "defalt: unknown key", "default, bind_group, networks"),
+        (f"{NAT}\n[network]\nx = 1", 4, "network: unknown key", "default, bind_group, networks"),
         ("\nnetworks = 5", 2, "networks: expected tables", "[networks.NAME]"),
         ("\nnetworks = [{}]", 2, "networks: expected tables", "[networks.NAME]"),
         # default
@@ -113,6 +118,8 @@ def test_built_in_networks_can_be_the_default(name: str) -> None:
         (f'default = "x"\n{NAT}', 1, "default: there is no network 'x'", "host-only, lab, nat"),
         ("\n\ndefault = 5", 3, "default: expected a string", "known networks"),
         ("default = true", 1, "default: expected a string", "known networks"),
+        # bind_group
+        ("\nbind_group = 1", 2, "bind_group: expected true or false", "it is now 1"),
         # a network
         ("\n[networks.1st]", 2, "networks.1st: the name must begin with a letter", "rename"),
         ('[networks."a b"]', 1, "networks.a b: the name must begin", "rename"),

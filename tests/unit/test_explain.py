@@ -8,6 +8,7 @@ from qemu_netwrap.core import resources as r
 from qemu_netwrap.life import effects, networks
 from qemu_netwrap.planning import explain
 
+PCI = "/sys/bus/pci"
 SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
     (
         r.Bridge("b", "52:54:00:00:00:01"),
@@ -220,6 +221,60 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
             "ip link set t type bridge_slave isolated off",
             "ip link set t address 52:54:00:00:00:03 mtu 1500 up ",
         ],
+    ),
+    (
+        r.PciBinding("0000:02:00.0", "RUN", "e1000e"),
+        [
+            f"echo vfio-pci >{PCI}/devices/0000:02:00.0/driver_override",
+            f"echo 0000:02:00.0 >{PCI}/devices/0000:02:00.0/driver/unbind",
+            f"echo 0000:02:00.0 >{PCI}/drivers_probe",
+        ],
+        [
+            f"echo 0000:02:00.0 >{PCI}/devices/0000:02:00.0/driver/unbind",
+            f"echo >{PCI}/devices/0000:02:00.0/driver_override",
+            f"echo 0000:02:00.0 >{PCI}/drivers_probe  # e1000e takes it",
+        ],
+    ),
+    (
+        r.PciBinding("0000:02:00.0", "RUN"),
+        [
+            f"echo vfio-pci >{PCI}/devices/0000:02:00.0/driver_override",
+            f"echo 0000:02:00.0 >{PCI}/drivers_probe",
+        ],
+        [
+            f"echo 0000:02:00.0 >{PCI}/devices/0000:02:00.0/driver/unbind",
+            f"echo >{PCI}/devices/0000:02:00.0/driver_override",
+        ],
+    ),
+    (
+        r.PciBinding("0000:02:00.0", "RUN", "vfio-pci"),
+        ["# 0000:02:00.0 is on vfio-pci already"],
+        ["# 0000:02:00.0 is left there"],
+    ),
+    (
+        r.VirtualFunctions("0000:01:00.0", "RUN", 7, "eth0"),
+        [f"echo 7 >{PCI}/devices/0000:01:00.0/sriov_numvfs", "ip link set eth0 up"],
+        [f"echo 0 >{PCI}/devices/0000:01:00.0/sriov_numvfs", "ip link set eth0 down"],
+    ),
+    (
+        r.VirtualFunctions("0000:01:00.0", "RUN", 0, "eth0"),
+        ["ip link set eth0 up"],
+        ["ip link set eth0 down"],
+    ),
+    (
+        r.VfSettings("0000:01:00.0", 2, "52:54:00:00:00:04", "7", "0", "1", "100", "eth0"),
+        [
+            (
+                "ip link set eth0 vf 2 mac 52:54:00:00:00:04 vlan 7 spoofchk off trust on"
+                " max_tx_rate 100"
+            ),
+        ],
+        ["ip link set eth0 vf 2 mac ... vlan ... spoofchk ... trust ... max_tx_rate ...  # as"],
+    ),
+    (
+        r.GroupNode("9", 1000),
+        ["chown 1000 /dev/vfio/9"],
+        ["chown 0 /dev/vfio/9"],
     ),
 ]
 

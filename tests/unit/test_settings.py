@@ -45,6 +45,7 @@ def test_every_key_that_is_for_the_mode_is_told() -> None:
     assert set(by_network["b"]) == {k for k, (modes, _) in config.KEYS.items() if "bridge" in modes}
     assert by_network["a"]["stp"] == Setting("a", "stp", True, "c:4")
     assert by_network[""]["default"] == Setting("", "default", None, "default")
+    assert by_network[""]["bind_group"] == Setting("", "bind_group", False, "default")
     assert by_network["a"]["subnet"].text.startswith("# subnet: ")
     assert by_network["a"]["mode"].text == 'mode = "nat"'
     assert by_network["b"]["uplink"].text == "# uplink: none: a segment of its own"

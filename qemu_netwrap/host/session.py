@@ -1,0 +1,41 @@
+"""What the host is reached by: default routes, and the session that the user has come by."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.host import files
+
+
+def default_devices() -> set[str]:
+    """Return the interfaces that default routes of the main tables leave by, of either family.
+
+    proc(5): in /proc/net/route destination and mask are words 2 and 8 of a line, in ipv6_route
+    destination and prefix length the first two; reject routes are lo's.
+    """
+    four = (line.split() for line in files.read("/proc/net/route").splitlines()[1:])
+    six = (line.split() for line in files.read("/proc/net/ipv6_route").splitlines())
+    found = {words[0] for words in four if words[1] == words[7] == "00000000"}
+    found |= {words[-1] for words in six if words[0] == "0" * 32 and words[1] == "00"}
+    return found - {"lo"}
+
+
+def server_address() -> str:
+    """Return this host's address in the SSH session that this process is in; empty without one.
+
+    sshd tells it in SSH_CONNECTION, which sudo drops: the processes above have it still.
+    """
+    pid = os.getpid()
+    while pid > 1:
+        try:
+            environment = files.read(f"/proc/{pid}/environ").split("\0")
+            stat = files.read(f"/proc/{pid}/stat")
+        except OSError:
+            return ""
+        for entry in environment:
+            words = entry.removeprefix("SSH_CONNECTION=").split()
+            if entry.startswith("SSH_CONNECTION=") and len(words) == 4:
+                return words[2].partition("%")[0]
+        parent = stat.rpartition(")")[2].split()[1:2]
+        pid = int(parent[0]) if parent else 0
+    return ""

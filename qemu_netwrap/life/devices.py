@@ -1,0 +1,163 @@
+"""The host's PCI devices that can be passed through: what `vfio list` shows, `bind`, `unbind`."""
+
+from __future__ import annotations
+
+import contextlib
+
+from qemu_netwrap.core import pci as core
+from qemu_netwrap.core import resources as r
+from qemu_netwrap.core.errors import HostError, NetwrapError, UsageError
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.host import files, pci
+from qemu_netwrap.life import ledger, passthrough
+from qemu_netwrap.life.effects import Work
+from qemu_netwrap.life.journal import Journal
+from qemu_netwrap.life.shared import BY_HAND, Shared
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.life.state import State
+
+
+class DeviceStatus(Record):
+    """A device, who has it, and what keeps it from being passed through."""
+
+    bdf: str
+    what: str
+    driver: str
+    group: str
+    ifnames: tuple[str, ...]
+    pf: str  # of a virtual function
+    vfs: tuple[str, ...]  # of a physical one
+    total_vfs: int
+    held_by: str
+    obstacle: str  # empty: it can be passed through
+
+
+def all_devices(state: State) -> list[DeviceStatus]:
+    """Return the NICs, whatever is on vfio-pci, and what shares a group with one of those."""
+    devices = pci.all_devices()
+    shown = {d.group for d in devices if d.is_nic or d.is_on_vfio} - {""}
+    return [
+        _status(device, devices, state)
+        for device in devices
+        if device.is_nic or device.is_on_vfio or (device.group in shown and not device.is_bridge)
+    ]
+
+
+def _status(device: core.Device, devices: list[core.Device], state: State) -> DeviceStatus:
+    """Return how one device fares."""
+    held_by = _held_by(device, state)
+    others = [
+        other.bdf
+        for other in devices
+        if other.group == device.group and other.bdf != device.bdf and other.is_in_the_way
+    ]
+    if held_by:
+        obstacle = "in use"
+    elif not device.group:
+        obstacle = "no IOMMU group"
+    elif device.vfs:
+        obstacle = "has virtual functions"
+    elif others:
+        obstacle = f"group shared with {', '.join(others)}"
+    else:
+        obstacle = ""
+    fields = {name: getattr(device, name) for name in DeviceStatus.fields if hasattr(device, name)}
+    return DeviceStatus(**fields, held_by=held_by, obstacle=obstacle)
+
+
+def _held_by(device: core.Device, state: State) -> str:
+    """Return who has a device; empty if nobody has."""
+    claimant = Shared(state).claimant(device.bdf)
+    if claimant is not None:
+        where, run = claimant
+        if run == BY_HAND:
+            return ""  # `bind` was killed: who comes next puts that right
+        try:
+            return f"run {run}" + ("" if where.is_alive(run) else " (dead: run qemu-netwrap gc)")
+        except PermissionError:
+            return f"run {run}"  # whether it lives is root's to know
+    if device.group and device.is_on_vfio and pci.is_group_open(device.group):
+        return pci.group_holder(device.group) or "a process"
+    return ""
+
+
+@contextlib.contextmanager
+def _tidying(state: State) -> Iterator[None]:
+    """Leave no empty folder behind, whatever happens."""
+    try:
+        yield
+    finally:
+        state.tidy()
+
+
+def bind(state: State, typed: str, *, force_uplink: bool = False) -> None:
+    """Give a device to vfio-pci until `unbind`.
+
+    Raises `NetwrapError`; so it does without FORCE_UPLINK if the host is reached by the device.
+    """
+    device = _device(typed)
+    if device.is_on_vfio:
+        raise UsageError(f"{device} is on it already", "see qemu-netwrap vfio list")
+    shared = Shared(state)
+    with _tidying(state), shared.lock(device):
+        by = _held_by(device, state)
+        if by:
+            raise HostError(f"{device} is in use by {by}", "see qemu-netwrap vfio list")
+        passthrough.check_use(device.bdf, device, {} if force_uplink else passthrough.reached())
+        journal = _journal(shared, device.bdf)
+        errors = _release(shared, device.bdf, Work(state))  # of one that was killed
+        if errors:
+            raise errors[0]
+        try:
+            ledger.acquire_all([r.PciBinding(device.bdf, BY_HAND)], journal, Work(state))
+            files.remove(shared.claim(device.bdf))  # runs may have it
+        except NetwrapError:
+            _release(shared, device.bdf, Work(state))
+            raise
+
+
+def unbind(state: State, typed: str) -> None:
+    """Give a device back that `bind` has taken. Raises `NetwrapError`."""
+    device = _device(typed)
+    shared = Shared(state)
+    with _tidying(state), shared.lock(device):
+        if not _journal(shared, device.bdf).live():
+            raise UsageError(
+                f"{device} was not bound by qemu-netwrap vfio bind",
+                f"by hand: echo {device.bdf} >/sys/bus/pci/drivers/{device.driver}/unbind",
+            )
+        by = _held_by(device, state)
+        if by:
+            raise HostError(f"{device} is in use by {by}", "end that process first")
+        errors = _release(shared, device.bdf, Work(state))
+    if errors:
+        raise errors[0]
+
+
+def _release(shared: Shared, bdf: str, work: Work) -> list[NetwrapError]:
+    """Release what `bind` has done; return what went wrong."""
+    journal = _journal(shared, bdf)
+    errors = ledger.release_all(journal, work)
+    if not errors:
+        files.remove(journal.path)
+    return errors
+
+
+def _journal(shared: Shared, bdf: str) -> Journal:
+    """Return the journal of a device that is bound by hand."""
+    return Journal(f"{shared.base}/bound/{bdf}")
+
+
+def _device(typed: str) -> core.Device:
+    """Return the device that the user means. Raises `UsageError`."""
+    try:
+        device = pci.look(core.parse(typed))
+    except ValueError as error:
+        raise UsageError(f"{typed}: {error}", "see qemu-netwrap vfio list") from None
+    if device is None:
+        raise UsageError(f"{typed}: there is no such device", "see qemu-netwrap vfio list")
+    return device

@@ -1,0 +1,310 @@
+"""Devices of the host that a run passes through: what is looked at first, and what is acquired.
+
+The effects themselves, and how they are undone, are in life.vfio.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from qemu_netwrap.core import mac
+from qemu_netwrap.core import resources as r
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.numbers import parse_uint32
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.sriov import settings
+from qemu_netwrap.host import files, nicstate, pci, session
+from qemu_netwrap.host.rtnetlink import Rtnl
+from qemu_netwrap.life import ledger, runs, vfio
+from qemu_netwrap.life.journal import Journal
+from qemu_netwrap.life.runs import DeviceInfo
+from qemu_netwrap.life.shared import Shared
+from qemu_netwrap.planning import passthrough as planning
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.core.pci import Device
+    from qemu_netwrap.core.request import Request
+    from qemu_netwrap.life.effects import Work
+    from qemu_netwrap.planning.passthrough import HostDevice
+    from qemu_netwrap.planning.reading import Reading
+    from qemu_netwrap.planning.rewrite import Rewritten
+
+MOST_MADE = 8  # VFs that are made when nobody asks for more: some cards have hundreds
+_MAC_ATTEMPTS = 1 << 16
+
+
+class Passing(Record):
+    """What a run passes through, and how: the keeper goes by it."""
+
+    wanted: tuple[HostDevice, ...]
+    bind_group: bool = False
+    uid: int = 0  # whom the groups' nodes are handed to; 0: nobody
+    mac_key: tuple[str, ...] = ()  # what MACs of VFs are derived from
+
+
+def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passing | None:
+    """Return what a launch passes through, None for nothing; all that can be seen is checked.
+
+    None too for an ordinary user who has seen to it: then it is between him and QEMU. Nothing is
+    touched. Raises `NetwrapError` for what cannot be passed through.
+    """
+    found = []
+    for want in planning.find(reading):
+        host = want.host or (pci.by_path(want.path) if want.path else "")
+        if host or want.net is not None:
+            found.append(want.replace(host=host))
+    if not found or (os.geteuid() != 0 and all(map(_is_prepared, found))):
+        return None
+    planning.check_host(has_iommu=pci.has_iommu(), remaps_interrupts=pci.remaps_interrupts())
+    passing = Passing(tuple(found), request.bind_group, _uid(request.run_as), mac_key)
+    passed = {want.host for want in found if want.host}
+    reached_by = {} if request.force_uplink else reached()
+    for want in found:
+        if want.net is not None:
+            _physical(want)
+            continue
+        device = _device(want)
+        for each in (device, *_siblings(want.label, device, passed, passing)):
+            check_use(want.label, each, reached_by)
+    return passing
+
+
+def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
+    """Raise `HostError` for a device that is in use, or that carries one of REACHED_BY."""
+    use = planning.Use(
+        pci.group_holder(device.group) if vfio.is_open(device) else "",
+        frozenset().union(*map(nicstate.uppers, device.ifnames)),
+        tuple(name for ifname in device.ifnames for name in nicstate.dependents(ifname)),
+    )
+    planning.check_device(label, device, use, reached_by)
+
+
+def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
+    """Acquire what a run passes through, one device after the other.
+
+    Raises `NetwrapError`; what has been acquired by then is the run's journal's.
+    """
+    runs.collect(work.state)  # what a dead run has not given back might be just what is wanted
+    taking = _Taking(run, work)
+    passed = {want.host for want in passing.wanted if want.host}
+    for number, want in enumerate(passing.wanted):
+        given = ""
+        device = _physical(want) if want.net is not None else _device(want)
+        with Shared(work.state).lock(device):
+            if want.net is not None:
+                device = _take_function(want, device, taking)
+            taken = _siblings(want.label, device, passed | {device.bdf}, passing)
+            for each in (device, *taken):
+                user = vfio.other_run(each.bdf, run, work)
+                if user:
+                    raise HostError(
+                        f"{want.label}: {each} is in use by {user}", "see qemu-netwrap vfio list"
+                    )
+                taking.acquire(r.PciBinding(each.bdf, run, each.driver))
+            if device.pf:
+                given = _set_function(want, device, (*passing.mac_key, "vf", str(number)), taking)
+        if passing.uid:
+            taking.acquire(r.GroupNode(device.group, passing.uid))
+        yield DeviceInfo(want.label, device.bdf, _pf_name(device), given)
+
+
+def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ...]]:
+    """Return what a run would acquire, and the addresses; which VF it will be is not known yet."""
+    found: list[r.Resource] = []
+    chosen = []
+    passed = {want.host for want in passing.wanted if want.host}
+    for number, want in enumerate(passing.wanted):
+        if want.net is None:
+            device = _device(want)
+            others = _siblings(want.label, device, passed, passing)
+            found += [r.PciBinding(each.bdf, run, each.driver) for each in (device, *others)]
+            chosen.append(device.bdf)
+            group = device.group
+        else:
+            pf = _physical(want)
+            own = want.mac or mac.derive(*passing.mac_key, "vf", str(number))
+            vf = f"<VF of {want.pf}>" if _chosen(want) < 0 else f"<VF {_chosen(want)} of {want.pf}>"
+            chosen.append(vf)
+            count = 0 if pf.vfs else _to_make(want, pf)
+            where = {"ifname": want.pf, **settings(want.net)}
+            found += [
+                r.VirtualFunctions(pf.bdf, run, count, want.pf),
+                r.PciBinding(vf, run),
+                r.VfSettings(pf.bdf, max(0, _chosen(want)), own, **where),
+            ]
+            group = "GROUP"
+        found += [r.GroupNode(group, passing.uid)] if passing.uid else []
+    return found, tuple(chosen)
+
+
+class _Taking:
+    """A run that acquires."""
+
+    def __init__(self, run: str, work: Work) -> None:
+        """What RUN acquires goes into its journal."""
+        self.run = run
+        self.work = work
+        self.journal = Journal(f"{work.state.run(run)}/journal")
+
+    def acquire(self, resource: r.Resource) -> None:
+        """Acquire something. Raises `NetwrapError`."""
+        ledger.acquire_all([resource], self.journal, self.work)
+
+
+def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> Rewritten:
+    """Return what QEMU gets with the CHOSEN addresses; let this process, that becomes it, lock RAM.
+
+    Root may lock what it likes (CAP_IPC_LOCK), the user that QEMU runs as may not.
+    """
+    if passing.uid:
+        wanted = planning.memory_to_lock(rewritten.line, len(chosen))
+        soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            hard = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (wanted, hard))
+    return planning.put(rewritten, passing.wanted, chosen)
+
+
+def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
+    """Return a free VF of PF, whose lock is held; VFs are made if there are none."""
+    chosen = _chosen(want)
+    count = 0 if pf.vfs else _to_make(want, pf)
+    taking.acquire(r.VirtualFunctions(pf.bdf, taking.run, count, want.pf))
+    pf = vfio.look(want.label, pf.bdf)
+    if chosen >= len(pf.vfs):
+        raise HostError(
+            f"{want.label}: {want.pf} has {len(pf.vfs)} virtual functions now, so no vf={chosen}",
+            "their number changes only while none is in use: see qemu-netwrap vfio list",
+        )
+    used = []
+    for number, bdf in enumerate(pf.vfs):
+        if chosen in (-1, number):
+            device = vfio.look(want.label, bdf)
+            user = vfio.user_of(device, taking.work)
+            if not user:
+                return device
+            used.append(f"{number} by {user}")
+    raise HostError(
+        f"{want.label}: no virtual function of {want.pf} is free: {', '.join(used)}",
+        "end one of those; see qemu-netwrap vfio list",
+    )
+
+
+def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking: _Taking) -> str:
+    """Set a VF through its physical function; return the MAC that it was given.
+
+    One that was named by its address keeps the MAC it has. One of ours is derived from KEY.
+    """
+    pf = vfio.look(want.label, device.pf)
+    if not pf.ifnames:
+        return ""  # its driver has no interface to set it by; the guest's will choose a MAC
+    ifname = pf.ifnames[0]
+    number = pf.vfs.index(device.bdf)
+    if want.net is None:
+        from qemu_netwrap.host import vfs
+
+        if vfs.read_vf(ifname, number).mac.strip("0:"):
+            return ""
+        taking.acquire(r.VirtualFunctions(pf.bdf, taking.run, 0, ifname))
+    wanted = settings(want.net) if want.net is not None else {}
+    own = _take_mac(want, ifname, key, taking)
+    taking.acquire(r.VfSettings(pf.bdf, number, own, **wanted, ifname=ifname))
+    return own
+
+
+def _take_mac(want: HostDevice, ifname: str, key: tuple[str, ...], taking: _Taking) -> str:
+    """Reserve a MAC: the user's, or one derived from KEY that no living run has."""
+    state = taking.work.state
+    with files.Lock(state.macs_lock):
+        for attempt in range(_MAC_ATTEMPTS):
+            own = want.mac or mac.derive(*key, attempt=attempt)
+            holder, where = state.mac_holder(own)
+            if want.mac and holder and where == ifname:
+                taking.work.say(f"{want.label}: MAC {own} is in use by run {holder} on {ifname}")
+            if want.mac or not holder:
+                taking.acquire(r.HostName(ifname, taking.run, own, ""))
+                return own
+    raise HostError(f"{want.label}: no free MAC found", "give it a mac= of its own")
+
+
+def _pf_name(device: Device) -> str:
+    """Return whose virtual function a device is: the interface, or else the address."""
+    return next(iter(pci.ifnames(device.pf)), device.pf) if device.pf else ""
+
+
+def _is_prepared(want: HostDevice) -> bool:
+    """Whether a device is on vfio-pci already, so that QEMU can do without us."""
+    device = pci.look(want.host) if want.net is None else None
+    return device is not None and device.is_on_vfio
+
+
+def _to_make(want: HostDevice, pf: Device) -> int:
+    """Return how many VFs are made if there are none."""
+    return min(pf.total_vfs, max(MOST_MADE, _chosen(want) + 1))
+
+
+def _chosen(want: HostDevice) -> int:
+    """Return the number of the VF that the user wants; -1 for any."""
+    if want.net is None or not want.net.has("vf"):
+        return -1
+    return parse_uint32(want.net.value("vf")) or 0
+
+
+def _device(want: HostDevice) -> Device:
+    """Return the device that was asked for by its address."""
+    return vfio.look(want.label, want.host)
+
+
+def _physical(want: HostDevice) -> Device:
+    """Return the physical function of a `sriov`. Raises `HostError` if it is none."""
+    bdf = pci.by_ifname(want.pf)
+    if not os.path.exists(f"{pci.SYS}/class/net/{want.pf}"):
+        raise HostError(f"{want.label}: there is no interface {want.pf}", "see ip link")
+    device = pci.look(bdf) if bdf else None
+    if device is None or not device.total_vfs:
+        raise HostError(
+            f"{want.label}: {want.pf} has no virtual functions: {device or 'it is no PCI device'}",
+            "SR-IOV must be in the card, and switched on in its firmware; see qemu-netwrap vfio"
+            " list",
+        )
+    if _chosen(want) >= device.total_vfs:
+        raise HostError(
+            f"{want.label}: {want.pf} has {device.total_vfs} virtual functions at most",
+            f"vf= is from 0 to {device.total_vfs - 1}",
+        )
+    return device
+
+
+def _siblings(label: str, device: Device, passed: set[str], passing: Passing) -> tuple[Device, ...]:
+    """Return what of a device's group must be bound beside it."""
+    members = pci.members(device.group) if device.group else []
+    return planning.siblings(label, device, members, passed, bind_group=passing.bind_group)
+
+
+def _uid(user: str) -> int:
+    """Return the number of the user that QEMU will run as; 0 without one."""
+    if not user:
+        return 0
+    import pwd
+
+    return pwd.getpwnam(user).pw_uid
+
+
+def reached() -> dict[str, str]:
+    """Return the interfaces that the host is reached by, and what each carries."""
+    rtnl = Rtnl()
+    try:
+        device = rtnl.default_device()
+    finally:
+        rtnl.close()
+    devices = {device, *session.default_devices()} - {""}
+    found = dict.fromkeys(devices, "the host's default route")
+    address = session.server_address()
+    ifname = nicstate.with_address(address) if address else ""
+    if ifname:
+        found[ifname] = "the SSH session that you are in"
+    return found

@@ -1,0 +1,246 @@
+"""Effects of passing devices of the host through: drivers, virtual functions, group nodes.
+
+Acquiring is done with the device's lock held (`Shared.lock`); releasing takes it where several runs
+share something.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.core import resources as r
+from qemu_netwrap.core import text
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.pci import VFIO, Device
+from qemu_netwrap.host import files, nicstate, pci
+from qemu_netwrap.life.shared import Shared
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qemu_netwrap.life.effects import Facts, Note, Work
+
+
+def look(label: str, bdf: str) -> Device:
+    """Return what sysfs tells of a device. Raises `HostError` if there is none."""
+    device = pci.look(bdf)
+    if device is None:
+        raise HostError(f"{label}: there is no PCI device {bdf}", "see lspci -D")
+    return device
+
+
+def other_run(bdf: str, run: str, work: Work) -> str:
+    """Return the run that has claimed a device, as a message names it; empty if none has.
+
+    What a dead run has not given back is somebody's to release first.
+    """
+    found = Shared(work.state).claimant(bdf)
+    if found is None or found == (work.state, run):
+        return ""
+    state, other = found
+    dead = "" if state.is_alive(other) else ", which is dead: run qemu-netwrap gc"
+    return f"run {other}{dead}"
+
+
+def is_open(device: Device) -> bool:
+    """Whether a process has a device's group open."""
+    return bool(device.group) and device.is_on_vfio and pci.is_group_open(device.group)
+
+
+def user_of(device: Device, work: Work) -> str:
+    """Return who uses a VF; empty if nobody seems to."""
+    user = other_run(device.bdf, "", work)
+    if user:
+        return user
+    if is_open(device):
+        return pci.group_holder(device.group) or "a process"
+    if device.is_on_vfio or not device.driver:
+        return ""
+    # One that a driver of this host has, and whose interface is elsewhere, is a container's.
+    if device.ifnames and all(map(nicstate.is_idle, device.ifnames)):
+        return ""
+    return f"the host ({', '.join((device.driver, *device.ifnames))})"
+
+
+def acquire_binding(b: r.PciBinding, note: Note, work: Work) -> Iterator[None]:
+    """Claim a device and give it to vfio-pci; what it was is written down first."""
+    with Shared(work.state).driver_lock(b.bdf):
+        _take(b, note, work)
+    yield
+
+
+def _take(b: r.PciBinding, note: Note, work: Work) -> None:
+    """Do what `acquire_binding` does, with the lock held."""
+    device = look(b.bdf, b.bdf)
+    pci.load(VFIO)
+    links = {f"link{number}": nicstate.save(name) for number, name in enumerate(device.ifnames)}
+    note(driver=device.driver, override=device.override, **links)
+    files.write(Shared(work.state).claim(b.bdf), f"{work.state.base} {b.run}", 0o644)
+    if not device.is_on_vfio:
+        pci.unbind(b.bdf)
+        pci.bind(b.bdf, VFIO)
+
+
+def release_binding(b: r.PciBinding, facts: Facts, work: Work) -> Iterator[None]:
+    """Give a device back to its driver, with its override and its interfaces as they were."""
+    shared = Shared(work.state)
+    # What a killed keeper's child is still writing comes first.
+    with shared.driver_lock(b.bdf):
+        device = pci.look(b.bdf)
+        if device is not None and "driver" in facts:
+            _give_back(device, facts)
+    if shared.claimant(b.bdf) == (work.state, b.run):
+        files.remove(shared.claim(b.bdf))
+    files.remove_scratch(f"{shared.base}/claims")
+    shared.tidy()
+    yield
+
+
+def _give_back(device: Device, facts: Facts) -> None:
+    """Make a device what FACTS say it was, if that is not so. Raises `HostError`."""
+    bdf, before = device.bdf, facts["driver"]
+    if device.driver == VFIO != before:
+        pci.wait_group_closed(device.group)
+        pci.unbind(bdf)
+    if before and pci.driver(bdf) != before:
+        pci.bind(bdf, before)
+    if pci.override(bdf) != facts["override"]:
+        pci.set_override(bdf, facts["override"])
+    saved = [value for key, value in facts.items() if key.startswith("link")]
+    names = nicstate.wait_interfaces(lambda: pci.ifnames(bdf), len(saved))
+    if len(names) < len(saved):
+        lost = ", ".join(text.read(line)[0] for line in saved[len(names) :])
+        raise HostError(
+            f"{bdf}: driver {before} has it again, and makes no interface {lost}",
+            "the kernel's log says more: dmesg",
+        )
+    for name, line in zip(names, saved, strict=False):
+        nicstate.restore(name, line)
+
+
+def acquire_functions(v: r.VirtualFunctions, note: Note, work: Work) -> Iterator[None]:
+    """Use a physical function: make its VFs if there are none, and bring it up if it is down."""
+    path = Shared(work.state).functions(v.pf)
+    pf = look(v.pf, v.pf)
+    made, was_up, *users = files.read(path).split() or ["", ""]
+    up = nicstate.is_up(pf.ifnames[0])
+    if not made:
+        made, was_up = str(int(not pf.vfs)), str(int(up))
+    files.write(path, "\n".join((made, was_up, *dict.fromkeys((*users, _name(v.run, work))))))
+    if v.count and not pf.vfs:
+        note(autoprobe=pci.autoprobe(v.pf))
+        pci.set_vf_count(v.pf, v.count)
+    if not up:
+        # Without it a VF has no carrier, and some get no MAC.
+        work.say(f"{pf.ifnames[0]} was down: brought up for its virtual functions")
+        nicstate.set_up(pf.ifnames[0], up=True)
+    yield
+
+
+def release_functions(v: r.VirtualFunctions, facts: Facts, work: Work) -> Iterator[None]:
+    """Leave a physical function; the last one removes the VFs that we made, and sets it down."""
+    shared = Shared(work.state)
+    with shared.lock_of(v.pf):
+        path = shared.functions(v.pf)
+        files.remove_scratch(f"{shared.base}/functions")
+        made, was_up, *users = files.read(path).split() or ["", ""]
+        users = [user for user in users if user != _name(v.run, work)]
+        pf = pci.look(v.pf)
+        if pf is not None and "autoprobe" in facts:
+            pci.set_autoprobe(v.pf, facts["autoprobe"])
+        if users:
+            files.write(path, "\n".join((made, was_up, *users)))
+        else:
+            if pf is not None and made == "1" and pf.vfs:
+                _remove_functions(pf, v.run, work)
+            if pf is not None and was_up == "0" and pf.ifnames:
+                nicstate.set_up(pf.ifnames[0], up=False)
+            files.remove(path)
+    shared.tidy()
+    yield
+
+
+def _remove_functions(pf: Device, run: str, work: Work) -> None:
+    """Remove the VFs that we made, unless somebody has come to use one: then they are left."""
+    devices = [look(pf.bdf, bdf) for bdf in pf.vfs]
+    for device in devices:
+        if device.is_on_vfio:
+            pci.wait_group_closed(device.group)  # or the write to sriov_numvfs never returns
+        if Shared(work.state).claimant(device.bdf) == (work.state, run):
+            raise HostError(f"{device} has not been given back", "run qemu-netwrap gc")
+    users = {device.bdf: user_of(device, work) for device in devices}
+    used = [f"{bdf} is in use by {user}" for bdf, user in users.items() if user]
+    if used:
+        work.say(f"the virtual functions of {pf.bdf} are left: {', '.join(used)}")
+    else:
+        pci.set_vf_count(pf.bdf, 0)
+
+
+def acquire_settings(s: r.VfSettings, note: Note, _work: Work) -> Iterator[None]:
+    """Set a VF through its physical function; how it was is written down first."""
+    from qemu_netwrap.host import vfs  # pyroute2: what whole devices do without
+
+    pf = look(s.pf, s.pf)
+    wanted = vfs.Vf(s.mac, s.vlan, "", s.spoofchk, s.trust, s.max_tx_rate)
+    before = vfs.read_vf(pf.ifnames[0], s.number)
+    kept = before.kept_with(wanted)
+    note(**{key: value for key, value in kept.__dict__.items() if value})
+    if wanted.max_tx_rate and int(before.min_tx_rate or 0) <= int(wanted.max_tx_rate):
+        wanted = wanted.replace(min_tx_rate=before.min_tx_rate)
+    vfs.set_vf(pf.ifnames[0], s.number, wanted)
+    yield
+
+
+def release_settings(s: r.VfSettings, facts: Facts, work: Work) -> Iterator[None]:
+    """Set a VF as it was. Not every driver takes back that it has no MAC: then it keeps ours."""
+    pf = pci.look(s.pf)
+    if facts and pf is not None and pf.ifnames and s.number < len(pf.vfs):
+        from qemu_netwrap.host import vfs
+
+        before = vfs.Vf(**facts).missing_in(vfs.read_vf(pf.ifnames[0], s.number))
+        vfs.set_vf(pf.ifnames[0], s.number, before.replace(mac=""))
+        try:
+            vfs.set_vf(pf.ifnames[0], s.number, vfs.Vf(before.mac))
+        except HostError as error:
+            if before.mac.strip("0:"):
+                raise
+            work.say(error.message)
+    yield
+
+
+def acquire_node(n: r.GroupNode, note: Note, _work: Work) -> Iterator[None]:
+    """Hand an IOMMU group's node to the user that QEMU runs as."""
+    node = pci.group_node(n.group)
+    found = os.stat(node)
+    note(owner=f"{found.st_uid}:{found.st_gid}")
+    os.chown(node, n.uid, found.st_gid)
+    yield
+
+
+def release_node(n: r.GroupNode, facts: Facts, _work: Work) -> Iterator[None]:
+    """Give the node back to whom it was; it goes with the group's last device on vfio-pci."""
+    node = pci.group_node(n.group)
+    if "owner" in facts and os.path.exists(node) and os.stat(node).st_uid == n.uid:
+        uid, _, gid = facts["owner"].partition(":")
+        os.chown(node, int(uid), int(gid))
+    yield
+
+
+def _name(run: str, work: Work) -> str:
+    """Return a run's name that no other network namespace has."""
+    return f"{work.state.base}:{run}"
+
+
+ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
+    r.PciBinding: acquire_binding,
+    r.VirtualFunctions: acquire_functions,
+    r.VfSettings: acquire_settings,
+    r.GroupNode: acquire_node,
+}
+RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
+    r.PciBinding: release_binding,
+    r.VirtualFunctions: release_functions,
+    r.VfSettings: release_settings,
+    r.GroupNode: release_node,
+}

@@ -1,0 +1,77 @@
+"""What an interface loses with its driver, noted and given back: on a link that is made anew."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from lab.netns import Host
+
+_LINK = "ip link add nic0 type veth peer name far0; ip link set far0 up"
+# The first route is by a device that stays; the last two follow a nexthop object.
+_SETUP = """
+ip link add other0 type bridge
+ip link add br0 type bridge
+ip link set other0 up
+ip address add 203.0.113.1/24 dev other0
+ip link set nic0 mtu 1400 address 52:54:00:00:00:77
+echo 2 >/proc/sys/net/ipv4/conf/nic0/rp_filter
+echo 0 >/proc/sys/net/ipv6/conf/nic0/accept_ra
+ip link set nic0 up
+ip address add 192.0.2.7/24 brd + dev nic0
+ip address add 192.0.2.8/24 dev nic0 label nic0:1
+ip address add 198.18.0.1/32 dev nic0 valid_lft 5000 preferred_lft 4000
+ip address add 192.0.3.7/24 dev nic0 noprefixroute
+ip address add 2001:db8::7/64 dev nic0 nodad
+ip address add 2001:db8::8/64 dev nic0 nodad
+ip route add default via 192.0.2.1 dev nic0 metric 50
+ip route add default via 203.0.113.9 dev other0 metric 60
+ip route add 198.51.100.0/24 via 192.0.2.2 dev nic0 table 77 mtu 1300
+ip route add 198.51.101.0/24 dev nic0 src 192.0.2.8
+ip -6 route add 2001:db8:1::/48 via 2001:db8::1 dev nic0
+ip nexthop add id 7 via 192.0.2.3 dev nic0
+ip route add 198.51.102.0/24 nhid 7
+ip neighbour add 192.0.2.9 lladdr 52:54:00:00:00:99 dev nic0 nud permanent
+ip neighbour add proxy 192.0.2.10 dev nic0
+"""
+_SAVE = "import sys; from qemu_netwrap.host import nicstate; print(nicstate.save(sys.argv[1]))"
+_RESTORE = "import sys; from qemu_netwrap.host import nicstate; nicstate.restore(*sys.argv[1:])"
+_LOOK = """
+ip -d link show nic0 | sed 's/^[0-9]*: //; s/ qdisc [a-z]*//; s/ minmtu.*//'
+ip address show dev nic0 | sed 's/^[0-9]*: //; s/ qdisc [a-z]*//; s/valid_lft [0-9].*//'
+ip route show table all | grep -vE 'far0|other0|fe80' | sort
+ip -6 route show table all | grep -vE 'far0|other0|fe80' | sort
+ip nexthop show
+ip neighbour show nud permanent
+ip neighbour show proxy
+grep -rs '' /proc/sys/net/ipv4/conf/nic0 /proc/sys/net/ipv6/conf/nic0 | grep -v stable_secret | sort
+"""
+
+
+def python(host: Host, *words: str) -> str:
+    return host.run(sys.executable, "-c", *words).stdout.rstrip("\n")
+
+
+@pytest.mark.parametrize("more", ["", "ip link set nic0 down", "ip link set nic0 master br0"])
+def test_comes_back(host: Host, more: str) -> None:
+    host.run("sh", "-euc", f"{_LINK}\n{_SETUP}\n{more}")
+    before = host.run("sh", "-euc", _LOOK).stdout
+    saved = python(host, _SAVE, "nic0")
+    host.run("ip", "link", "del", "nic0")
+    # Another one has come meanwhile, so that it has another number; and the driver's own name.
+    host.run("sh", "-euc", f"ip link add late0 type bridge\n{_LINK.replace('nic0', 'eth9')}")
+    python(host, _RESTORE, "eth9", saved)
+    assert host.run("sh", "-euc", _LOOK).stdout == before
+    host.run("sh", "-euc", "for each in nic0 other0 br0 late0; do ip link del $each; done")
+
+
+def test_whose_name_is_taken(host: Host) -> None:
+    host.run("sh", "-euc", _LINK)
+    saved = python(host, _SAVE, "nic0")
+    host.run("sh", "-euc", _LINK.replace("nic0", "eth9").replace("far0", "far9"))
+    done = host.run(sys.executable, "-c", _RESTORE, "eth9", saved, check=False)
+    assert "cannot have its name back: another has it" in done.stderr
+    host.run("sh", "-euc", "ip link del nic0; ip link del eth9")

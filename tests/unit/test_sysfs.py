@@ -1,0 +1,133 @@
+"""What sysfs tells of PCI devices, of a record of the nested machine (tests/vfio/record.py)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.host import pci
+from qemu_netwrap.life import devices
+from qemu_netwrap.life.state import State
+
+RECORD = Path(__file__).parent / "data" / "sysfs.json"
+PF, TWINS, E1000E = "0000:01:00.0", ("0000:02:00.0", "0000:02:00.1"), "0000:03:00.0"
+VIRTIO, VFS = "0000:04:00.0", ("0000:01:10.0", "0000:01:10.2")
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lay the record out; return the folder that stands for the root."""
+    for path, text in json.loads(RECORD.read_text("utf-8")).items():
+        place = tmp_path / path[1:]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if text.startswith("-> "):
+            target = tmp_path / text[4:]
+            if not target.exists():
+                target.mkdir(parents=True)
+            place.symlink_to(os.path.relpath(target, place.parent))
+        elif place.parent.name == "net":
+            place.mkdir(exist_ok=True)
+        else:
+            place.write_text(text, "utf-8")
+    monkeypatch.setattr(pci, "SYS", f"{tmp_path}/sys")
+    monkeypatch.setattr(pci, "DEV", f"{tmp_path}/dev/vfio")
+    monkeypatch.setattr(pci, "INTERRUPTS", f"{tmp_path}/proc/interrupts")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_a_physical_function() -> None:
+    device = pci.look(PF)
+    assert device is not None
+    assert (device.driver, device.ifnames, device.total_vfs, device.vfs) == (
+        "igb",
+        ("eth0",),
+        7,
+        VFS,
+    )
+    assert (device.what, device.ids, device.override) == ("Ethernet controller", "8086:10c9", "")
+    assert pci.by_ifname("eth0") == PF
+    assert pci.vf_count(PF) == 2
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_virtual_functions() -> None:
+    by_host, by_hand = map(pci.look, VFS)
+    assert by_host is not None
+    assert by_hand is not None
+    assert (by_host.pf, by_host.driver, len(by_host.ifnames)) == (PF, "igbvf", 1)
+    assert (by_hand.pf, by_hand.driver, by_hand.override) == (PF, "vfio-pci", "vfio-pci")
+    assert by_host.group != by_hand.group
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_an_interface_behind_a_virtio_device() -> None:
+    device = pci.look(VIRTIO)
+    assert device is not None
+    assert (device.driver, len(device.ifnames)) == ("virtio-pci", 1)
+    assert pci.by_ifname(device.ifnames[0]) == VIRTIO
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_what_is_not_there() -> None:
+    assert pci.look("0000:77:00.0") is None
+    assert pci.by_ifname("nope0") == ""
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_a_group() -> None:
+    device = pci.look(TWINS[0])
+    assert device is not None
+    assert tuple(member.bdf for member in pci.members(device.group)) == TWINS
+
+
+def test_a_path(sysfs: Path) -> None:
+    assert pci.by_path(f"{sysfs}/sys/bus/pci/devices/{PF}") == PF
+    assert pci.by_path(f"{sysfs}/sys/bus/pci/devices/{PF}/virtfn1") == VFS[1]
+    assert pci.by_path(f"{sysfs}/sys/class/net") == ""
+
+
+def test_interrupts(sysfs: Path) -> None:
+    assert pci.has_iommu()
+    assert pci.remaps_interrupts()
+    (sysfs / "proc/interrupts").write_text(" 24: 0 PCI-MSI 81920-edge eth0\n", "utf-8")
+    assert not pci.remaps_interrupts()
+    switch = sysfs / "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"
+    switch.parent.mkdir(parents=True)
+    switch.write_text("Y\n", "utf-8")
+    assert pci.remaps_interrupts()
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_the_list(tmp_path: Path) -> None:
+    found = {d.bdf: d for d in devices.all_devices(State(f"{tmp_path}/run/boot-net"))}
+    assert set(found) == {PF, *TWINS, E1000E, VIRTIO, *VFS}
+    assert found[PF].obstacle == "has virtual functions"
+    assert found[TWINS[0]].obstacle == f"group shared with {TWINS[1]}"
+    assert [found[bdf].obstacle for bdf in (E1000E, VIRTIO, *VFS)] == ["", "", "", ""]
+    assert found[VFS[1]].pf == PF
+
+
+@pytest.mark.parametrize("number", pci.COUNT_REFUSALS)
+def test_why_no_functions_can_be_made(number: int) -> None:
+    said = pci.count_refused(PF, 9, OSError(number, os.strerror(number)))
+    assert said.message.startswith(f"{PF}: 9 virtual functions cannot be made: ")
+    assert said.hint
+
+
+def test_every_refusal_has_its_own_words() -> None:
+    told = {errno.EBUSY, errno.ENOSPC, errno.ERANGE}
+    said = {pci.count_refused(PF, 9, OSError(number, "x")).message for number in told}
+    assert len(said) == 3
+    assert not any(message.endswith("x") for message in said)
+
+
+def test_a_write_that_the_kernel_refuses(sysfs: Path) -> None:
+    (sysfs / "sys/bus/pci/devices" / PF / "sriov_numvfs").unlink()
+    with pytest.raises(HostError, match="its driver makes none"):
+        pci.set_vf_count(PF, 2)
