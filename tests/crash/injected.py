@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TRIAL: Final = "CRASH_TRIAL"
+PASSES: Final = "CRASH_PASSES"  # in the environment: devices are passed through
 STATE: Final = "/run/qemu-netwrap"
 SELF: Final = "self"
 LAUNCHER, MIDDLE, KEEPER, WAITER, GC = ROLES = ("launcher", "middle", "keeper", "waiter", "gc")
@@ -43,7 +44,7 @@ STAND_INS: Final = ("sleep", "qemu-system-x86_64")
 
 _PATIENCE: Final = 30.0
 # The functions themselves, for what is done here.
-_open, _write, _close, _unlink = os.open, os.write, os.close, os.unlink
+_open, _write, _close, _unlink, _fork = os.open, os.write, os.close, os.unlink, os.fork
 
 
 class Injector:
@@ -227,6 +228,8 @@ def install(injector: Injector) -> None:
     wrap(belongings.Mover, "batch")
     wrap(sysctl, "write")
     wrap(dnsmasq, "_signal")
+    if os.environ.get(PASSES):
+        _install_passing(injector, wrap)
     if injector.role == LAUNCHER:
         from qemu_netwrap.life import keeper, provide, waiter
 
@@ -234,6 +237,34 @@ def install(injector: Injector) -> None:
         wrap(keeper, "_send")
         wrap(keeper, "_send_fds")
         waiter.__file__ = __file__
+
+
+def _install_passing(injector: Injector, wrap: Callable[..., None]) -> None:
+    """Wrap what devices are passed through by: tests/vfio."""
+    from qemu_netwrap.host import nicstate, pci, vfs
+
+    wrap(pci, "_write", lambda path, _: not path.endswith(("bind", "drivers_probe", "numvfs")))
+    wrap(vfs, "set_vf")
+    for name in ("_rename", "_set_link", "_put_settings", "_give", "set_up"):
+        wrap(nicstate, name)
+    patiently = pci._write_patiently
+
+    def write(path: str, text: str) -> None:
+        injector.event(f"write {text} to {path}")
+        counted, os.fork = os.fork, fork
+        try:
+            patiently(path, text)
+        finally:
+            os.fork = counted
+
+    def fork() -> int:
+        """Start the child who writes; it is no role of ours."""
+        child = _fork()
+        if child:
+            injector.event("a child writes")
+        return child
+
+    pci._write_patiently = write
 
 
 def _is_new(path: str) -> bool:

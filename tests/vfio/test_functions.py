@@ -1,0 +1,116 @@
+"""Virtual functions: made, set through their physical function, passed through, and gone again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.tool import COMMAND
+from vfio.shared import E1000E, IGB, device, inside, launch, refusal
+
+if TYPE_CHECKING:
+    from lab.nested import Nested
+
+
+def test_two_vms(machine: Nested) -> None:
+    first = launch(
+        machine, "-nic", "sriov,pf=eth0,vlan=7,mac=52:54:00:aa:bb:cc,spoofchk=off,max_tx_rate=100"
+    )
+    assert "8086:10ca" in inside(machine, "pci", "/mnt/job/qmp")
+    second = launch(
+        machine,
+        *("-netdev", "sriov,id=n,pf=eth0,vf=3,trust=on", "-device", "vfio-pci,netdev=n,id=d"),
+        ours=("--run-as", "nobody"),
+    )
+    assert "8086:10ca" in inside(machine, "pci", "/mnt/job/qmp")
+    vfs = inside(machine, "snapshot")["links"]["eth0"][-1]
+    assert vfs[0]["address"] == "52:54:00:aa:bb:cc"
+    assert vfs[0]["vlan_list"][0]["vlan"] == 7
+    assert not vfs[0]["spoofchk"]
+    assert vfs[0]["rate"]["max_tx"] == 100
+    assert vfs[3]["address"].startswith("52:54:00:")
+    assert vfs[3]["trust"]
+    assert vfs[1]["address"] == "00:00:00:00:00:00"
+    assert f"is free: 3 by run {second.pid}" in refusal(machine, "-nic", "sriov,pf=eth0,vf=3")
+    assert "has virtual functions" in refusal(machine, *device(IGB))
+    user = machine.sh(
+        f"stat -c %U /proc/{second.pid}; grep 'locked memory' /proc/{second.pid}/limits"
+    )
+    assert user.startswith("nobody\n")
+    assert str((64 << 20) + (1 << 30)) in user
+    machine.sh(f"kill {first.pid}")
+    machine.until(f"! test -d /run/qemu-netwrap/*/runs/{first.pid}")
+    during = inside(machine, "snapshot")
+    assert during["links"]["eth0"][-1][0]["address"] == "00:00:00:00:00:00"
+    assert during["devices"][IGB][2] == "7"  # the other's are in use
+    machine.sh(f"kill -9 {second.pid}")
+
+
+def test_functions_that_are_there_are_left(machine: Nested) -> None:
+    assert "the device has not that many" in inside(machine, "count", IGB, "8")  # ERANGE
+    machine.sh(f"""
+        modprobe igbvf
+        echo 2 >/sys/bus/pci/devices/{IGB}/sriov_numvfs
+        ip link set eth0 up vf 0 mac 52:54:00:00:00:05
+        ip link set eth0 vf 1 vlan 5 qos 3
+        ip link set eth0 vf 1 spoofchk off
+        ip link set $(ls /sys/bus/pci/devices/0000:01:10.0/net) up
+    """)
+    assert "there are virtual functions already" in inside(machine, "count", IGB, "3")  # EBUSY
+    before = inside(machine, "snapshot")
+    # The first is up, and so the host's; the second is taken, by its address, and gets a MAC.
+    job = launch(machine, "-device", "vfio-pci,host=1:10.2")
+    during = inside(machine, "snapshot")
+    assert during["links"]["eth0"][-1][1]["address"].startswith("52:54:00:")
+    assert during["devices"]["0000:01:10.2"][0] == "vfio-pci"
+    said = refusal(machine, "-nic", "sriov,pf=eth0")
+    assert "no virtual function of eth0 is free: 0 by the host (igbvf" in said
+    assert "2 virtual functions now, so no vf=4" in refusal(machine, "-nic", "sriov,pf=eth0,vf=4")
+    machine.sh(f"kill {job.pid}")
+    machine.run(COMMAND, "wait")
+    machine.run(COMMAND, "--", "true", "-nic", "sriov,pf=eth0,vlan=9,spoofchk=on,trust=on")
+    machine.run(COMMAND, "wait")
+    after = inside(machine, "snapshot")
+    # igbvf gives a VF without a MAC a new one each time, and tells the physical function.
+    for links in (before["links"], after["links"]):
+        del links["eth0"][-1][1]["address"]
+        for name in set(links) - {"eth0", "eth1", "eth2", "eth3", "eth4", "lo"}:
+            del links[name][0]
+    assert after == before
+    machine.sh(f"echo 0 >/sys/bus/pci/devices/{IGB}/sriov_numvfs; ip link set eth0 down")
+
+
+def test_a_keeper_that_is_killed(machine: Nested) -> None:
+    words = ("-nic", "sriov,pf=eth0", *device(E1000E))
+    job = launch(machine, *words)
+    keeper = machine.sh(f"pgrep -f '^[^ ]*python[^ ]* -I -S .*/runs/{job.pid} '")
+    machine.sh(f"kill -9 {keeper}")
+    # While QEMU lives nothing is touched: removing its VF would never return.
+    machine.run(COMMAND, "gc")
+    assert inside(machine, "snapshot")["devices"][IGB][2] == "7"
+    machine.sh(f"kill -9 {job.pid}")
+    job.wait()
+    # The next launch wants just these.
+    machine.run(COMMAND, "--", "true", *words)
+    machine.run(COMMAND, "wait")
+
+
+def test_killed_at_any_step(machine: Nested) -> None:
+    words = ("-nic", "sriov,pf=eth0,vlan=3", *device(E1000E))
+    machine.sh("""
+        ip addr add 192.0.2.7/24 brd + dev eth3
+        ip link set eth3 up
+        ip route add 198.51.100.0/24 via 192.0.2.2
+    """)
+    cases = "100000" if os.environ.get("SOAK") else "12"
+    seed = os.environ.get("CRASH_SEED") or str(int.from_bytes(os.urandom(4)))
+    program = str(Path(__file__).with_name("dying.py"))
+    done = machine.run(sys.executable, program, cases, seed, *words, timeout=20000)
+    told = json.loads(done.stdout)
+    assert told["wrong"] == [], f"CRASH_SEED={seed}"
+    assert told["tried"] == min(int(cases), told["cases"])
+    assert told["points"] > 50
+    machine.sh("ip link set eth3 down; ip addr flush dev eth3")
