@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from crash import injected
-from crash.injected import KEEPER, LAUNCHER, QEMU, WAITER
+from crash.injected import KEEPER, LAUNCHER, QEMU
 from crash.trials import Case, Event, pairs, singles
 from vfio.inside import snapshot
 
@@ -77,8 +77,7 @@ class Dying:
         (trial / "rules").write_text(json.dumps(rules))
         started = self._ask(folder=str(trial), argv=self._argv)
         if started["lives"]:
-            settled = _seen(trial, WAITER), _dead(trial, KEEPER)
-            _until(lambda: any(condition() for condition in settled))
+            _until(lambda: _dead(trial, KEEPER)() or _sleeps(trial))
             if {QEMU, LAUNCHER} & set(_fired(trial)):
                 _until(lambda: not injected.lives(started["pid"]))
             self._ask(end=started["pid"], signal=signal.SIGKILL)
@@ -118,9 +117,10 @@ def _told(trial: Path) -> str:
     return (trial / "err").read_text() if (trial / "err").exists() else ""
 
 
-def _seen(trial: Path, role: str) -> Callable[[], bool]:
-    """Return whether a role has begun."""
-    return lambda: f"{role} 1 " in (trial / "log").read_text()
+def _sleeps(trial: Path) -> bool:
+    """Return whether the keeper has become flock(1), asleep."""
+    words = Path("/proc", str(injected.pids(str(trial)).get(KEEPER, "none")), "cmdline")
+    return words.exists() and "/runs/" in words.read_text()
 
 
 def _dead(trial: Path, role: str) -> Callable[[], bool]:

@@ -20,6 +20,8 @@ from vfio.shared import (
     refusal,
 )
 
+NODE = f"/dev/vfio/$(basename $(readlink /sys/bus/pci/devices/{E1000E}/iommu_group))"
+
 
 def test_nics_of_every_kind(machine: Nested) -> None:
     mac = inside(machine, "snapshot")["links"]["eth3"][0]
@@ -38,6 +40,7 @@ def test_nics_of_every_kind(machine: Nested) -> None:
         echo virtio-pci >/sys/bus/pci/devices/{VIRTIO}/driver_override
     """)
     before = inside(machine, "snapshot")
+    machine.sh("modprobe -r vfio_pci vfio_iommu_type1")
     devices = (
         *device(E1000E),
         *("-device", json.dumps({"driver": "vfio-pci", "host": VIRTIO[5:]})),
@@ -120,8 +123,7 @@ def test_a_group_together(machine: Nested) -> None:
 def test_a_process_that_has_it(machine: Nested) -> None:
     machine.run(COMMAND, "vfio", "bind", E1000E)
     job = machine.start(*QEMU, *device(E1000E))  # without us
-    node = f"/dev/vfio/$(basename $(readlink /sys/bus/pci/devices/{E1000E}/iommu_group))"
-    machine.until(f"ls -l /proc/{job.pid}/fd | grep -q {node}$")
+    machine.until(f"ls -l /proc/{job.pid}/fd | grep -q {NODE}$")
     by = f"in use by qemu-system-x86 (pid {job.pid})"
     assert by in refusal(machine, *device(E1000E))
     assert by in machine.run(COMMAND, "vfio", "unbind", E1000E, check=False).stderr
@@ -134,7 +136,9 @@ def test_a_process_that_has_it(machine: Nested) -> None:
 
 def test_by_hand(machine: Nested) -> None:
     machine.run(COMMAND, "vfio", "bind", E1000E)
-    job = launch(machine, *device(E1000E))
+    owner = f"stat -c %U {NODE}"
+    job = launch(machine, *device(E1000E), ours=("--run-as", "nobody"))
+    assert machine.sh(owner) == "nobody"
     listed = json.loads(machine.run(COMMAND, "vfio", "list", "--json").stdout)["devices"]
     found = {each["bdf"]: each for each in listed}
     assert found[E1000E]["held_by"] == f"run {job.pid}"
@@ -150,6 +154,7 @@ def test_by_hand(machine: Nested) -> None:
     machine.run(COMMAND, "wait")
     # It was on vfio-pci before, and is after.
     assert inside(machine, "snapshot")["devices"][E1000E][0] == "vfio-pci"
+    assert machine.sh(owner) == "root"
     machine.run(COMMAND, "vfio", "unbind", E1000E)
 
 

@@ -86,7 +86,7 @@ def test_functions_that_are_there_are_left(machine: Nested) -> None:
 def test_a_keeper_that_is_killed(machine: Nested) -> None:
     words = ("-nic", "sriov,pf=eth0", *device(E1000E))
     job = launch(machine, *words)
-    keeper = machine.sh(f"pgrep -f '^[^ ]*python[^ ]* -I -S .*/runs/{job.pid} '")
+    keeper = machine.sh(f"pgrep -f '/life/waiter.py .*/runs/{job.pid} '")
     machine.sh(f"kill -9 {keeper}")
     # While QEMU lives nothing is touched: removing its VF would never return.
     machine.run(COMMAND, "gc")
