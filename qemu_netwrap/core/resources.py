@@ -187,12 +187,29 @@ class Tap(Resource):
     queues: int = 1
     vnet_hdr: bool = True
     isolated: bool = False  # from the bridge's other isolated ports
+    checksums: bool = False  # DHCP's are filled in
+
+    @property
+    def traffic_control(self) -> tuple[str, ...]:
+        """What tc(8) is told so that they are (tc-u32(8), tc-csum(8)): each line a command."""
+        if not self.checksums:
+            return ()
+        answers = "u32 match ip protocol 17 0xff match ip sport 67 0xffff"
+        return (
+            f"qdisc add dev {self.name} clsact",
+            f"filter add dev {self.name} egress protocol ip {answers} action csum udp",
+        )
 
 
 def tap_of(nic: Nic) -> Tap:
-    """Return the tap that a NIC has on its network's bridge."""
+    """Return the tap that a NIC has on its network's bridge.
+
+    QEMU fills in DHCP's checksums (hw/net/virtio-net.c, `work_around_broken_dhclient`), which the
+    kernel leaves to the device; vhost does not, and old DHCP clients drop what has none.
+    """
     network = nic.network
-    return Tap(nic.tap, network.bridge, nic.queues, nic.vnet_hdr, network.isolated)
+    checksums = nic.vhost and nic.vnet_hdr
+    return Tap(nic.tap, network.bridge, nic.queues, nic.vnet_hdr, network.isolated, checksums)
 
 
 class MacFilter(Resource):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SIGPIPE = 13
 _ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
-_PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base"}
+_PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base", "tc": "iproute2"}
 _OUTPUT = 65536
 
 

@@ -15,6 +15,7 @@ from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host import dnsmasq, files, nft, sysctl, tun
 from qemu_netwrap.host.rtnetlink import Link, Rtnl
+from qemu_netwrap.host.spawn import Child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -281,6 +282,19 @@ def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
     work.indexes[t.name] = link.index
     _plug(work.rtnl, link, t.bridge, isolated=t.isolated)
     yield
+    if t.checksums:
+        _fill_checksums(t, work)
+
+
+def _fill_checksums(t: r.Tap, work: Work) -> None:
+    """Have DHCP's checksums filled in. Most clients do without: it may fail.
+
+    By tc(8), since pyroute2 does not know the action.
+    """
+    try:
+        Child(("tc", "-batch", "-"), "\n".join((*t.traffic_control, ""))).wait()
+    except HostError as error:
+        work.say(f"{t.name}: an old DHCP client may not take its address: {error.message}")
 
 
 def release_tap(t: r.Tap, facts: Facts, work: Work) -> Iterator[None]:

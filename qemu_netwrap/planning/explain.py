@@ -145,7 +145,10 @@ def _tap(t: r.Tap) -> tuple[tuple[str, ...], tuple[str, ...]]:
     flags = (" vnet_hdr" if t.vnet_hdr else "") + (" multi_queue" if t.queues > 1 else "")
     make = f"ip tuntap add {t.name} mode tap{flags}"
     plug = f"ip link set {t.name} master {t.bridge} up"
-    return (make, plug, *_isolate(t)), (f"# {t.name} goes with the last process that holds it",)
+    checksums = (f"tc {line}" for line in t.traffic_control)
+    return (make, plug, *_isolate(t), *checksums), (
+        f"# {t.name} goes with the last process that holds it",
+    )
 
 
 def _mac_filter(f: r.MacFilter) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -136,7 +136,7 @@ def test_what_is_no_resource_is_refused(kind: str, rest: str) -> None:
 
 def test_a_line_cut_short_is_no_resource() -> None:
     line = Tap("qn1-0", "br0", 2, vnet_hdr=False).to_line()
-    assert line == "Tap\tname=qn1-0\tbridge=br0\tqueues=2\tvnet_hdr=0\tisolated=0"
+    assert line == "Tap\tname=qn1-0\tbridge=br0\tqueues=2\tvnet_hdr=0\tisolated=0\tchecksums=0"
     for end in range(len(line)):
         with pytest.raises(ValueError, match=r"."):
             from_line(line[:end])

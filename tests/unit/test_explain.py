@@ -205,6 +205,17 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["# t goes"],
     ),
     (
+        r.Tap("t", "b", checksums=True),
+        [
+            "ip tuntap add t mode tap vnet_hdr",
+            "ip link set t master b up",
+            "tc qdisc add dev t clsact",
+            "tc filter add dev t egress protocol ip u32 match ip protocol 17 0xff "
+            "match ip sport 67 0xffff action csum udp",
+        ],
+        ["# t goes"],
+    ),
+    (
         r.Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=False, plugged=False),
         ["ip link set t master b up"],
         ["ip link set t nomaster address 52:54:00:00:00:03 mtu 1500 down "],
