@@ -24,7 +24,7 @@ _HEAD = ("DEVICE", "WHAT", "DRIVER", "GROUP", "INTERFACE", "VFS", "HELD BY", "AS
 @app.command("list")
 def list_(json: options.Json = False) -> None:
     """Show NICs with their VFs, groups and drivers, who holds what, and what could be assigned."""
-    found = devices.all_devices(State.to_look("vfio list"))
+    found = devices.all_devices(State.here())
     if json:
         typer.echo(json_module.dumps({"devices": render.plain(found)}, indent=2))
     else:

@@ -75,7 +75,7 @@ class Vf(Record):
 def read_vf(pf: str, number: int) -> Vf:
     """Return how PF, an interface, has virtual function NUMBER set. Raises `HostError`."""
     with IPRoute() as ip:
-        link = ip.link("get", ifname=pf, ext_mask=RTEXT_FILTER_VF)[0]
+        link = _link(ip, pf)
     listed = link.get_attr("IFLA_VFINFO_LIST")
     for info in listed.get_attrs("IFLA_VF_INFO") if listed else ():
         mac = info.get_attr("IFLA_VF_MAC")
@@ -105,7 +105,7 @@ def set_vf(pf: str, number: int, wanted: Vf) -> None:
     if wanted.max_tx_rate.strip("0"):
         nicstate.await_carrier(pf)  # igb takes no rate above that of its link, and none without one
     with IPRoute() as ip:
-        index = ip.link("get", ifname=pf)[0]["index"]
+        index = _link(ip, pf)["index"]
         for what, attributes in wanted.requests():
             try:
                 ip.link("set", index=index, vf={"vf": number, **attributes})
@@ -114,3 +114,11 @@ def set_vf(pf: str, number: int, wanted: Vf) -> None:
                     f"{pf}: virtual function {number}: {what}: {os.strerror(error.code)}",
                     "its driver does not take that; the kernel's log says more: dmesg",
                 ) from error
+
+
+def _link(ip: IPRoute, pf: str) -> Any:  # noqa: ANN401 - pyroute2's message
+    """Return a physical function's interface. Raises `HostError` when it is gone."""
+    try:
+        return ip.link("get", ifname=pf, ext_mask=RTEXT_FILTER_VF)[0]
+    except NetlinkError as error:
+        raise HostError(f"{pf}: {os.strerror(error.code)}", "see ip link") from error

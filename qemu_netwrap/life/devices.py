@@ -102,6 +102,8 @@ def bind(state: State, typed: str, *, force_uplink: bool = False) -> None:
     device = _device(typed)
     if device.is_on_vfio:
         raise UsageError(f"{device} is on it already", "see qemu-netwrap vfio list")
+    if not device.group:
+        raise HostError(f"{device} is in no IOMMU group", "see qemu-netwrap doctor")
     shared = Shared(state)
     with _tidying(state), shared.lock(device):
         by = _held_by(device, state)
@@ -115,7 +117,7 @@ def bind(state: State, typed: str, *, force_uplink: bool = False) -> None:
         try:
             ledger.acquire_all([r.PciBinding(device.bdf, BY_HAND)], journal, Work(state))
             files.remove(shared.claim(device.bdf))  # runs may have it
-        except NetwrapError:
+        except BaseException:
             _release(shared, device.bdf, Work(state))
             raise
 
@@ -126,9 +128,12 @@ def unbind(state: State, typed: str) -> None:
     shared = Shared(state)
     with _tidying(state), shared.lock(device):
         if not _journal(shared, device.bdf).live():
+            by_hand = f"by hand: echo {device.bdf} >/sys/bus/pci/drivers/{device.driver}/unbind"
             raise UsageError(
                 f"{device} was not bound by qemu-netwrap vfio bind",
-                f"by hand: echo {device.bdf} >/sys/bus/pci/drivers/{device.driver}/unbind",
+                by_hand
+                if device.is_on_vfio
+                else "it is not on vfio-pci: see qemu-netwrap vfio list",
             )
         by = _held_by(device, state)
         if by:

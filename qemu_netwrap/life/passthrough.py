@@ -44,6 +44,7 @@ class Passing(Record):
     bind_group: bool = False
     uid: int = 0  # whom the groups' nodes are handed to; 0: nobody
     mac_key: tuple[str, ...] = ()  # what MACs of VFs are derived from
+    locked: int = 0  # bytes of memory that QEMU will have to lock, where it is not root
 
 
 def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passing | None:
@@ -59,8 +60,15 @@ def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passin
             found.append(want.replace(host=host))
     if not found or (os.geteuid() != 0 and all(map(_is_prepared, found))):
         return None
+    if os.geteuid() != 0:
+        raise HostError(
+            f"{found[0].label}: taking a device of the host from its driver is root's",
+            "use sudo; or let it be bound for you: sudo qemu-netwrap vfio bind BDF",
+        )
     planning.check_host(has_iommu=pci.has_iommu(), remaps_interrupts=pci.remaps_interrupts())
-    passing = Passing(tuple(found), request.bind_group, _uid(request.run_as), mac_key)
+    uid = _uid(request.run_as)
+    locked = planning.memory_to_lock(reading, len(found)) if uid else 0
+    passing = Passing(tuple(found), request.bind_group, uid, mac_key, locked)
     passed = {want.host for want in found if want.host}
     reached_by = {} if request.force_uplink else reached()
     for want in found:
@@ -161,11 +169,10 @@ def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> R
     Root may lock what it likes (CAP_IPC_LOCK), the user that QEMU runs as may not.
     """
     if passing.uid:
-        wanted = planning.memory_to_lock(rewritten.line, len(chosen))
         soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            hard = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (wanted, hard))
+        if soft != resource.RLIM_INFINITY and soft < passing.locked:
+            hard = hard if hard == resource.RLIM_INFINITY else max(hard, passing.locked)
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (passing.locked, hard))
     return planning.put(rewritten, passing.wanted, chosen)
 
 
@@ -291,7 +298,10 @@ def _uid(user: str) -> int:
         return 0
     import pwd
 
-    return pwd.getpwnam(user).pw_uid
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise HostError(f"--run-as {user}: there is no such user", "see getent passwd") from None
 
 
 def reached() -> dict[str, str]:

@@ -5,8 +5,9 @@ Pure: what sysfs says comes in as `core.pci` records.
 
 from __future__ import annotations
 
-from qemu_netwrap.core import numbers, pci
+from qemu_netwrap.core import mac, numbers, pci
 from qemu_netwrap.core.errors import HostError, UsageError
+from qemu_netwrap.core.groups import read_list
 from qemu_netwrap.core.netoption import SRIOV
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.core.groups import Entry
     from qemu_netwrap.core.netoption import NetOption
-    from qemu_netwrap.core.words import CommandLine
     from qemu_netwrap.planning.reading import Reading
     from qemu_netwrap.planning.rewrite import Rewritten
 
@@ -26,6 +26,8 @@ _IOMMUS = ("intel-iommu", "amd-iommu", "virtio-iommu", "virtio-iommu-pci", "arm-
 _DEFAULT_RAM = 128 << 20  # hw/core/machine.c
 _MARGIN = 1 << 30  # what libvirt allows beside the RAM
 _NO_NIC = ("-nic", "none")
+_MIB = 20  # the shift of -m's unit
+_SUFFIXES = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
 
 class HostDevice(Record):
@@ -79,7 +81,7 @@ def _devices(reading: Reading, nets: Mapping[str, NetOption]) -> Iterator[HostDe
         net = nets.get(entry.opts.get("netdev") or "")
         path = entry.opts.get("sysfsdev") or ""
         if net is not None:
-            yield HostDevice(label, entry, "", "", net, _mac(reading, net) or net.value("mac"))
+            yield HostDevice(label, entry, "", "", net, _mac(reading, net) or _own_mac(net))
         elif path:
             yield HostDevice(label, entry, "", path)
         else:
@@ -87,6 +89,16 @@ def _devices(reading: Reading, nets: Mapping[str, NetOption]) -> Iterator[HostDe
                 yield HostDevice(label, entry, pci.parse(entry.opts.get("host") or ""))
             except ValueError:
                 continue
+
+
+def _own_mac(net: NetOption) -> str:
+    """Return the MAC that the user gave a `sriov` netdev; empty if none. Raises `UsageError`."""
+    try:
+        return mac.parse(net.value("mac")) if net.value("mac") else ""
+    except ValueError as error:
+        raise UsageError(
+            f"{net.option.typed}: mac={net.value('mac')}: {error}", "as in 52:54:00:12:34:56"
+        ) from None
 
 
 def _mac(reading: Reading, net: NetOption) -> str:
@@ -130,7 +142,8 @@ def check_host(*, has_iommu: bool, remaps_interrupts: bool) -> None:
             "no device can be passed through: interrupts are not remapped, so a guest could have"
             " its device send the host any of them",
             "switch on interrupt remapping (x2APIC) in the firmware's setup; or, if you trust the"
-            " guests: modprobe vfio_iommu_type1 allow_unsafe_interrupts=1",
+            " guests: modprobe vfio_iommu_type1; echo Y"
+            " >/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
         )
 
 
@@ -154,7 +167,7 @@ def check_device(label: str, device: pci.Device, use: Use, reached_by: Mapping[s
         raise HostError(
             f"{label}: {device} cannot be passed through", "name a device behind it instead"
         )
-    if device.vfs:
+    if device.vfs and not device.is_on_vfio:
         raise HostError(
             f"{label}: {device} has virtual functions, which would go with it",
             f"pass one of those through (-nic sriov,pf=...), or remove them first:"
@@ -202,31 +215,48 @@ def siblings(
     return tuple(others)
 
 
-def memory_to_lock(line: CommandLine, devices: int) -> int:
+def memory_to_lock(reading: Reading, devices: int) -> int:
     """Return how many bytes of memory QEMU will have to lock for that many devices.
 
     VFIO locks all of a guest's RAM, once; behind a virtual IOMMU once for each device, which then
     has an address space of its own.
     """
-    size = _DEFAULT_RAM
-    for option in line.named("m"):
-        opts = OptList.parse(option.value or "", "size")
-        size = max(_bytes(opts.get("size") or "") or size, _bytes(opts.get("maxmem") or "") or 0)
-    has_iommu = any(
-        any((option.value or "").startswith(name) for name in _IOMMUS)
-        for option in line.named("device")
-    ) or any("iommu=" in (option.value or "") for option in line.named("M", "machine"))
+    drivers = (entry.opts.get("driver") for entry in reading.groups.of("device"))
+    has_iommu = any(driver in _IOMMUS for driver in drivers) or any(
+        "iommu=" in (option.value or "") for option in reading.line.named("M", "machine")
+    )
+    size = max(_sizes(reading), default=0) or _DEFAULT_RAM
     return size * (devices if has_iommu else 1) + _MARGIN
 
 
-def _bytes(text: str) -> int:
-    """Return a size of -m in bytes, which counts in MiB where it has no suffix; 0 if it is none."""
+def _sizes(reading: Reading) -> Iterator[int]:
+    """Yield what the command line and its files say of the guest's RAM, in bytes."""
+    line = reading.line
+    memory = [OptList.parse(option.value or "", "size") for option in line.named("m")]
+    for file in reading.files.values():
+        memory += [section.opts for section in file.sections if section.group == "memory"]
+    for opts in memory:
+        yield from (_bytes(opts.get(key) or "", _MIB) for key in ("size", "maxmem"))
+    backends = {""}
+    for option in line.named("M", "machine"):
+        opts = OptList.parse(option.value or "", "type")
+        yield from (_bytes(opts.get(f"memory.{key}") or "", 0) for key in ("size", "max-size"))
+        backends.add(opts.get("memory-backend") or "")
+    for option in line.named("object"):
+        backend = read_list(option.value or "", "qom-type")
+        if backend is not None and (backend.get("id") or "") in backends - {""}:
+            yield _bytes(str(backend.get("size") or ""), 0)
+
+
+def _bytes(text: str, shift: int) -> int:
+    """Return a size in bytes, SHIFT being that of a number without a suffix; 0 if it is none."""
     if not numbers.is_size(text):
         return 0
     suffix = text[-1].lower()
-    plain = text[:-1] if suffix in "bkmgtpe" and not text.startswith("0x") else text
-    shift = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}.get(suffix, 20)
+    is_hex = text.lower().startswith("0x")
+    plain = text[:-1] if suffix in _SUFFIXES and not is_hex else text
+    shift = shift if is_hex else _SUFFIXES.get(suffix, shift)
     try:
-        return int(float(plain) * (1 << shift)) if "x" not in plain else int(plain, 16) << 20
+        return int(plain, 16) << shift if is_hex else int(float(plain) * (1 << shift))
     except ValueError:
         return 0

@@ -175,7 +175,8 @@ def _devices(groups: Groups) -> Faults:
 
 def _too_many(nets: tuple[NetOption, ...], *, one_more: bool) -> Faults:
     """Yield the NICs that QEMU has no room for."""
-    nics = [n for n in nets if n.type == "nic" or (n.form == "nic" and n.is_backend)]
+    taking = (n for n in nets if n.type != netoption.SRIOV)  # which becomes a -device
+    nics = [n for n in taking if n.type == "nic" or (n.form == "nic" and n.is_backend)]
     return ((net.option, "too many NICs") for net in nics[MAX_NICS - one_more :])
 
 

@@ -210,8 +210,10 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
             "ip tuntap add t mode tap vnet_hdr",
             "ip link set t master b up",
             "tc qdisc add dev t clsact",
-            "tc filter add dev t egress protocol ip u32 match ip protocol 17 0xff "
-            "match ip sport 67 0xffff action csum udp",
+            (
+                "tc filter add dev t egress protocol ip u32 match ip protocol 17 0xff "
+                "match ip sport 67 0xffff action csum udp"
+            ),
         ],
         ["# t goes"],
     ),

@@ -239,8 +239,38 @@ def test_a_host_that_cannot(iommu: bool, remaps: bool) -> None:
         ("-m size=1G,slots=2,maxmem=4G", 4096),
         ("-m 1024 -device intel-iommu,intremap=on", 2048),
         ("-m 1024 -M virt,iommu=smmuv3", 2048),
+        ('-m 1024 -device {"driver":"intel-iommu"}', 2048),
+        ("-m 1024 -device intremap=on,driver=intel-iommu", 2048),
+        ("-m 0x400", 1024),
+        ("-M q35,memory.size=2G", 2048),
+        ("-M q35,memory-backend=ram -object memory-backend-ram,id=ram,size=2147483648", 2048),
+        ("-object memory-backend-ram,id=other,size=2G", 128),
     ],
 )
 def test_memory_to_lock(qemu: str, mebibytes: int) -> None:
-    line = words.parse(["qemu", *qemu.split()])
-    assert passthrough.memory_to_lock(line, 2) == (mebibytes << 20) + (1 << 30)
+    read = reading(*qemu.split(), "-device", "vfio-pci,host=1:0.0")
+    assert passthrough.memory_to_lock(read, 2) == (mebibytes << 20) + (1 << 30)
+
+
+def test_memory_to_lock_of_a_file() -> None:
+    file = readconfig.parse("memory.cfg", '[memory]\nsize = "8G"\n')
+    line = words.parse(["qemu", "-readconfig", "memory.cfg", "-device", "vfio-pci,host=1:0.0"])
+    read = interpret(line, {1: file})
+    assert read is not None
+    assert passthrough.memory_to_lock(read, 1) == 9 << 30
+
+
+@pytest.mark.parametrize(
+    ("typed", "mac"),
+    [
+        ("52-54-00-AB-cd-01", "52:54:00:ab:cd:01"),
+        ("0x123456", "00:00:00:12:34:56"),
+        ("00:00:00:00:00:00", ""),
+    ],
+)
+def test_the_mac_of_a_netdev(typed: str, mac: str) -> None:
+    device = ("-device", "vfio-pci,netdev=n")
+    (found,) = wanted("-netdev", f"sriov,id=n,pf=eth0,mac={typed}", *device)
+    assert found.mac == mac
+    with pytest.raises(UsageError, match="mac=00-11"):
+        wanted("-netdev", "sriov,id=n,pf=eth0,mac=00-11", *device)
