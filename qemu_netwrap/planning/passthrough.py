@@ -177,7 +177,7 @@ def check_device(label: str, device: pci.Device, use: Use, reached_by: Mapping[s
     if carried:
         raise HostError(
             f"{label}: {device} carries {carried}",
-            "the host would be out of reach; if you mean it: --force-uplink",
+            "the host would be out of reach; if you mean it: qemu-netwrap --force-uplink ...",
         )
     if use.dependents:
         raise HostError(
