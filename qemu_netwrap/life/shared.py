@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
 
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import files
+from qemu_netwrap.host import files, pci
 from qemu_netwrap.life.state import State
 
 TYPE_CHECKING = False
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 BY_HAND = "-"  # stands for the run of a device that `vfio bind` has taken
 _PATIENCE = 20.0  # seconds for a driver lock
+_LONGER = pci.PATIENCE + _PATIENCE  # for a device's: its holder may wait for a driver
 _STEP = 50  # milliseconds
 
 
@@ -38,13 +40,30 @@ class Shared:
         """Find it beside STATE's."""
         self.base = state.machine
 
-    def lock(self, device: Device) -> files.Lock:
+    def lock(self, device: Device) -> contextlib.AbstractContextManager[None]:
         """Return the lock of a device; of a VF, its physical function's."""
         return self.lock_of(device.pf or device.bdf)
 
-    def lock_of(self, bdf: str) -> files.Lock:
-        """Return the lock of the device, or of the physical function, at BDF."""
-        return files.Lock(f"{self.base}/locks/{bdf}")
+    @contextlib.contextmanager
+    def lock_of(self, bdf: str) -> Iterator[None]:
+        """Hold the lock of the device, or of the physical function, at BDF.
+
+        Raises `HostError` if it is not to be had: a write that hangs in the kernel is a child's who
+        has inherited it, and keeps it when its keeper has given up.
+        """
+        path = f"{self.base}/locks/{bdf}"
+        fd = _open_locked(path, _LONGER)
+        if fd is None:
+            by = _holder(path)
+            raise HostError(
+                f"{bdf}: {by or 'another process'} does not get done with it",
+                "a write of its hangs in the kernel, dmesg may say why; end what has the device"
+                " open, then run qemu-netwrap gc",
+            )
+        try:
+            yield
+        finally:
+            os.close(fd)
 
     @contextlib.contextmanager
     def driver_lock(self, bdf: str) -> Iterator[None]:
@@ -53,20 +72,12 @@ class Shared:
         Every write to the drivers' files is a child's who inherits this lock (host.pci): a write
         that hangs in the kernel keeps it.
         """
-        path = f"{self.base}/locks/{bdf}-driver"
-        poll, left = select.poll(), _PATIENCE
-        while True:
-            try:
-                fd = files.open_locked(path, wait=False)
-                break
-            except BlockingIOError:
-                if left <= 0:
-                    raise HostError(
-                        f"{bdf}: the kernel still hangs over its driver",
-                        "a process may have the device open; run qemu-netwrap gc when it has ended",
-                    ) from None
-            poll.poll(_STEP)
-            left -= _STEP / 1000
+        fd = _open_locked(f"{self.base}/locks/{bdf}-driver", _PATIENCE)
+        if fd is None:
+            raise HostError(
+                f"{bdf}: the kernel still hangs over its driver",
+                "a process may have the device open; run qemu-netwrap gc when it has ended",
+            )
         try:
             yield
         finally:
@@ -93,3 +104,26 @@ class Shared:
             for name in files.listdir(f"{self.base}/locks"):
                 files.remove_lock(f"{self.base}/locks/{name}")
         files.remove_empty([f"{self.base}/locks", self.base])
+
+
+def _open_locked(path: str, patience: float) -> int | None:
+    """Return a locked descriptor of PATH; None if it is not to be had for so many seconds."""
+    poll, until = select.poll(), time.monotonic() + patience
+    while True:
+        try:
+            return files.open_locked(path, wait=False)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return None
+        poll.poll(_STEP)
+
+
+def _holder(path: str) -> str:
+    """Return the process that has a lock's file open, as `PROGRAM (pid N)`; empty if none is seen.
+
+    Looked up by psutil: only when somebody has waited in vain.
+    """
+    from qemu_netwrap.host import procs
+
+    used = next((u for u in map(procs.usage, procs.holders(path)) if u is not None), None)
+    return f"{used.name} (pid {used.pid})" if used else ""
