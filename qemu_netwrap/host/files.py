@@ -164,11 +164,14 @@ def remove(path: str) -> None:
         pass
 
 
-def remove_scratch(folder: str) -> None:
-    """Remove what a crash left of a `write` in FOLDER, where nobody else may write now."""
-    for name in listdir(folder):
-        if name.endswith(_SCRATCH):
-            remove(f"{folder}/{name}")
+def remove_scratch(folder: str, name: str = "") -> None:
+    """Remove what a crash left of a `write` in FOLDER, where nobody else may write now.
+
+    With NAME only what was to become that file: others may be writing theirs.
+    """
+    for found in listdir(folder):
+        if found.endswith(_SCRATCH) and (not name or found.startswith(f"{name}.")):
+            remove(f"{folder}/{found}")
 
 
 def remove_lock(path: str) -> None:

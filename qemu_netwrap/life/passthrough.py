@@ -107,11 +107,7 @@ def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
                 device = _take_function(want, device, taking)
             taken = _siblings(want.label, device, passed | {device.bdf}, passing)
             for each in (device, *taken):
-                user = vfio.other_run(each.bdf, run, work)
-                if user:
-                    raise HostError(
-                        f"{want.label}: {each} is in use by {user}", "see qemu-netwrap vfio list"
-                    )
+                vfio.check_free(want.label, each, run, work)
                 taking.acquire(r.PciBinding(each.bdf, run, each.driver))
             if device.pf:
                 given = _set_function(want, device, (*passing.mac_key, "vf", str(number)), taking)

@@ -13,13 +13,14 @@ from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.pci import VFIO, Device
 from qemu_netwrap.host import files, nicstate, pci
-from qemu_netwrap.life.shared import Shared
+from qemu_netwrap.life.shared import BY_HAND, Shared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from qemu_netwrap.life.effects import Facts, Note, Work
+    from qemu_netwrap.life.state import State
 
 
 def look(label: str, bdf: str) -> Device:
@@ -35,12 +36,30 @@ def other_run(bdf: str, run: str, work: Work) -> str:
 
     What a dead run has not given back is somebody's to release first.
     """
-    found = Shared(work.state).claimant(bdf)
-    if found is None or found == (work.state, run):
+    found = _others_claim(bdf, run, work)
+    if found is None:
         return ""
     state, other = found
     dead = "" if state.is_alive(other) else ", which is dead: run qemu-netwrap gc"
     return f"run {other}{dead}"
+
+
+def check_free(label: str, device: Device, run: str, work: Work) -> None:
+    """Raise `HostError` for a device that another run than RUN has."""
+    user = other_run(device.bdf, run, work)
+    if user:
+        raise HostError(f"{label}: {device} is in use by {user}", "see qemu-netwrap vfio list")
+
+
+def _others_claim(bdf: str, run: str, work: Work) -> tuple[State, str] | None:
+    """Return who has claimed a device; None if that is nobody, or RUN itself.
+
+    What `vfio bind` has taken is no network namespace's.
+    """
+    found = Shared(work.state).claimant(bdf)
+    if found is None or found == (work.state, run) or found[1] == run == BY_HAND:
+        return None
+    return found
 
 
 def is_open(device: Device) -> bool:
@@ -71,8 +90,12 @@ def acquire_binding(b: r.PciBinding, note: Note, work: Work) -> Iterator[None]:
 
 
 def _take(b: r.PciBinding, note: Note, work: Work) -> None:
-    """Do what `acquire_binding` does, with the lock held."""
+    """Do what `acquire_binding` does, with the lock held.
+
+    Of two runs that want one group each has looked with the lock of its own device only.
+    """
     device = look(b.bdf, b.bdf)
+    check_free(b.bdf, device, b.run, work)
     pci.load(VFIO)
     links = {f"link{number}": nicstate.save(name) for number, name in enumerate(device.ifnames)}
     note(driver=device.driver, override=device.override, **links)
@@ -83,16 +106,19 @@ def _take(b: r.PciBinding, note: Note, work: Work) -> None:
 
 
 def release_binding(b: r.PciBinding, facts: Facts, work: Work) -> Iterator[None]:
-    """Give a device back to its driver, with its override and its interfaces as they were."""
+    """Give a device back to its driver, with its override and its interfaces as they were.
+
+    One that somebody else has come to have is his: what this one wrote down is of before.
+    """
     shared = Shared(work.state)
     # What a killed keeper's child is still writing comes first.
     with shared.driver_lock(b.bdf):
-        device = pci.look(b.bdf)
-        if device is not None and "driver" in facts:
-            _give_back(device, facts)
-    if shared.claimant(b.bdf) == (work.state, b.run):
-        files.remove(shared.claim(b.bdf))
-    files.remove_scratch(f"{shared.base}/claims")
+        if _others_claim(b.bdf, b.run, work) is None:
+            device = pci.look(b.bdf)
+            if device is not None and "driver" in facts:
+                _give_back(device, facts)
+            files.remove(shared.claim(b.bdf))
+        files.remove_scratch(f"{shared.base}/claims", b.bdf)
     shared.tidy()
     yield
 
@@ -143,7 +169,7 @@ def release_functions(v: r.VirtualFunctions, facts: Facts, work: Work) -> Iterat
     shared = Shared(work.state)
     with shared.lock_of(v.pf):
         path = shared.functions(v.pf)
-        files.remove_scratch(f"{shared.base}/functions")
+        files.remove_scratch(f"{shared.base}/functions", v.pf)
         made, was_up, *users = files.read(path).split() or ["", ""]
         users = [user for user in users if user != _name(v.run, work)]
         pf = pci.look(v.pf)

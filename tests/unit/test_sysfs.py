@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import pci
-from qemu_netwrap.life import devices
+from qemu_netwrap.host import files, pci
+from qemu_netwrap.life import devices, vfio
+from qemu_netwrap.life.effects import Work
+from qemu_netwrap.life.shared import Shared
 from qemu_netwrap.life.state import State
 
 RECORD = Path(__file__).parent / "data" / "sysfs.json"
@@ -131,3 +134,22 @@ def test_a_write_that_the_kernel_refuses(sysfs: Path) -> None:
     (sysfs / "sys/bus/pci/devices" / PF / "sriov_numvfs").unlink()
     with pytest.raises(HostError, match="its driver makes none"):
         pci.set_vf_count(PF, 2)
+
+
+def test_a_device_that_another_run_has(sysfs: Path) -> None:
+    state = State(f"{sysfs}/run/boot-net")
+    work, claim = Work(state), Shared(state).claim(E1000E)
+    binding = r.PciBinding(E1000E, "7")
+    files.write(claim, f"{state.base} 8")
+    files.write(f"{Shared(state).claim(PF)}", f"{state.base} 7")
+    in_flight = (f"{Shared(state).claim(PF)}.9~", f"{claim}.9~")
+    for path in in_flight:
+        files.append(path, "x")
+    with pytest.raises(HostError, match="in use by run 8"):
+        next(vfio.acquire_binding(binding, lambda **_: None, work))
+    # Nor is it given back by whoever had it once.
+    next(vfio.release_binding(binding, {"driver": "e1000e", "override": ""}, work))
+    assert pci.driver(E1000E) == "vfio-pci"
+    assert files.read(claim) == f"{state.base} 8"
+    assert list(map(os.path.exists, in_flight)) == [True, False]
+    work.rtnl.close()
