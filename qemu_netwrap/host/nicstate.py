@@ -193,6 +193,17 @@ def is_idle(ifname: str) -> bool:
         return not mover.belongings(link.index).addresses
 
 
+def given(ifname: str) -> tuple[str, ...]:
+    """Return the addresses that somebody has given an interface, as ip(8) shows them.
+
+    Not what the kernel gives any that is up: link-local ones, and those of a router's prefix.
+    """
+    with contextlib.closing(Mover()) as mover:
+        link = mover.link(ifname)
+        found = mover.belongings(link.index).addresses if link is not None else ()
+        return tuple(each.text for each in found if not (each.is_link_local or each.is_announced))
+
+
 def with_address(address: str) -> str:
     """Return the interface that has an address; empty if none does."""
     with contextlib.closing(Mover()) as mover:

@@ -101,6 +101,11 @@ class Address(Record):
         return self.body[0] == AF_INET6 and self.body[3] == RT_SCOPE_LINK
 
     @property
+    def is_announced(self) -> bool:
+        """Whether the kernel made it of a prefix that a router announces, or what looks like it."""
+        return self.body[0] == AF_INET6 and self.has_route and self.lifetimes[1] != FOREVER
+
+    @property
     def flags(self) -> int:
         """The flags, those of a request or not."""
         return u32(dict(attributes(self.body, IFADDR.size)).get(IFA_FLAGS, bytes(4)))

@@ -105,6 +105,8 @@ def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
         with Shared(work.state).lock(device):
             if want.net is not None:
                 device = _take_function(want, device, taking)
+            elif device.pf:
+                taking.use(vfio.look(want.label, device.pf), 0)
             taken = _siblings(want.label, device, passed | {device.bdf}, passing)
             for each in (device, *taken):
                 vfio.check_free(want.label, each, run, work)
@@ -133,10 +135,10 @@ def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ..
             own = want.mac or mac.derive(*passing.mac_key, "vf", str(number))
             vf = f"<VF of {want.pf}>" if _chosen(want) < 0 else f"<VF {_chosen(want)} of {want.pf}>"
             chosen.append(vf)
-            count = 0 if pf.vfs else _to_make(want, pf)
+            use = r.VirtualFunctions(pf.bdf, run, 0 if pf.vfs else _to_make(want, pf), want.pf)
             where = {"ifname": want.pf, **settings(want.net)}
+            found += [] if use in found else [use]
             found += [
-                r.VirtualFunctions(pf.bdf, run, count, want.pf),
                 r.PciBinding(vf, run),
                 r.VfSettings(pf.bdf, max(0, _chosen(want)), own, **where),
             ]
@@ -153,6 +155,17 @@ class _Taking:
         self.run = run
         self.work = work
         self.journal = Journal(f"{work.state.run(run)}/journal")
+        self._used: set[str] = set()
+
+    def use(self, pf: Device, count: int) -> None:
+        """Be a user of PF, and have COUNT VFs made if there are none. Raises `NetwrapError`.
+
+        Once, and before any of its VFs is bound: it is left last. Without an interface there is
+        nothing to set, and nothing to be made.
+        """
+        if pf.ifnames and pf.bdf not in self._used:
+            self._used.add(pf.bdf)
+            self.acquire(r.VirtualFunctions(pf.bdf, self.run, count, pf.ifnames[0]))
 
     def acquire(self, resource: r.Resource) -> None:
         """Acquire something. Raises `NetwrapError`."""
@@ -175,8 +188,7 @@ def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> R
 def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
     """Return a free VF of PF, whose lock is held; VFs are made if there are none."""
     chosen = _chosen(want)
-    count = 0 if pf.vfs else _to_make(want, pf)
-    taking.acquire(r.VirtualFunctions(pf.bdf, taking.run, count, want.pf))
+    taking.use(pf, 0 if pf.vfs else _to_make(want, pf))
     pf = vfio.look(want.label, pf.bdf)
     if chosen >= len(pf.vfs):
         raise HostError(
@@ -212,7 +224,6 @@ def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking
 
         if vfs.read_vf(ifname, number).mac.strip("0:"):
             return ""
-        taking.acquire(r.VirtualFunctions(pf.bdf, taking.run, 0, ifname))
     wanted = settings(want.net) if want.net is not None else {}
     own = _take_mac(want, ifname, key, taking)
     taking.acquire(r.VfSettings(pf.bdf, number, own, **wanted, ifname=ifname))

@@ -4,7 +4,8 @@ PCI devices are the machine's, not a network namespace's. So what concerns all r
 
     /run/qemu-netwrap/BOOT-pci/
         claims/BDF         the state folder and the run that has a device
-        functions/PF       whether we made its VFs, whether it was up, and the runs that use it
+        functions/PF       whether we made its VFs, whether it was up and what it carried, and the
+                           runs that use it
         bound/BDF          the journal of a device that `vfio bind` has taken
         locks/BDF          one lock for a device; for a physical function and its VFs one together
         locks/BDF-driver   held while a device changes drivers, also by a child whose keeper is dead
@@ -90,6 +91,10 @@ class Shared:
     def functions(self, pf: str) -> str:
         """Return the file of a physical function's users."""
         return f"{self.base}/functions/{pf}"
+
+    def bound(self, bdf: str) -> str:
+        """Return the journal's file of a device that `vfio bind` has taken."""
+        return f"{self.base}/bound/{bdf}"
 
     def claimant(self, bdf: str) -> tuple[State, str] | None:
         """Return the run that has claimed a device, with the state it is in; None if none has."""

@@ -149,11 +149,11 @@ def acquire_functions(v: r.VirtualFunctions, note: Note, work: Work) -> Iterator
     """Use a physical function: make its VFs if there are none, and bring it up if it is down."""
     path = Shared(work.state).functions(v.pf)
     pf = look(v.pf, v.pf)
-    made, was_up, *users = files.read(path).split() or ["", ""]
+    made, was, *users = files.read(path).split() or ["", ""]
     up = nicstate.is_up(pf.ifnames[0])
     if not made:
-        made, was_up = str(int(not pf.vfs)), str(int(up))
-    files.write(path, "\n".join((made, was_up, *dict.fromkeys((*users, _name(v.run, work))))))
+        made, was = str(int(not pf.vfs)), ",".join((str(int(up)), *_carried(pf.ifnames[0])))
+    files.write(path, "\n".join((made, was, *dict.fromkeys((*users, _name(v.run, work))))))
     if v.count and not pf.vfs:
         note(autoprobe=pci.autoprobe(v.pf))
         pci.set_vf_count(v.pf, v.count)
@@ -170,37 +170,63 @@ def release_functions(v: r.VirtualFunctions, facts: Facts, work: Work) -> Iterat
     with shared.lock_of(v.pf):
         path = shared.functions(v.pf)
         files.remove_scratch(f"{shared.base}/functions", v.pf)
-        made, was_up, *users = files.read(path).split() or ["", ""]
+        made, was, *users = files.read(path).split() or ["", ""]
         users = [user for user in users if user != _name(v.run, work)]
         pf = pci.look(v.pf)
         if pf is not None and "autoprobe" in facts:
             pci.set_autoprobe(v.pf, facts["autoprobe"])
         if users:
-            files.write(path, "\n".join((made, was_up, *users)))
+            files.write(path, "\n".join((made, was, *users)))
         else:
-            if pf is not None and made == "1" and pf.vfs:
-                _remove_functions(pf, v.run, work)
-            if pf is not None and was_up == "0" and pf.ifnames:
-                nicstate.set_up(pf.ifnames[0], up=False)
+            if pf is not None:
+                _restore_functions(pf, was.split(","), v.run, work, made=made == "1")
             files.remove(path)
     shared.tidy()
     yield
 
 
-def _remove_functions(pf: Device, run: str, work: Work) -> None:
-    """Remove the VFs that we made, unless somebody has come to use one: then they are left."""
-    devices = [look(pf.bdf, bdf) for bdf in pf.vfs]
-    for device in devices:
-        if device.is_on_vfio:
-            pci.wait_group_closed(device.group)  # or the write to sriov_numvfs never returns
-        if Shared(work.state).claimant(device.bdf) == (work.state, run):
-            raise HostError(f"{device} has not been given back", "run qemu-netwrap gc")
-    users = {device.bdf: user_of(device, work) for device in devices}
-    used = [f"{bdf} is in use by {user}" for bdf, user in users.items() if user]
-    if used:
+def _restore_functions(pf: Device, was: list[str], run: str, work: Work, *, made: bool) -> None:
+    """Remove the VFs of a physical function if they were made, and set it down if it was.
+
+    Unless somebody has come to use one, or it, meanwhile: then that is left, and said.
+    """
+    used = _used_functions(pf, run, work, made=made)
+    if made and used:
         work.say(f"the virtual functions of {pf.bdf} are left: {', '.join(used)}")
-    else:
+    elif made and pf.vfs:
         pci.set_vf_count(pf.bdf, 0)
+    up, *had = was
+    if up != "0" or not pf.ifnames or not nicstate.is_up(pf.ifnames[0]):
+        return
+    new = [each for each in _carried(pf.ifnames[0]) if each not in had]
+    if new:
+        work.say(f"{pf.ifnames[0]} is left up: it has {', '.join(new)} now")
+    elif used:
+        work.say(f"{pf.ifnames[0]} is left up: {', '.join(used)}")
+    else:
+        nicstate.set_up(pf.ifnames[0], up=False)
+
+
+def _carried(ifname: str) -> tuple[str, ...]:
+    """Return the addresses that an interface was given, and the interfaces that stand on it."""
+    return (*nicstate.given(ifname), *sorted(nicstate.uppers(ifname) - {ifname}))
+
+
+def _used_functions(pf: Device, run: str, work: Work, *, made: bool) -> list[str]:
+    """Return which virtual functions of PF somebody uses, each with who that is.
+
+    Raises `HostError` for one that was MADE and that RUN has still, or a process on and on.
+    """
+    found = []
+    for device in [look(pf.bdf, bdf) for bdf in pf.vfs]:
+        if made and device.is_on_vfio:
+            pci.wait_group_closed(device.group)  # or the write to sriov_numvfs never returns
+        if made and Shared(work.state).claimant(device.bdf) == (work.state, run):
+            raise HostError(f"{device} has not been given back", "run qemu-netwrap gc")
+        is_bound = made and os.path.exists(Shared(work.state).bound(device.bdf))
+        user = user_of(device, work) or ("qemu-netwrap vfio bind" if is_bound else "")
+        found += [f"{device.bdf} is in use by {user}"] if user else []
+    return found
 
 
 def acquire_settings(s: r.VfSettings, note: Note, _work: Work) -> Iterator[None]:
