@@ -17,6 +17,8 @@ from qemu_netwrap.host.spawn import Child
 SYS = "/sys"
 DEV = "/dev/vfio"
 INTERRUPTS = "/proc/interrupts"
+MOUNTS = "/proc/self/mountinfo"
+SWAPS = "/proc/swaps"
 PATIENCE = 120.0  # seconds for a driver to let a device go, or to take it
 _LET_GO = 20.0  # seconds for a process that ends to close what it has of VFIO
 _MODULES = {VFIO: "vfio-pci"}
@@ -253,6 +255,61 @@ def group_holder(group: str) -> str:
         except OSError:
             continue
     return ""
+
+
+def disk_in_use(bdf: str) -> tuple[str, str]:
+    """Return what the host does with a disk of a device, in words, and the remedy; or two empty."""
+    for name in _disks(bdf):
+        users = files.listdir(f"{SYS}/class/block/{name}/holders")
+        if users:
+            return f"/dev/{name} is part of {', '.join(users)}", "take it out of that first"
+        places = _mounted(name)
+        if places:
+            return f"/dev/{name} is mounted on {', '.join(places)}", "unmount it first"
+        swaps = (line.split()[0] for line in files.read(SWAPS).splitlines()[1:])
+        if any(os.path.basename(os.path.realpath(swap)) == name for swap in swaps):
+            return f"/dev/{name} is swap space", f"stop that first: swapoff /dev/{name}"
+    return "", ""
+
+
+def _disks(bdf: str) -> list[str]:
+    """Return the disks of a device, and their partitions.
+
+    A disk that NVMe could reach by several ways is no way's own: nvme0c0n1 is one to nvme0n1, which
+    is below /sys/devices/virtual (drivers/nvme/host/multipath.c).
+    """
+    folder = os.path.realpath(device_folder(bdf)) + "/"
+    places = {
+        name: os.path.realpath(f"{SYS}/class/block/{name}")
+        for name in files.listdir(f"{SYS}/class/block")
+    }
+    own = [name for name, place in places.items() if place.startswith(folder)]
+    by_ways = {
+        f"{name[: name.rindex('c')]}{name[name.rindex('n') :]}" for name in own if _is_way(name)
+    }
+    shared = [name for name, place in places.items() if by_ways & set(place.split("/"))]
+    return sorted({*own, *shared})
+
+
+def _is_way(name: str) -> bool:
+    """Whether a disk's name is that of one of the ways to it: nvme0c0n1."""
+    _, found, rest = name.removeprefix("nvme").partition("c")
+    return name.startswith("nvme") and bool(found) and "n" in rest
+
+
+def _mounted(name: str) -> list[str]:
+    """Return where a disk or partition is mounted (proc(5) on mountinfo).
+
+    By its number or by its name: a btrfs has a number of its own.
+    """
+    number = _read(f"{SYS}/class/block/{name}/dev")
+    found = []
+    for line in files.read(MOUNTS).splitlines():
+        words = line.split(" ")
+        source = words[words.index("-") + 2]
+        if words[2] == number or source == f"/dev/{name}":
+            found.append(words[4])
+    return found
 
 
 def _write(path: str, text: str) -> None:

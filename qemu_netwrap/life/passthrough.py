@@ -89,6 +89,9 @@ def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
         tuple(name for ifname in device.ifnames for name in nicstate.dependents(ifname)),
     )
     planning.check_device(label, device, use, reached_by)
+    disk, remedy = pci.disk_in_use(device.bdf)
+    if disk:
+        raise HostError(f"{label}: {device} is in use by the host: {disk}", remedy)
 
 
 def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:

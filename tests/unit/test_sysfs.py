@@ -12,7 +12,7 @@ import pytest
 from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host import files, pci
-from qemu_netwrap.life import devices, vfio
+from qemu_netwrap.life import devices, passthrough, vfio
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.shared import Shared
 from qemu_netwrap.life.state import State
@@ -39,7 +39,8 @@ def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             place.write_text(text, "utf-8")
     monkeypatch.setattr(pci, "SYS", f"{tmp_path}/sys")
     monkeypatch.setattr(pci, "DEV", f"{tmp_path}/dev/vfio")
-    monkeypatch.setattr(pci, "INTERRUPTS", f"{tmp_path}/proc/interrupts")
+    for name in ("INTERRUPTS", "MOUNTS", "SWAPS"):
+        monkeypatch.setattr(pci, name, f"{tmp_path}/proc/{name.lower()}")
     return tmp_path
 
 
@@ -153,3 +154,50 @@ def test_a_device_that_another_run_has(sysfs: Path) -> None:
     assert files.read(claim) == f"{state.base} 8"
     assert list(map(os.path.exists, in_flight)) == [True, False]
     work.rtnl.close()
+
+
+def add_disk(sysfs: Path, place: str, number: str = "") -> Path:
+    """Add a disk, or a partition of one, at a place below the folder of devices."""
+    folder = sysfs / "sys/devices" / place
+    (folder / "holders").mkdir(parents=True)
+    (folder / "dev").write_text(number, "utf-8")
+    link = sysfs / "sys/class/block" / folder.name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(folder)
+    return folder
+
+
+@pytest.mark.parametrize("by_ways", [False, True])
+def test_disks_that_the_host_uses(sysfs: Path, by_ways: bool) -> None:
+    below = "pci0000:00/0000:00:05.0/0000:03:00.0/nvme/nvme0"
+    if by_ways:
+        add_disk(sysfs, f"{below}/nvme0c0n1")
+        below = "virtual/nvme-subsystem/nvme-subsys0"
+    disk = add_disk(sysfs, f"{below}/nvme0n1", "259:0\n")
+    add_disk(sysfs, f"{below}/nvme0n1/nvme0n1p1", "259:1\n")
+    add_disk(sysfs, "virtual/block/loop0", "7:0\n")
+    (sysfs / "proc/mounts").write_text("20 1 7:0 / /snap ro - squashfs /dev/loop0 ro\n", "utf-8")
+    device = pci.look(E1000E)
+    assert device is not None
+    passthrough.check_use("x", device, {})
+    told = []
+    for line in (
+        "30 1 259:1 / / rw shared:1 - ext4 /dev/root rw",
+        "31 1 0:30 / /home rw - btrfs /dev/nvme0n1p1 rw",
+    ):
+        (sysfs / "proc/mounts").write_text(f"{line}\n", "utf-8")
+        told.append(pci.disk_in_use(E1000E))
+    with pytest.raises(HostError, match="in use by the host: /dev/nvme0n1p1 is mounted on /home"):
+        passthrough.check_use("x", device, {})
+    (sysfs / "proc/mounts").unlink()
+    (sysfs / "proc/swaps").write_text("Filename Type\n/dev/nvme0n1p1 partition 9 0 -2\n", "utf-8")
+    told.append(pci.disk_in_use(E1000E))
+    (disk / "holders/dm-0").touch()
+    told.append(pci.disk_in_use(E1000E))
+    assert told == [
+        ("/dev/nvme0n1p1 is mounted on /", "unmount it first"),
+        ("/dev/nvme0n1p1 is mounted on /home", "unmount it first"),
+        ("/dev/nvme0n1p1 is swap space", "stop that first: swapoff /dev/nvme0n1p1"),
+        ("/dev/nvme0n1 is part of dm-0", "take it out of that first"),
+    ]
+    assert pci.disk_in_use(PF) == ("", "")
