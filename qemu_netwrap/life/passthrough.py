@@ -45,6 +45,9 @@ class Passing(Record):
     uid: int = 0  # whom the groups' nodes are handed to; 0: nobody
     mac_key: tuple[str, ...] = ()  # what MACs of VFs are derived from
     locked: int = 0  # bytes of memory that QEMU will have to lock, where it is not root
+    force_uplink: bool = False
+    # This host's address in the user's SSH session, which the keeper is not in; empty without one.
+    session: str = ""
 
 
 def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passing | None:
@@ -68,17 +71,44 @@ def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passin
     planning.check_host(has_iommu=pci.has_iommu(), remaps_interrupts=pci.remaps_interrupts())
     uid = _uid(request.run_as)
     locked = planning.memory_to_lock(reading, len(found)) if uid else 0
-    passing = Passing(tuple(found), request.bind_group, uid, mac_key, locked)
-    passed = {want.host for want in found if want.host}
-    reached_by = {} if request.force_uplink else reached()
-    for want in found:
+    passing = Passing(
+        tuple(found),
+        request.bind_group,
+        uid,
+        mac_key,
+        locked,
+        request.force_uplink,
+        session.server_address(),
+    )
+    _check_all(passing)
+    return passing
+
+
+def _check_all(passing: Passing) -> dict[str, str]:
+    """Raise `HostError` if something cannot be passed through; return what the host is reached by.
+
+    Of a `sriov` only that it could be: which virtual function it will be is not known yet.
+    """
+    reached_by = {} if passing.force_uplink else _reached(passing.session)
+    for want in passing.wanted:
         if want.net is not None:
             _physical(want)
-            continue
-        device = _device(want)
-        for each in (device, *_siblings(want.label, device, passed, passing)):
-            check_use(want.label, each, reached_by)
-    return passing
+        else:
+            _check(want, _device(want), passing, reached_by)
+    return reached_by
+
+
+def _check(
+    want: HostDevice, device: Device, passing: Passing, reached_by: dict[str, str]
+) -> tuple[Device, ...]:
+    """Raise `HostError` unless a device and all that must be bound beside it are free.
+
+    Return these others.
+    """
+    others = _siblings(want.label, device, passing)
+    for each in (device, *others):
+        check_use(want.label, each, reached_by)
+    return others
 
 
 def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
@@ -100,19 +130,20 @@ def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
     Raises `NetwrapError`; what has been acquired by then is the run's journal's.
     """
     runs.collect(work.state)  # what a dead run has not given back might be just what is wanted
-    taking = _Taking(run, work)
-    passed = {want.host for want in passing.wanted if want.host}
+    # Anew: what that has given back, the host may be reached by.
+    taking = _Taking(run, work, passing, _check_all(passing))
     for number, want in enumerate(passing.wanted):
         given = ""
         device = _physical(want) if want.net is not None else _device(want)
         with Shared(work.state).lock(device):
+            # Anew: until the lock was had it may have been somebody else's, who changed it.
+            device = vfio.look(want.label, device.bdf)
             if want.net is not None:
                 device = _take_function(want, device, taking)
-            elif device.pf:
+            others = taking.check(want, device)
+            if device.pf:
                 taking.use(vfio.look(want.label, device.pf), 0)
-            taken = _siblings(want.label, device, passed | {device.bdf}, passing)
-            for each in (device, *taken):
-                vfio.check_free(want.label, each, run, work)
+            for each in (device, *others):
                 taking.acquire(r.PciBinding(each.bdf, run, each.driver))
             if device.pf:
                 given = _set_function(want, device, (*passing.mac_key, "vf", str(number)), taking)
@@ -125,11 +156,10 @@ def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ..
     """Return what a run would acquire, and the addresses; which VF it will be is not known yet."""
     found: list[r.Resource] = []
     chosen = []
-    passed = {want.host for want in passing.wanted if want.host}
     for number, want in enumerate(passing.wanted):
         if want.net is None:
             device = _device(want)
-            others = _siblings(want.label, device, passed, passing)
+            others = _siblings(want.label, device, passing)
             found += [r.PciBinding(each.bdf, run, each.driver) for each in (device, *others)]
             chosen.append(device.bdf)
             group = device.group
@@ -153,12 +183,24 @@ def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ..
 class _Taking:
     """A run that acquires."""
 
-    def __init__(self, run: str, work: Work) -> None:
+    def __init__(self, run: str, work: Work, passing: Passing, reached_by: dict[str, str]) -> None:
         """What RUN acquires goes into its journal."""
         self.run = run
         self.work = work
+        self._passing = passing
+        self._reached_by = reached_by
         self.journal = Journal(f"{work.state.run(run)}/journal")
         self._used: set[str] = set()
+
+    def check(self, want: HostDevice, device: Device) -> tuple[Device, ...]:
+        """Raise `HostError` unless a device and all that must be bound beside it are free.
+
+        Return these others.
+        """
+        others = _check(want, device, self._passing, self._reached_by)
+        for each in (device, *others):
+            vfio.check_free(want.label, each, self.run, self.work)
+        return others
 
     def use(self, pf: Device, count: int) -> None:
         """Be a user of PF, and have COUNT VFs made if there are none. Raises `NetwrapError`.
@@ -191,8 +233,9 @@ def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> R
 def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
     """Return a free VF of PF, whose lock is held; VFs are made if there are none."""
     chosen = _chosen(want)
-    taking.use(pf, 0 if pf.vfs else _to_make(want, pf))
-    pf = vfio.look(want.label, pf.bdf)
+    if not pf.vfs:
+        taking.use(pf, _to_make(want, pf))
+        pf = vfio.look(want.label, pf.bdf)
     if chosen >= len(pf.vfs):
         raise HostError(
             f"{want.label}: {want.pf} has {len(pf.vfs)} virtual functions now, so no vf={chosen}",
@@ -296,9 +339,20 @@ def _physical(want: HostDevice) -> Device:
     return device
 
 
-def _siblings(label: str, device: Device, passed: set[str], passing: Passing) -> tuple[Device, ...]:
-    """Return what of a device's group must be bound beside it."""
+def _siblings(label: str, device: Device, passing: Passing) -> tuple[Device, ...]:
+    """Return what of a device's group must be bound beside it.
+
+    Never the physical function of a VF: that would take the VF away.
+    """
     members = pci.members(device.group) if device.group else []
+    for member in members:
+        if member.bdf == device.pf and member.is_in_the_way:
+            raise HostError(
+                f"{label}: IOMMU group {device.group} is not viable: {device.bdf} shares it with"
+                f" {member}, its own physical function",
+                "that must keep its driver; a slot with ACS keeps the two apart",
+            )
+    passed = {device.bdf, *(want.host for want in passing.wanted if want.host)}
     return planning.siblings(label, device, members, passed, bind_group=passing.bind_group)
 
 
@@ -316,6 +370,11 @@ def _uid(user: str) -> int:
 
 def reached() -> dict[str, str]:
     """Return the interfaces that the host is reached by, and what each carries."""
+    return _reached(session.server_address())
+
+
+def _reached(address: str) -> dict[str, str]:
+    """Return the same for a user whose SSH session has an address of this host; empty: none."""
     rtnl = Rtnl()
     try:
         device = rtnl.default_device()
@@ -323,7 +382,6 @@ def reached() -> dict[str, str]:
         rtnl.close()
     devices = {device, *session.default_devices()} - {""}
     found = dict.fromkeys(devices, "the host's default route")
-    address = session.server_address()
     ifname = nicstate.with_address(address) if address else ""
     if ifname:
         found[ifname] = "the SSH session that you are in"

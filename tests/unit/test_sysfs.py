@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from qemu_netwrap.core import resources as r
+from qemu_netwrap.core import words
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import files, pci
-from qemu_netwrap.life import devices, passthrough, vfio
+from qemu_netwrap.host import files, nicstate, pci
+from qemu_netwrap.life import devices, passthrough, runs, vfio
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.shared import Shared
 from qemu_netwrap.life.state import State
+from qemu_netwrap.planning.passthrough import find
+from qemu_netwrap.planning.reading import interpret
 
 RECORD = Path(__file__).parent / "data" / "sysfs.json"
 PF, TWINS, E1000E = "0000:01:00.0", ("0000:02:00.0", "0000:02:00.1"), "0000:03:00.0"
@@ -39,6 +42,7 @@ def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             place.write_text(text, "utf-8")
     monkeypatch.setattr(pci, "SYS", f"{tmp_path}/sys")
     monkeypatch.setattr(pci, "DEV", f"{tmp_path}/dev/vfio")
+    monkeypatch.setattr(nicstate, "_SYS", f"{tmp_path}/sys/class/net")
     for name in ("INTERRUPTS", "MOUNTS", "SWAPS"):
         monkeypatch.setattr(pci, name, f"{tmp_path}/proc/{name.lower()}")
     return tmp_path
@@ -201,3 +205,62 @@ def test_disks_that_the_host_uses(sysfs: Path, by_ways: bool) -> None:
         ("/dev/nvme0n1 is part of dm-0", "take it out of that first"),
     ]
     assert pci.disk_in_use(PF) == ("", "")
+
+
+def passing(*qemu: str, session: str = "") -> passthrough.Passing:
+    """Return what is to be passed through, with all that shares a group."""
+    reading = interpret(words.parse(["qemu", *qemu]))
+    assert reading is not None
+    return passthrough.Passing(find(reading), bind_group=True, session=session)
+
+
+def refused(wanted: passthrough.Passing, state: State) -> str:
+    """Return why a run gets nothing, and that it has touched nothing."""
+    work = Work(state)
+    try:
+        with pytest.raises(HostError) as caught:
+            next(passthrough.acquire(wanted, "7", work))
+    finally:
+        work.rtnl.close()
+    assert not os.path.exists(f"{state.run('7')}/journal")
+    return f"{caught.value.message}\n{caught.value.hint}"
+
+
+def test_others_of_a_group_are_looked_at(sysfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(f"{sysfs}/run/boot-net")
+    wanted = passing("-device", f"vfio-pci,host={TWINS[0]}", session="192.0.2.7")
+    monkeypatch.setattr(nicstate, "with_address", {"192.0.2.7": "eth2"}.get)
+    said = refused(wanted, state)
+    assert f"{TWINS[1]} (Ethernet controller, driver e1000e, eth2) carries the SSH session" in said
+    (sysfs / "sys/class/net/eth2/upper_eth2.5").mkdir()
+    assert "eth2.5, which would be gone" in refused(wanted.replace(session=""), state)
+    add_disk(sysfs, "pci0000:00/0000:00:04.0/0000:02:00.1/ata1/sda")
+    (sysfs / "sys/class/block/sda/holders/md0").touch()
+    (sysfs / "sys/class/net/eth2/upper_eth2.5").rmdir()
+    assert "/dev/sda is part of md0" in refused(wanted.replace(session=""), state)
+
+
+def test_what_the_host_is_reached_by_once_dead_runs_were_collected(
+    sysfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = sysfs / "sys/devices/pci0000:00/0000:00:05.0/0000:03:00.0/net/eth3"
+    monkeypatch.setattr(passthrough, "_reached", lambda _: {"eth3": "the host's default route"})
+    wanted = passing("-device", f"vfio-pci,host={E1000E}")
+    passthrough._check_all(wanted)
+    monkeypatch.setattr(runs, "collect", lambda _: net.mkdir(parents=True))
+    assert "carries the host's default route" in refused(wanted, State(f"{sysfs}/run/boot-net"))
+    passthrough._check_all(wanted.replace(force_uplink=True))
+
+
+def test_a_function_that_shares_a_group_with_its_own_physical_one(sysfs: Path) -> None:
+    groups = sysfs / "sys/kernel/iommu_groups"
+    for bdf in VFS:
+        link = sysfs / "sys/bus/pci/devices" / bdf / "iommu_group"
+        link.unlink()
+        link.symlink_to(groups / "8")
+        (groups / "8/devices" / bdf).symlink_to(sysfs / "sys/bus/pci/devices" / bdf)
+    for qemu in (("-device", f"vfio-pci,host={VFS[1]}"), ("-nic", "sriov,pf=eth0,vf=1")):
+        said = refused(passing(*qemu), State(f"{sysfs}/run/boot-net"))
+        assert "IOMMU group 8 is not viable" in said
+        assert f"{PF} (Ethernet controller, driver igb, eth0), its own physical function" in said
+        assert "ACS" in said
