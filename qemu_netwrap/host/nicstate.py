@@ -268,10 +268,10 @@ def wait_interfaces(find: Callable[[], tuple[str, ...]], count: int) -> tuple[st
     return find()
 
 
-def wait(condition: Callable[[], bool]) -> None:
+def wait(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Return when CONDITION holds, or when nobody need wait any longer."""
     poll = select.poll()
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while not condition() and time.monotonic() < until:
         poll.poll(STEP)
 

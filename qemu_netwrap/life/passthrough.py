@@ -129,7 +129,7 @@ def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
 
     Raises `NetwrapError`; what has been acquired by then is the run's journal's.
     """
-    runs.collect(work.state)  # what a dead run has not given back might be just what is wanted
+    _collect(passing, work)
     # Anew: what that has given back, the host may be reached by.
     taking = _Taking(run, work, passing, _check_all(passing))
     for number, want in enumerate(passing.wanted):
@@ -150,6 +150,26 @@ def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
         if passing.uid:
             taking.acquire(r.GroupNode(device.group, passing.uid))
         yield DeviceInfo(want.label, device.bdf, _pf_name(device), given)
+
+
+def _collect(passing: Passing, work: Work) -> None:
+    """Have what is wanted given back by runs that are over: dead ones, or that just do so."""
+    runs.collect(work.state)
+    ended = [vfio.await_ending(bdf, work) for want in passing.wanted for bdf in _needed(want, work)]
+    if any(ended):
+        runs.collect(work.state)  # if one could not do it
+
+
+def _needed(want: HostDevice, work: Work) -> tuple[str, ...]:
+    """Return the devices without which a run cannot be; none while a VF is to be had."""
+    if want.net is None:
+        device = _device(want)
+        return (device.bdf, *(member.bdf for member in pci.members(device.group)))
+    vfs, chosen = _physical(want).vfs, _chosen(want)
+    if chosen >= 0:
+        return vfs[chosen : chosen + 1]
+    found = [device for device in map(pci.look, vfs) if device is not None]
+    return vfs if all(vfio.user_of(device, work) for device in found) else ()
 
 
 def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ...]]:

@@ -62,6 +62,34 @@ def _others_claim(bdf: str, run: str, work: Work) -> tuple[State, str] | None:
     return found
 
 
+def await_ending(bdf: str, work: Work) -> bool:
+    """Wait a while for a run that is over, and whose keeper just gives a device back.
+
+    Return whether there was one.
+    """
+    found = Shared(work.state).claimant(bdf)
+    if found is None or not _is_ending(*found):
+        return False
+    state, run = found
+    work.say(f"{bdf}: waiting for run {run}, which is giving it back")
+    keeper = f"{state.run(run)}/keeper"
+    nicstate.wait(lambda: not files.is_locked(keeper), pci.PATIENCE)
+    return True
+
+
+def _is_ending(state: State, run: str) -> bool:
+    """Whether a run's keeper lives, and nobody else has the run's lock: its QEMU is gone.
+
+    Told by who has the lock's file open, for the keeper locks it when QEMU has let go.
+    """
+    folder = state.run(run)
+    if not files.is_locked(f"{folder}/keeper"):
+        return False
+    from qemu_netwrap.host import procs  # psutil: what hardly a launch needs
+
+    return not procs.holders(f"{folder}/lock", without=f"{folder}/keeper")
+
+
 def is_open(device: Device) -> bool:
     """Whether a process has a device's group open."""
     return bool(device.group) and device.is_on_vfio and pci.is_group_open(device.group)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -264,3 +266,22 @@ def test_a_function_that_shares_a_group_with_its_own_physical_one(sysfs: Path) -
         assert "IOMMU group 8 is not viable" in said
         assert f"{PF} (Ethernet controller, driver igb, eth0), its own physical function" in said
         assert "ACS" in said
+
+
+def test_a_run_that_is_over_is_waited_for(sysfs: Path) -> None:
+    state, said = State(f"{sysfs}/run/boot-net"), list[str]()
+    work = Work(state, said.append)
+    keeper, lock = (files.open_locked(f"{state.run('8')}/{name}") for name in ("keeper", "lock"))
+    assert not vfio.await_ending(E1000E, work)
+    files.write(Shared(state).claim(E1000E), f"{state.base} 8")
+    with subprocess.Popen(["sleep", "infinity"], pass_fds=(lock,)) as qemu:
+        assert not vfio.await_ending(E1000E, work)
+        qemu.kill()
+    later = threading.Timer(0.2, os.close, (keeper,))
+    later.start()
+    assert vfio.await_ending(E1000E, work)
+    assert not files.is_locked(f"{state.run('8')}/keeper")
+    assert said == [f"{E1000E}: waiting for run 8, which is giving it back"]
+    later.join()
+    os.close(lock)
+    work.rtnl.close()

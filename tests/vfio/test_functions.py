@@ -83,6 +83,18 @@ def test_functions_that_are_there_are_left(machine: Nested) -> None:
     machine.sh(f"echo 0 >/sys/bus/pci/devices/{IGB}/sriov_numvfs; ip link set eth0 down")
 
 
+def test_one_run_right_after_another(machine: Nested) -> None:
+    words = ("-nic", "sriov,pf=eth0,vf=2", *device(E1000E))
+    first = launch(machine, *words)
+    refused = refusal(machine, *device(E1000E))
+    assert f"(pid {first.pid})" in refused
+    machine.sh(f"kill {first.pid}")
+    first.wait()
+    # Its keeper has hardly begun to give anything back.
+    done = [machine.run(COMMAND, "--", "true", *words) for _ in range(2)]
+    assert f"waiting for run {first.pid}, which is giving it back" in done[0].stderr
+
+
 def test_a_keeper_that_is_killed(machine: Nested) -> None:
     words = ("-nic", "sriov,pf=eth0", *device(E1000E))
     job = launch(machine, *words)
