@@ -90,12 +90,32 @@ def _check_all(passing: Passing) -> dict[str, str]:
     Of a `sriov` only that it could be: which virtual function it will be is not known yet.
     """
     reached_by = {} if passing.force_uplink else _reached(passing.session)
+    _check_named(passing)
     for want in passing.wanted:
         if want.net is not None:
             _physical(want)
         else:
             _check(want, _device(want), passing, reached_by)
     return reached_by
+
+
+def _check_named(passing: Passing) -> None:
+    """Raise `HostError` for a virtual function that is named twice, by its number at least once.
+
+    One whose address is typed twice is QEMU's to refuse.
+    """
+    named: dict[str, HostDevice] = {}
+    for want in passing.wanted:
+        name = want.host
+        if _chosen(want) >= 0:
+            vfs = _physical(want).vfs[_chosen(want) :]
+            name = vfs[0] if vfs else f"{want.pf} {_chosen(want)}"
+        other = named.setdefault(name, want) if name else want
+        if other is not want and (want.net is not None or other.net is not None):
+            raise HostError(
+                f"{want.label}: {other.label} has that virtual function",
+                "give each its own vf=, or none: then the first that is free is taken",
+            )
 
 
 def _check(
@@ -125,31 +145,37 @@ def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
 
 
 def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
-    """Acquire what a run passes through, one device after the other.
+    """Acquire what a run passes through, and yield it in the order typed.
 
     Raises `NetwrapError`; what has been acquired by then is the run's journal's.
     """
     _collect(passing, work)
     # Anew: what that has given back, the host may be reached by.
     taking = _Taking(run, work, passing, _check_all(passing))
-    for number, want in enumerate(passing.wanted):
-        given = ""
-        device = _physical(want) if want.net is not None else _device(want)
-        with Shared(work.state).lock(device):
-            # Anew: until the lock was had it may have been somebody else's, who changed it.
-            device = vfio.look(want.label, device.bdf)
-            if want.net is not None:
-                device = _take_function(want, device, taking)
-            others = taking.check(want, device)
-            if device.pf:
-                taking.use(vfio.look(want.label, device.pf), 0)
-            for each in (device, *others):
-                taking.acquire(r.PciBinding(each.bdf, run, each.driver))
-            if device.pf:
-                given = _set_function(want, device, (*passing.mac_key, "vf", str(number)), taking)
-        if passing.uid:
-            taking.acquire(r.GroupNode(device.group, passing.uid))
-        yield DeviceInfo(want.label, device.bdf, _pf_name(device), given)
+    found = {}
+    # Those that must be just this one come first: they would be free for one that may be any.
+    for number, want in sorted(enumerate(passing.wanted), key=lambda each: _is_any(each[1])):
+        found[number] = _acquire(want, (*passing.mac_key, "vf", str(number)), taking)
+    yield from (found[number] for number in range(len(found)))
+
+
+def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Taking) -> DeviceInfo:
+    """Acquire one device, and what must be bound beside it; a VF's MAC is derived from KEY."""
+    device = _physical(want) if want.net is not None else _device(want)
+    with Shared(taking.work.state).lock(device):
+        # Anew: until the lock was had it may have been somebody else's, who changed it.
+        device = vfio.look(want.label, device.bdf)
+        if want.net is not None:
+            device = _take_function(want, device, taking)
+        others = taking.check(want, device)
+        if device.pf:
+            taking.use(vfio.look(want.label, device.pf), 0)
+        for each in (device, *others):
+            taking.acquire(r.PciBinding(each.bdf, taking.run, each.driver))
+        given = _set_function(want, device, key, taking) if device.pf else ""
+    if taking.passing.uid:
+        taking.acquire(r.GroupNode(device.group, taking.passing.uid))
+    return DeviceInfo(want.label, device.bdf, _pf_name(device), given)
 
 
 def _collect(passing: Passing, work: Work) -> None:
@@ -188,7 +214,7 @@ def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ..
             own = want.mac or mac.derive(*passing.mac_key, "vf", str(number))
             vf = f"<VF of {want.pf}>" if _chosen(want) < 0 else f"<VF {_chosen(want)} of {want.pf}>"
             chosen.append(vf)
-            use = r.VirtualFunctions(pf.bdf, run, 0 if pf.vfs else _to_make(want, pf), want.pf)
+            use = r.VirtualFunctions(pf.bdf, run, _to_make(passing, pf), want.pf)
             where = {"ifname": want.pf, **settings(want.net)}
             found += [] if use in found else [use]
             found += [
@@ -207,7 +233,7 @@ class _Taking:
         """What RUN acquires goes into its journal."""
         self.run = run
         self.work = work
-        self._passing = passing
+        self.passing = passing
         self._reached_by = reached_by
         self.journal = Journal(f"{work.state.run(run)}/journal")
         self._used: set[str] = set()
@@ -217,7 +243,7 @@ class _Taking:
 
         Return these others.
         """
-        others = _check(want, device, self._passing, self._reached_by)
+        others = _check(want, device, self.passing, self._reached_by)
         for each in (device, *others):
             vfio.check_free(want.label, each, self.run, self.work)
         return others
@@ -254,7 +280,7 @@ def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
     """Return a free VF of PF, whose lock is held; VFs are made if there are none."""
     chosen = _chosen(want)
     if not pf.vfs:
-        taking.use(pf, _to_make(want, pf))
+        taking.use(pf, _to_make(taking.passing, pf))
         pf = vfio.look(want.label, pf.bdf)
     if chosen >= len(pf.vfs):
         raise HostError(
@@ -322,9 +348,17 @@ def _is_prepared(want: HostDevice) -> bool:
     return device is not None and device.is_on_vfio
 
 
-def _to_make(want: HostDevice, pf: Device) -> int:
-    """Return how many VFs are made if there are none."""
-    return min(pf.total_vfs, max(MOST_MADE, _chosen(want) + 1))
+def _to_make(passing: Passing, pf: Device) -> int:
+    """Return how many VFs are made for a run: enough for all that it wants of PF; 0 with some."""
+    if pf.vfs:
+        return 0
+    wants = [want for want in passing.wanted if want.pf in pf.ifnames]
+    return min(pf.total_vfs, max(MOST_MADE, len(wants), *(_chosen(want) + 1 for want in wants)))
+
+
+def _is_any(want: HostDevice) -> bool:
+    """Whether any free VF will do."""
+    return want.net is not None and _chosen(want) < 0
 
 
 def _chosen(want: HostDevice) -> int:

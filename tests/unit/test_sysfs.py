@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +22,9 @@ from qemu_netwrap.life.shared import Shared
 from qemu_netwrap.life.state import State
 from qemu_netwrap.planning.passthrough import find
 from qemu_netwrap.planning.reading import interpret
+
+if TYPE_CHECKING:
+    from qemu_netwrap.planning.passthrough import HostDevice
 
 RECORD = Path(__file__).parent / "data" / "sysfs.json"
 PF, TWINS, E1000E = "0000:01:00.0", ("0000:02:00.0", "0000:02:00.1"), "0000:03:00.0"
@@ -285,3 +289,53 @@ def test_a_run_that_is_over_is_waited_for(sysfs: Path) -> None:
     later.join()
     os.close(lock)
     work.rtnl.close()
+
+
+@pytest.mark.parametrize(
+    "qemu",
+    [
+        ("-nic", "sriov,pf=eth0,vf=1", "-nic", "sriov,pf=eth0,vf=1"),
+        ("-nic", "sriov,pf=eth0,vf=6", "-nic", "sriov,pf=eth0", "-nic", "sriov,pf=eth0,vf=6"),
+        ("-nic", "sriov,pf=eth0,vf=1", "-device", f"vfio-pci,host={VFS[1]}"),
+    ],
+)
+def test_a_function_that_is_named_twice(sysfs: Path, qemu: tuple[str, ...]) -> None:
+    said = refused(passing(*qemu), State(f"{sysfs}/run/boot-net"))
+    assert f"{qemu[1]} has that virtual function" in said
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_named_functions_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = passing(
+        *("-nic", "sriov,pf=eth0,id=a", "-nic", "sriov,pf=eth0,vf=0,id=b"),
+        *("-nic", "sriov,pf=eth0,id=c", "-device", f"vfio-pci,host={VFS[1]},id=d"),
+    )
+    order = []
+
+    def acquire(want: HostDevice, key: tuple[str, ...], _: object) -> runs.DeviceInfo:
+        order.append(want.label)
+        return runs.DeviceInfo(want.label, "", "", key[-1])
+
+    monkeypatch.setattr(passthrough, "_acquire", acquire)
+    work = Work(State(f"{tmp_path}/run/boot-net"))
+    found = [(info.label, info.mac) for info in passthrough.acquire(wanted, "7", work)]
+    work.rtnl.close()
+    assert order == ["b", "d", "a", "c"]
+    # In the order typed, each with the MAC that it has wherever another stands.
+    assert found == [("a", "0"), ("b", "1"), ("c", "2"), ("d", "3")]
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_functions_are_made_for_all_of_a_run() -> None:
+    pf = pci.look(PF)
+    assert pf is not None
+    pairs = [
+        ("-netdev", f"sriov,pf=eth0,id=n{number}", "-device", f"vfio-pci,netdev=n{number}")
+        for number in range(20)
+    ]
+    several = passing(*(word for pair in pairs for word in pair), "-nic", "sriov,pf=eth1,vf=90")
+    one = passing("-nic", "sriov,pf=eth0", "-nic", "sriov,pf=eth0,vf=29")
+    assert passthrough._to_make(several, pf) == 0
+    pf = pf.replace(vfs=(), total_vfs=60)
+    assert [passthrough._to_make(each, pf) for each in (several, one)] == [20, 30]
+    assert passthrough._to_make(one, pf.replace(total_vfs=7)) == 7

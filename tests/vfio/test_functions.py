@@ -83,6 +83,16 @@ def test_functions_that_are_there_are_left(machine: Nested) -> None:
     machine.sh(f"echo 0 >/sys/bus/pci/devices/{IGB}/sriov_numvfs; ip link set eth0 down")
 
 
+def test_several_of_one_run(machine: Nested) -> None:
+    named = ("-nic", "sriov,pf=eth0,vf=0")
+    assert "has that virtual function" in refusal(machine, *named, *named)
+    # What stands for QEMU prints the words that it gets.
+    done = machine.run(COMMAND, "--", "echo", "-nic", "sriov,pf=eth0", *named)
+    got = [f"-device vfio-pci,host=0000:01:{vf} -nic none" for vf in ("10.2", "10.0")]
+    assert done.stdout.strip() == " ".join(got)
+    machine.until("! test -d /run/qemu-netwrap")
+
+
 def test_one_run_right_after_another(machine: Nested) -> None:
     words = ("-nic", "sriov,pf=eth0,vf=2", *device(E1000E))
     first = launch(machine, *words)
