@@ -93,11 +93,32 @@ def test_several_of_one_run(machine: Nested) -> None:
     machine.until("! test -d /run/qemu-netwrap")
 
 
+def test_what_somebody_has_come_to_use_is_left(machine: Nested) -> None:
+    vf = "0000:01:10.2"
+    machine.sh(f"""
+        printf '#!/bin/sh\n%s\n' '{COMMAND} vfio bind {vf}' >/mnt/job/binds
+        printf '#!/bin/sh\n%s\n' 'ip addr add 192.0.2.7/24 dev eth0' >/mnt/job/adds
+        chmod +x /mnt/job/binds /mnt/job/adds
+    """)
+    machine.run(COMMAND, "--", "/mnt/job/binds", "-nic", "sriov,pf=eth0")
+    machine.run(COMMAND, "wait")
+    left = inside(machine, "snapshot")
+    assert (left["devices"][IGB][2], left["devices"][vf][0]) == ("7", "vfio-pci")
+    assert left["links"]["eth0"][2]
+    machine.run(COMMAND, "vfio", "unbind", vf)
+    machine.sh(f"echo 0 >/sys/bus/pci/devices/{IGB}/sriov_numvfs; ip link set eth0 down")
+    machine.run(COMMAND, "--", "/mnt/job/adds", "-nic", "sriov,pf=eth0")
+    machine.run(COMMAND, "wait")
+    left = inside(machine, "snapshot")
+    assert (left["devices"][IGB][2], left["links"]["eth0"][2]) == ("0", True)
+    machine.sh("ip addr flush dev eth0; ip link set eth0 down")
+
+
 def test_one_run_right_after_another(machine: Nested) -> None:
     words = ("-nic", "sriov,pf=eth0,vf=2", *device(E1000E))
     first = launch(machine, *words)
-    refused = refusal(machine, *device(E1000E))
-    assert f"(pid {first.pid})" in refused
+    inside(machine, "pci", "/mnt/job/qmp")
+    assert f"(pid {first.pid})" in refusal(machine, *device(E1000E))
     machine.sh(f"kill {first.pid}")
     first.wait()
     # Its keeper has hardly begun to give anything back.
