@@ -134,7 +134,7 @@ def _check(
 def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
     """Raise `HostError` for a device that is in use, or that carries one of REACHED_BY."""
     use = planning.Use(
-        (pci.group_holder(device.group) or "a process") if vfio.is_open(device) else "",
+        vfio.holder(device),
         frozenset().union(*map(nicstate.uppers, device.ifnames)),
         tuple(name for ifname in device.ifnames for name in nicstate.dependents(ifname)),
     )

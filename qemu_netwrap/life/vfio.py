@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from qemu_netwrap.life.effects import Facts, Note, Work
     from qemu_netwrap.life.state import State
 
+_MOMENT = 1.0  # seconds for somebody who just looks
+
 
 def look(label: str, bdf: str) -> Device:
     """Return what sysfs tells of a device. Raises `HostError` if there is none."""
@@ -93,6 +95,19 @@ def _is_ending(state: State, run: str) -> bool:
 def is_open(device: Device) -> bool:
     """Whether a process has a device's group open."""
     return bool(device.group) and device.is_on_vfio and pci.is_group_open(device.group)
+
+
+def holder(device: Device) -> str:
+    """Return the process that has a device's group open; empty if none has.
+
+    Another of ours who just looks whether it is open has it so for a moment, too.
+    """
+    if not is_open(device):
+        return ""
+    by = pci.group_holder(device.group)
+    if not by:
+        nicstate.wait(lambda: not is_open(device), _MOMENT)
+    return by or ("a process" if is_open(device) else "")
 
 
 def user_of(device: Device, work: Work) -> str:

@@ -339,3 +339,15 @@ def test_functions_are_made_for_all_of_a_run() -> None:
     pf = pf.replace(vfs=(), total_vfs=60)
     assert [passthrough._to_make(each, pf) for each in (several, one)] == [20, 30]
     assert passthrough._to_make(one, pf.replace(total_vfs=7)) == 7
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_a_group_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = pci.look(E1000E)
+    assert device is not None
+    looks = iter([True, False, False, *[True] * 1000])  # somebody looks; then somebody has it
+    monkeypatch.setattr(pci, "is_group_open", lambda _: next(looks))
+    monkeypatch.setattr(vfio, "_MOMENT", 0.1)
+    passthrough.check_use("x", device, {})
+    with pytest.raises(HostError, match="is in use by a process"):
+        passthrough.check_use("x", device, {})
