@@ -314,7 +314,11 @@ def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking
     if want.net is None:
         from qemu_netwrap.host import vfs
 
-        if vfs.read_vf(ifname, number).mac.strip("0:"):
+        try:
+            has_mac = bool(vfs.read_vf(ifname, number).mac.strip("0:"))
+        except HostError:
+            return ""  # its driver does not tell
+        if has_mac:
             return ""
     wanted = settings(want.net) if want.net is not None else {}
     own = _take_mac(want, ifname, key, taking)

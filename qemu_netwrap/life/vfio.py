@@ -42,6 +42,8 @@ def other_run(bdf: str, run: str, work: Work) -> str:
     if found is None:
         return ""
     state, other = found
+    if other == BY_HAND:
+        return f"qemu-netwrap vfio bind; if that was killed: qemu-netwrap vfio unbind {bdf}"
     dead = "" if state.is_alive(other) else ", which is dead: run qemu-netwrap gc"
     return f"run {other}{dead}"
 
