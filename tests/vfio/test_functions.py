@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.netns import wait_for
 from lab.tool import COMMAND
 from vfio.shared import E1000E, IGB, device, inside, launch, refusal
 
 if TYPE_CHECKING:
-    from lab.nested import Nested
+    from lab.nested import Job, Nested
 
 
 def test_two_vms(machine: Nested) -> None:
@@ -119,18 +120,26 @@ def test_one_run_right_after_another(machine: Nested) -> None:
     first = launch(machine, *words)
     inside(machine, "pci", "/mnt/job/qmp")
     assert f"(pid {first.pid})" in refusal(machine, *device(E1000E))
-    machine.sh(f"kill {first.pid}")
+    keeper = keeper_of(machine, first)
+    machine.sh(f"kill -STOP {keeper}; kill {first.pid}")
     first.wait()
-    # Its keeper has hardly begun to give anything back.
-    done = [machine.run(COMMAND, "--", "true", *words) for _ in range(2)]
-    assert f"waiting for run {first.pid}, which is giving it back" in done[0].stderr
+    second = machine.start(COMMAND, "--", "true", *words)
+    told = f"waiting for run {first.pid}, which is giving it back"
+    wait_for(lambda: told in second.printed, "the next run to wait", 600)
+    machine.sh(f"kill -CONT {keeper}")
+    assert second.wait() == 0, second.printed
+    machine.run(COMMAND, "--", "true", *words)
+
+
+def keeper_of(machine: Nested, job: Job) -> str:
+    """Return the number of a run's keeper."""
+    return machine.sh(f"pgrep -f '/life/waiter.py .*/runs/{job.pid} '")
 
 
 def test_a_keeper_that_is_killed(machine: Nested) -> None:
     words = ("-nic", "sriov,pf=eth0", *device(E1000E))
     job = launch(machine, *words)
-    keeper = machine.sh(f"pgrep -f '/life/waiter.py .*/runs/{job.pid} '")
-    machine.sh(f"kill -9 {keeper}")
+    machine.sh(f"kill -9 {keeper_of(machine, job)}")
     # While QEMU lives nothing is touched: removing its VF would never return.
     machine.run(COMMAND, "gc")
     assert inside(machine, "snapshot")["devices"][IGB][2] == "7"
