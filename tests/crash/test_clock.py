@@ -84,9 +84,9 @@ def test_a_clock_that_jumps(
         """Have the guest ask for its address; tell whether its lease goes by the clock."""
         ask = ("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", "/bin/true")
         guest.run(*ask)
-        (lease,) = _leases(clock)
-        addresses.add(lease["address"])
-        return clock.is_at(lease["expires"])
+        leases = _leases(clock)  # none if the clock has jumped since: dnsmasq drops what is over
+        addresses.update(lease["address"] for lease in leases)
+        return bool(leases) and clock.is_at(leases[-1]["expires"])
 
     addresses: set[str] = set()
     assert is_leased()

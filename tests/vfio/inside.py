@@ -154,5 +154,9 @@ def unbind(bdf: str) -> str:
     """Take a device from its driver, with three seconds' patience."""
     from qemu_netwrap.host import pci as host
 
-    host.PATIENCE = 3.0
-    return _said(lambda: host.unbind(bdf))
+    # What is started later is forked from here, and must have its own.
+    patience, host.PATIENCE = host.PATIENCE, 3.0
+    try:
+        return _said(lambda: host.unbind(bdf))
+    finally:
+        host.PATIENCE = patience
