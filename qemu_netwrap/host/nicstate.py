@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import time
 
 from qemu_netwrap.core import mac, text
@@ -17,6 +16,7 @@ from qemu_netwrap.host import belongings, files, sysctl
 from qemu_netwrap.host import rtmessage as rt
 from qemu_netwrap.host.belongings import Belongings, Mover
 from qemu_netwrap.host.netlink import NLM_F_APPEND, attribute
+from qemu_netwrap.host.patience import wait
 from qemu_netwrap.host.rtmessage import Address, Message, Neighbour, Nexthop, Route
 from qemu_netwrap.host.rtnetlink import IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.host.rtnetlink import Link
 
 PATIENCE = 10.0  # seconds for an interface to appear, for udev to name it, for a carrier
-STEP = 50  # milliseconds between two looks
 _SYS = "/sys/class/net"
 _FAMILIES = ("ipv4", "ipv6")
 # As in life.uplink: the first follows the MTU, the second is a secret, the last one is a daemon's.
@@ -238,7 +237,7 @@ def _on(ifname: str) -> list[str]:
 
 def await_carrier(ifname: str) -> None:
     """Wait a while until an interface, which may just have been brought up, has its link."""
-    wait(lambda: files.read(f"{_SYS}/{ifname}/carrier").strip() == "1")
+    wait(lambda: files.read(f"{_SYS}/{ifname}/carrier").strip() == "1", PATIENCE)
 
 
 def _settings(ifname: str) -> Iterator[str]:
@@ -264,22 +263,14 @@ def _put_settings(ifname: str, saved: list[str]) -> None:
 
 def wait_interfaces(find: Callable[[], tuple[str, ...]], count: int) -> tuple[str, ...]:
     """Wait until FIND, which returns interfaces, returns COUNT of them; return those there are."""
-    wait(lambda: len(find()) >= count)
+    wait(lambda: len(find()) >= count, PATIENCE)
     return find()
-
-
-def wait(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
-    """Return when CONDITION holds, or when nobody need wait any longer."""
-    poll = select.poll()
-    until = time.monotonic() + patience
-    while not condition() and time.monotonic() < until:
-        poll.poll(STEP)
 
 
 def _await_udev(index: int) -> None:
     """Wait until udev, where it runs, is through with a new interface: it may rename it."""
     if os.path.exists("/run/udev/control"):
-        wait(lambda: os.path.exists(f"/run/udev/data/n{index}"))
+        wait(lambda: os.path.exists(f"/run/udev/data/n{index}"), PATIENCE)
 
 
 def _now() -> int:

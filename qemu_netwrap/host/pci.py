@@ -11,7 +11,7 @@ import select
 
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.pci import VFIO, Device
-from qemu_netwrap.host import files
+from qemu_netwrap.host import files, patience
 from qemu_netwrap.host.spawn import Child
 
 SYS = "/sys"
@@ -231,17 +231,12 @@ def is_group_open(group: str) -> bool:
 
 def wait_group_closed(group: str) -> None:
     """Wait a while until nobody has an IOMMU group open. Raises `HostError` if somebody goes on."""
-    poll = select.poll()
-    left = _LET_GO
-    while group and is_group_open(group):
-        if left <= 0:
-            by = group_holder(group)
-            raise HostError(
-                f"IOMMU group {group} is still in use{f' by {by}' if by else ''}",
-                "end that process, then run qemu-netwrap gc",
-            )
-        poll.poll(50)
-        left -= 0.05
+    if not patience.wait(lambda: not (group and is_group_open(group)), _LET_GO):
+        by = group_holder(group)
+        raise HostError(
+            f"IOMMU group {group} is still in use{f' by {by}' if by else ''}",
+            "end that process, then run qemu-netwrap gc",
+        )
 
 
 def group_holder(group: str) -> str:

@@ -9,7 +9,7 @@ from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import files, pci
-from qemu_netwrap.life import ledger, passthrough
+from qemu_netwrap.life import ledger, passthrough, vfio
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.journal import Journal
 from qemu_netwrap.life.shared import BY_HAND, Shared
@@ -80,9 +80,7 @@ def _held_by(device: core.Device, state: State) -> str:
             return f"run {run}" + ("" if where.is_alive(run) else " (dead: run qemu-netwrap gc)")
         except PermissionError:
             return f"run {run}"  # whether it lives is root's to know
-    if device.group and device.is_on_vfio and pci.is_group_open(device.group):
-        return pci.group_holder(device.group) or "a process"
-    return ""
+    return vfio.holder(device)
 
 
 @contextlib.contextmanager
@@ -154,7 +152,7 @@ def _release(shared: Shared, bdf: str, work: Work) -> list[NetwrapError]:
 
 def _journal(shared: Shared, bdf: str) -> Journal:
     """Return the journal of a device that is bound by hand."""
-    return Journal(f"{shared.base}/bound/{bdf}")
+    return Journal(shared.bound(bdf))
 
 
 def _device(typed: str) -> core.Device:

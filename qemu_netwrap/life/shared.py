@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import time
 
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import files, pci
+from qemu_netwrap.host import files, patience, pci
 from qemu_netwrap.life.state import State
 
 TYPE_CHECKING = False
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 BY_HAND = "-"  # stands for the run of a device that `vfio bind` has taken
 _PATIENCE = 20.0  # seconds for a driver lock
 _LONGER = pci.PATIENCE + _PATIENCE  # for a device's: its holder may wait for a driver
-_STEP = 50  # milliseconds
 
 
 class Shared:
@@ -111,16 +108,19 @@ class Shared:
         files.remove_empty([f"{self.base}/locks", self.base])
 
 
-def _open_locked(path: str, patience: float) -> int | None:
-    """Return a locked descriptor of PATH; None if it is not to be had for so many seconds."""
-    poll, until = select.poll(), time.monotonic() + patience
-    while True:
+def _open_locked(path: str, seconds: float) -> int | None:
+    """Return a locked descriptor of PATH; None if it is not to be had for so many SECONDS."""
+    got: list[int] = []
+
+    def is_got() -> bool:
         try:
-            return files.open_locked(path, wait=False)
+            got.append(files.open_locked(path, wait=False))
         except BlockingIOError:
-            if time.monotonic() >= until:
-                return None
-        poll.poll(_STEP)
+            pass
+        return bool(got)
+
+    patience.wait(is_got, seconds)
+    return got[0] if got else None
 
 
 def _holder(path: str) -> str:

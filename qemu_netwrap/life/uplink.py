@@ -16,14 +16,14 @@ import errno
 import time
 
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import belongings, files, sysctl
+from qemu_netwrap.host import belongings, files, patience, sysctl
 from qemu_netwrap.host import rtmessage as rt
 from qemu_netwrap.host.belongings import Belongings, Mover
 from qemu_netwrap.host.rtmessage import Address, Nexthop, Route, Rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from qemu_netwrap.core import resources as r
     from qemu_netwrap.host.rtnetlink import Link
@@ -117,7 +117,7 @@ def _take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Ru
         ) from error
     # What leaves by the NIC goes out still; by the bridge only once it has seen its port's carrier.
     if was_running:
-        _wait(lambda: mover.is_running(bridge.index), _CARRIER)
+        patience.wait(lambda: mover.is_running(bridge.index), _CARRIER, _PAUSE)
     for _ in range(_ROUNDS):
         gateways = had.gateways(nic.index)
         mover.batch(
@@ -174,23 +174,24 @@ def _restore(mover: Mover, nic: Link, had: Belongings) -> None:
 def _await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> None:
     """Wait until a default gateway of each family has answered. Raises `HostError`."""
     gateways = had.gateways(nic.index)
-    until = time.monotonic() + _PATIENCE
     silent = {family for family, _ in gateways}
-    while silent:
+
+    def is_answered() -> bool:
         for way in gateways:
             state = mover.neighbour(bridge.index, *way)
             if state & (rt.NUD_REACHABLE | rt.NUD_PERMANENT):
                 silent.discard(way[0])
             elif state & rt.NUD_FAILED or not state:
                 mover.batch([rt.asked(bridge.index, *way)])
-        if silent and time.monotonic() > until:
-            names = ", ".join(_socket.inet_ntop(*way) for way in gateways if way[0] in silent)
-            raise HostError(
-                f"uplink {nic.name}: gateway {names} does not answer by {bridge.name}:"
-                f" {nic.name} has everything back",
-                f"the switch may allow one MAC a port; does it answer by {nic.name}? Else use nat",
-            )
-        time.sleep(_PAUSE if silent else 0)
+        return not silent
+
+    if not patience.wait(is_answered, _PATIENCE, _PAUSE):
+        names = ", ".join(_socket.inet_ntop(*way) for way in gateways if way[0] in silent)
+        raise HostError(
+            f"uplink {nic.name}: gateway {names} does not answer by {bridge.name}:"
+            f" {nic.name} has everything back",
+            f"the switch may allow one MAC a port; does it answer by {nic.name}? Else use nat",
+        )
 
 
 def _copy_settings(u: r.Uplink, work: Work, *, bare: bool) -> None:
@@ -279,10 +280,3 @@ def _by_index(mover: Mover, index: str) -> Link | None:
         if error.errno != errno.ENODEV:
             raise
         return None
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> None:
-    """Return when CONDITION holds, or after so many SECONDS."""
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(_PAUSE)

@@ -12,7 +12,7 @@ from qemu_netwrap.core import resources as r
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.pci import VFIO, Device
-from qemu_netwrap.host import files, nicstate, pci
+from qemu_netwrap.host import files, nicstate, patience, pci
 from qemu_netwrap.life.shared import BY_HAND, Shared
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ def await_ending(bdf: str, work: Work) -> bool:
     state, run = found
     work.say(f"{bdf}: waiting for run {run}, which is giving it back")
     keeper = f"{state.run(run)}/keeper"
-    nicstate.wait(lambda: not files.is_locked(keeper), pci.PATIENCE)
+    patience.wait(lambda: not files.is_locked(keeper), pci.PATIENCE)
     return True
 
 
@@ -108,7 +108,7 @@ def holder(device: Device) -> str:
         return ""
     by = pci.group_holder(device.group)
     if not by:
-        nicstate.wait(lambda: not is_open(device), _MOMENT)
+        patience.wait(lambda: not is_open(device), _MOMENT)
     return by or ("a process" if is_open(device) else "")
 
 
@@ -117,10 +117,9 @@ def user_of(device: Device, work: Work) -> str:
     user = other_run(device.bdf, "", work)
     if user:
         return user
-    if is_open(device):
-        return pci.group_holder(device.group) or "a process"
-    if device.is_on_vfio or not device.driver:
-        return ""
+    by = holder(device)
+    if by or device.is_on_vfio or not device.driver:
+        return by
     # One that a driver of this host has, and whose interface is elsewhere, is a container's.
     if device.ifnames and all(map(nicstate.is_idle, device.ifnames)):
         return ""
