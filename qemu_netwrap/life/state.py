@@ -221,11 +221,7 @@ class State(Record):
 
 def prepare() -> None:
     """Make the root folder. Raises `HostError` without the privilege, or if it is not safe."""
-    try:
-        files.make_folder(ROOT)
-    except OSError as error:
-        raise HostError(f"{ROOT}: {error.strerror}", _NEEDS_ROOT) from error
-    found = os.lstat(ROOT)
+    found = _made_root()
     if found.st_uid == 0 != os.geteuid():
         raise HostError(f"{ROOT}: it is root's", _NEEDS_ROOT)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
@@ -233,6 +229,18 @@ def prepare() -> None:
             f"{ROOT} belongs to somebody else, or others may write to it",
             "run as its owner; if it should not be there, remove it",
         )
+
+
+def _made_root() -> os.stat_result:
+    """Return what the root folder is like, made if need be. Raises `HostError`."""
+    while True:
+        try:
+            files.make_folder(ROOT)
+            return os.lstat(ROOT)
+        except FileNotFoundError:
+            continue  # who ends just now has tidied it away
+        except OSError as error:
+            raise HostError(f"{ROOT}: {error.strerror}", _NEEDS_ROOT) from error
 
 
 def _check(command: str) -> None:
