@@ -6,12 +6,16 @@ import os
 import select
 from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
 
+from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import cgroup, files
+from qemu_netwrap.host import cgroup, files, patience
 from qemu_netwrap.host.spawn import Child
 
 _PATIENCE = 5000  # ms, until SIGKILL
+_MOMENT = 0.001  # seconds
 _LOOKS = 2
+_STARTS = 20
+_ANOTHER_WENT = "failed to find list of interfaces"
 
 
 class Process(Record):
@@ -22,7 +26,7 @@ class Process(Record):
 
 
 def start(folder: str, config: str, duid: str) -> Child:
-    """Start dnsmasq with its files in FOLDER. `Child.wait` returns once it answers.
+    """Start dnsmasq with its files in FOLDER. `await_answers` returns once it answers.
 
     DUID, where it is not empty, goes where dnsmasq keeps it (src/lease.c, `read_leases`). To make
     one it would have the kernel tell of every interface: 40 ms where there are 3,000.
@@ -31,6 +35,29 @@ def start(folder: str, config: str, duid: str) -> Child:
     files.write(f"{folder}/dnsmasq.conf", config)
     if duid and not os.path.exists(f"{folder}/leases"):
         files.write(f"{folder}/leases", f"duid {duid}\n", 0o644)
+    return _spawn(folder)
+
+
+def await_answers(child: Child, folder: str) -> None:
+    """Wait until a dnsmasq that was started for FOLDER answers. Raises `HostError` if it fails.
+
+    At its start it looks at every interface of the host, and gives up if one goes meanwhile, some
+    other VM's tap say (src/network.c, `iface_allowed`): then it is started again.
+    """
+    for _ in range(_STARTS):
+        try:
+            child.wait()
+        except HostError as error:
+            if _ANOTHER_WENT not in error.message:
+                raise
+            child = _spawn(folder)
+        else:
+            return
+    child.wait()
+
+
+def _spawn(folder: str) -> Child:
+    """Start dnsmasq with the files that are in FOLDER."""
     return Child(
         (
             "dnsmasq",
@@ -103,6 +130,19 @@ def reload(folder: str) -> None:
 def begin_to_stop(process: Process) -> None:
     """Tell a dnsmasq to end, which takes the kernel some 20 ms; `stop` waits for it."""
     _signal(process, SIGTERM, 0)
+
+
+def await_silence(folder: str) -> None:
+    """Return when the dnsmasq of FOLDER, which was told to end, says nothing more.
+
+    Its first router advertisement goes where the host's default route leads if its interface goes
+    while that is being made: the kernel then has no other to send it by (src/radv.c,
+    `send_ra_alias`; IPV6_MULTICAST_IF). Its end, which takes longer, is not waited for.
+    """
+    if not patience.wait(lambda: find(folder) is None, _PATIENCE / 1000, _MOMENT):
+        process = find(folder)
+        if process is not None:
+            _signal(process, SIGKILL, _PATIENCE)
 
 
 def stop(process: Process) -> None:

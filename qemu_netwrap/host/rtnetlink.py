@@ -179,11 +179,11 @@ class Rtnl(Netlink):
         body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_LINKINFO, info)
         self._do(RTM_NEWLINK, 0, body)
 
-    def ports(self, bridge: int) -> list[str]:
-        """Return the names of a bridge's ports; the kernel leaves the others out of the answer."""
+    def ports(self, bridge: int) -> list[Link]:
+        """Return a bridge's ports; the kernel leaves the other interfaces out of the answer."""
         body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(IFLA_MASTER, struct.pack("=I", bridge))
         answers = self._ask(RTM_GETLINK, NLM_F_DUMP, body, RTM_NEWLINK)
-        return [link.name for link in map(_read_link, answers) if link.master == bridge]
+        return [link for link in map(_read_link, answers) if link.master == bridge]
 
     def delete_link(self, index: int) -> None:
         """Delete an interface."""

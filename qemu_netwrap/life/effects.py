@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from qemu_netwrap.life.journal import Entry
     from qemu_netwrap.life.state import State
 
     Note = Callable[..., None]
@@ -71,14 +72,39 @@ def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
     """Delete the bridge if it is the one we made; an open one with others' ports is theirs now."""
     link = work.rtnl.link(b.name)
     if link is not None and _is_ours(link, b.mac, facts):
-        ports = work.rtnl.ports(link.index) if b.open else []
-        if ports:
-            work.say(f"bridge {b.name} is left: it has ports of somebody else: {', '.join(ports)}")
+        others = _ports_of_others(link, work) if b.open else []
+        if others:
+            work.say(f"bridge {b.name} is left: it has ports of somebody else: {', '.join(others)}")
         else:
+            dnsmasq.await_silence(work.state.network(b.name))
             _delete(work.rtnl, link)
     elif link is None and "index" in facts and (name := _name_now(work.rtnl, int(facts["index"]))):
         work.say(f"bridge {b.name} is left: somebody has renamed it to {name}")
     yield
+
+
+def _ports_of_others(bridge: Link, work: Work) -> list[str]:
+    """Return the ports of a bridge that are no tap of its members.
+
+    Of those too that are dead: the kernel lets go of a killed QEMU's lock before its taps.
+    """
+    from qemu_netwrap.life.journal import Journal
+
+    runs = files.listdir(f"{work.state.network(bridge.name)}/members")
+    own = [entry for run in runs for entry in Journal(f"{work.state.run(run)}/journal").live()]
+    ports = work.rtnl.ports(bridge.index)
+    return [port.name for port in ports if not any(_is_port_of(port, entry) for entry in own)]
+
+
+def _is_port_of(port: Link, entry: Entry) -> bool:
+    """Whether a port is the tap that an entry of a run's journal is about."""
+    what = entry.resource
+    if isinstance(what, r.Plug):
+        return what.index == port.index
+    if not isinstance(what, r.Tap):
+        return False
+    noted = entry.facts.get("index")  # a crash may have kept it from us
+    return noted == str(port.index) if noted else what.name == port.name
 
 
 def acquire_uplink(u: r.Uplink, note: Note, work: Work) -> Iterator[None]:
@@ -223,7 +249,7 @@ def acquire_dnsmasq(d: r.Dnsmasq, note: Note, work: Work) -> Iterator[None]:
     folder = work.state.network(d.bridge)
     child = dnsmasq.start(folder, d.config, d.duid)
     yield
-    child.wait()
+    dnsmasq.await_answers(child, folder)
     process = dnsmasq.find(folder)
     if process is not None:
         target = os.path.realpath(d.resolver) if d.resolver else ""

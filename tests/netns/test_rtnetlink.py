@@ -188,7 +188,7 @@ def test_plug(rtnl: Rtnl, ip: Netlink, mtu: int) -> None:
     assert rtnl.link("tap0") == as_link(after) == plugged
     assert after["flags"] & 1
     assert seen(ip, "br0").get_attr("IFLA_MTU") == mtu
-    assert rtnl.ports(bridge) == ["tap0"]
+    assert [port.name for port in rtnl.ports(bridge)] == ["tap0"]
     for isolated in (True, False):
         rtnl.isolate(tap.index, isolated=isolated)
         now = plugged.replace(isolated=isolated)
@@ -209,7 +209,7 @@ def test_ports(rtnl: Rtnl, ip: Netlink) -> None:
             ip.link("set", index=end, master=bridge)
     for bridge in bridges:
         theirs = [link.get_attr("IFLA_IFNAME") for link in ip.get_links(master=bridge)]
-        assert sorted(rtnl.ports(bridge)) == sorted(theirs)
+        assert sorted(port.name for port in rtnl.ports(bridge)) == sorted(theirs)
         assert len(theirs) == (0 if bridge == bridges[-1] else 60)
     for number in range(60):
         rtnl.delete_link(index_of(rtnl, f"one{number}"))
@@ -289,7 +289,7 @@ def test_plug_refused(rtnl: Rtnl, ip: Netlink) -> None:
         rtnl.plug(b, b, MAC)
     # The socket is as good as before.
     rtnl.plug(a, b, MAC)
-    assert rtnl.ports(bridge) == ["tap0"]
+    assert [port.name for port in rtnl.ports(bridge)] == ["tap0"]
     rtnl.delete_link(tap)
     rtnl.delete_link(bridge)
 
