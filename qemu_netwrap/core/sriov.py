@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.netoption import NetOption
 
-KEYS = frozenset("id type pf vf mac vlan spoofchk trust max_tx_rate".split())
+KEYS = tuple("id pf vf mac vlan spoofchk trust max_tx_rate".split())
 _BOOLEANS = ("spoofchk", "trust")
 _LARGEST = {"vf": 0xFFFF, "vlan": 4094, "max_tx_rate": 0xFFFFFFFF}
 
@@ -19,7 +19,7 @@ def fault(net: NetOption) -> str:
     if net.form == "net":
         return "'sriov' cannot be on a hub: write it as -nic"
     for key in net.opts:
-        if key not in KEYS:
+        if key not in (*KEYS, "type"):
             return f"Invalid parameter '{key}'"
     if names.ifname_fault(net.value("pf")):
         return "Parameter 'pf' expects an interface's name"

@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def named(pid: int | str) -> str:
+    """Return a process as messages name it, `PROGRAM (pid N)`."""
+    return f"{files.read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+
+
 def holder_of_tap(name: str) -> str:
     """Return the process that has tap NAME open, as `PROGRAM (pid N)`; empty if none is seen."""
     pid = next(holders_of_tap(name), 0)
-    return f"{files.read(f'/proc/{pid}/comm').strip()} (pid {pid})" if pid else ""
+    return named(pid) if pid else ""
 
 
 def holders_of_tap(name: str) -> Iterator[int]:

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0  # seconds for an interface to appear, for udev to name it, for a carrier
 _SYS = "/sys/class/net"
-_FAMILIES = ("ipv4", "ipv6")
-# As in life.uplink: the first follows the MTU, the second is a secret, the last one is a daemon's.
-_OWN_SETTINGS = frozenset({"mtu", "stable_secret", "mc_forwarding"})
 
 
 def save(ifname: str) -> str:
@@ -242,11 +239,9 @@ def await_carrier(ifname: str) -> None:
 
 def _settings(ifname: str) -> Iterator[str]:
     """Yield the settings (net/*/conf) in which an interface differs from a new one."""
-    for family in _FAMILIES:
-        for key in sysctl.keys(family, ifname):
-            value = sysctl.read(family, ifname, key)
-            if key not in _OWN_SETTINGS and value != sysctl.read(family, "default", key):
-                yield f"{family}/{key}={value}"
+    for family, key, value in sysctl.choices(ifname):
+        if value != sysctl.read(family, "default", key):
+            yield f"{family}/{key}={value}"
 
 
 def _put_settings(ifname: str, saved: list[str]) -> None:
@@ -254,11 +249,7 @@ def _put_settings(ifname: str, saved: list[str]) -> None:
     for entry in saved:
         path, _, value = entry.partition("=")
         family, _, key = path.partition("/")
-        if sysctl.read(family, ifname, key) not in ("", value):
-            try:
-                sysctl.write(family, ifname, key, value)
-            except HostError:
-                pass  # one that can only be read
+        sysctl.give(family, ifname, key, value)
 
 
 def wait_interfaces(find: Callable[[], tuple[str, ...]], count: int) -> tuple[str, ...]:

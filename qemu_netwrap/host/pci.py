@@ -11,7 +11,7 @@ import select
 
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.pci import VFIO, Device
-from qemu_netwrap.host import files, patience
+from qemu_netwrap.host import files, holders, patience
 from qemu_netwrap.host.spawn import Child
 
 SYS = "/sys"
@@ -156,11 +156,6 @@ def load(name: str) -> None:
         ) from error
 
 
-def vf_count(pf: str) -> int:
-    """Return how many virtual functions a physical one has now."""
-    return int(_read(f"{device_folder(pf)}/sriov_numvfs") or 0)
-
-
 def set_vf_count(pf: str, count: int) -> None:
     """Make COUNT virtual functions, or remove them all with 0. Raises `HostError`.
 
@@ -246,7 +241,7 @@ def group_holder(group: str) -> str:
         try:
             opened = [f"/proc/{pid}/fd/{fd}" for fd in files.listdir(f"/proc/{pid}/fd")]
             if any(os.readlink(link) == node for link in opened):
-                return f"{files.read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+                return holders.named(pid)
         except OSError:
             continue
     return ""

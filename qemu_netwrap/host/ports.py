@@ -6,7 +6,7 @@ import _socket
 import errno
 import os
 
-from qemu_netwrap.host import files
+from qemu_netwrap.host import files, holders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def holder(protocol: str, port: int) -> str:
         except OSError:
             continue
         if not inodes.isdisjoint(opened):
-            return f"{files.read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+            return holders.named(pid)
     return ""
 
 

@@ -5,6 +5,15 @@ from __future__ import annotations
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host import files
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FAMILIES = ("ipv4", "ipv6")
+# Settings that are no choice of the host's: the first follows the MTU, the second is a secret of
+# the device's own, the last one would be answered for by whoever set it.
+_OWN = frozenset({"mtu", "stable_secret", "mc_forwarding"})
+
 
 def keys(family: str, device: str) -> list[str]:
     """Return the names of a device's settings; none when it is not there."""
@@ -30,6 +39,23 @@ def write(family: str, device: str, key: str, value: str) -> None:
         raise HostError(
             f"{path}: {error.strerror}", "is /proc/sys writable here? Containers often forbid it"
         ) from error
+
+
+def choices(device: str) -> Iterator[tuple[str, str, str]]:
+    """Yield family, key and value of what the host has chosen, or could, for a device."""
+    for family in _FAMILIES:
+        for key in keys(family, device):
+            if key not in _OWN:
+                yield family, key, read(family, device, key)
+
+
+def give(family: str, device: str, key: str, value: str) -> None:
+    """Set a device's setting if it has it, with another value; one that can only be read stays."""
+    if read(family, device, key) not in ("", value):
+        try:
+            write(family, device, key, value)
+        except HostError:
+            pass
 
 
 def _path(family: str, device: str, key: str) -> str:

@@ -118,7 +118,7 @@ def passing_of(request: Request, reading: Reading, config: Config, plan: Plan) -
     """Return what is passed through; None for nothing. Raises `NetwrapError`."""
     if not reading.may_pass_through:
         return None
-    # Here, because few launches do, and it takes pyroute2.
+    # Here, because few launches do.
     from qemu_netwrap.life import passthrough
 
     if config.bind_group:

@@ -33,9 +33,6 @@ _ROUNDS = 3  # what comes to the NIC while it is being moved is moved in the nex
 _CARRIER = 5.0  # seconds for the bridge to come up with its first port
 _PATIENCE = 5.0  # seconds for a gateway to answer
 _PAUSE = 0.005
-# Settings that are no choice of the host's: the first follows the MTU, the second is a secret of
-# the device's own, the last one would be answered for by whoever set it.
-_OWN_SETTINGS = frozenset({"mtu", "stable_secret", "mc_forwarding"})
 
 
 def acquire(u: r.Uplink, note: Note, work: Work) -> Iterator[None]:
@@ -200,17 +197,10 @@ def _copy_settings(u: r.Uplink, work: Work, *, bare: bool) -> None:
     A NIC without addresses stays so: its bridge takes none from router advertisements either.
     Forwarding that is on by our doing is not copied: it comes with a guard (planning, nat).
     """
-    not_these = set(_OWN_SETTINGS)
-    if u.device in work.state.forwarding_devices():
-        not_these.add("forwarding")
-    for family in ("ipv4", "ipv6"):
-        for key in sysctl.keys(family, u.device):
-            value = sysctl.read(family, u.device, key)
-            if key not in not_these and value != sysctl.read(family, u.bridge, key):
-                try:
-                    sysctl.write(family, u.bridge, key, value)
-                except HostError:
-                    pass  # one that can only be read
+    is_ours = u.device in work.state.forwarding_devices()
+    for family, key, value in sysctl.choices(u.device):
+        if not (is_ours and key == "forwarding"):
+            sysctl.give(family, u.bridge, key, value)
     if bare and sysctl.read("ipv6", u.bridge, "accept_ra"):
         sysctl.write("ipv6", u.bridge, "accept_ra", "0")
 

@@ -191,7 +191,9 @@ def _remedy(net: Option, wrong: str) -> str:
 def _keys(net: Option) -> list[str]:
     """Return the keys that an option of ours takes."""
     if netoption.SRIOV in net.typed:
-        return "id pf vf mac vlan spoofchk trust max_tx_rate".split()
+        from qemu_netwrap.core import sriov  # what few launches need
+
+        return [*sriov.KEYS]
     extra = sorted(netoption.NIC_KEYS) if net.name == "nic" else []
     return [*sorted({*netoption.OUR_TAP_KEYS, "hostfwd"} - {"type"}), *extra]
 
