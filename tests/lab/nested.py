@@ -241,6 +241,13 @@ class Job:
         return status
 
 
+def fetch() -> None:
+    """See that all a machine is made of is there. Once: threads would be in each other's way."""
+    qemus.backports()
+    _vmlinux()
+    _image()
+
+
 def _qemu_words(image: Path, console: Path, fd: int, words: str) -> list[str]:
     """Return the words of the machine's QEMU, its NICs excepted."""
     qemu = qemus.backports()  # `igb` came with QEMU 8.0

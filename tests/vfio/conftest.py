@@ -1,53 +1,55 @@
-"""One nested machine for all tests of this folder, which must be after each as it was before."""
+"""The nested machine that the tests of this folder share, and machines of others' own beside it.
+
+A nested machine has one CPU. So tests that take one of their own have its scene begun early, on the
+second CPU, and look at what it has shown when their turn comes.
+"""
 
 from __future__ import annotations
 
 import os
-import time
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab import nested as lab_nested
 from lab.nested import Nested
-from vfio.shared import IOMMU, inside, nic
+from vfio.shared import DEVICES, ready, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_PATIENCE = 600
-# An SR-IOV NIC, a card with two NICs in one group, and two more NICs.
-DEVICES = (
-    *("-device", IOMMU),
-    *nic(1, "igb"),
-    *nic(2, "e1000e,addr=0.0,multifunction=on", "e1000e,addr=0.1"),
-    *nic(3, "e1000e"),
-    *nic(4, "virtio-net-pci,iommu_platform=on,disable-legacy=on"),
-)
+    from concurrent.futures import Future
 
 
 @pytest.fixture(scope="session")
-def nested() -> Iterator[Nested]:
-    """Yield the machine."""
-    if os.geteuid() != 0:
-        pytest.skip("what is this machine's root for the nested one is read as root")
+def nested(scenes: dict[str, Future[Any]]) -> Iterator[Nested]:
+    """Yield the shared machine, while SCENES have begun."""
+    del scenes
     with Nested(DEVICES) as machine:
         ready(machine)
         yield machine
 
 
-def ready(machine: Nested) -> None:
-    """Return when the machine's NICs are there."""
-    machine.sh("for each in igb e1000e virtio_net vfio-pci; do modprobe $each; done")
-    machine.until("test $(ls /sys/class/net | wc -l) = 6")
-
-
 @pytest.fixture
 def machine(nested: Nested) -> Iterator[Nested]:
     """Yield the machine; what a test changes there must be as it was soon after."""
-    before = inside(nested, "snapshot")
-    yield nested
-    nested.until("! test -e /run/qemu-netwrap", _PATIENCE)
-    deadline = time.monotonic() + _PATIENCE
-    while (after := inside(nested, "snapshot")) != before and time.monotonic() < deadline:
-        time.sleep(1)
-    assert after == before
+    with unchanged(nested):
+        yield nested
+
+
+@pytest.fixture(scope="session")
+def scenes(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Any]]]:
+    """Begin the scenes that tests are marked with (`early`), one after the other."""
+    if os.geteuid() != 0:
+        pytest.skip("what is this machine's root for the nested one is read as root")
+    lab_nested.fetch()
+    marks = ((item.nodeid, item.get_closest_marker("early")) for item in request.session.items)
+    with ThreadPoolExecutor(1) as pool:
+        yield {name: pool.submit(mark.kwargs["scene"]) for name, mark in marks if mark}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def shown(request: pytest.FixtureRequest, scenes: dict[str, Future[Any]]) -> Any:  # noqa: ANN401 - what the scene returns
+    """Return what the scene of this test has shown."""
+    return scenes[request.node.nodeid].result()

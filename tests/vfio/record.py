@@ -12,8 +12,7 @@ from pathlib import Path
 
 from lab.nested import Nested
 from lab.tool import COMMAND
-from vfio.conftest import DEVICES, ready
-from vfio.shared import E1000E, IGB, inside
+from vfio.shared import DEVICES, E1000E, IGB, inside, ready
 
 TARGET = Path(__file__).parents[1] / "unit" / "data" / "sysfs.json"
 

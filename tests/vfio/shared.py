@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from lab.tool import COMMAND
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lab.nested import Job, Nested
+
+_PATIENCE = 600
 
 IGB, E1000E, VIRTIO = "0000:01:00.0", "0000:03:00.0", "0000:04:00.0"
 TWINS = ("0000:02:00.0", "0000:02:00.1")  # one card, one group
@@ -30,6 +36,34 @@ def nic(number: int, device: str, *more: str, port: str = "") -> list[str]:
         words += ["-netdev", f"user,id={name},restrict=on,ipv6=off"]
         words += ["-device", f"{each},bus=rp{number},netdev={name}"]
     return words
+
+
+# An SR-IOV NIC, a card with two NICs in one group, and two more NICs.
+DEVICES = (
+    *("-device", IOMMU),
+    *nic(1, "igb"),
+    *nic(2, "e1000e,addr=0.0,multifunction=on", "e1000e,addr=0.1"),
+    *nic(3, "e1000e"),
+    *nic(4, "virtio-net-pci,iommu_platform=on,disable-legacy=on"),
+)
+
+
+def ready(machine: Nested) -> None:
+    """Return when the NICs of a machine with DEVICES are there."""
+    machine.sh("for each in igb e1000e virtio_net vfio-pci; do modprobe $each; done")
+    machine.until("test $(ls /sys/class/net | wc -l) = 6")
+
+
+@contextlib.contextmanager
+def unchanged(machine: Nested) -> Iterator[None]:
+    """See that a machine is soon as it was before."""
+    before = inside(machine, "snapshot")
+    yield
+    machine.until("! test -e /run/qemu-netwrap", _PATIENCE)
+    deadline = time.monotonic() + _PATIENCE
+    while (after := inside(machine, "snapshot")) != before and time.monotonic() < deadline:
+        time.sleep(1)
+    assert after == before
 
 
 def inside(machine: Nested, verb: str, *args: str) -> Any:  # noqa: ANN401 - JSON

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pytest
 
+from lab.nested import Nested
 from lab.tool import COMMAND
-from vfio.shared import BOOTING, IGB
-
-if TYPE_CHECKING:
-    from lab.nested import Nested
+from vfio.shared import BOOTING, DEVICES, IGB, ready, unchanged
 
 # Two functions of the host's, each a machine of its own: vf2 is on VLAN 7, vf3 on none, like the
 # physical one, which has an address of either subnet.
@@ -53,17 +51,32 @@ ip link set eth0 down
 """
 
 
-def test_a_guest_reaches_whom_it_should(machine: Nested) -> None:
+def _traffic() -> tuple[str, str]:
+    """Return a guest's console, and what was said of it."""
+    with Nested(DEVICES) as machine:
+        ready(machine)
+        with unchanged(machine):
+            return _boot(machine)
+
+
+def _boot(machine: Nested) -> tuple[str, str]:
+    """Have the guest do its job."""
     machine.sh(_OTHERS)
     words = machine.guest("guest", _JOB, "af_packet", "igbvf")
     nics = ("-nic", "sriov,pf=eth0,vlan=7,mac=52:54:00:00:07:01", "-nic", "sriov,pf=eth0")
     guest = machine.start(COMMAND, "--", *BOOTING, *words, *nics)
     through = "[[ -e /mnt/job/guest && $(</mnt/job/guest) == *'@@ through'* ]]"
     machine.until(f"{through} || ! test -e /proc/{guest.pid}/exe")
-    console = machine.sh("cat /mnt/job/guest", check=False)
-    for told in ("vlan ok", "plain ok", "physical ok", "apart ok", "mac0 52:54:00:00:07:01"):
-        assert f"@@ {told}" in console, console + guest.printed
-    assert "@@ mac1 52:54:00:" in console
+    console, printed = machine.sh("cat /mnt/job/guest", check=False), guest.printed
     machine.sh(f"kill {guest.pid}")
     machine.run(COMMAND, "wait")
     machine.sh(_UNDO)
+    return console, printed
+
+
+@pytest.mark.early(scene=_traffic)
+def test_a_guest_reaches_whom_it_should(shown: tuple[str, str]) -> None:
+    console, printed = shown
+    for told in ("vlan ok", "plain ok", "physical ok", "apart ok", "mac0 52:54:00:00:07:01"):
+        assert f"@@ {told}" in console, console + printed
+    assert "@@ mac1 52:54:00:" in console
