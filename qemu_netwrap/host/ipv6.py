@@ -20,7 +20,7 @@ from qemu_netwrap.host.rtnetlink import (
     RTM_GETROUTE,
     RTM_NEWROUTE,
     RTN_UNICAST,
-    Rtnl,
+    name_meanwhile,
     out_devices,
 )
 
@@ -118,8 +118,9 @@ class Rtnl6(Netlink):
             is_learned = protocol == _RTPROT_RA or (protocol == _RTPROT_KERNEL and _expires(found))
             for index in out_devices(found):
                 if index not in names:
-                    names[index] = _name(index)
-                yield Route6(prefix, names[index], table, is_learned)
+                    names[index] = name_meanwhile(index)
+                if names[index]:
+                    yield Route6(prefix, names[index], table, is_learned)
 
     def forwarders(self) -> Iterator[int]:
         """Yield the numbers of devices whose `forwarding` is on."""
@@ -135,12 +136,3 @@ def _expires(route: dict[int, bytes]) -> bool:
     """Whether a route is to last a while only: of the kernel's own, those that SLAAC has made."""
     times = route.get(_RTA_CACHEINFO, b"")
     return len(times) >= _CACHEINFO.size and bool(_CACHEINFO.unpack_from(times)[2])
-
-
-def _name(index: int) -> str:
-    """Return an interface's name, on a socket of its own while a dump is read."""
-    rtnl = Rtnl()
-    try:
-        return rtnl.index_name(index)
-    finally:
-        rtnl.close()

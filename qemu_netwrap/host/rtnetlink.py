@@ -104,9 +104,9 @@ class Rtnl(Netlink):
             raise
 
     def index_name(self, index: int) -> str:
-        """Return the name of interface number INDEX."""
-        body = _IFINFO.pack(0, 0, index, 0, 0)
-        return _read_link(next(self._ask(RTM_GETLINK, 0, body, RTM_NEWLINK))).name
+        """Return the name that interface number INDEX has by now; empty when it is gone."""
+        found = self.link_at(index)
+        return found.name if found else ""
 
     def add_bridge(  # noqa: PLR0913 - what a bridge is made with
         self,
@@ -270,16 +270,20 @@ class Rtnl(Netlink):
         devices = out_devices(found)
         for index in devices:
             if index not in names:
-                names[index] = self._other_index_name(index)
-        return [Route(subnet, names[index], table) for index in devices]
+                names[index] = name_meanwhile(index)
+        return [Route(subnet, names[index], table) for index in devices if names[index]]
 
-    def _other_index_name(self, index: int) -> str:
-        """Return an interface's name while a dump is being read on this socket."""
-        other = Rtnl()
-        try:
-            return other.index_name(index)
-        finally:
-            other.close()
+
+def name_meanwhile(index: int) -> str:
+    """Return an interface's name while a dump is being read on another socket.
+
+    It is empty for one that has gone since the dump was made.
+    """
+    asking = Rtnl()
+    try:
+        return asking.index_name(index)
+    finally:
+        asking.close()
 
 
 def _bridge_info(stp: bool, forward_delay: int, hello_time: int) -> bytes:  # noqa: FBT001

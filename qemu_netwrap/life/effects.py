@@ -78,7 +78,7 @@ def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
         else:
             dnsmasq.await_silence(work.state.network(b.name))
             _delete(work.rtnl, link)
-    elif link is None and "index" in facts and (name := _name_now(work.rtnl, int(facts["index"]))):
+    elif link is None and "index" in facts and (name := work.rtnl.index_name(int(facts["index"]))):
         work.say(f"bridge {b.name} is left: somebody has renamed it to {name}")
     yield
 
@@ -199,7 +199,7 @@ def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[N
     if users:
         files.write(path, "\n".join([index, *users]) + "\n")
     elif index:
-        device = _name_now(work.rtnl, int(index))
+        device = work.rtnl.index_name(int(index))
         is_router = sysctl.read("ipv4", "all", "forwarding") == "1"
         if device and not is_router:
             sysctl.write("ipv4", device, "forwarding", "0")
@@ -484,16 +484,6 @@ def link_named(rtnl: Rtnl, name: str) -> Link:
     if found is None:
         raise HostError(f"interface {name} has gone", "somebody removed it; try again")
     return found
-
-
-def _name_now(rtnl: Rtnl, index: int) -> str:
-    """Return the name that an interface has by now; empty when it is gone."""
-    try:
-        return rtnl.index_name(index)
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
-        return ""
 
 
 def _delete(rtnl: Rtnl, link: Link) -> None:

@@ -9,8 +9,6 @@ A file for each says what it is about, what else throwing it has changed, and wh
 
 from __future__ import annotations
 
-import errno
-
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import ALL
 from qemu_netwrap.host import files, sysctl
@@ -96,14 +94,14 @@ def _put_back(s: Switch, use: _Use, path: str, work: Work) -> None:
 
     A file without users tells of a crash in between: then the switch may be back, the rest not.
     """
-    device = s.device if use.index == _EVERY_DEVICE else _name_of(use.index, work)
+    device = s.device if use.index == _EVERY_DEVICE else work.rtnl.index_name(int(use.index))
     is_ours = bool(device) and sysctl.read(_V6, device, s.key) == s.value
     if is_ours:
         use.replace(users=()).write(path)
         sysctl.write(_V6, device, s.key, s.former)
     if is_ours or not use.users:
         for other in use.others:
-            name = other if other == _DEFAULT else _name_of(other, work)
+            name = other if other == _DEFAULT else work.rtnl.index_name(int(other))
             if name:
                 sysctl.write(_V6, name, s.key, s.value)
 
@@ -121,13 +119,3 @@ def _index_of(device: str, work: Work) -> str:
     from qemu_netwrap.life.effects import link_named
 
     return _EVERY_DEVICE if device == ALL else str(link_named(work.rtnl, device).index)
-
-
-def _name_of(index: str, work: Work) -> str:
-    """Return the name that an interface has by now; empty when it is gone."""
-    try:
-        return work.rtnl.index_name(int(index))
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
-        return ""

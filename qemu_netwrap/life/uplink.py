@@ -262,11 +262,4 @@ def _link(mover: Mover, name: str) -> Link:
 
 def _by_index(mover: Mover, index: str) -> Link | None:
     """Return the interface of that number, whatever its name is by now; None when it is gone."""
-    if not index:
-        return None
-    try:
-        return mover.link(mover.index_name(int(index)))
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
-        return None
+    return mover.link_at(int(index)) if index else None

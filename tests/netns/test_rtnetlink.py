@@ -19,8 +19,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import Route
+from qemu_netwrap.host import ipv6, rtnetlink
 from qemu_netwrap.host.netlink import NLM_F_DUMP
-from qemu_netwrap.host.rtnetlink import RTM_GETLINK, RTM_NEWLINK, Link, Rtnl
+from qemu_netwrap.host.rtnetlink import RTM_GETLINK, RTM_NEWLINK, Link, Rtnl, name_meanwhile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,8 +237,7 @@ def test_links_of_many_kinds(rtnl: Rtnl, ip: Netlink, inside: Host) -> None:
 
 def test_link_that_is_not_there(rtnl: Rtnl) -> None:
     assert rtnl.link("none0") is None
-    with refused(errno.ENODEV):
-        rtnl.index_name(4711)
+    assert rtnl.index_name(4711) == ""
     with refused(errno.ENODEV):
         rtnl.delete_link(4711)
     assert rtnl.ports(4711) == []
@@ -350,6 +350,27 @@ def test_routes_in_tables(rtnl: Rtnl, ip: Netlink, inside: Host) -> None:
     rtnl.delete_link(index)
     rtnl.delete_link(other)
     assert rtnl.routes() == []
+
+
+def test_a_device_that_goes_while_its_routes_are_read(
+    rtnl: Rtnl, inside: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(index: int) -> str:
+        inside.run("ip", "link", "delete", "passing", check=False)
+        return name_meanwhile(index)
+
+    with contextlib.closing(ipv6.Rtnl6()) as rtnl6:
+        for module, routes, addresses in (
+            (rtnetlink, rtnl.routes, ("192.0.2.1/24", "198.51.100.1/24")),
+            (ipv6, rtnl6.routes, ("2001:db8:1::1/64", "2001:db8:2::1/64")),
+        ):
+            monkeypatch.setattr(module, "name_meanwhile", late)
+            for device, address in zip(("passing", "staying"), addresses, strict=True):
+                inside.run("ip", "link", "add", device, "type", "bridge")
+                inside.run("ip", "address", "add", address, "dev", device)
+                inside.run("ip", "link", "set", device, "up")
+            assert {route.device for route in routes()} == {"staying"}
+            inside.run("ip", "link", "delete", "staying")
 
 
 def test_routes_by_nexthop_objects(rtnl: Rtnl, ip: Netlink, inside: Host) -> None:
