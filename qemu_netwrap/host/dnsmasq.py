@@ -8,7 +8,7 @@ from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
 
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import cgroup, files, patience
+from qemu_netwrap.host import cgroup, files
 from qemu_netwrap.host.spawn import Child
 
 _PATIENCE = 5000  # ms, until SIGKILL
@@ -139,10 +139,13 @@ def await_silence(folder: str) -> None:
     while that is being made: the kernel then has no other to send it by (src/radv.c,
     `send_ra_alias`; IPV6_MULTICAST_IF). Its end, which takes longer, is not waited for.
     """
+    process = find(folder)
+    if process is None:
+        return
+    from qemu_netwrap.host import patience  # what a launch does not need
+
     if not patience.wait(lambda: find(folder) is None, _PATIENCE / 1000, _MOMENT):
-        process = find(folder)
-        if process is not None:
-            _signal(process, SIGKILL, _PATIENCE)
+        _signal(process, SIGKILL, _PATIENCE)
 
 
 def stop(process: Process) -> None:

@@ -6,7 +6,7 @@ import _socket
 import errno
 import os
 
-from qemu_netwrap.host import files, holders
+from qemu_netwrap.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def take(protocol: str, address: str, port: int) -> int:
 
 def holder(protocol: str, port: int) -> str:
     """Return who has a port, as `PROGRAM (pid N)`; empty if nobody is seen to."""
+    from qemu_netwrap.host import holders  # what a launch that succeeds does not need
+
     inodes = set(_inodes(protocol, port))
     for pid in filter(str.isdigit, files.listdir("/proc")):
         try:
