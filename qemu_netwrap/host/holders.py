@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def named(pid: int | str) -> str:
     """Return a process as messages name it, `PROGRAM (pid N)`."""
-    return f"{files.read(f'/proc/{pid}/comm').strip()} (pid {pid})"
+    return f"{files.peek(f'/proc/{pid}/comm').strip()} (pid {pid})"
 
 
 def holder_of_tap(name: str) -> str:
@@ -26,8 +26,10 @@ def holders_of_tap(name: str) -> Iterator[int]:
     """Yield the processes of this network namespace that have tap NAME open.
 
     The kernel shows the interface's name in the descriptor's fdinfo (drivers/net/tun.c,
-    `tun_chr_show_fdinfo`).
+    `tun_chr_show_fdinfo`), and none for a descriptor that has no tap, or none any more.
     """
+    if not name:
+        return
     here = os.stat("/proc/self/ns/net")
     for pid in filter(str.isdigit, files.listdir("/proc")):
         try:

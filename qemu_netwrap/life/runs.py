@@ -229,9 +229,10 @@ def _port(nic: Nic, work: Work) -> Resource:
     if not nic.foreign:
         return tap_of(nic)
     tap, master = effects.link_named(work.rtnl, nic.tap), effects.link_named(work.rtnl, bridge)
-    if tap.master not in (0, master.index):
+    other = work.rtnl.index_name(tap.master) if tap.master not in (0, master.index) else ""
+    if other:
         raise HostError(
-            f"{nic.tap} is a port of {work.rtnl.index_name(tap.master)} already",
+            f"{nic.tap} is a port of {other} already",
             f"take it out of there: ip link set {nic.tap} nomaster",
         )
     plugged = tap.master == master.index
@@ -288,19 +289,36 @@ def collect(
     released: list[str] = []
     errors: list[NetwrapError] = []
     for run in state.runs():
-        if files.is_locked(f"{state.run(run)}/keeper") or state.tap_lives(run):
-            continue
         try:
-            lock = files.open_locked(f"{state.run(run)}/lock", wait=False)
-        except BlockingIOError:
-            continue
-        try:
-            failures = release(state, run, say)
-        finally:
-            os.close(lock)
-        errors += failures
-        released += [] if failures else [run]
+            failures = _release_if_dead(state, run, say)
+        except NetwrapError as error:
+            failures = [error]
+        if failures is not None:
+            errors += failures
+            released += [] if failures else [run]
     return released, errors
+
+
+def _release_if_dead(
+    state: State, run: str, say: Callable[[str], None]
+) -> list[NetwrapError] | None:
+    """Release a run and return what went wrong; None if it lives, or somebody else is at it."""
+    if _is_seen_to(state, run):
+        return None
+    try:
+        lock = files.open_locked(f"{state.run(run)}/lock", wait=False)
+    except BlockingIOError:
+        return None
+    try:
+        # Once more: it may have only just begun.
+        return None if _is_seen_to(state, run) else release(state, run, say)
+    finally:
+        os.close(lock)
+
+
+def _is_seen_to(state: State, run: str) -> bool:
+    """Whether a run has a keeper, who releases it, or lives by its tap."""
+    return files.is_locked(f"{state.run(run)}/keeper") or state.tap_lives(run)
 
 
 def _choose_mac(nic: Nic, number: int, run: str, work: Work) -> str:

@@ -169,12 +169,20 @@ class State(Record):
         )
 
     def tap(self, run: str) -> LiveTap | None:
-        """Return the tap that a run lives by; None for one that lives by its lock."""
+        """Return the tap that a run lives by; None for one that lives by its lock.
+
+        Raises `HostError` if what is written of it cannot be read.
+        """
         line = files.read(f"{self.run(run)}/tap").rstrip("\n")
         if not line:
             return None
         fields = text.read(line)[1]
-        return LiveTap(int(fields["index"]), fields["name"], fields["held"] == "1")
+        try:
+            return LiveTap(int(fields["index"]), fields["name"], fields["held"] == "1")
+        except (KeyError, ValueError) as error:
+            raise HostError(
+                f"{self.run(run)}/tap is damaged: {error}", "end that run's QEMU, and remove it"
+            ) from error
 
     def write_tap(self, run: str, tap: LiveTap) -> None:
         """Write down that a run lives by a tap."""

@@ -1,21 +1,24 @@
-"""The state folder while others tidy it away."""
+"""The state folder while others are at it, too."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
-from qemu_netwrap.life import state
+import pytest
+
+from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.host import files
+from qemu_netwrap.life import runs, state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
 TIDYING: Final = """
 import os, sys
-while True:
+while os.getppid() == int(sys.argv[2]):
     try:
         os.rmdir(sys.argv[1])
     except OSError:
@@ -28,9 +31,45 @@ def test_who_ends_may_tidy_the_root_folder_away(
 ) -> None:
     root = str(tmp_path / "root")
     monkeypatch.setattr(state, "ROOT", root)
-    with subprocess.Popen((sys.executable, "-c", TIDYING, root)) as others:
+    words = (sys.executable, "-c", TIDYING, root, str(os.getpid()))
+    with subprocess.Popen(words) as others:
         try:
             for _ in range(4_000):
                 state.prepare()
         finally:
             others.kill()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[state.State, str]:
+    """Return a state and the name of a run that nobody holds."""
+    found = state.State(str(tmp_path / "boot-1"))
+    os.close(files.open_locked(f"{found.run('r')}/lock"))
+    files.append(f"{found.run('r')}/journal", "")
+    return found, "r"
+
+
+def test_a_run_whose_keeper_comes_while_gc_looks_is_left(
+    run: tuple[state.State, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, name = run
+    open_locked, keepers = files.open_locked, []
+
+    def late(path: str, *, wait: bool) -> int:
+        keepers.append(open_locked(f"{where.run(name)}/keeper"))
+        return open_locked(path, wait=wait)
+
+    monkeypatch.setattr(files, "open_locked", late)
+    assert runs.collect(where) == ([], [])
+    assert where.runs() == [name]
+    for fd in keepers:
+        os.close(fd)
+
+
+def test_a_spoilt_note_of_a_tap_is_told(run: tuple[state.State, str]) -> None:
+    where, name = run
+    files.write(f"{where.run(name)}/tap", "tap\tindex=many\n")
+    released, (error,) = runs.collect(where)
+    assert (released, where.runs()) == ([], [name])
+    assert isinstance(error, HostError)
+    assert "tap is damaged" in error.message
