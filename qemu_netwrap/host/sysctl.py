@@ -41,6 +41,15 @@ def write(family: str, device: str, key: str, value: str) -> None:
         ) from error
 
 
+def write_if_there(family: str, device: str, key: str, value: str) -> None:
+    """Set a device's setting, unless the device has just gone. Raises `HostError`."""
+    try:
+        write(family, device, key, value)
+    except HostError:
+        if keys(family, device):
+            raise
+
+
 def choices(device: str) -> Iterator[tuple[str, str, str]]:
     """Yield family, key and value of what the host has chosen, or could, for a device."""
     for family in _FAMILIES:

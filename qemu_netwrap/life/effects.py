@@ -94,7 +94,7 @@ def _ports_of_others(bridge: Link, work: Work) -> list[str]:
     for run in files.listdir(f"{work.state.network(bridge.name)}/members"):
         try:
             own += Journal(f"{work.state.run(run)}/journal").live()
-        except HostError:
+        except (OSError, HostError):
             continue  # it is spoilt, which its own release tells
     ports = work.rtnl.ports(bridge.index)
     return [port.name for port in ports if not any(_is_port_of(port, entry) for entry in own)]
@@ -178,17 +178,20 @@ def release_device_setting(_s: r.DeviceSetting, _facts: Facts, _work: Work) -> I
 def acquire_forwarding(f: r.Forwarding, _note: Note, work: Work) -> Iterator[None]:
     """Switch on a device's forwarding once the rules are in place; remember who needs it.
 
-    A device that forwards already, and not by us, is let be: nobody is written down for it.
+    A device that forwards already, and not by us, is let be: nobody is written down for it. Nor is
+    anybody for one that has gone since its routes were looked at, a container's say.
     """
     yield
     path = work.state.forwarding(f.device)
-    index = str(link_named(work.rtnl, f.device).index)
+    link = work.rtnl.link(f.device)
+    if link is None:
+        return
     known, *users = files.read(path).split() or [""]
-    if known != index:
+    if known != str(link.index):
         users = []  # those were users of another device of that name
     if users or sysctl.read("ipv4", f.device, "forwarding") == "0":
-        files.write(path, "\n".join([index, *dict.fromkeys([*users, f.user])]) + "\n")
-        sysctl.write("ipv4", f.device, "forwarding", "1")
+        files.write(path, "\n".join([str(link.index), *dict.fromkeys([*users, f.user])]) + "\n")
+        sysctl.write_if_there("ipv4", f.device, "forwarding", "1")
 
 
 def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[None]:
@@ -206,7 +209,7 @@ def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[N
         device = work.rtnl.index_name(int(index))
         is_router = sysctl.read("ipv4", "all", "forwarding") == "1"
         if device and not is_router:
-            sysctl.write("ipv4", device, "forwarding", "0")
+            sysctl.write_if_there("ipv4", device, "forwarding", "0")
         files.remove(path)
     yield
 

@@ -115,7 +115,11 @@ def restore(bridge: str, work: Work) -> None:
     Who is being released has given up the table, under the lock, and is left alone.
     """
     for run in filter(work.state.is_alive, files.listdir(f"{work.state.network(bridge)}/members")):
-        for entry in Journal(f"{work.state.run(run)}/journal").live():
+        try:
+            entries = Journal(f"{work.state.run(run)}/journal").live()
+        except (OSError, HostError):
+            continue  # it is spoilt, which its own release tells
+        for entry in entries:
             forwards = entry.resource
             if not isinstance(forwards, Forwards):
                 continue

@@ -61,6 +61,8 @@ def _throw(s: Switch, work: Work) -> None:
     """Throw a switch if it is as it was; remember who needs it."""
     path = work.state.switch(s.device, s.key)
     index = _index_of(s.device, work)
+    if not index:
+        return
     known = _Use.read(path)
     use = known if known.index == index else _Use(index)
     is_former = sysctl.read(_V6, s.device, s.key) == s.former
@@ -70,7 +72,7 @@ def _throw(s: Switch, work: Work) -> None:
         use = use.replace(others=tuple(dict.fromkeys((*use.others, *_forwarders()))))
     use.replace(users=tuple(dict.fromkeys((*use.users, s.user)))).write(path)
     if is_former:
-        sysctl.write(_V6, s.device, s.key, s.value)
+        sysctl.write_if_there(_V6, s.device, s.key, s.value)
         if s.device == ALL and _DEFAULT not in use.others:
             # A device that comes later is to go on listening to its routers.
             sysctl.write(_V6, _DEFAULT, s.key, s.former)
@@ -98,12 +100,12 @@ def _put_back(s: Switch, use: _Use, path: str, work: Work) -> None:
     is_ours = bool(device) and sysctl.read(_V6, device, s.key) == s.value
     if is_ours:
         use.replace(users=()).write(path)
-        sysctl.write(_V6, device, s.key, s.former)
+        sysctl.write_if_there(_V6, device, s.key, s.former)
     if is_ours or not use.users:
         for other in use.others:
             name = other if other == _DEFAULT else work.rtnl.index_name(int(other))
             if name:
-                sysctl.write(_V6, name, s.key, s.value)
+                sysctl.write_if_there(_V6, name, s.key, s.value)
 
 
 def _forwarders() -> list[str]:
@@ -115,7 +117,8 @@ def _forwarders() -> list[str]:
 
 
 def _index_of(device: str, work: Work) -> str:
-    """Return a device's number as text."""
-    from qemu_netwrap.life.effects import link_named
-
-    return _EVERY_DEVICE if device == ALL else str(link_named(work.rtnl, device).index)
+    """Return a device's number as text; empty if it has gone since it was looked at."""
+    if device == ALL:
+        return _EVERY_DEVICE
+    link = work.rtnl.link(device)
+    return str(link.index) if link is not None else ""

@@ -10,20 +10,27 @@ from typing import TYPE_CHECKING, Final
 
 from lab.netns import wait_for
 from lab.tool import COMMAND, netwrap
+from qemu_netwrap.host.holders import holders_of_tap
 
 if TYPE_CHECKING:
     import subprocess
 
-    from lab.netns import Host
+    from lab.netns import Host, Uplinked
 
 # Its first dnsmasq finds, while it looks at the interfaces, that one of them has gone.
 SOME_TAP_GOES: Final = """\
 #!/bin/sh
 if mkdir {folder}/tried 2>/dev/null; then
-    exec strace -qq -f -o /dev/null -e trace=ioctl -e inject=ioctl:error=ENODEV:when=2 \
+    exec strace -qq -f -o {folder}/traced -e trace=ioctl -e inject=ioctl:error=ENODEV:when=2 \
         /usr/sbin/dnsmasq "$@"
 fi
 exec /usr/sbin/dnsmasq "$@"
+"""
+# The device of another container goes when the network's rules come.
+SOME_DEVICE_GOES: Final = """\
+#!/bin/sh
+ip link delete passing 2>/dev/null
+exec /usr/sbin/nft "$@"
 """
 STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"  # for QEMU, its words ignored
 # Told to, it is as a QEMU for a moment that is killed: its lock is free, its tap not yet gone.
@@ -69,7 +76,28 @@ def test_an_interface_that_goes_while_dnsmasq_looks_at_it(host: Host, tmp_path: 
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     netwrap(host, "-q", "--", "true", "-nic", "host-only", env=path, check=True)
     netwrap(host, "wait", check=True)
-    assert (tmp_path / "tried").is_dir()
+    assert "INJECTED" in (tmp_path / "traced").read_text("utf-8")
+
+
+def test_a_device_that_goes_while_nat_is_made(uplinked6: Uplinked, tmp_path: Path) -> None:
+    host = uplinked6.host
+    host.sh("""
+        ip link add passing type bridge
+        ip address add 192.0.2.1/24 dev passing
+        ip address add 2001:db8:77::1/64 dev passing
+        ip link set passing up
+    """)
+    program(tmp_path / "nft", SOME_DEVICE_GOES)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    netwrap(host, "-q", "--", "true", "-nic", "nat", env=path, check=True)
+    netwrap(host, "wait", check=True)
+    assert not is_there(host, "passing")
+
+
+def test_a_descriptor_without_a_tap_is_no_taps_holder() -> None:
+    # A tap that has gone has no name: whoever has such a descriptor open was taken for its QEMU.
+    with open("/dev/net/tun", "rb"):
+        assert [*holders_of_tap("")] == []
 
 
 def test_a_network_goes_although_a_member_is_just_dying(host: Host, tmp_path: Path) -> None:

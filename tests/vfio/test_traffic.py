@@ -68,7 +68,7 @@ def _boot(machine: Nested) -> tuple[str, str]:
     through = "[[ -e /mnt/job/guest && $(</mnt/job/guest) == *'@@ through'* ]]"
     machine.until(f"{through} || ! test -e /proc/{guest.pid}/exe")
     console, printed = machine.sh("cat /mnt/job/guest", check=False), guest.printed
-    machine.sh(f"kill {guest.pid}")
+    machine.sh(f"kill {guest.pid}", check=False)
     machine.run(COMMAND, "wait")
     machine.sh(_UNDO)
     return console, printed
