@@ -246,6 +246,16 @@ def close_from(first: int, keep: int = -1) -> None:
                 pass  # the one that the list was read by
 
 
+def keep_from_programs(first: int) -> None:
+    """Have no program that is started from now on inherit a descriptor from FIRST on."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd >= first:
+            try:
+                os.set_inheritable(fd, False)  # noqa: FBT003 - has no name
+            except OSError:
+                pass  # the one that the list was read by
+
+
 def same_file(fd: int, path: str) -> bool:
     """Whether PATH is still the file that FD has open."""
     try:

@@ -7,12 +7,17 @@ from qemu_netwrap.life import runs
 from qemu_netwrap.life.state import State
 from qemu_netwrap.life.telling import tell
 
+_FIRST_FD = 3  # after the standard ones
+
 
 def finish(folder: str, lock: int) -> None:
     """Release the run whose lock has just been taken.
 
     What could not be released is told on the terminal and in the run's folder, which then stays.
     """
+    # The locks came by way of exec. An nft that outlives us must not have them: a run that is dead
+    # would be taken for one that is seen to.
+    files.keep_from_programs(_FIRST_FD)
     if not files.same_file(lock, f"{folder}/lock"):
         return  # somebody else has released it
     base, _, run = folder.rpartition("/runs/")

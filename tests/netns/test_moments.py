@@ -32,6 +32,12 @@ SOME_DEVICE_GOES: Final = """\
 ip link delete passing 2>/dev/null
 exec /usr/sbin/nft "$@"
 """
+# It writes down what it has inherited.
+NFT_THAT_TELLS: Final = """\
+#!/bin/sh
+readlink /proc/self/fd/* >>{folder}/inherited
+exec /usr/sbin/nft "$@"
+"""
 STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"  # for QEMU, its words ignored
 # Told to, it is as a QEMU for a moment that is killed: its lock is free, its tap not yet gone.
 LOCK_FREE_TAP_THERE: Final = f"""\
@@ -114,6 +120,17 @@ def test_a_network_goes_although_a_member_is_just_dying(host: Host, tmp_path: Pa
     assert is_there(host, f"qn{second.pid}-0")
     end(second)
     netwrap(host, "gc", check=True)
+
+
+def test_what_a_keeper_starts_does_not_have_its_locks(host: Host, tmp_path: Path) -> None:
+    # Else a run whose keeper is killed while its nft runs is not found to be dead.
+    program(tmp_path / "nft", NFT_THAT_TELLS.format(folder=tmp_path))
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    netwrap(host, "-q", "--", "true", "-nic", "host-only", env=path, check=True)
+    netwrap(host, "wait", check=True)
+    inherited = (tmp_path / "inherited").read_text("utf-8").split()
+    assert sum(name.endswith("/locks/-nft") for name in inherited) == 2  # adding, and removing
+    assert not any("/runs/" in name for name in inherited)
 
 
 def is_there(host: Host, name: str) -> bool:
