@@ -12,7 +12,6 @@ from qemu_netwrap.host import cgroup, files
 from qemu_netwrap.host.spawn import Child
 
 _PATIENCE = 5000  # ms, until SIGKILL
-_MOMENT = 0.001  # seconds
 _LOOKS = 2
 _STARTS = 20
 _ANOTHER_WENT = "failed to find list of interfaces"
@@ -127,25 +126,28 @@ def reload(folder: str) -> None:
         _signal(process, SIGHUP, 0)
 
 
-def begin_to_stop(process: Process) -> None:
-    """Tell a dnsmasq to end, which takes the kernel some 20 ms; `stop` waits for it."""
-    _signal(process, SIGTERM, 0)
-
-
-def await_silence(folder: str) -> None:
-    """Return when the dnsmasq of FOLDER, which was told to end, says nothing more.
-
-    Its first router advertisement goes where the host's default route leads if its interface goes
-    while that is being made: the kernel then has no other to send it by (src/radv.c,
-    `send_ra_alias`; IPV6_MULTICAST_IF). Its end, which takes longer, is not waited for.
-    """
+def end(folder: str) -> None:
+    """End the dnsmasq of FOLDER, if it lives; what it knows of leases is written down then."""
     process = find(folder)
-    if process is None:
-        return
-    from qemu_netwrap.host import patience  # what a launch does not need
+    if process is not None:
+        stop(process)
 
-    if not patience.wait(lambda: find(folder) is None, _PATIENCE / 1000, _MOMENT):
-        _signal(process, SIGKILL, _PATIENCE)
+
+def kill(process: Process) -> None:
+    """Kill a dnsmasq, and what it has forked for questions by TCP; `stop` waits for its end.
+
+    That takes the kernel some 20 ms, in which it says nothing more. Told to end (SIGTERM), it might
+    be just about to send its first router advertisement, which goes by the host's default route
+    if its interface has gone meanwhile: the kernel then has no other to send it by (src/radv.c,
+    `send_ra_alias`; IPV6_MULTICAST_IF in ipv6(7)).
+    """
+    try:
+        # A daemon's group is its own (src/dnsmasq.c, `main`).
+        group = os.getpgid(process.pid)
+        if lives(process) and group != os.getpgrp():
+            os.killpg(group, SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def stop(process: Process) -> None:

@@ -76,7 +76,6 @@ def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
         if others:
             work.say(f"bridge {b.name} is left: it has ports of somebody else: {', '.join(others)}")
         else:
-            dnsmasq.await_silence(work.state.network(b.name))
             _delete(work.rtnl, link)
     elif link is None and "index" in facts and (name := work.rtnl.index_name(int(facts["index"]))):
         work.say(f"bridge {b.name} is left: somebody has renamed it to {name}")
@@ -270,7 +269,7 @@ def release_dnsmasq(d: r.Dnsmasq, facts: Facts, work: Work) -> Iterator[None]:
     """
     noted = dnsmasq.Process(int(facts["pid"]), facts["started"]) if "pid" in facts else None
     if noted is not None and dnsmasq.lives(noted):
-        dnsmasq.begin_to_stop(noted)
+        dnsmasq.kill(noted)
         yield
         dnsmasq.stop(noted)
     else:

@@ -39,6 +39,8 @@ def restore(entries: list[Entry], journal: Journal, work: Work) -> None:
             if isinstance(wanted, Rules):
                 lost_rules = wanted.bridge
             with files.Lock(work.state.host_lock):
+                if isinstance(wanted, Dnsmasq):
+                    dnsmasq.end(work.state.network(wanted.bridge))
                 for _ in effects.RELEASE[type(entry.resource)](entry.resource, entry.facts, work):
                     pass  # one of two chains may be there, or half a dnsmasq that a crash left
                 ledger.acquire_all([wanted], journal, work)
