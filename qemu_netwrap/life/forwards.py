@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from qemu_netwrap.core import hostfwd
 from qemu_netwrap.core.errors import HostError
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.life.state import State
 
 
+_MOMENT, _PAUSE = 0.5, 0.01  # seconds
+
+
 def hold(nics: Iterable[Nic], state: State) -> tuple[int, ...]:
     """Take the ports that lead to NICS; return the descriptors that hold them.
 
@@ -32,14 +36,25 @@ def hold(nics: Iterable[Nic], state: State) -> tuple[int, ...]:
     for nic in nics:
         for forward in nic.forwards:
             try:
-                anywhere = "::" if forward.is_ipv6 else "0.0.0.0"  # noqa: S104 - as slirp does
-                address = forward.host or anywhere
-                held.append(ports.take(forward.protocol, address, forward.port))
+                held.append(_take(forward))
             except OSError as error:
                 for fd in held:
                     os.close(fd)
                 raise _refusal(nic, forward, error, state) from error
     return tuple(held)
+
+
+def _take(forward: Forward) -> int:
+    """Take a port; one whose holder is just ending, a QEMU that was killed say, in a moment."""
+    address = forward.host or ("::" if forward.is_ipv6 else "0.0.0.0")  # noqa: S104 - as slirp does
+    until = time.monotonic() + _MOMENT
+    while True:
+        try:
+            return ports.take(forward.protocol, address, forward.port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= until:
+                raise
+        time.sleep(_PAUSE)
 
 
 def check(nics: Iterable[Nic], state: State) -> None:

@@ -65,10 +65,10 @@ def start(keeping: Keeping, *not_for_it: int) -> _socket.socket:
     middle = os.fork()
     if middle == 0:
         try:
+            for fd in not_for_it:
+                os.close(fd)
             os.setsid()
             if os.fork() == 0:
-                for fd in not_for_it:
-                    os.close(fd)
                 ours.close()
                 _keep(keeping, its)
         except BaseException:  # noqa: BLE001 - a forked child must not return

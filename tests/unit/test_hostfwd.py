@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.hostfwd import Forward, parse
+from qemu_netwrap.core.model import Network, Nic
+from qemu_netwrap.life.forwards import hold
+from qemu_netwrap.life.state import State
 from qemu_netwrap.planning import hostfwd
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOUR = st.ip_addresses(v=4).map(str)
 SIX = st.ip_addresses(v=6).map(str)
@@ -158,3 +170,17 @@ def test_no_more_chains_than_needed() -> None:
     loopback = {"t_output", "t_leaving", "t_coming"}
     assert chains("tcp:192.0.2.2:80-10.9.0.5:80") == outside
     assert chains("tcp:127.0.0.1:80-10.9.0.5:80") == loopback
+
+
+def test_a_port_whose_holder_just_ends_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        forward = Forward("tcp", "127.0.0.1", holder.getsockname()[1], "", 22)
+        nic = Nic("nic", Network("nat", "nat", "qn-nat"), "tap", forwards=(forward,))
+        with pytest.raises(HostError, match="is taken"):
+            hold([nic], state)
+        monkeypatch.setattr(time, "sleep", lambda _: holder.close())
+        for fd in hold([nic], state):
+            os.close(fd)
