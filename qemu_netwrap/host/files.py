@@ -12,7 +12,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -238,20 +238,20 @@ def close_from(first: int, keep: int = -1) -> None:
 
     Not by the limit of open files: it may have been lowered below what is open.
     """
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd >= first and fd != keep:
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # the one that the list was read by
+    _do_from(first, lambda fd: os.close(fd) if fd != keep else None)
 
 
 def keep_from_programs(first: int) -> None:
     """Have no program that is started from now on inherit a descriptor from FIRST on."""
+    _do_from(first, lambda fd: os.set_inheritable(fd, False))  # noqa: FBT003 - has no name
+
+
+def _do_from(first: int, action: Callable[[int], None]) -> None:
+    """Do something to every descriptor from FIRST on."""
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd >= first:
             try:
-                os.set_inheritable(fd, False)  # noqa: FBT003 - has no name
+                action(fd)
             except OSError:
                 pass  # the one that the list was read by
 

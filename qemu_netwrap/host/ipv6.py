@@ -20,7 +20,7 @@ from qemu_netwrap.host.rtnetlink import (
     RTM_GETROUTE,
     RTM_NEWROUTE,
     RTN_UNICAST,
-    name_meanwhile,
+    name_of,
     out_devices,
 )
 
@@ -118,7 +118,7 @@ class Rtnl6(Netlink):
             is_learned = protocol == _RTPROT_RA or (protocol == _RTPROT_KERNEL and _expires(found))
             for index in out_devices(found):
                 if index not in names:
-                    names[index] = name_meanwhile(index)
+                    names[index] = name_of(index)
                 if names[index]:
                     yield Route6(prefix, names[index], table, is_learned)
 

@@ -7,6 +7,9 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
 def wait(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> bool:
@@ -20,3 +23,18 @@ def wait(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> 
             return False
         time.sleep(pause)
     return True
+
+
+def insist(action: Callable[[], T], refusal: int, seconds: float, pause: float = 0.05) -> T:
+    """Return what ACTION returns once it is not refused with errno REFUSAL any more.
+
+    Raises that `OSError` when SECONDS are over, and any other at once.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno != refusal or time.monotonic() >= until:
+                raise
+        time.sleep(pause)

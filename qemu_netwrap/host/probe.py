@@ -82,16 +82,6 @@ def link(name: str) -> Link | None:
         rtnl.close()
 
 
-def name_of(index: int) -> str:
-    """Return the name that interface number INDEX has by now; empty when it is gone."""
-    rtnl = Rtnl()
-    try:
-        found = rtnl.link_at(index)
-        return found.name if found is not None else ""
-    finally:
-        rtnl.close()
-
-
 def has_tap(index: int, *, held: bool) -> bool:
     """Whether interface number INDEX is a tap, with HELD one that somebody has open.
 

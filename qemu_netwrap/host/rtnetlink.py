@@ -270,14 +270,14 @@ class Rtnl(Netlink):
         devices = out_devices(found)
         for index in devices:
             if index not in names:
-                names[index] = name_meanwhile(index)
+                names[index] = name_of(index)
         return [Route(subnet, names[index], table) for index in devices if names[index]]
 
 
-def name_meanwhile(index: int) -> str:
-    """Return an interface's name while a dump is being read on another socket.
+def name_of(index: int) -> str:
+    """Return the name that interface number INDEX has by now; empty when it is gone.
 
-    It is empty for one that has gone since the dump was made.
+    On a socket of its own: also while a dump is being read on another.
     """
     asking = Rtnl()
     try:

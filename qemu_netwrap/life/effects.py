@@ -89,12 +89,8 @@ def _ports_of_others(bridge: Link, work: Work) -> list[str]:
     """
     from qemu_netwrap.life.journal import Journal
 
-    own: list[Entry] = []
-    for run in files.listdir(f"{work.state.network(bridge.name)}/members"):
-        try:
-            own += Journal(f"{work.state.run(run)}/journal").live()
-        except (OSError, HostError):
-            continue  # it is spoilt, which its own release tells
+    runs = files.listdir(f"{work.state.network(bridge.name)}/members")
+    own = [entry for run in runs for entry in Journal(f"{work.state.run(run)}/journal").peek()]
     ports = work.rtnl.ports(bridge.index)
     return [port.name for port in ports if not any(_is_port_of(port, entry) for entry in own)]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 
 from qemu_netwrap.core import hostfwd
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.resources import Forwards
-from qemu_netwrap.host import files, nft, ports
+from qemu_netwrap.host import files, nft, patience, ports
 from qemu_netwrap.life import runs
 from qemu_netwrap.life.journal import Journal
 
@@ -47,14 +46,11 @@ def hold(nics: Iterable[Nic], state: State) -> tuple[int, ...]:
 def _take(forward: Forward) -> int:
     """Take a port; one whose holder is just ending, a QEMU that was killed say, in a moment."""
     address = forward.host or ("::" if forward.is_ipv6 else "0.0.0.0")  # noqa: S104 - as slirp does
-    until = time.monotonic() + _MOMENT
-    while True:
-        try:
-            return ports.take(forward.protocol, address, forward.port)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() >= until:
-                raise
-        time.sleep(_PAUSE)
+
+    def take() -> int:
+        return ports.take(forward.protocol, address, forward.port)
+
+    return patience.insist(take, errno.EADDRINUSE, _MOMENT, _PAUSE)
 
 
 def check(nics: Iterable[Nic], state: State) -> None:
@@ -130,11 +126,7 @@ def restore(bridge: str, work: Work) -> None:
     Who is being released has given up the table, under the lock, and is left alone.
     """
     for run in filter(work.state.is_alive, files.listdir(f"{work.state.network(bridge)}/members")):
-        try:
-            entries = Journal(f"{work.state.run(run)}/journal").live()
-        except (OSError, HostError):
-            continue  # it is spoilt, which its own release tells
-        for entry in entries:
+        for entry in Journal(f"{work.state.run(run)}/journal").peek():
             forwards = entry.resource
             if not isinstance(forwards, Forwards):
                 continue

@@ -14,6 +14,7 @@ PCI devices are the machine's, not a network namespace's. So what concerns all r
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 from qemu_netwrap.core.errors import HostError
@@ -110,17 +111,12 @@ class Shared:
 
 def _open_locked(path: str, seconds: float) -> int | None:
     """Return a locked descriptor of PATH; None if it is not to be had for so many SECONDS."""
-    got: list[int] = []
-
-    def is_got() -> bool:
-        try:
-            got.append(files.open_locked(path, wait=False))
-        except BlockingIOError:
-            pass
-        return bool(got)
-
-    patience.wait(is_got, seconds)
-    return got[0] if got else None
+    try:
+        return patience.insist(
+            lambda: files.open_locked(path, wait=False), errno.EWOULDBLOCK, seconds
+        )
+    except BlockingIOError:
+        return None
 
 
 def _holder(path: str) -> str:

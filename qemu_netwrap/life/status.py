@@ -8,7 +8,8 @@ from qemu_netwrap.core import hostfwd
 from qemu_netwrap.core.errors import NetwrapError, UsageError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, Rules
-from qemu_netwrap.host import commands, dnsmasq, files, holders, inspect, probe, procs
+from qemu_netwrap.host import commands, dnsmasq, files, holders, inspect, procs
+from qemu_netwrap.host.rtnetlink import name_of
 from qemu_netwrap.life import networks, runs
 from qemu_netwrap.life.effects import Work
 
@@ -209,7 +210,7 @@ def _qemu(state: State, run: str) -> list[procs.Process]:
     folder = state.run(run)
     tap = state.tap(run)
     if tap is not None:
-        return procs.living(holders.holders_of_tap(probe.name_of(tap.index)))
+        return procs.living(holders.holders_of_tap(name_of(tap.index)))
     if not files.is_locked(f"{folder}/lock"):
         return []
     return procs.holders(f"{folder}/lock", without=f"{folder}/keeper")

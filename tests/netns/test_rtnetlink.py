@@ -21,7 +21,7 @@ from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import Route
 from qemu_netwrap.host import ipv6, rtnetlink
 from qemu_netwrap.host.netlink import NLM_F_DUMP
-from qemu_netwrap.host.rtnetlink import RTM_GETLINK, RTM_NEWLINK, Link, Rtnl, name_meanwhile
+from qemu_netwrap.host.rtnetlink import RTM_GETLINK, RTM_NEWLINK, Link, Rtnl, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -357,14 +357,14 @@ def test_a_device_that_goes_while_its_routes_are_read(
 ) -> None:
     def late(index: int) -> str:
         inside.run("ip", "link", "delete", "passing", check=False)
-        return name_meanwhile(index)
+        return name_of(index)
 
     with contextlib.closing(ipv6.Rtnl6()) as rtnl6:
         for module, routes, addresses in (
             (rtnetlink, rtnl.routes, ("192.0.2.1/24", "198.51.100.1/24")),
             (ipv6, rtnl6.routes, ("2001:db8:1::1/64", "2001:db8:2::1/64")),
         ):
-            monkeypatch.setattr(module, "name_meanwhile", late)
+            monkeypatch.setattr(module, "name_of", late)
             for device, address in zip(("passing", "staying"), addresses, strict=True):
                 inside.run("ip", "link", "add", device, "type", "bridge")
                 inside.run("ip", "address", "add", address, "dev", device)
