@@ -10,6 +10,9 @@ PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static ipr
 PEERS = uml-utilities bridge-utils net-tools libvirt-daemon libvirt-daemon-driver-qemu \
         libvirt-clients
 
+# The tests that a system other than the usual one also has to pass.
+QUICK = tests/unit tests/netns tests/guest tests/judge
+
 VENV = .venv
 CLEAN = build/clean
 BIN = $(VENV)/bin
@@ -20,7 +23,7 @@ SOURCES = pyproject.toml README.md LICENSE $(wildcard scripts/*) \
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test soak bench lint wheel clean packages
+.PHONY: help setup demo test debian13 soak bench lint wheel clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -32,6 +35,9 @@ demo: setup ## show what it does, with real guests
 
 test: setup lint ## lint, then run every test on the built wheel (ARGS='-k name' for some)
 	$(BIN)/pytest $(ARGS)
+
+debian13: ## the demo and the quick tests on a Debian 13 made for it (root, by debootstrap)
+	tools/debian13 sh -c 'make demo && CI=true make test ARGS="$(or $(ARGS),$(QUICK))"'
 
 soak: setup ## starts and exits of many VMs for ten minutes (ARGS=tests/crash: every crash point)
 	SOAK=1 $(BIN)/pytest $(or $(ARGS),tests/load)

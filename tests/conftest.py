@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from lab import reachable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,6 +28,8 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+    for needed in (Path(__file__), Path(sys.executable)):
+        reachable.expose(needed)
     # A slow machine is no fault of what is tested.
     patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("patient", patient)

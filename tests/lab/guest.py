@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import lzma
 import os
 import re
 import shutil
@@ -420,13 +421,26 @@ def _base_members(busybox: Path) -> Iterator[bytes]:
 
 def _module_members(tree: Path, names: Sequence[str] = _MODULES) -> Iterator[bytes]:
     """Yield the modules that this kernel has, and for each the order in which to load them."""
-    files = {path.stem.replace("-", "_"): path for path in tree.glob("**/*.ko")}
+    files = module_files(tree)
     orders = {name: _load_order(name, files) for name in names if name in files}
     for name, order in orders.items():
         lines = "".join(f"{each}\n" for each in order)
         yield _member(f"lib/modules/{name}.order", 0o100644, lines.encode())
     for each in sorted({each for order in orders.values() for each in order}):
-        yield _member(f"lib/modules/{each}.ko", 0o100644, files[each].read_bytes())
+        yield _member(f"lib/modules/{each}.ko", 0o100644, module(files[each]))
+
+
+def module_files(tree: Path) -> dict[str, Path]:
+    """Return the files of all modules below TREE by module name; Debian 13 packs them with xz."""
+    files = (path for path in tree.glob("**/*.ko*") if path.name.endswith((".ko", ".ko.xz")))
+    return {path.name.partition(".")[0].replace("-", "_"): path for path in files}
+
+
+@functools.cache
+def module(path: Path) -> bytes:
+    """Return the unpacked content of a module's file, for a loader that knows no xz."""
+    packed = path.read_bytes()
+    return lzma.decompress(packed) if path.suffix == ".xz" else packed
 
 
 def _load_order(name: str, files: dict[str, Path]) -> list[str]:
@@ -434,7 +448,7 @@ def _load_order(name: str, files: dict[str, Path]) -> list[str]:
 
     The package has no modules.dep, which depmod makes on installation; the modules say it too.
     """
-    found = re.search(rb"\0depends=([^\0]*)\0", files[name].read_bytes())
+    found = re.search(rb"\0depends=([^\0]*)\0", module(files[name]))
     needed = found[1].decode().replace("-", "_").split(",") if found else []
     order: list[str] = []
     for each in needed:

@@ -243,14 +243,14 @@ class Job:
 
 def fetch() -> None:
     """See that all a machine is made of is there. Once: threads would be in each other's way."""
-    qemus.backports()
+    qemus.recent()
     _vmlinux()
     _image()
 
 
 def _qemu_words(image: Path, console: Path, fd: int, words: str) -> list[str]:
     """Return the words of the machine's QEMU, its NICs excepted."""
-    qemu = qemus.backports()  # `igb` came with QEMU 8.0
+    qemu = qemus.recent()  # `igb` came with QEMU 8.0
     return [
         *("setpriv", "--pdeathsig", "KILL", "--"),  # also if the tests are killed
         *(str(qemu), "-L", str(qemu.parents[1] / "share/qemu"), "-L", "/usr/share/seabios"),
@@ -285,7 +285,7 @@ def modules_in(tree: Path) -> Path:
 def _image() -> bytes:
     """Return the initramfs: busybox, the modules that mounting the root takes, and /init."""
     busybox = guest._busybox()
-    files = {path.stem.replace("-", "_"): path for path in modules().glob("**/*.ko")}
+    files = guest.module_files(modules())
     order = list(
         dict.fromkeys(each for name in _MODULES for each in guest._load_order(name, files))
     )
@@ -302,7 +302,7 @@ def _image() -> bytes:
         guest._member("dev/console", 0o020600, device=(5, 1)),
         guest._member("bin/busybox", 0o100755, busybox.read_bytes()),
         *(guest._member(f"bin/{applet}", 0o120777, b"busybox") for applet in applets),
-        *(guest._member(f"modules/{n}.ko", 0o100644, files[n].read_bytes()) for n in order),
+        *(guest._member(f"modules/{n}.ko", 0o100644, guest.module(files[n])) for n in order),
         guest._member("modules/order", 0o100644, "".join(f"{n}\n" for n in order).encode()),
         guest._member("boot.sh", 0o100644, boot.encode()),
         guest._member("init", 0o100755, _INIT.encode()),

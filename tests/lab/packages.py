@@ -1,6 +1,7 @@
 """Debian packages beside the installed ones: downloaded, unpacked, kept; never installed.
 
-apt gets sources, lists and cache of its own for that: the system's are left as they are.
+apt gets sources, lists and cache of its own for that: the system's are left as they are. Nor does
+it know what is installed: an installed version that those sources do not have is not looked for.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ def apt(*suites: str) -> Iterator[tuple[str, ...]]:
         folder = Path(name)
         for each in ("lists/partial", "cache/archives/partial"):
             (folder / each).mkdir(parents=True)
+        (folder / "status").touch()
         sources = folder / "sources.list"
         sources.write_text("".join(map(_SOURCE.format, suites)), encoding="ascii")
         settings = {
             "Dir::Etc::sourcelist": sources,
             "Dir::Etc::sourceparts": folder / "none",
             "Dir::State::lists": folder / "lists",
+            "Dir::State::status": folder / "status",
             "Dir::Cache": folder / "cache",
             "APT::Sandbox::User": "root",
             "Acquire::Retries": 5,

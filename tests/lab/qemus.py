@@ -1,25 +1,42 @@
-"""Another QEMU beside the installed one: the backports' package."""
+"""The QEMUs of the tests: the installed one, and one of version 10 or later."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final
+import re
+from pathlib import Path
+from typing import Final
 
 from lab import packages
-from lab.guest import cache
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from lab.guest import QEMU, cache, tool
+from qemu_netwrap.host import which
 
 _PACKAGES: Final = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")
 _PROGRAM: Final = "usr/bin/qemu-system-x86_64"
+_RECENT: Final = 10
 
 
 @functools.cache
-def backports() -> Path:
-    """Return the backports' qemu-system-x86_64; the first call ever downloads and unpacks it."""
+def installed() -> int:
+    """Return the major version of the installed QEMU: 7 on Debian 12, 10 on Debian 13."""
+    return int(re.findall(r"version (\d+)", tool(QEMU, "-version"))[0])
+
+
+@functools.cache
+def recent() -> Path:
+    """Return a qemu-system-x86_64 of version 10 or later: the installed one, or the backports'.
+
+    Only the first call that needs the backports' package downloads and unpacks it.
+    """
+    if installed() >= _RECENT:
+        return Path(which.find(QEMU))
     target = cache() / f"qemu-{packages.BACKPORTS}"
     if not (target / _PROGRAM).exists():
         with packages.apt(packages.BACKPORTS) as words:
             packages.unpack(words, target, *_PACKAGES)
     return target / _PROGRAM
+
+
+def both() -> list[str]:
+    """Return the programs of the QEMUs that a machine can offer: one where they are the same."""
+    return list(dict.fromkeys((which.find(QEMU), str(recent()))))
