@@ -32,6 +32,7 @@ from fidelity.running import (
     state_folder,
     status,
 )
+from lab import qemus
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU
 
@@ -42,21 +43,26 @@ WAITERS: Final = {"null", "lock", "keeper"}
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("user", "root", "words"),
     [
-        ("-runas", "nobody"),
-        ("-chroot", "/var"),
-        ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        ("-incoming", "defer"),
-        ("-runas", "nobody", "-chroot", "/var", "-sandbox", "on,spawn=deny"),
+        ("nobody", "", ()),
+        ("", "/var", ()),
+        (
+            *("", ""),
+            ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        ),
+        ("", "", ("-incoming", "defer")),
+        ("nobody", "/var", ("-sandbox", "on,spawn=deny")),
     ],
-    ids=lambda words: " ".join(words)[:30],
 )
-def test_options_that_take_rights_from_qemu(host: Host, words: tuple[str, ...]) -> None:
-    child = start(host, "-nic", "nat", *words)
-    if "-runas" in words:
+def test_options_that_take_rights_from_qemu(
+    host: Host, user: str, root: str, words: tuple[str, ...]
+) -> None:
+    left = qemus.leaving(user, root) if user or root else ()
+    child = start(host, "-nic", "nat", *left, *words)
+    if user:
         wait_for(lambda: status(child.pid)["Uid"].startswith("65534"), "QEMU as nobody", 10)
-    if "-chroot" in words:
+    if root:
         root = Path(f"/proc/{child.pid}/root")
         wait_for(lambda: str(root.readlink()) == "/var", "QEMU in its root", 10)
     assert f"qn{child.pid}-0" in links(host)

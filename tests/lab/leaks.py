@@ -68,7 +68,7 @@ _VOLATILE: Final = frozenset(
         *("link_index", "gc_timer", "hello_timer", "tcn_timer", "topology_change_timer"),
         *("forward_delay_timer", "message_age_timer", "hold_timer", "topology_change_ack"),
         *("valid_life_time", "preferred_life_time", "tentative", "expires", "used", "updated"),
-        *("packets", "bytes", "refcnt", "stats", "stats64", "metainfo"),
+        *("packets", "bytes", "fdb_n_learned", "refcnt", "stats", "stats64", "metainfo"),
     ),
 )
 _VOLATILE_SYSCTLS: Final = frozenset(("/proc/sys/net/ipv4/tcp_fastopen_key",))

@@ -37,6 +37,14 @@ def recent() -> Path:
     return target / _PROGRAM
 
 
+def leaving(user: str = "", root: str = "") -> tuple[str, ...]:
+    """Return the words by which the installed QEMU becomes USER, and has ROOT for its root."""
+    if installed() < _RECENT:
+        return (*(("-runas", user) if user else ()), *(("-chroot", root) if root else ()))
+    keys = [f"{key}={value}" for key, value in (("user", user), ("chroot", root)) if value]
+    return ("-run-with", ",".join(keys))
+
+
 def both() -> list[str]:
     """Return the programs of the QEMUs that a machine can offer: one where they are the same."""
     return list(dict.fromkeys((which.find(QEMU), str(recent()))))

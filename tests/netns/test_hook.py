@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab import qemus
 from lab.hooked import (
     IFDOWN,
     IFUP,
@@ -258,7 +259,12 @@ def test_a_qemu_that_becomes_another_user(uplinked: Uplinked) -> None:
     """Its qemu-ifdown can do nothing, and says nothing; the keeper sees the tap go."""
     host = uplinked.host
     child = host.popen(
-        QEMU, *IDLE, *TAP, "-runas", "nobody", stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        QEMU,
+        *IDLE,
+        *TAP,
+        *qemus.leaving(user="nobody"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     is_nobody = f"Uid:\t{65534}"
     status = Path(f"/proc/{child.pid}/status")
