@@ -63,8 +63,8 @@ def test_options_that_take_rights_from_qemu(
     if user:
         wait_for(lambda: status(child.pid)["Uid"].startswith("65534"), "QEMU as nobody", 10)
     if root:
-        root = Path(f"/proc/{child.pid}/root")
-        wait_for(lambda: str(root.readlink()) == "/var", "QEMU in its root", 10)
+        link = Path(f"/proc/{child.pid}/root")
+        wait_for(lambda: str(link.readlink()) == root, "QEMU in its root", 10)
     assert f"qn{child.pid}-0" in links(host)
     assert end(host, child) == 0
 
