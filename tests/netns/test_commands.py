@@ -38,6 +38,7 @@ def test_qemu_refuses_what_is_said_to_be_refused_and_nothing_else(host: Host) ->
     wrong = []
     for command in commands():
         said = refusal(host, command)
+        agreed: object
         if newer and said.endswith(REMOVED):
             agreed = True
         elif said:
