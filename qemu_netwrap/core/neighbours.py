@@ -45,6 +45,7 @@ class Neighbours(Record):
     chains: tuple[ClosedChain, ...] = ()
     firewalld: bool = False
     managers: tuple[str, ...] = ()  # of core.managers, those that run
-    dns_port: int = 53  # another when somebody has that on every address
+    dns_port: int = 53  # another when somebody has that on every address; 0: no port is free
     taken: tuple[int, ...] = ()  # of DHCP's ports: what somebody has on every address
+    open_from: int = 1024  # ip_unprivileged_port_start: anybody may bind to ports from here on
     bridged: tuple[str, ...] = ()  # IP, IP6: whose bridged frames br_netfilter shows to firewalls

@@ -14,8 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.neighbours import Neighbours
 
-DNS_PORTS = (53, *range(10053, 10063))
+# Of those behind the first none is assigned (IANA), nor given out by bindresvport(3), from 600 on.
+DNS_PORTS = (53, *range(288, 308), 28, 30, 32, 34, 36)
 DHCP_PORT, DHCP6_PORT = 67, 547
+_OPEN_FROM = "/proc/sys/net/ipv4/ip_unprivileged_port_start"  # of IPv6 too
 # What a manager (core.managers) makes when it starts.
 _MANAGERS = {
     "NetworkManager": "/run/NetworkManager",
@@ -37,8 +39,11 @@ def look(*, routed: bool) -> Neighbours | None:
     # Without br_netfilter no firewall sees the frames of a plain bridge.
     tables = nft.foreign_tables() if routed or bridged else ()
     legacy = tuple(f for f in _LEGACY if (routed or bridged) and has_legacy_filter(f))
-    dns_port, taken = _ports() if routed else (DNS_PORTS[0], ())
-    if not (managers or tables or legacy or taken or dns_port != DNS_PORTS[0]):
+    open_from = int(files.read(_OPEN_FROM) or 1024)
+    dns_port, taken = _ports(open_from) if routed else (DNS_PORTS[0], ())
+    is_moved = dns_port != DNS_PORTS[0]
+    is_open = routed and open_from <= DHCP6_PORT
+    if not (managers or tables or legacy or taken or is_moved or is_open):
         return None
     from qemu_netwrap.core.neighbours import Neighbours
     from qemu_netwrap.host import firewalls
@@ -52,17 +57,23 @@ def look(*, routed: bool) -> Neighbours | None:
         running(managers),
         dns_port,
         taken,
+        open_from,
         bridged,
     )
 
 
-def _ports() -> tuple[int, tuple[int, ...]]:
-    """Return a free port for DNS, and those of DHCP that somebody has on every address."""
+def _ports(open_from: int) -> tuple[int, tuple[int, ...]]:
+    """Return a free port for DNS, and those of DHCP that somebody has on every address.
+
+    dnsmasq shares its UDP ports (SO_REUSEADDR): who may bind to one gets its packets. So DNS is on
+    a port below OPEN_FROM, where that takes a privilege. If there is no such port, it is on 53.
+    """
     from qemu_netwrap.host import ports
 
     dhcp = ((ports.IPV4, DHCP_PORT), (ports.IPV6, DHCP6_PORT))
     taken = tuple(port for family, port in dhcp if ports.is_taken(family, ports.UDP, port))
-    return ports.first_free(DNS_PORTS), taken
+    closed = tuple(port for port in DNS_PORTS if port < open_from)
+    return ports.first_free(closed or DNS_PORTS[:1]), taken
 
 
 def _is_on(path: str) -> bool:

@@ -45,9 +45,9 @@ def is_taken(family: int, kind: int, port: int) -> bool:
 
 
 def first_free(ports: tuple[int, ...]) -> int:
-    """Return the first of PORTS that nobody has, in any protocol; the last if all are taken."""
+    """Return the first of PORTS that nobody has, in any protocol; 0 if all are taken."""
     free = (port for port in ports if not any(is_taken(*each, port) for each in _BOTH))
-    return next(free, ports[-1])
+    return next(free, 0)
 
 
 def take(protocol: str, address: str, port: int) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 # What networks of ours take: bridges and taps; dnsmasq's ports and raw socket, and its own user.
 CAPABILITIES = ("net_admin", "net_raw", "net_bind_service", "setuid", "setgid")
-DNS_PORT = 53
+DNS_PORT, DHCP6_PORT = 53, 547
 # Found and remedy, by how opening /dev/net/tun fails.
 _TUN_ERRORS = {
     "EACCES": ("this user may not open it", "sudo chmod 666 /dev/net/tun"),
@@ -217,7 +217,15 @@ def _beside(seen: Survey) -> Iterator[Line]:
         port = near.taken[0]
         found = f"somebody has port {port} on every address: no nat and host-only"
         yield Line("DHCP", WARNING, found, f"ss -lunp 'sport = {port}'  # have it keep to its own")
-    if near.dns_port != DNS_PORT:
+    if near.open_from <= DHCP6_PORT:
+        found = f"any local user may bind to ports from {near.open_from} on, and answer guests"
+        remedy = "sysctl -w net.ipv4.ip_unprivileged_port_start=1024"
+        yield Line("local users", WARNING, found, remedy)
+    if not near.dns_port:
+        found = f"somebody has port {DNS_PORT} on every address: no nat and host-only"
+        remedy = f"ss -lunp 'sport = {DNS_PORT}'  # have it keep to its own"
+        yield Line("DNS", WARNING, found, remedy)
+    elif near.dns_port != DNS_PORT:
         found = f"somebody has port {DNS_PORT} on every address; ours takes {near.dns_port}"
         yield Line("DNS", OK, f"{found}, guests do not see it")
 

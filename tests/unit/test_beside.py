@@ -82,17 +82,17 @@ def test_bridged_frames_by_family(mode: str, family: str, bridged: tuple[str, ..
 
 def test_what_guests_need_of_the_host_by_family() -> None:
     near = Neighbours(
-        filters=(UFW_6,), chains=(ClosedChain("inet", "t", "c", INPUT),), dns_port=10053
+        filters=(UFW_6,), chains=(ClosedChain("inet", "t", "c", INPUT),), dns_port=288
     )
     told = rules(needed(HOST_ONLY, near))
     assert told == [
         "-I INPUT -i b -p ipv6-icmp",
         "-I INPUT -i b -p udp --dport 547",
-        "-I INPUT -i b -p udp --dport 10053",
-        "-I INPUT -i b -p tcp --dport 10053",
+        "-I INPUT -i b -p udp --dport 288",
+        "-I INPUT -i b -p tcp --dport 288",
         'iifname "b" udp dport 67',
-        'iifname "b" udp dport 10053',
-        'iifname "b" tcp dport 10053',
+        'iifname "b" udp dport 288',
+        'iifname "b" tcp dport 288',
         'iifname "b" meta l4proto ipv6-icmp',
         'iifname "b" udp dport 547',
     ]
@@ -123,12 +123,12 @@ def test_a_bridge_whose_name_no_rule_can_have_is_told() -> None:
 
 
 def test_dns_moves_and_guests_are_still_told_of_it() -> None:
-    server, redirect = needed(NAT, Neighbours(dns_port=10053))
+    server, redirect = needed(NAT, Neighbours(dns_port=288))
     assert isinstance(server, Dnsmasq)
-    assert "\nport=10053\ndhcp-option=option:dns-server,0.0.0.0\n" in server.config
+    assert "\nport=288\ndhcp-option=option:dns-server,0.0.0.0\n" in server.config
     assert "option6" not in server.config
     assert isinstance(redirect, Rules)
-    assert redirect.rules.count("dport 53 redirect to :10053") == 2
+    assert redirect.rules.count("dport 53 redirect to :288") == 2
 
 
 def test_dhcp_cannot_move() -> None:
@@ -142,6 +142,6 @@ def test_dhcp_of_ipv6_matters_where_it_is_served() -> None:
     assert needed(NAT, Neighbours(taken=(547,))) == []
     with pytest.raises(HostError, match="port 547 on every interface"):
         beside.completed(network, Surroundings(), Neighbours(taken=(547,)), made)
-    server, _ = beside.completed(network, Surroundings(), Neighbours(dns_port=10053), made)
+    server, _ = beside.completed(network, Surroundings(), Neighbours(dns_port=288), made)
     assert isinstance(server, Dnsmasq)
     assert server.config.endswith("dhcp-option=option6:dns-server,[::]\n")

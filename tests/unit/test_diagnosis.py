@@ -166,7 +166,7 @@ def test_uplinks(uplink: Uplink, found: str) -> None:
             },
             "iptables-nft, inet theirs in, firewalld: told to let",
         ),
-        ("DNS", {"beside": Neighbours(dns_port=10053)}, "ours takes 10053"),
+        ("DNS", {"beside": Neighbours(dns_port=288)}, "ours takes 288"),
         (
             "systemd-networkd",
             {

@@ -40,6 +40,7 @@ def completed(
         *_before(network, around, near),
         *_moved(network, near, made),
         *_after(network, near),
+        *_shared(network, near, made),
     )
 
 
@@ -59,6 +60,7 @@ def _moved(network: Network, near: Neighbours, made: tuple[Resource, ...]) -> tu
     servers = [each for each in made if isinstance(each, Dnsmasq)]
     for server in servers:
         _check_dhcp(network, near, server)
+        _check_dns(network, near)
     if not servers or near.dns_port == DNS_PORT:
         return made
     query = f'iifname "{network.bridge}" fib daddr type local'
@@ -82,6 +84,37 @@ def _check_dhcp(network: Network, near: Neighbours, server: Dnsmasq) -> None:
                 "have it keep to its own (dnsmasq: bind-dynamic);"
                 f" ss -lunp sport = {port} names it",
             )
+
+
+def _check_dns(network: Network, near: Neighbours) -> None:
+    """Raise `HostError` when no port is left for DNS that it could be moved to."""
+    if not near.dns_port:
+        raise HostError(
+            f"network {network.name}: port {DNS_PORT} is taken on every address, and so is every"
+            " other port that DNS could be on",
+            f"have the other DNS server keep to its own addresses; ss -lunp sport = {DNS_PORT}"
+            " names it",
+        )
+
+
+def _shared(network: Network, near: Neighbours, made: tuple[Resource, ...]) -> tuple[Remark, ...]:
+    """Return what to tell where any local user may join in on a port that serves the guests."""
+    servers = [each for each in made if isinstance(each, Dnsmasq)]
+    has_dhcp6 = any(map(_has_dhcp6, servers))
+    served = {near.dns_port: "DNS", DHCP_PORT: "DHCP"}
+    if has_dhcp6:
+        served[DHCP6_PORT] = "DHCPv6"
+    joined = ", ".join(name for port, name in served.items() if port >= near.open_from)
+    if not (servers and joined):
+        return ()
+    return (
+        Remark(
+            network.bridge,
+            f"network {network.name}: any local user can answer its guests' {joined}, for"
+            f" net.ipv4.ip_unprivileged_port_start is {near.open_from}; remedy:"
+            f" sysctl -w net.ipv4.ip_unprivileged_port_start={max(served) + 1}",
+        ),
+    )
 
 
 def _has_dhcp6(server: Dnsmasq) -> bool:
