@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
 
-from qemu_netwrap.core import names, reservations
+from qemu_netwrap.core import addresses, names, reservations
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.ipv6 import LENGTH, Prefix
@@ -190,7 +189,7 @@ def _subnet(value: object) -> Subnet:
 
 def _subnet6(value: object) -> Prefix:
     try:
-        prefix = Prefix.parse(_string(value))
+        prefix = Prefix.parse(_string(value).replace("%", "%%"))  # no scope is part of a network
     except ValueError as error:
         raise ValueError(f"expected a network like fd12:3456:789a:1::/64: {error}") from None
     if prefix.length != LENGTH:
@@ -203,19 +202,16 @@ def _subnet6(value: object) -> Prefix:
 def _servers(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(server, str) for server in value):
         raise ValueError('expected addresses like ["192.0.2.53"]')
-    for server in value:
-        ipaddress.ip_address(server)
-    return tuple(value)
+    return tuple(addresses.read(server, scoped=True) for server in value)
 
 
 def _hosts(value: object) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         raise ValueError('expected names with addresses, like { files = "192.0.2.9" }')
-    for name, address in value.items():
-        if not names.is_host_name(name):
+    for name in value:
+        if not names.is_host_name(name) or name.replace(".", "").isdigit():
             raise ValueError(f"{name!r} is no host name")
-        ipaddress.ip_address(address)
-    return tuple(value.items())
+    return tuple((name, addresses.read(address)) for name, address in value.items())
 
 
 _ROUTED = (NAT, HOST_ONLY)

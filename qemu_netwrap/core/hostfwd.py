@@ -92,12 +92,15 @@ def _cut_address(text: str, missing: str, bad: str) -> tuple[str, str]:
     inside, rest = _cut(text[1:], "]", bad)
     if not rest.startswith(":"):
         raise ValueError(missing)
-    import ipaddress  # what hardly a launch needs
+    from qemu_netwrap.core import addresses  # what hardly a launch needs
 
     try:
-        return str(ipaddress.IPv6Address(inside)), rest[1:]
+        address = addresses.read(inside)
     except ValueError:
-        raise ValueError(bad) from None
+        address = ""
+    if ":" not in address:
+        raise ValueError(bad)
+    return address, rest[1:]
 
 
 def _port(text: str, bad: str) -> int:

@@ -7,6 +7,7 @@ there is no moment in which it may take them for its own. Names are those of the
 
 from __future__ import annotations
 
+from qemu_netwrap.core import names, plain
 from qemu_netwrap.core.record import Record
 
 NETWORK_MANAGER, NETWORKD, DHCPCD = "NetworkManager", "systemd-networkd", "dhcpcd"
@@ -30,7 +31,16 @@ class Manager(Record):
 
     def text_of(self, bridge: str) -> str:
         """Return the file's text for the network on BRIDGE: of the bridge and of our taps."""
-        return self.text.format(bridge)
+        return plain.lines(self.text.format(bridge))
+
+
+def can_name(bridge: str) -> bool:
+    """Whether a manager's file can name BRIDGE, and nothing else by the same word.
+
+    Both read a name as a pattern (`*`, `?`, `[`, a `!` or `~` for its opposite), cut it at `;`, `,`
+    or a blank, and take a backslash for an escape.
+    """
+    return names.plain_ifname(f"x{bridge}")
 
 
 # NetworkManager.conf(5), section `device`; Reload's 1 is its configuration alone.

@@ -10,6 +10,8 @@ import _socket
 import os
 import struct
 
+from qemu_netwrap.core import plain
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
@@ -142,7 +144,7 @@ def text(body: bytes) -> str:
 
 def _string(value: str) -> bytes:
     """Encode a string or an object path."""
-    raw = value.encode()
+    raw = plain.line(value).encode()
     return struct.pack("<I", len(raw)) + raw + b"\0"
 
 

@@ -6,6 +6,7 @@ import os
 import select
 from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
 
+from qemu_netwrap.core import plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import cgroup, files
@@ -31,9 +32,9 @@ def start(folder: str, config: str, duid: str) -> Child:
     one it would have the kernel tell of every interface: 40 ms where there are 3,000.
     """
     files.make_folder(f"{folder}/hosts", 0o755)
-    files.write(f"{folder}/dnsmasq.conf", config)
+    files.write(f"{folder}/dnsmasq.conf", plain.dnsmasq(config))
     if duid and not os.path.exists(f"{folder}/leases"):
-        files.write(f"{folder}/leases", f"duid {duid}\n", 0o644)
+        files.write(f"{folder}/leases", f"duid {plain.line(duid)}\n", 0o644)
     return _spawn(folder)
 
 

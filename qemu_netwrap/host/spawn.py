@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap.core import plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host.files import open_locked
 from qemu_netwrap.host.which import SBIN, find
@@ -40,6 +41,7 @@ class Child:
         knows that it is done, also if this process is killed meanwhile.
         """
         program = require(argv[0])
+        plain.lines(text)
         self.argv = tuple(argv)
         self._output = os.memfd_create("output", os.MFD_CLOEXEC)
         words = os.memfd_create("input", os.MFD_CLOEXEC)

@@ -10,7 +10,7 @@ import _socket
 import errno
 import os
 
-from qemu_netwrap.core import mac
+from qemu_netwrap.core import mac, names, plain
 from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host import dnsmasq, files, nft, sysctl, tun
@@ -280,7 +280,7 @@ def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
     address6 = f"[{n.address6}]" if n.address6 else ""
     known = [word for word in (n.address, address6, n.name) if word]
     if known and os.path.isdir(f"{folder}/hosts"):
-        files.write(f"{folder}/hosts/{n.mac}", ",".join((n.mac, *known)) + "\n", 0o644)
+        files.write(f"{folder}/hosts/{n.mac}", plain.lease_words((n.mac, *known)) + "\n", 0o644)
     yield
 
 
@@ -317,10 +317,15 @@ def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
 def _fill_checksums(t: r.Tap, work: Work) -> None:
     """Have DHCP's checksums filled in. Most clients do without: it may fail.
 
-    By tc(8), since pyroute2 does not know the action.
+    By tc(8), since pyroute2 does not know the action. In a batch some names would be more than a
+    name, `a#b` say.
     """
     try:
-        Child(("tc", "-batch", "-"), "\n".join((*t.traffic_control, ""))).wait()
+        if names.plain_ifname(t.name):
+            Child(("tc", "-batch", "-"), plain.joined(t.traffic_control)).wait()
+        else:
+            for words in t.traffic_control:
+                Child(("tc", *words.split())).wait()
     except HostError as error:
         work.say(f"{t.name}: an old DHCP client may not take its address: {error.message}")
 

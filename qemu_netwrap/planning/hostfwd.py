@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from qemu_netwrap.core import hostfwd, names, reservations
+from qemu_netwrap.core import hostfwd, names, plain, reservations
 from qemu_netwrap.core.errors import HostError, UsageError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.ipv6 import Prefix
@@ -187,5 +187,5 @@ def _owner(tap: str) -> str:
 
 def _chain(owner: str, name: str, kind: str, lines: list[str]) -> str:
     """Return one chain."""
-    inside = "".join(f'  {line} comment "qemu-netwrap: {owner}"\n' for line in lines)
+    inside = plain.joined(f'  {line} comment "qemu-netwrap: {owner}"' for line in lines)
     return f"chain {owner}_{name} {{\n  {kind}; policy accept;\n{inside}}}\n"

@@ -117,7 +117,7 @@ def test_firewalld_is_not_given_a_bridge_that_may_be_the_hosts_own_way() -> None
 
 
 def test_a_bridge_whose_name_no_rule_can_have_is_told() -> None:
-    (remark,) = needed(NAT, Neighbours(filters=(DOCKER,)), bridge='q"n')
+    (remark,) = needed(NAT, Neighbours(filters=(DOCKER,)), bridge="q+n")
     assert isinstance(remark, Remark)
     assert "remedy: " in remark.text
 

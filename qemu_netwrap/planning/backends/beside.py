@@ -7,7 +7,7 @@ packet has to pass both. What is not ours to change the user is told, with the r
 
 from __future__ import annotations
 
-from qemu_netwrap.core import names
+from qemu_netwrap.core import managers, names, plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.model import BRIDGE, NAT
 from qemu_netwrap.core.neighbours import FORWARD, INPUT, IP, IP6
@@ -48,6 +48,8 @@ def _before(network: Network, around: Surroundings, near: Neighbours) -> tuple[R
     """Return what comes first, before there are devices; nothing on a bridge of somebody else."""
     if around.bridge_exists:
         return ()
+    if near.managers and not managers.can_name(network.bridge):
+        return (_unnameable(network, near),)
     return tuple(Unmanaged(network.bridge, manager) for manager in near.managers)
 
 
@@ -127,7 +129,7 @@ def _on_port(server: Dnsmasq, port: int) -> Dnsmasq:
     """Return a dnsmasq that has its DNS on another port, and tells guests of its address still."""
     lines = [f"port={port}", "dhcp-option=option:dns-server,0.0.0.0"]
     lines += ["dhcp-option=option6:dns-server,[::]"] if _has_dhcp6(server) else []
-    return server.replace(config=server.config + "".join(f"{line}\n" for line in lines))
+    return server.replace(config=server.config + plain.joined(lines))
 
 
 def _after(network: Network, near: Neighbours) -> tuple[Resource, ...]:
@@ -164,7 +166,7 @@ def _by_iptables(
         # What one port sends to another meets the firewall as well.
         rules.append(f"{into} -i {dev} -o {dev}")
     tail = f'-m comment --comment "{_mark(network)}" -j ACCEPT'
-    lines = "".join(f"-I {rule} {tail}\n" for rule in rules)
+    lines = plain.joined(f"-I {rule} {tail}" for rule in rules)
     return IptablesAccepts(dev, table.program, _mark(network), lines) if rules else None
 
 
@@ -186,7 +188,7 @@ def _by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> NftAccep
         rules += (f"iifname {dev}", *(f"oifname {dev} {way}" for way in ways))
     elif closed.hook == FORWARD and set(families) & set(near.bridged):
         rules.append(f"iifname {dev} oifname {dev}")
-    lines = "".join(f"{rule} accept\n" for rule in rules)
+    lines = plain.joined(f"{rule} accept" for rule in rules)
     chain_of = (closed.family, closed.table, closed.chain)
     return NftAccepts(network.bridge, *chain_of, _mark(network), lines) if rules else None
 
@@ -213,6 +215,16 @@ def _beyond_firewalld(network: Network, near: Neighbours) -> Remark:
         network.bridge,
         f"network {network.name}: firewalld may drop what guests send each other, for br_netfilter"
         f" shows it to firewalls; remedy: sysctl -w {off}",
+    )
+
+
+def _unnameable(network: Network, near: Neighbours) -> Remark:
+    """Return what to say of a bridge whose name a manager would read as a pattern."""
+    return Remark(
+        network.bridge,
+        f"network {network.name}: {' and '.join(near.managers)} may take over {network.bridge}:"
+        " its name would be a pattern in their files; remedy: give the bridge a name of letters,"
+        " digits, - . and _",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from qemu_netwrap.core import plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import HOST_ONLY, NAT
@@ -114,7 +115,7 @@ def mtu_of(network: Network, around: Surroundings) -> int:
 def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
     """Return one chain of the network as nft(8) reads it, each rule commented with its owner."""
     comment = f'comment "qemu-netwrap: {network.name}"'
-    lines = "".join(f"  {rule} {comment}\n" for rule in rules)
+    lines = plain.joined(f"  {rule} {comment}" for rule in rules)
     return f"chain {chain_name(network.bridge, hook)} {{\n  {kind}\n{lines}}}\n"
 
 
@@ -159,7 +160,7 @@ def dnsmasq(
         *_reach(network, around),
     ]
     duid = ipv6.duid(own_bridge(network, around).mac) if prefix is not None else ""
-    return Dnsmasq(network.bridge, "\n".join(lines) + "\n", duid)
+    return Dnsmasq(network.bridge, plain.dnsmasq(plain.joined(lines)), duid)
 
 
 def _ranges(network: Network, subnet: Subnet) -> list[str]:
