@@ -122,6 +122,8 @@ class Nic(Record):
     foreign: bool = False  # QEMU has made the tap: it is only plugged
     forwards: tuple[Forward, ...] = ()  # ports of the host that lead to it
     is_alone: bool = True  # no other netdev's packets come by this tap, as they do on a hub
+    restored: bool = False  # QEMU loads a state, and with it perhaps another MAC
+    incoming: bool = False  # that state comes from another QEMU, which may be here still
 
     def own_mac(self, number: int, attempt: int = 0) -> str:
         """Return a MAC of ours for guest NIC NUMBER: always the same; another each ATTEMPT."""

@@ -217,6 +217,8 @@ class MacFilter(Resource):
 
     tap: str
     macs: str  # separated by spaces
+    bridge: str = ""
+    run: str = ""  # empty: nobody else can have these MACs
 
 
 class Plug(Resource):

@@ -57,7 +57,8 @@ def plan_data(shown: Preview) -> dict[str, Any]:
         fields = {**plain(nic), "network": nic.network.name}
         del fields["mac_key"]  # how MACs of ours are made is nobody's business
         nics.append(fields)
-    return {"networks": networks, "nics": nics, "steps": steps, "argv": shown.argv}
+    found = {"networks": networks, "nics": nics, "steps": steps, "argv": shown.argv}
+    return {**found, "notes": shown.notes} if shown.notes else found
 
 
 def plan_text(shown: Preview) -> str:
@@ -67,7 +68,7 @@ def plan_text(shown: Preview) -> str:
     do = [command for step in shown.steps for command in step.do]
     undo = [command for step in reversed(shown.steps) for command in step.undo]
     lines = [
-        *map(_network_line, shown.networks),
+        *map(_network_line, shown.networks), *shown.notes,
         "", "do:", *_indented(do),
         "", "undo, when QEMU is gone; a network with its last run:", *_indented(undo),
         "", "QEMU becomes:", f"  {shlex.join(shown.argv)}",

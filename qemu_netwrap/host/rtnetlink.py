@@ -29,7 +29,7 @@ NETLINK_ROUTE = 0
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
-RTM_NEWNEIGH = 28
+RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_GROUP, IFLA_CARRIER = 27, 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -166,12 +166,27 @@ class Rtnl(Netlink):
         It must not learn: link-local frames are not looked at. Sticky entries are not moved to
         another port that such a frame comes in by.
         """
-        head = _NDMSG.pack(AF_BRIDGE, index, NUD_NOARP, NTF_MASTER | NTF_STICKY, 0)
         for mac in macs:
-            entry = head + attribute(NDA_LLADDR, mac)
-            self._do(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, entry)
+            self.stick(index, mac)
         locked = attribute(IFLA_BRPORT_LOCKED, b"\1")
         self._set_port(index, attribute(IFLA_BRPORT_LEARNING, b"\0") + locked)
+
+    def stick(self, index: int, mac: bytes) -> None:
+        """Have a bridge send what is for MAC to port INDEX, whatever comes in elsewhere."""
+        head = _NDMSG.pack(AF_BRIDGE, index, NUD_NOARP, NTF_MASTER | NTF_STICKY, 0)
+        entry = head + attribute(NDA_LLADDR, mac)
+        self._do(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, entry)
+
+    def stuck(self, bridge: int) -> dict[bytes, int]:
+        """Return the MACs that `stick` has put at a port of a bridge, and the number of that."""
+        body = _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0)
+        body += attribute(IFLA_MASTER, struct.pack("=I", bridge))
+        found = {}
+        for answer in self._ask(RTM_GETNEIGH, NLM_F_DUMP, body, RTM_NEWNEIGH):
+            _, index, _, flags, _ = _NDMSG.unpack_from(answer)
+            if flags & NTF_STICKY:
+                found[dict(attributes(answer, _NDMSG.size))[NDA_LLADDR]] = index
+        return found
 
     def _set_port(self, index: int, data: bytes) -> None:
         """Set attributes of a bridge's port."""

@@ -16,6 +16,7 @@ from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host import dnsmasq, files, nft, sysctl, tun
 from qemu_netwrap.host.rtnetlink import Link, Rtnl
 from qemu_netwrap.host.spawn import Child
+from qemu_netwrap.life.state import claim, disclaim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     Note = Callable[..., None]
     Facts = dict[str, str]
+
+
+TAP_PREFIX = b"\xfe"  # what a tap's MAC begins with on a bridge
 
 
 class Work:
@@ -274,26 +278,51 @@ def release_dnsmasq(d: r.Dnsmasq, facts: Facts, work: Work) -> Iterator[None]:
 
 
 def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
-    """Reserve a MAC on its network; tell the network's dnsmasq its name and its address."""
-    folder = work.state.network(n.bridge)
-    files.write(work.state.mac(n.mac), f"{n.run} {n.bridge}")
-    address6 = f"[{n.address6}]" if n.address6 else ""
-    known = [word for word in (n.address, address6, n.name) if word]
-    if known and os.path.isdir(f"{folder}/hosts"):
-        files.write(f"{folder}/hosts/{n.mac}", plain.lease_words((n.mac, *known)) + "\n", 0o644)
+    """Reserve a MAC on its network; tell the network's dnsmasq its name and its address.
+
+    A living run that came first keeps both: this one gets them when that one ends.
+    """
+    state = work.state
+    claim(state.mac(n.mac), n.run, n.bridge)
+    if os.path.isdir(f"{state.network(n.bridge)}/hosts"):
+        owns_mac = state.owns_mac(n.mac, n.run, n.bridge)
+        if n.name:
+            claim(state.name(n.bridge, n.name), n.run, n.mac)
+            if owns_mac and not state.owns_name(n.name, n.run, n.bridge, n.mac):
+                work.say(f"{n.name}: another run's guest on {n.bridge} has that name until it ends")
+        if owns_mac:
+            write_host(n, work)
     yield
 
 
+def write_host(n: r.HostName, work: Work) -> bool:
+    """Tell dnsmasq what is known of a guest's NIC; return whether that is new."""
+    owns_name = n.name and work.state.owns_name(n.name, n.run, n.bridge, n.mac)
+    name = n.name if owns_name else ""
+    address6 = f"[{n.address6}]" if n.address6 else ""
+    known = [word for word in (n.address, address6, name) if word]
+    path = f"{work.state.network(n.bridge)}/hosts/{n.mac}"
+    line = plain.lease_words((n.mac, *known)) + "\n" if known else ""
+    if line == files.read(path):
+        return False
+    if line:
+        files.write(path, line, 0o644)
+    else:
+        files.remove(path)
+    return True
+
+
 def release_host_name(n: r.HostName, _facts: Facts, work: Work) -> Iterator[None]:
-    """Forget the MAC, unless somebody else has it by now."""
-    folder = work.state.network(n.bridge)
-    with files.Lock(work.state.macs_lock):
-        files.remove_scratch(work.state.macs_folder)
-        files.remove_scratch(f"{folder}/hosts")
-        if files.read(work.state.mac(n.mac)) == f"{n.run} {n.bridge}":
-            files.remove(f"{folder}/hosts/{n.mac}")
-            dnsmasq.reload(folder)
-            files.remove(work.state.mac(n.mac))
+    """Forget the MAC and the name; both go to a living run that has been waiting for them."""
+    state, folder = work.state, work.state.network(n.bridge)
+    with files.Lock(state.macs_lock):
+        for scratched in (state.macs_folder, f"{folder}/hosts", f"{folder}/names"):
+            files.remove_scratch(scratched)
+        had_name = bool(n.name) and disclaim(state.name(n.bridge, n.name), n.run, n.mac)
+        if disclaim(state.mac(n.mac), n.run, n.bridge) or had_name:
+            from qemu_netwrap.life import heirs  # what a launch does not need
+
+            heirs.pass_on(n, work)
     yield
 
 
@@ -341,9 +370,13 @@ def release_tap(t: r.Tap, facts: Facts, work: Work) -> Iterator[None]:
 
 
 def acquire_mac_filter(f: r.MacFilter, _note: Note, work: Work) -> Iterator[None]:
-    """Have a tap's port take its guest's frames alone."""
+    """Have a tap's port take its guest's frames alone.
+
+    A MAC that a living run had first stays at that run's port until it ends.
+    """
     index = work.indexes.get(f.tap) or link_named(work.rtnl, f.tap).index
-    work.rtnl.lock_port(index, tuple(map(mac.pack, f.macs.split())))
+    own = [m for m in f.macs.split() if not f.run or work.state.owns_mac(m, f.run, f.bridge)]
+    work.rtnl.lock_port(index, tuple(map(mac.pack, own)))
     yield
 
 
@@ -466,7 +499,7 @@ def _plug(rtnl: Rtnl, tap: Link, bridge: str, *, isolated: bool) -> None:
     0xFE first, as qemu-bridge-helper does: a bridge without a MAC of its own takes the lowest.
     """
     try:
-        rtnl.plug(tap, link_named(rtnl, bridge), b"\xfe" + tap.mac[1:])
+        rtnl.plug(tap, link_named(rtnl, bridge), TAP_PREFIX + tap.mac[1:])
     except OSError as error:
         if error.errno != errno.EXFULL:
             raise

@@ -22,7 +22,7 @@ from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import dnsmasq, files, probe
-from qemu_netwrap.life import effects, runs, waiter
+from qemu_netwrap.life import effects, networks, runs, waiter
 from qemu_netwrap.life.state import LiveTap
 
 TYPE_CHECKING = False
@@ -129,8 +129,11 @@ def _watch(keeping: Keeping, tap: LiveTap) -> NoReturn:
 def _settle(keeping: Keeping) -> None:
     """Do what QEMU does not wait for."""
     try:
+        work = effects.Work(keeping.state)
         for network in keeping.wanted.networks:
             dnsmasq.set_apart(keeping.state.network(network.bridge))
+            if len(networks.members(network.bridge, work)) > 1:
+                networks.put_back(network.bridge, work)
         runs.collect(keeping.state)  # what earlier runs have left
     except (OSError, NetwrapError):
         pass  # somebody else's trouble: gc tells of it

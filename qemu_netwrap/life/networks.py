@@ -154,6 +154,14 @@ def follow_uplinks(work: Work) -> None:
                 _follow_uplink6(info, journal.live(), journal, work)
 
 
+def put_back(bridge: str, work: Work) -> None:
+    """Put back what a bridge has forgotten of its living members' MACs; no lock being held."""
+    if len(members(bridge, work)) > 0:
+        from qemu_netwrap.life import heirs  # what a run that is alone does not need
+
+        heirs.put_back(bridge, work)
+
+
 def has_uplink(bridge: str, work: Work) -> bool:
     """Whether the network on BRIDGE has taken in a NIC of the host."""
     return any(isinstance(e.resource, Uplink) for e in journal_of(work, bridge).live())
@@ -312,6 +320,7 @@ def _release_membership(m: Membership, _facts: Facts, work: Work) -> Iterator[No
     _raise_first(leave(m.bridge, m.run, work))
     if had_uplink:
         follow_uplinks(work)
+    put_back(m.bridge, work)
     yield
 
 

@@ -42,6 +42,7 @@ class Preview(Record):
     networks: tuple[NetworkPreview, ...] = ()
     nics: tuple[Nic, ...] = ()
     steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def preview(request: Request) -> Preview:
@@ -79,7 +80,7 @@ def preview(request: Request) -> Preview:
             HostName(info.bridge, RUN, mac, label, *address)
             for (mac, label), address in zip(known, addresses, strict=True)
         ]
-        resources += runs.mac_filter_of(nic, grants[nic.tap].macs)
+        resources += runs.mac_filter_of(nic, grants[nic.tap].macs, RUN)
         resources += runs.forwards_of(nic, addresses, info)[1]
     rewritten = rewrite.rewrite(plan, grants)
     passing = provide.passing_of(request, reading, config, plan)
@@ -95,6 +96,7 @@ def preview(request: Request) -> Preview:
         tuple(networks),
         tuple(nic.replace(macs=grants[nic.tap].macs, mac_key=()) for nic in nics),
         tuple(explain(resource) for resource in resources),
+        plan.details,
     )
 
 

@@ -59,7 +59,7 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
         passing=passing,
     )
     if not request.quiet:
-        for note in plan.notes:
+        for note in (*plan.notes, *(plan.details if request.verbose else ())):
             tell(note)
     chosen: list[str] = []
     grants = have_kept(keeping, _teller(request, wanted, chosen), lock, *held)

@@ -169,7 +169,7 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
                 ledger.acquire_all([name], journal, work)
                 macs.append(chosen)
                 addresses.append(address)
-        ledger.acquire_all(mac_filter_of(nic, macs), journal, work)
+        ledger.acquire_all(mac_filter_of(nic, macs, wanted.run), journal, work)
         forwards, chains = forwards_of(nic, addresses, infos[bridge])
         ledger.acquire_all(chains, journal, work)
         taps = tuple(work.taps.get(nic.tap, ()))
@@ -196,14 +196,15 @@ def own_address(
     return address, hostfwd.address6_for(nic, known_as[0], info.address6)
 
 
-def mac_filter_of(nic: Nic, macs: Sequence[str]) -> tuple[MacFilter, ...]:
-    """Return what keeps a NIC, which got MACS, from sending with others'; nothing where it may.
+def mac_filter_of(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, ...]:
+    """Return what keeps a NIC of RUN, which got MACS, from sending with others'.
 
-    Whose NICs are not known, a NIC that is added later say, and who has others behind it, may.
+    Nothing does where the MACs are not known, of a NIC that is added later say, or may become
+    others, and where the tap has more than the guest behind it.
     """
-    if not (macs and nic.is_alone and nic.network.filters_macs):
+    if nic.restored or not (macs and nic.is_alone and nic.network.filters_macs):
         return ()
-    return (MacFilter(nic.tap, " ".join(macs)),)
+    return (MacFilter(nic.tap, " ".join(macs), nic.network.bridge, run),)
 
 
 def forwards_of(
@@ -322,17 +323,20 @@ def _is_seen_to(state: State, run: str) -> bool:
 
 
 def _choose_mac(nic: Nic, number: int, run: str, work: Work) -> str:
-    """Return the MAC of a guest NIC: the user's, or one of ours that no living run has.
+    """Return the MAC of a guest NIC: the user's, or a derived one that no living run has.
 
-    On whatever network of this host: networks can meet on a bridge outside.
+    On whatever network of this host: networks can meet on a bridge outside. A guest that migrates
+    here has the MAC that it had, also beside the run that it comes from.
     """
     given = nic.macs[number]
     for attempt in range(_MAC_ATTEMPTS):
         mac = given or nic.own_mac(number, attempt)
-        holder, bridge = work.state.mac_holder(mac)
-        if given and holder and bridge == nic.network.bridge:
+        holder, bridge = work.state.mac_holder(mac, nic.network.bridge)
+        is_kept = given or nic.incoming
+        if is_kept and holder and bridge == nic.network.bridge:
             whose = "another NIC of this command" if holder == run else f"run {holder}"
-            work.say(f"{nic.label}: MAC {mac} is in use by {whose} on {bridge}")
-        if given or not holder:
+            late = "" if holder == run else ", which keeps it until it ends"
+            work.say(f"{nic.label}: MAC {mac} is in use by {whose} on {bridge}{late}")
+        if is_kept or not holder:
             return mac
     raise NetwrapError(f"{nic.label}: no free MAC found", "give the NIC a mac= of its own")

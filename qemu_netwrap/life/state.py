@@ -3,8 +3,9 @@
     /run/qemu-netwrap/NAMESPACE/
         runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal;
                            tap: what proves that a QEMU lives that holds no lock of ours
-        networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files
-        macs/MAC           the run and the bridge that a guest's MAC is in use on
+        networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files;
+                           names/NAME: runs whose guest has that name, and its MAC
+        macs/MAC           runs that use a guest's MAC, and their bridges: the first comer first
         locks/BRIDGE       one lock per network
         locks/-host        taken, after the network's, to make a network or take one down
         locks/-macs        taken, with no other, to choose MACs and to forget them
@@ -154,10 +155,31 @@ class State(Record):
         """Return the file of a guest's MAC."""
         return f"{self.macs_folder}/{mac}"
 
-    def mac_holder(self, mac: str) -> tuple[str, str]:
-        """Return the living run that has a MAC, and the bridge; empty when nobody has it."""
-        run, _, bridge = files.read(self.mac(mac)).partition(" ")
-        return (run, bridge) if run and self.is_alive(run) else ("", "")
+    def name(self, bridge: str, name: str) -> str:
+        """Return the file of a guest's name on a network."""
+        return f"{self.network(bridge)}/names/{name}"
+
+    def mac_holder(self, mac: str, bridge: str = "") -> tuple[str, str]:
+        """Return the living run that has a MAC, and the bridge; empty when nobody has it.
+
+        Of several it is the first that came, on BRIDGE if there is one.
+        """
+        found = self.holders(self.mac(mac))
+        return next((each for each in found if each[1] == bridge), (*found, ("", ""))[0])
+
+    def owns_mac(self, mac: str, run: str, bridge: str) -> bool:
+        """Whether RUN is the first of the living runs that have a MAC on BRIDGE."""
+        found = (r for r, where in self.holders(self.mac(mac), run) if where == bridge)
+        return next(found, run) == run
+
+    def owns_name(self, name: str, run: str, bridge: str, mac: str) -> bool:
+        """Whether RUN's NIC with a MAC is the first of the living ones that have a name."""
+        mine = (run, mac)
+        return next(iter(self.holders(self.name(bridge, name), run)), mine) == mine
+
+    def holders(self, path: str, own: str = "") -> list[tuple[str, str]]:
+        """Return the living runs in a file of claims, and what each says; OWN counts as living."""
+        return [each for each in claims(path) if each[0] == own or self.is_alive(each[0])]
 
     def is_alive(self, run: str) -> bool:
         """Whether QEMU, or what comes before it, lives; or the keeper, who cleans up after it."""
@@ -225,6 +247,36 @@ class State(Record):
 
             Shared(self).tidy()
         files.remove_empty([ROOT])
+
+
+def claims(path: str) -> list[tuple[str, str]]:
+    """Return the runs in a file of claims, the first comer first, and what each says."""
+    lines = (line.partition(" ") for line in files.read(path).splitlines())
+    return [(run, what) for run, _, what in lines if run]
+
+
+def claim(path: str, run: str, what: str) -> None:
+    """Add a run to a file of claims, behind those that came before it."""
+    known = claims(path)
+    if (run, what) not in known:
+        _write_claims(path, [*known, (run, what)])
+
+
+def disclaim(path: str, run: str, what: str) -> bool:
+    """Take a run out of a file of claims; return whether it was there."""
+    known = claims(path)
+    rest = [each for each in known if each != (run, what)]
+    if rest:
+        if rest != known:
+            _write_claims(path, rest)
+    else:
+        files.remove(path)
+    return rest != known
+
+
+def _write_claims(path: str, known: list[tuple[str, str]]) -> None:
+    """Write a file of claims."""
+    files.write(path, "\n".join(" ".join(each) for each in known))
 
 
 def prepare() -> None:

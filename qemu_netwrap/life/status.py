@@ -6,16 +6,20 @@ import os
 
 from qemu_netwrap.core import hostfwd
 from qemu_netwrap.core.errors import NetwrapError, UsageError
+from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, Rules
 from qemu_netwrap.host import commands, dnsmasq, files, holders, inspect, procs
 from qemu_netwrap.host.rtnetlink import name_of
-from qemu_netwrap.life import networks, runs
-from qemu_netwrap.life.effects import Work
+from qemu_netwrap.life import heirs, networks, runs
+from qemu_netwrap.life.effects import TAP_PREFIX, Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qemu_netwrap.core.hostfwd import Forward
+    from qemu_netwrap.host.rtnetlink import Link
     from qemu_netwrap.life.state import State
 
 RUNNING = "running"
@@ -245,6 +249,7 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     faults = []
     if work.rtnl.link(bridge) is not None:
         faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]
+        faults += _mac_faults(state, bridge, members, work)
     elif any(isinstance(r, Bridge) for r in entries):
         faults.append(f"its bridge has been removed{_REMEDY}")
     if (
@@ -270,8 +275,29 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     )
 
 
+def _mac_faults(state: State, bridge: str, members: tuple[str, ...], work: Work) -> Iterator[str]:
+    """Yield what is wrong with the MACs that a bridge goes by."""
+    for run, tap in _taps(state, bridge, members, work):
+        if tap.mac[:1] != TAP_PREFIX:
+            yield (
+                f"{tap.name} has the MAC {unpack(tap.mac)}, which may be a neighbour's: the QEMU of"
+                f" run {run} has set it, unless somebody did as root; qemu-netwrap stop {run}"
+            )
+    for run, mac in heirs.missing(bridge, work):
+        yield f"run {run} is not reached: the bridge has lost its MAC {mac}{_REMEDY}"
+
+
 def _unplugged(state: State, bridge: str, members: tuple[str, ...], work: Work) -> list[str]:
     """Return the taps of a network's runs that are on no bridge at all."""
-    nics = (nic for run in members for nic in runs.read_info(state, run)[1])
-    taps = (work.rtnl.link(nic.tap) for nic in nics if nic.bridge == bridge)
-    return [tap.name for tap in taps if tap is not None and not tap.master]
+    return [tap.name for _, tap in _taps(state, bridge, members, work) if not tap.master]
+
+
+def _taps(
+    state: State, bridge: str, members: tuple[str, ...], work: Work
+) -> Iterator[tuple[str, Link]]:
+    """Yield the runs on a network and their taps there."""
+    for run in members:
+        for nic in runs.read_info(state, run)[1]:
+            tap = work.rtnl.link(nic.tap) if nic.bridge == bridge else None
+            if tap is not None:
+                yield run, tap

@@ -64,6 +64,7 @@ class Plan(Record):
     files: Mapping[int, ConfigFile] = {}
     notes: tuple[str, ...] = ()  # what QEMU itself would do in silence
     vm: str = ""  # what tells this VM from others
+    details: tuple[str, ...] = ()  # what only those want to know who look closely
 
     @property
     def wanted(self) -> Wanted:
@@ -88,6 +89,7 @@ def make(
     nics: list[PlannedNic] = []
     placed: set[Option] = set()
     vm = vm_key(reading.line, facts.folder)
+    loading = {option.name for option in reading.line.named("incoming", "loadvm")}
     for net in reading.netdevs:
         if net.type == SRIOV:
             continue  # no tap: planning.passthrough sees to it
@@ -105,8 +107,12 @@ def make(
             tap = _ifname(net, taken) or names.tap_name(facts.run, index)
             key = (facts.machine, vm, str(index))
             planned = _planned(net, network, guest_nics, tap, key)
-            is_alone = len(reading.wiring.sharing(net)) == 1
-            nics.append(planned.replace(nic=planned.nic.replace(is_alone=is_alone)))
+            nic = planned.nic.replace(
+                is_alone=len(reading.wiring.sharing(net)) == 1,
+                restored=bool(loading),
+                incoming="incoming" in loading,
+            )
+            nics.append(planned.replace(nic=nic))
     _refuse_twins(nics)
     if any(planned.nic.forwards for planned in nics):
         from qemu_netwrap.planning import hostfwd
@@ -121,6 +127,7 @@ def make(
         reading.files,
         tuple(_notes(nics)),
         vm,
+        tuple(_details(nics)),
     )
 
 
@@ -220,6 +227,14 @@ def _notes(nics: list[PlannedNic]) -> Iterator[str]:
                 f"{net.option.typed}: QEMU ignores br= without helper=; here the tap is on"
                 f" {planned.nic.network.bridge}"
             )
+
+
+def _details(nics: list[PlannedNic]) -> Iterator[str]:
+    """Yield what a network does not do for a NIC that it does for others."""
+    for nic in (planned.nic for planned in nics):
+        if nic.restored and nic.network.filters_macs:
+            word = "-incoming" if nic.incoming else "-loadvm"
+            yield f"{nic.label}: no MAC filter, since {word} may bring the guest another MAC"
 
 
 def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:

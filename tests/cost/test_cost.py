@@ -216,9 +216,11 @@ def imported(lines: Iterable[str]) -> set[str]:
 
 
 def allowed_imports(case: str) -> set[str]:
-    """Return what a case may import: its own and that of those it is like."""
+    """Return what a case may import: its own, and that of those it is like, but for `without`."""
     like = EXPECTED[case].get("like")
-    return set(EXPECTED[case]["imports"].split()) | (allowed_imports(like) if like else set())
+    without = set(EXPECTED[case].get("without", "").split())
+    own = set(EXPECTED[case]["imports"].split())
+    return own | (allowed_imports(like) - without if like else set())
 
 
 def test_imports_of_the_waiter(tmp_path: Path) -> None:
