@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 
-from qemu_netwrap.core import addresses, names, reservations
+from qemu_netwrap.core import addresses, hostservices, names, reservations
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.ipv6 import LENGTH, Prefix
@@ -231,4 +231,5 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
     "dns": ((NAT,), _servers),
     "hosts": (_ROUTED, _hosts),
     "addresses": (_ROUTED, reservations.read),
+    "host_services": (_ROUTED, hostservices.read),
 }

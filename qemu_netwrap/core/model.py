@@ -29,6 +29,9 @@ class Network(Record):
     dns: tuple[str, ...] = ()  # upstream servers; empty: the host's own
     hosts: tuple[tuple[str, str], ...] = ()  # names that its DNS knows beside the guests'
     addresses: tuple[tuple[str, str], ...] = ()  # for guests, by MAC or name
+    host_services: tuple[str, ...] | None = (
+        None  # of the host, open to guests; None: as the host is
+    )
     stp: bool = False
     forward_delay: int | None = None  # seconds; None: 0 without STP, the kernel's 15 with
     hello_time: int | None = None  # seconds; None: the kernel's 2

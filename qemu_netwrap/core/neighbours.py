@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from qemu_netwrap.core.record import Record
 
-INPUT = "input"
-FORWARD = "forward"
-IP, IP6 = "ip", "ip6"
+# The kernel's places for rules, as nft(8) calls them.
+PREROUTING, INPUT, FORWARD, OUTPUT = "prerouting", "input", "forward", "output"
+POSTROUTING = "postrouting"
+IP, IP6, INET, ARP, FRAMES = "ip", "ip6", "inet", "arp", "bridge"
 
 
 class IptablesFilter(Record):
-    """The filter table of one iptables, where it drops what it was not told to let through."""
+    """A table of one iptables, where it drops what it was not told to let through."""
 
     program: str  # the iptables it is written with: `iptables-nft`, `ip6tables-legacy`, …
     forward: str = ""  # the chain for accepts of what is forwarded; empty: it is not dropped
     input: bool = False  # what comes in to the host is dropped
+    output: bool = False  # what the host sends is dropped
+    prerouting: bool = False  # what comes in is dropped before it is routed
+    selective: bool = False  # of what comes in to the host it drops some, not whatever is left
+    table: str = "filter"
 
     @property
     def family(self) -> str:
         """The family of its packets."""
         return IP6 if self.program.startswith("ip6") else IP
+
+    @property
+    def closes(self) -> bool:
+        """Whether services of the host are closed by it, but for those that it names."""
+        return self.input and not self.selective
+
+    def __str__(self) -> str:
+        """Name the table as its user does."""
+        return self.program if self.table == "filter" else f"{self.program} -t {self.table}"
 
 
 class ClosedChain(Record):
@@ -31,7 +45,13 @@ class ClosedChain(Record):
     family: str
     table: str
     chain: str
-    hook: str  # INPUT or FORWARD
+    hook: str  # PREROUTING, INPUT, FORWARD, OUTPUT or POSTROUTING
+    selective: bool = False  # it drops some, not whatever is left
+
+    @property
+    def closes(self) -> bool:
+        """Whether services of the host are closed by it, but for those that it names."""
+        return self.hook == INPUT and self.family in (IP, IP6, INET) and not self.selective
 
     def __str__(self) -> str:
         """Name the chain as nft(8) does."""
@@ -49,3 +69,9 @@ class Neighbours(Record):
     taken: tuple[int, ...] = ()  # of DHCP's ports: what somebody has on every address
     open_from: int = 1024  # ip_unprivileged_port_start: anybody may bind to ports from here on
     bridged: tuple[str, ...] = ()  # IP, IP6: whose bridged frames br_netfilter shows to firewalls
+
+    @property
+    def close_services(self) -> bool:
+        """Whether a firewall closes the host's services to those whom it was not told of."""
+        by_iptables = any(each.closes for each in self.filters)
+        return self.firewalld or by_iptables or any(each.closes for each in self.chains)

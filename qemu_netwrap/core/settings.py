@@ -28,6 +28,7 @@ _UNSET = {
     "hosts": "none but the guests",
     "mac_filter": "true on nat and host-only, false on a bridge",
     "addresses": "whatever is free",
+    "host_services": "DHCP, DNS and ping where a firewall of the host closes the rest; else all",
     "forward_delay": "0; with stp the kernel's 15",
     "hello_time": "the kernel's 2",
 }
@@ -89,6 +90,8 @@ def _plain(key: str, value: object) -> object:
     """Return a value as the file has it; None for what is left open."""
     if isinstance(value, (Subnet, Prefix)):
         return str(value)
+    if key == "host_services":
+        return value if value is None else list(value)  # type: ignore[call-overload] # a tuple
     if key in ("hosts", "addresses") and isinstance(value, tuple):
         return dict(value) or None
     if isinstance(value, tuple):

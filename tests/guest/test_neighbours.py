@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NAT = ("-nic", "nat,model=virtio")
 URL = f"http://{WEB_ADDRESS}/"
-CUT_OFF = f"wget -T2 -qO- {URL} || echo cut off"
+CUT_OFF = f"timeout 2 wget -qO- {URL} || echo cut off"
 # It may be used when nobody else is known to have it.
 LINK_LOCAL = (
     "until ip -6 -o address show dev eth0 scope link | grep -v tentative | grep inet6 >/found;"
@@ -139,7 +139,7 @@ def test_frames_between_guests_that_docker_would_drop(host: Host, watch: Watch) 
                 host.run(program, "-F", "DOCKER-USER")
             # Else the kernel has no br_netfilter, and firewalls see nothing of it.
             alone = host.run("test", "-e", "/proc/sys/net/bridge", check=False).returncode
-            by_ipv4 = "wget -T2 -qO- http://10.7.0.1/ >/dev/null"
+            by_ipv4 = "timeout 2 wget -qO- http://10.7.0.1/ >/dev/null"
             for way in (by_ipv4, by_ipv6):
                 assert three.ask(f"{way} || echo cut off") == ("" if alone else "cut off\n")
             for program in ("iptables-nft", "ip6tables-nft"):

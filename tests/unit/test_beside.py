@@ -90,6 +90,7 @@ def test_what_guests_need_of_the_host_by_family() -> None:
         "-I INPUT -i b -p udp --dport 547",
         "-I INPUT -i b -p udp --dport 288",
         "-I INPUT -i b -p tcp --dport 288",
+        'iifname "b" meta l4proto icmp',
         'iifname "b" udp dport 67',
         'iifname "b" udp dport 288',
         'iifname "b" tcp dport 288',
@@ -107,7 +108,10 @@ def test_managers_are_told_first_and_of_our_bridges_alone() -> None:
 
 def test_firewalld_is_not_given_a_bridge_that_may_be_the_hosts_own_way() -> None:
     near = Neighbours(firewalld=True, bridged=(IP, IP6))
-    assert needed(NAT, near) == [FirewalldZone("b", "trusted")]
+    zone, closed = needed(NAT, near)[1], needed(NAT, near)[0]
+    assert zone == FirewalldZone("b", "trusted")
+    assert isinstance(closed, Rules)
+    assert "chain b_services {" in closed.rules
     (remark,) = needed(BRIDGE, near)
     assert isinstance(remark, Remark)
     assert remark.text.endswith(

@@ -63,6 +63,7 @@ def test_every_key() -> None:
         dns = ["8.8.8.8", "2001:db8::1"]
         hosts = { files = "192.0.2.9", "a.b" = "2001:db8::9" }
         addresses = { web = "192.168.0.9", "52:54:00:00:00:0A" = "192.168.0.10" }
+        host_services = ["ssh", "tcp/8080", "udp/1-9"]
 
         [networks.closed]
         mode = "host-only"
@@ -76,6 +77,7 @@ def test_every_key() -> None:
     addresses = (("web", "192.168.0.9"), ("52:54:00:00:00:0a", "192.168.0.10"))
     lab = Network("lab", "nat", "qn-lab", subnet, dns=servers, hosts=hosts, addresses=addresses)
     lab = lab.replace(subnet6=Prefix.parse("fd00:1:2:3::/64"))
+    lab = lab.replace(host_services=("ssh", "tcp/8080", "udp/1-9"))
     closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"), ipv6=False)
     found = config.parse(text, "c.toml")
     assert found == Config("lan", (lan, lab, closed), "c.toml")
@@ -134,6 +136,21 @@ def test_bind_group(text: str, *, found: bool) -> None:
         (f'{NAT}uplink = "e0"', 3, "networks.lab.uplink: is not for mode nat", "for: bridge"),
         (f'{BRIDGE}uplink = "a/b"', 3, "networks.lan.uplink: the name has a character", "a/b"),
         (f"{NAT}mac_filter = 1", 3, "networks.lab.mac_filter: expected true or false", "now 1"),
+        # host_services
+        (f"{NAT}host_services = 1", 3, "networks.lab.host_services: expected services", "now 1"),
+        (f"{NAT}host_services = [22]", 3, "host_services: expected services like", "[22]"),
+        (f'{NAT}host_services = ["shs"]', 3, "'shs' is no service known here: did you mean", "shs"),
+        (f'{NAT}host_services = ["sctp/1"]', 3, "'sctp/1': the protocol is tcp or udp", "sctp"),
+        (f'{NAT}host_services = ["tcp/"]', 3, "'tcp/': ports are from 1 to 65535", "tcp/"),
+        (f'{NAT}host_services = ["tcp/0"]', 3, "ports are from 1 to 65535", "tcp/0"),
+        (f'{NAT}host_services = ["tcp/65536"]', 3, "ports are from 1 to 65535", "65536"),
+        (f'{NAT}host_services = ["tcp/9-1"]', 3, "the first port is above the last", "9-1"),
+        (f'{NAT}host_services = ["tcp/1-"]', 3, "ports are from 1 to 65535", "1-"),
+        (f'{NAT}host_services = ["tcp/\u0661"]', 3, "ports are from 1 to 65535", "tcp"),
+        (f'{NAT}host_services = ["tcp/1 accept"]', 3, "ports are from 1 to 65535", "accept"),
+        (f'{NAT}host_services = ["all", "ssh"]', 3, '"all" stands alone', "ssh"),
+        (f'{NAT}host_services = ["ssh", "ssh"]', 3, "ssh is there twice", "ssh"),
+        (f'{BRIDGE}host_services = ["ssh"]', 3, "host_services: is not for mode bridge", "nat"),
         # addresses
         (f"{NAT}addresses = 1", 3, "networks.lab.addresses: expected MACs or names", "now 1"),
         (f"{NAT}addresses = {{a = 1}}", 3, "lab.addresses: expected MACs or names", "{'a': 1}"),

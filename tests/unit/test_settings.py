@@ -62,6 +62,10 @@ def test_every_value_is_toml() -> None:
         subnet = "10.1.0.0/24"
         hosts = { files = "192.0.2.9", "a.example" = "2001:db8::9" }
         addresses = { web = "10.1.0.9", "52:54:00:00:00:0a" = "10.1.0.10" }
+        host_services = ["ssh", "tcp/8000-8100"]
+        [networks.closed]
+        mode = "host-only"
+        host_services = []
         [networks.b]
         mode = "bridge"
         uplink = "enp3s0"

@@ -20,15 +20,18 @@ from qemu_netwrap.core.resources import (
     Rules,
     Unmanaged,
 )
+from qemu_netwrap.planning.backends import services
 from qemu_netwrap.planning.backends.segment import chain
+from qemu_netwrap.planning.backends.services import DHCP6_PORT, DHCP_PORT, DNS_PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from qemu_netwrap.core.model import Network, Surroundings
     from qemu_netwrap.core.neighbours import ClosedChain, IptablesFilter, Neighbours
     from qemu_netwrap.core.resources import Resource
 
-DNS_PORT, DHCP_PORT, DHCP6_PORT = 53, 67, 547
 TRUSTED = "trusted"  # the one zone of firewalld's own that lets through what comes and goes
 
 
@@ -154,10 +157,10 @@ def _by_iptables(
     dev, family = network.bridge, table.family
     rules: list[str] = []
     if table.input and network.mode != BRIDGE:
-        rules += (
-            f"INPUT -i {dev} -p {protocol}" + (f" --dport {port}" if port else "")
-            for protocol, port in _services(family, near.dns_port)
+        matches = (
+            f" {services.iptables_match(*each)}" for each in _wanted(network, [family], near)
         )
+        rules += (f"INPUT -i {dev}{m}" for m in ([""] if services.is_open(network) else matches))
     into = table.forward
     if into and network.mode == NAT:
         answers = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
@@ -176,13 +179,8 @@ def _by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> NftAccep
     families = (IP, IP6) if closed.family == "inet" else (closed.family,)
     rules: list[str] = []
     if closed.hook == INPUT and network.mode != BRIDGE:
-        services = dict.fromkeys(s for f in families for s in _services(f, near.dns_port))
-        rules += (
-            f"iifname {dev} {protocol} dport {port}"
-            if port
-            else f"iifname {dev} meta l4proto {protocol}"
-            for protocol, port in services
-        )
+        matches = (f" {services.nft_match(*each)}" for each in _wanted(network, families, near))
+        rules += (f"iifname {dev}{m}" for m in ([""] if services.is_open(network) else matches))
     elif closed.hook == FORWARD and network.mode == NAT:
         ways = ("ct state established,related", "ct status dnat")
         rules += (f"iifname {dev}", *(f"oifname {dev} {way}" for way in ways))
@@ -193,13 +191,12 @@ def _by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> NftAccep
     return NftAccepts(network.bridge, *chain_of, _mark(network), lines) if rules else None
 
 
-def _services(family: str, dns_port: int) -> tuple[tuple[str, int], ...]:
-    """Return what guests need of the host, as protocol and port; 0 for every port.
-
-    That is DHCP and DNS, in IPv6 also neighbour discovery.
-    """
-    dhcp = (("udp", DHCP_PORT),) if family == IP else (("ipv6-icmp", 0), ("udp", DHCP6_PORT))
-    return (*dhcp, ("udp", dns_port), ("tcp", dns_port))
+def _wanted(
+    network: Network, families: Sequence[str], near: Neighbours
+) -> Iterable[tuple[str, int, int]]:
+    """Return what guests are to reach of the host: protocol, first and last port."""
+    own = (each for family in families for each in services.needed(family, near.dns_port))
+    return dict.fromkeys((*own, *services.chosen(network)))
 
 
 def _mark(network: Network) -> str:

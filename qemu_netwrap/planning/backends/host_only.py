@@ -9,6 +9,7 @@ from qemu_netwrap.planning.backends.segment import (
     chain,
     dnsmasq,
     segment,
+    services_of,
     subnet_of,
 )
 
@@ -23,7 +24,7 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
     subnet, prefix = subnet_of(network, around), ipv6.prefix_of(network, around)
     return (
         *segment(network, subnet, prefix, around),
-        Rules(network.bridge, rules(network)),
+        Rules(network.bridge, rules(network) + services_of(network, around)),
         dnsmasq(network, subnet, prefix, around),
     )
 

@@ -10,6 +10,7 @@ from qemu_netwrap.planning.backends.segment import (
     chain,
     dnsmasq,
     segment,
+    services_of,
     subnet_of,
 )
 
@@ -43,7 +44,9 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
         DeviceSetting(network.bridge, "ipv4", "forwarding", "1"),
         *ipv6.own_forwarding(network, six),
         # Rules before forwarding: no packet is forwarded that they have not seen.
-        Rules(network.bridge, rules(network, subnet, prefix, guards)),
+        Rules(
+            network.bridge, rules(network, subnet, prefix, guards) + services_of(network, around)
+        ),
         *(Forwarding(device, network.bridge) for device in uplinks),
         *ipv6.way_out(network, six, around.inner),
         dnsmasq(network, subnet, prefix, around),

@@ -119,6 +119,15 @@ def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
     return f"chain {chain_name(network.bridge, hook)} {{\n  {kind}\n{lines}}}\n"
 
 
+def services_of(network: Network, around: Surroundings) -> str:
+    """Return the chain that keeps guests from the host's services; empty where all are open."""
+    if network.host_services is None and around.neighbours is None:
+        return ""
+    from qemu_netwrap.planning.backends import services  # what hardly a launch needs
+
+    return services.rules(network, around)
+
+
 def between_guests(network: Network) -> str:
     """Return the rule for what goes from guest to guest by way of the host.
 
