@@ -22,6 +22,10 @@ BODY = "the host's own\n"
 NAMED, CLOSED = 8080, 8081
 NAT = ("-nic", "nat,model=virtio,hostfwd=tcp::2222-:80")
 ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+HAS_IPV6 = (
+    "until ip -6 -o address show dev eth0 scope global | grep -v tentative | grep -q inet6;"
+    " do sleep 0.1; done"
+)
 CONFIG = '[networks.nat]\nmode = "nat"\nhost_services = {}\n'
 CONFIGURED = "/etc/qemu-netwrap/config.toml"
 NFT = """
@@ -73,8 +77,9 @@ def serve(host: Host) -> None:
 def opened(guest: Shell, port: int) -> set[str]:
     """Return the host's addresses where the guest gets the page of the host's on PORT."""
     gateway = guest.lease.gateway
-    gateway6 = guest.host.sh("ip -6 -o address show dev qn-nat scope link").split()[3]
-    gateway6 = f"[{gateway6.partition('/')[0]}%eth0]"
+    guest.ask(HAS_IPV6)
+    shown = guest.host.sh("ip -6 -o address show dev qn-nat scope global").split()[3]
+    gateway6 = f"[{shown.partition('/')[0]}]"
     found = set()
     for address in (gateway, UPLINK_ADDRESS, gateway6):
         page = guest.ask(f"timeout 3 wget -qO- 'http://{address}:{port}/' || true")
