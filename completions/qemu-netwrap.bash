@@ -1,7 +1,7 @@
 # Completion of qemu-netwrap, and of aliases for it, in bash. Needs bash-completion.
 
 _qemu_netwrap_commands='plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio'
-_qemu_netwrap_options='--network --config --run-as --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help'
+_qemu_netwrap_options='--network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help'
 
 _qemu_netwrap_networks()
 {
@@ -28,6 +28,16 @@ _qemu_netwrap_devices()
     qemu-netwrap vfio list 2>/dev/null | awk 'NR > 1 { print $1 }'
 }
 
+# Prints what QEMU $1 says to -help; root asks only a QEMU that nobody else could have changed.
+_qemu_netwrap_ask='
+    qemu=$(readlink -f -- "$1") || exit
+    at=$qemu
+    while [ "$(id -u)" = 0 ] && [ -n "$at" ]; do
+        [ -z "$(find "$at" -maxdepth 0 \( ! -user root -o -perm /022 ! -perm -1000 \))" ] || exit
+        at=${at%/*}
+    done
+    timeout 5 "$qemu" -help 2>/dev/null </dev/null | head -c 1000000'
+
 # The options of QEMU $1, from its -help, which is asked again when QEMU has changed.
 _qemu_netwrap_qemu_options()
 {
@@ -35,8 +45,8 @@ _qemu_netwrap_qemu_options()
     qemu=$(type -P -- "$1") || return
     case ${qemu##*/} in qemu* | kvm) ;; *) return ;; esac
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/qemu-netwrap/${qemu//\//%}
-    if [[ ! $cache -nt $qemu ]]; then
-        mkdir -p "${cache%/*}" && "$qemu" -help 2>/dev/null |
+    if [[ ! $cache -nt $qemu || ! -s $cache ]]; then
+        mkdir -p "${cache%/*}" && sh -c "$_qemu_netwrap_ask" ask "$qemu" |
             sed -n 's/^\(-[^ ]*\)\( or \(-[^ ]*\)\)\{0,1\}.*/\1 \3/p' | tr '/ ' '\n\n' | sort -u >"$cache"
     fi
     cat "$cache"
@@ -88,7 +98,7 @@ _qemu_netwrap()
     _init_completion -n =: || return
     while ((at < cword)); do
         case ${words[at]} in
-            --network | --config | --run-as) ((at += 2)) ;;
+            --network | --config | --run-as | --keep-env) ((at += 2)) ;;
             --) ((at += 1)); break ;;
             -*) ((at += 1)) ;;
             *) break ;;
@@ -100,6 +110,7 @@ _qemu_netwrap()
             --network) COMPREPLY=($(compgen -W "$(_qemu_netwrap_networks)" -- "$cur")) ;;
             --config) _filedir toml ;;
             --run-as) COMPREPLY=($(compgen -u -- "$cur")) ;;
+            --keep-env) COMPREPLY=($(compgen -e -- "$cur")) ;;
         esac
         return
     elif ((at == cword)); then

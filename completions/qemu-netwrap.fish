@@ -1,7 +1,7 @@
 # Completion of qemu-netwrap in fish. `alias` makes it known for aliases too.
 
 set -g __qemu_netwrap_commands plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio
-set -g __qemu_netwrap_options --network --config --run-as --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help
+set -g __qemu_netwrap_options --network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help
 
 function __qemu_netwrap_networks
     qemu-netwrap network list 2>/dev/null | awk 'NR > 1 { sub(/\*$/, "", $1); print $1 }'
@@ -19,6 +19,16 @@ function __qemu_netwrap_devices
     qemu-netwrap vfio list 2>/dev/null | awk 'NR > 1 { print $1 }'
 end
 
+# Prints what QEMU $1 says to -help; root asks only a QEMU that nobody else could have changed.
+set -g __qemu_netwrap_ask '
+    qemu=$(readlink -f -- "$1") || exit
+    at=$qemu
+    while [ "$(id -u)" = 0 ] && [ -n "$at" ]; do
+        [ -z "$(find "$at" -maxdepth 0 \( ! -user root -o -perm /022 ! -perm -1000 \))" ] || exit
+        at=${at%/*}
+    done
+    timeout 5 "$qemu" -help 2>/dev/null </dev/null | head -c 1000000'
+
 # The options of QEMU $argv, from its -help, which is asked again when QEMU has changed.
 function __qemu_netwrap_qemu_options
     set -l qemu (command -s -- $argv); or return
@@ -26,8 +36,8 @@ function __qemu_netwrap_qemu_options
     set -l folder $HOME/.cache
     set -q XDG_CACHE_HOME; and set folder $XDG_CACHE_HOME
     set -l cache $folder/qemu-netwrap/(string replace -a / % -- $qemu)
-    if not test -e $cache -a $cache -nt $qemu
-        mkdir -p $folder/qemu-netwrap; and $qemu -help 2>/dev/null |
+    if not test -s $cache -a $cache -nt $qemu
+        mkdir -p $folder/qemu-netwrap; and sh -c $__qemu_netwrap_ask ask $qemu |
             sed -n 's/^\(-[^ ]*\)\( or \(-[^ ]*\)\)\{0,1\}.*/\1 \3/p' | tr '/ ' '\n\n' | sort -u >$cache
     end
     cat $cache
@@ -63,7 +73,7 @@ function __qemu_netwrap
     set -l last ''
     while set -q words[1]
         switch $words[1]
-            case --network --config --run-as
+            case --network --config --run-as --keep-env
                 if not set -q words[2]
                     switch $words[1]
                         case --network
@@ -72,6 +82,8 @@ function __qemu_netwrap
                             __fish_complete_path $cur
                         case --run-as
                             __fish_complete_users
+                        case --keep-env
+                            set -nx
                     end
                     return
                 end

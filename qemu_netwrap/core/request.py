@@ -21,3 +21,4 @@ class Request(Record):
     yes_uplink: bool = False
     bind_group: bool = False
     force_uplink: bool = False
+    keep_env: str = ""  # names of environment variables, with commas between

@@ -71,8 +71,12 @@ def main(
         str, typer.Option(metavar="FILE", help="The configuration, instead of the usual files.")
     ] = "",
     run_as: Annotated[
-        str, typer.Option(metavar="USER", help="Run QEMU as another user, without capabilities.")
+        str, typer.Option(metavar="USER", help="Run QEMU as another user, confined for good.")
     ] = "",
+    keep_env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --run-as: hand on an environment variable, too."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing of NICs.")] = False,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Show each step as a command.")
@@ -111,6 +115,7 @@ def main(
         yes_uplink,
         bind_group,
         force_uplink,
+        ",".join(keep_env or ()),
     )
     if context.invoked_subcommand is None:
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import _socket
 import os
 
-from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.model import Surroundings
 from qemu_netwrap.core.names import ifname_fault
 from qemu_netwrap.host import files, sysctl
@@ -17,6 +16,7 @@ from qemu_netwrap.host.rtnetlink import Link, Rtnl
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.host.users import User
 
 # What taps can be plugged into by IFLA_MASTER; Open vSwitch takes its ports by other ways.
 BRIDGE_KINDS = ("bridge",)
@@ -158,25 +158,22 @@ def _nameservers(path: str) -> list[str]:
     return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
 
 
-def qemu_options(program: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Ask a QEMU which options it has: with an argument, and without."""
+def qemu_options(program: str, user: User | None) -> tuple[frozenset[str], frozenset[str]]:
+    """Ask a QEMU, as USER, which options it has: with an argument, and without."""
     from qemu_netwrap.core.qemu_options import parse_help
 
-    return parse_help(_help(program))
+    return parse_help(_help(program, user))
 
 
-def qemu_knows(program: str, words: frozenset[str]) -> frozenset[str]:
-    """Ask a QEMU which of WORDS it has as kinds of netdev, or as keys of one."""
+def qemu_knows(program: str, words: frozenset[str], user: User | None) -> frozenset[str]:
+    """Ask a QEMU, as USER, which of WORDS it has as kinds of netdev, or as keys of one."""
     from qemu_netwrap.core.qemu_options import netdev_words
 
-    return words & netdev_words(_help(program))
+    return words & netdev_words(_help(program, user))
 
 
-def _help(program: str) -> str:
+def _help(program: str, user: User | None) -> str:
     """Return what QEMU says to -help; nothing if it does not."""
-    from qemu_netwrap.host.spawn import Child
+    from qemu_netwrap.host.asking import ask
 
-    try:
-        return Child((program, "-help")).wait()
-    except HostError:
-        return ""
+    return ask((os.path.abspath(program), "-help"), user)

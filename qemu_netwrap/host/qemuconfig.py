@@ -11,44 +11,69 @@ from qemu_netwrap.core.readconfig import ConfigFile, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from qemu_netwrap.core.words import CommandLine
+    from qemu_netwrap.host.users import User
 
+_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 _MOST = 1 << 20  # more than this is no configuration
 
 
-def pipes(line: CommandLine) -> Iterator[tuple[int, bytes]]:
-    """Yield what -readconfig reads that can be read only once, and the index of the option."""
+def pipes(line: CommandLine, user: User | None = None) -> Iterator[tuple[int, bytes]]:
+    """Yield what -readconfig reads that can be read only once, and the index of the option.
+
+    It is read as USER reads it.
+    """
+    read = _reader(user)
     for option in line.named("readconfig"):
         try:
             mode = os.stat(option.value or "").st_mode
         except OSError:
             continue
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-            data = _read(option.value or "")
+            data = read(option.value or "")
             if data is not None:
                 yield option.at, data
 
 
-def load(line: CommandLine, program: str, own: str) -> dict[int, ConfigFile]:
-    """Return the files that LINE has QEMU read, by the index of the option.
+def load(
+    line: CommandLine, program: str, own: str, user: User | None = None
+) -> dict[int, ConfigFile]:
+    """Return the files that LINE has QEMU read, by the index of the option, as USER reads them.
 
     At -1 is OWN, which PROGRAM reads before its words if it was built to do so.
     One that cannot be read has that for its fault: QEMU will say so itself.
     """
+    read = _reader(user)
     found = {}
     if next(line.named("no-user-config"), None) is None:
-        data = _read(own)
+        data = read(own)
         file = ConfigFile(own) if data is None else _parse(own, data)
         if _has_ours(file) and _names(program, own):
             found[-1] = file
     for option in line.named("readconfig"):
         path = option.value or ""
-        data = _read(path)
+        data = read(path)
         file = ConfigFile(path, fault="cannot be read") if data is None else _parse(path, data)
         found[option.at] = file
     return found
+
+
+def _reader(user: User | None) -> Callable[[str], bytes | None]:
+    """Return what reads a file as USER would: root's eyes are not for that user's QEMU.
+
+    But a descriptor that root hands on by its path is open already.
+    """
+    if user is None:
+        return _read
+    from qemu_netwrap.host.users import Acting
+
+    def read(path: str) -> bytes | None:
+        with Acting(None if path.startswith(_DESCRIPTORS) else user):
+            return _read(path)
+
+    return read
 
 
 def _read(path: str) -> bytes | None:

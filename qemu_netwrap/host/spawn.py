@@ -10,7 +10,7 @@ import os
 from qemu_netwrap.core import plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host.files import open_locked
-from qemu_netwrap.host.which import SBIN, find
+from qemu_netwrap.host.which import SBIN, find, find_trusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,11 +24,17 @@ _OUTPUT = 65536
 
 def require(program: str) -> str:
     """Return the path of a program. Raises `HostError` that names its package."""
-    path = find(program, SBIN)
-    if not path:
-        package = _PACKAGES.get(program, program)
-        raise HostError(f"{program} is not there", f"install it: apt install {package}")
-    return path
+    path = find_trusted(program, SBIN)
+    if path:
+        return path
+    others = find(program, SBIN)
+    if others:
+        raise HostError(
+            f"{others}: others than its owner, or than root, could change it; it is not started",
+            f"see to owner and mode of it and of the folders above it: namei -l {others}",
+        )
+    package = _PACKAGES.get(program, program)
+    raise HostError(f"{program} is not there", f"install it: apt install {package}")
 
 
 class Child:

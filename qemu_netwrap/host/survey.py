@@ -130,7 +130,7 @@ def _qemu() -> Program:
 
 def _program(name: str) -> Program:
     """Return a program that may be an administrator's."""
-    path = which.find(name, which.SBIN)
+    path = which.find_trusted(name, which.SBIN)
     return Program(path, commands.version(path)) if path else Program()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -13,6 +14,55 @@ def find(name: str, beyond: str = "") -> str:
     BEYOND are folders to look in after PATH's, separated by colons.
     """
     return next((path for path in _candidates(name, beyond) if _executable(path)), "")
+
+
+def find_trusted(name: str, beyond: str = "") -> str:
+    """Return the path, without links, of a program that serves the launch itself; else empty.
+
+    Passed over is one that somebody else could exchange: root's PATH may be a user's.
+    """
+    found = (path for path in _candidates(name, beyond) if _executable(path))
+    return next((os.path.realpath(path) for path in found if is_trusted(path)), "")
+
+
+def is_trusted(path: str) -> bool:
+    """Whether nobody but root, and who runs this, decides what PATH leads to."""
+    places = {os.path.abspath(path), os.path.realpath(path)}
+    return all(_is_kept_by_root(place) for place in places)
+
+
+def _is_kept_by_root(path: str) -> bool:
+    """Whether a file and the folders above it are root's, or one's own, and nobody else writes.
+
+    In a folder with the sticky bit others cannot rename what is not theirs. The mode of a link
+    says nothing.
+    """
+    while True:
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return False
+        is_shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+        if is_shared and not stat.S_ISLNK(found.st_mode):
+            return False
+        if found.st_uid not in (0, os.geteuid()) and not _is_unmapped(found.st_uid):
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Whether UID stands for a user outside of this user namespace, as real root there."""
+    try:
+        with (
+            open("/proc/sys/kernel/overflowuid", encoding="ascii") as overflow,
+            open("/proc/self/uid_map", encoding="ascii") as uids,
+        ):
+            whole = ["0", "0", "4294967295"]
+            return uid == int(overflow.read()) and uids.read().split() != whole
+    except OSError:
+        return False
 
 
 def find_behind(shim: str) -> str:

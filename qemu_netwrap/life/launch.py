@@ -18,8 +18,7 @@ from _signal import (
 )
 
 from qemu_netwrap.core import words
-from qemu_netwrap.core.errors import NetwrapError, NotExecutableError, NotFoundError
-from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.errors import NotExecutableError, NotFoundError, UsageError
 from qemu_netwrap.host import which
 
 TYPE_CHECKING = False
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from qemu_netwrap.core.request import Request
+    from qemu_netwrap.host.users import User
     from qemu_netwrap.planning.reading import Reading
 
 
@@ -50,8 +50,8 @@ def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> No
     # Where the parent ignores it, what we start could not be waited for; QEMU gets it back so.
     ignored = signal(SIGCHLD, SIG_DFL)
     program = find_behind(shim) if shim else find_program(request.words[0], known)
-    user = _user(request.run_as)
-    line, reading = read_line(request.words, program)
+    user = user_of(request)
+    line, reading = read_line(request.words, program, user)
     argv = line.words
     if line.may_set_up_taps and not request.quiet:
         from qemu_netwrap.life.foretell import foretell
@@ -63,7 +63,7 @@ def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> No
 
         argv = provide(request, reading)
     signal(SIGCHLD, ignored)
-    _become(program, argv, user)
+    _become(program, argv, user, keep=tuple(request.keep_env.split(",")))
 
 
 def is_qemu_name(name: str) -> bool:
@@ -113,17 +113,20 @@ def _is_qemus_alone(reading: Reading) -> bool:
     return os.geteuid() != 0 and not reading.has_our_words
 
 
-def read_line(argv: tuple[str, ...], program: str) -> tuple[words.CommandLine, Reading | None]:
+def read_line(
+    argv: tuple[str, ...], program: str, user: User | None
+) -> tuple[words.CommandLine, Reading | None]:
     """Return QEMU's words and what they want of us; None when QEMU gets them as they are.
 
     QEMU is asked which options it has only when one is unknown to us, or not in every QEMU;
-    another program, a script that starts QEMU say, is never run to be asked.
+    another program, a script that starts QEMU say, is never run to be asked. It is run, and files
+    are read, as USER, who QEMU will be.
     """
     line = words.parse(argv)
     if line.is_uncertain and os.path.basename(program).startswith(_QEMUS):
         from qemu_netwrap.host import probe
 
-        with_argument, without = probe.qemu_options(program)
+        with_argument, without = probe.qemu_options(program, user)
         if with_argument:
             line = words.parse_for(argv, with_argument, without)
     if not line.runs:
@@ -133,57 +136,43 @@ def read_line(argv: tuple[str, ...], program: str) -> tuple[words.CommandLine, R
         from qemu_netwrap.host import handover, qemuconfig
 
         # What can be read only once would be empty for QEMU: it gets a copy.
-        copies = {at: handover.file_of(data) for at, data in qemuconfig.pipes(line)}
+        copies = {at: handover.file_of(data) for at, data in qemuconfig.pipes(line, user)}
         line = line.with_options(copies) if copies else line
-        files = qemuconfig.load(line, program, OWN_CONFIG)
+        files = qemuconfig.load(line, program, OWN_CONFIG, user)
     if not files and not any(line.named(*words.NETWORK)) and not line.may_pass_through:
         return line, None
     # Here, so that a QEMU that is told nothing of networks does not pay for it.
     from qemu_netwrap.planning.reading import interpret
 
-    return line, interpret(line, files, lambda strange: known(program, strange))
+    return line, interpret(line, files, lambda strange: known(program, strange, user))
 
 
-def known(program: str, strange: frozenset[str]) -> frozenset[str]:
+def known(program: str, strange: frozenset[str], user: User | None) -> frozenset[str]:
     """Return which of some kinds and keys of netdevs, new to us, the QEMU at hand has."""
     if not os.path.basename(program).startswith(_QEMUS):
         return strange
     from qemu_netwrap.host import probe
 
-    return probe.qemu_knows(program, strange)
+    return probe.qemu_knows(program, strange, user)
 
 
-class User(Record):
-    """Whom QEMU is to run as."""
+def user_of(request: Request) -> User | None:
+    """Return the user to run QEMU as; None when nobody was named. Raises `NetwrapError`."""
+    if "=" in request.keep_env:
+        raise UsageError(
+            f"--keep-env {request.keep_env}: this is no name of a variable",
+            "it takes names alone: NAME=value qemu-netwrap --keep-env NAME",
+        )
+    if request.run_as:
+        from qemu_netwrap.host import users  # what other launches do without
 
-    name: str
-    uid: int
-    gid: int
-    home: str
-
-
-def _user(name: str) -> User | None:
-    """Return the user to run QEMU as; None when nobody was named."""
-    if not name:
-        return None
-    import pwd
-
-    try:
-        found = pwd.getpwnam(name)
-    except KeyError:
-        raise NetwrapError(f"--run-as {name}: there is no such user", "see getent passwd") from None
-    if os.geteuid() not in (0, found.pw_uid):
-        raise NetwrapError(f"--run-as {name}: only root can become another user", "use sudo")
-    return User(found.pw_name, found.pw_uid, found.pw_gid, found.pw_dir)
-
-
-def _drop_to(user: User) -> None:
-    """Become an ordinary user with that user's groups; leaving uid 0 drops every capability."""
-    if os.geteuid() != user.uid:
-        os.setgroups(os.getgrouplist(user.name, user.gid))
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
-    os.environ.update(HOME=user.home, USER=user.name, LOGNAME=user.name)
+        return users.find(request.run_as)
+    if request.keep_env:
+        raise UsageError(
+            "--keep-env is for --run-as, which alone drops environment variables",
+            'add --run-as "$USER", or leave out --keep-env',
+        )
+    return None
 
 
 def _restore_locale() -> None:
@@ -202,16 +191,22 @@ def _restore_locale() -> None:
         del os.environ["LC_CTYPE"]
 
 
-def _become(program: str, argv: tuple[str, ...], user: User | None) -> NoReturn:
-    """Replace this process by QEMU."""
+def _become(
+    program: str, argv: tuple[str, ...], user: User | None, keep: tuple[str, ...]
+) -> NoReturn:
+    """Replace this process by QEMU; with USER's environment, and the variables that KEEP names."""
     # Python ignores these two. What the launcher's parent had is not to be known by now: almost
     # always the default.
     for number in (SIGPIPE, SIGXFSZ):
         signal(number, SIG_DFL)
     _restore_locale()
+    environment = dict(os.environ)
     if user is not None:
-        _drop_to(user)
+        from qemu_netwrap.host import users
+
+        environment = users.environment(user, keep)
+        users.become(user)
     try:
-        os.execv(program, argv)
+        os.execve(program, argv, environment)
     except OSError as error:
         raise NotExecutableError(f"{program}: {error.strerror}", "is it a program?") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qemu_netwrap.core.model import Grant, Network, Nic
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
@@ -48,7 +50,9 @@ class Preview(Record):
 def preview(request: Request) -> Preview:
     """Plan a launch. Raises the `NetwrapError` that the launch would, as far as it can be seen."""
     program = launch.find_program(request.words[0])
-    line, reading = launch.read_line(request.words, program)
+    # Only root can run QEMU as its user to ask it; whoever else plans asks it as oneself.
+    user = launch.user_of(request) if os.geteuid() == 0 else None
+    line, reading = launch.read_line(request.words, program, user)
     if reading is None:
         return Preview(line.words)
     config = configfile.load(request.config)

@@ -77,6 +77,7 @@ LINES = (
     ("--network ", "office nat host-only", "ps"),
     ("--config ", "net.toml", "ps"),
     ("--run-as roo", "root", "ps"),
+    ("--keep-env PAT", "PATH", "ps"),
     ("-- qemu-system-x", "qemu-system-x86_64", "ps"),
     ("-- ", "qemu-system-x86_64", "ps"),
     ("network ", "list show up down", "office"),
@@ -124,6 +125,27 @@ def test_a_qemu_without_a_completion_of_its_own_is_asked_once(shell: Shell) -> N
     os.utime(program, (later, later))  # it has been upgraded
     shell.offers("qemu-netwrap -- qemu-own -")
     assert asked.read_text("utf-8") == "asked\nasked\n"
+
+
+@pytest.mark.parametrize("whose", ["file", "folder", "link"])
+def test_root_does_not_ask_a_users_qemu(shell: Shell, whose: str) -> None:
+    """What an ordinary user could exchange is not run, as root, by pressing TAB."""
+    folder = shell.home / "theirs"
+    folder.mkdir()
+    program = folder / "qemu-theirs"
+    program.write_text(OWN, "utf-8")
+    program.chmod(0o755)
+    typed = program
+    assert shell.offers(f"qemu-netwrap -- {program} -S -f") == {"-fda", "-fdb"}
+    (folder / "qemu-theirs.asked").unlink()
+    later = program.stat().st_mtime + 10
+    os.utime(program, (later, later))
+    if whose == "link":
+        typed = shell.home / "qemu-link"
+        typed.symlink_to(program)
+    os.chown(folder if whose == "folder" else program, 65534, 65534)
+    assert shell.offers(f"qemu-netwrap -- {typed} -S -f") == set()
+    assert not (folder / "qemu-theirs.asked").exists()
 
 
 def test_another_program_is_not_asked(shell: Shell) -> None:

@@ -157,14 +157,14 @@ def objection(court: Court, each: inputs.Input, folder: Path) -> str:
 def package(typed: tuple[str, ...], program: str) -> Made:
     """Return what the package makes of a command line, by the way of a launch."""
     try:
-        line, wanted = launch.read_line(typed, program)
+        line, wanted = launch.read_line(typed, program, None)
         made = plan.make(wanted, Config(), plan.Facts(RUN, "machine")) if wanted else None
     except UsageError as error:
         return Made(accepts=False, why=error.message, is_error=True)
     if line.refused or line.prints_and_exits:
         return Made(accepts=False, why="refused by its words, or only prints")
     seen = wanted or reading.read(line, qemuconfig.load(line, program, launch.OWN_CONFIG))
-    faults = list(reading.faults(seen, lambda strange: launch.known(program, strange)))
+    faults = list(reading.faults(seen, lambda strange: launch.known(program, strange, None)))
     if faults:
         assert made is None
         return Made(accepts=False, why=str(faults))

@@ -5,6 +5,7 @@ The second half holds what QEMU itself refuses against bare QEMU: the same words
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -287,6 +288,20 @@ def test_told_in_one_line_and_nothing_left(host: Host, case: Case) -> None:
 def _octal(raw: bytes) -> str:
     """Return bytes as printf(1) takes them, whatever they are."""
     return "".join(f"\\{byte:03o}" for byte in raw)
+
+
+@pytest.mark.parametrize("words", ["reboot web", "rm web", "-q kill web", "plann qemu"])
+def test_a_slip_is_not_executed(host: Host, words: str) -> None:
+    """A first word that is no command must not start the program that happens to be called so."""
+    names = [word for word in words.split() if not word.startswith("-")]
+    for name in names:
+        host.write(f"/run/bin/{name}", "#!/bin/sh\necho executed\n", mode=0o755)
+    path = f"PATH=/run/bin:{os.environ['PATH']}"
+    done = host.run("env", path, COMMAND, *words.split(), check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert f"{names[0]}: unknown command" in done.stderr
+    assert "executed" in host.run("env", path, COMMAND, "--", names[0]).stdout
+    assert "executed" in host.run(COMMAND, f"/run/bin/{names[0]}").stdout
 
 
 def test_tap_of_a_living_run(host: Host) -> None:

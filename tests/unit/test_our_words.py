@@ -17,7 +17,7 @@ QEMU = ["qemu-system-x86_64", "-nic", "nat", "-q", "--", "--network", "x"]
 
 
 @pytest.mark.parametrize(
-    "options", ["", "-q", "--quiet --debug", "--network lab", "--config=a=b -v"]
+    "options", ["", "-q", "--quiet --debug", "--network lab", "--config=a=b -v", "--keep-env A"]
 )
 @pytest.mark.parametrize("cut", [[], ["--"]])
 def test_qemus_words_are_all_that_follows(options: str, cut: list[str]) -> None:
@@ -64,6 +64,39 @@ def test_request() -> None:
         ("q",), quiet=True, verbose=True
     )
     assert words.request(Typed((), "", ("q",))) == Request(("q",))
+
+
+def test_variables_to_keep_add_up() -> None:
+    typed = words.split("--keep-env A,B --run-as me --keep-env=C qemu".split())
+    assert words.request(typed) == Request(("qemu",), run_as="me", keep_env="A,B,C")
+
+
+@pytest.mark.parametrize("word", ["qemu", "qemu-system-x86_64", "kvm", "./x", "/bin/true", "a/b"])
+def test_programs(word: str) -> None:
+    assert words.split(["-q", word, "-x"]) == Typed(("-q",), "", (word, "-x"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("reboot web", "qemu-netwrap -- reboot"),
+        ("rm web", "did you mean stop?"),
+        ("list", "did you mean ps?"),
+        ("version", "did you mean --version?"),
+        ("help", "did you mean --help?"),
+        ("plann qemu", "did you mean plan?"),
+        ("gx", "did you mean gc?"),
+        ("kvmtool run", "qemu-netwrap -- kvmtool"),
+        ("disk.img", "QEMU's program comes first: qemu-netwrap -- qemu-system-x86_64 disk.img"),
+        ("-nic nat disk.img", "qemu-netwrap -- qemu-system-x86_64 -nic nat disk.img"),
+        ("-q -m 2G", "qemu-netwrap -- qemu-system-x86_64 -m 2G"),
+        ("", "qemu-netwrap --help"),
+    ],
+)
+def test_what_is_neither_a_command_nor_a_qemu(typed: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        words.split(typed.split() or [""])
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("options", [("--network",), ("-q", "--config="), ("--run-as", "")])
