@@ -10,7 +10,7 @@ from qemu_netwrap.host import files
 from qemu_netwrap.host.neighbours import has_legacy_filter
 from qemu_netwrap.host.nft import Nftnl
 from qemu_netwrap.host.spawn import Child
-from qemu_netwrap.host.which import SBIN, find
+from qemu_netwrap.host.which import SBIN, find_trusted
 
 TABLE = "filter"
 LEGACY = "-legacy"
@@ -19,7 +19,7 @@ _FAMILIES = {"iptables": "ip", "ip6tables": "ip6"}
 
 def is_there(program: str) -> bool:
     """Whether an iptables is installed."""
-    return bool(find(program, SBIN))
+    return bool(find_trusted(program, SBIN))
 
 
 def has_chain(program: str, chain: str) -> bool:
