@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _NO_SUCH = (FileNotFoundError, NotADirectoryError)
 _SCRATCH = "~"  # dnsmasq reads no file whose name ends so
+_LOOKS, _LOOK = 100, 0.001  # how often it is tried again while somebody may just look, and seconds
 
 
 class Lock:
@@ -49,12 +51,14 @@ class Lock:
 def open_locked(path: str, *, wait: bool = True) -> int:
     """Return a locked descriptor of PATH, made if it is not there.
 
-    Raises `BlockingIOError` when somebody else has it and WAIT is false.
+    Raises `BlockingIOError` when somebody else has it and WAIT is false. Nobody can write by the
+    descriptor: who inherits it could fill the file system.
     """
     while True:
-        fd = _open_made(path)
+        fd = _open_made(path, os.O_RDONLY)
         try:
-            if _flock(fd, wait=wait) and same_file(fd, path):
+            _flock(fd, wait=wait)
+            if same_file(fd, path):
                 return fd
         except BaseException:
             os.close(fd)
@@ -62,14 +66,32 @@ def open_locked(path: str, *, wait: bool = True) -> int:
         os.close(fd)
 
 
-def _flock(fd: int, *, wait: bool) -> bool:
-    """Lock FD; tell whether it is. It is not when somebody just looks (`is_locked`): try again."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises if it is taken in earnest
-        return False
-    return True
+def replace_locked(path: str) -> int:
+    """Put a new file in the place of the lock on PATH; return its locked descriptor.
+
+    Who has the old one has nothing any more, and notices (`same_file`).
+    """
+    scratch = f"{path}.{os.getpid()}{_SCRATCH}"
+    fd = open_locked(scratch)
+    os.rename(scratch, path)
+    return fd
+
+
+def _flock(fd: int, *, wait: bool) -> None:
+    """Lock FD. Raises `BlockingIOError` when somebody else has the lock and WAIT is false.
+
+    Somebody who just looks (`is_locked`) shares it for a moment: then it is tried again. Somebody
+    who goes on sharing it has it.
+    """
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return
+        except BlockingIOError:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises if it is taken in earnest
+            fcntl.flock(fd, fcntl.LOCK_UN)  # two who try would else share it for ever
+        time.sleep(_LOOK)
+    raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
 
 
 def is_locked(path: str) -> bool:
@@ -80,6 +102,24 @@ def is_locked(path: str) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody holds the lock on PATH, be it shared; no when there is no such file.
+
+    Takes it for a moment: for those who end what holds it. `is_locked` disturbs nobody.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except _NO_SUCH:
+        return False
+    try:
+        _flock(fd, wait=False)
     except BlockingIOError:
         return True
     finally:

@@ -236,15 +236,8 @@ def wait_group_closed(group: str) -> None:
 
 def group_holder(group: str) -> str:
     """Return the process that has an IOMMU group open, as `PROGRAM (pid N)`; empty if none is."""
-    node = group_node(group)
-    for pid in filter(str.isdigit, files.listdir("/proc")):
-        try:
-            opened = [f"/proc/{pid}/fd/{fd}" for fd in files.listdir(f"/proc/{pid}/fd")]
-            if any(os.readlink(link) == node for link in opened):
-                return holders.named(pid)
-        except OSError:
-            continue
-    return ""
+    having = holders.of_file(group_node(group))
+    return holders.named(having[0]) if having else ""
 
 
 def disk_in_use(bdf: str) -> tuple[str, str]:

@@ -1,21 +1,24 @@
-"""Processes, by psutil: who QEMU is, how it fares, and how it is stopped."""
+"""Processes: how they fare, by psutil; their kin; and how they are ended."""
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 
 import psutil
-from psutil import Process
 
 from qemu_netwrap.core.record import Record
+from qemu_netwrap.host import files, holders, identity
+from qemu_netwrap.host.identity import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Process", "Usage", "holders", "living", "running", "stop", "usage"]
+_LOOK = 0.5  # seconds, after which it is looked for processes that have come meanwhile
+_KILLING = 5.0  # seconds, until it is given up: the kernel keeps those that wait for hardware
 
 
 class Usage(Record):
@@ -28,33 +31,69 @@ class Usage(Record):
     memory: int
 
 
-def holders(path: str, without: str = "") -> list[Process]:
-    """Return the processes that have file PATH open, and not file WITHOUT."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            opened = {file.path for file in process.open_files()}
-            if path in opened and without not in opened:
-                found.append(process)
-        except psutil.Error:
-            continue
+class Kin(Record):
+    """A process that lives, and its parent's pid."""
+
+    process: Process
+    parent: int
+
+
+class Users(Record):
+    """The users of a process: who it is (real), acts as (effective), and can become (saved)."""
+
+    real: int
+    effective: int
+    saved: int
+
+    def may_signal(self, other: Users) -> bool:
+        """Whether the kernel lets a process of these users signal one of others (kill(2))."""
+        ours = {self.real, self.effective}
+        return self.effective == 0 or bool(ours & {other.real, other.saved})
+
+
+def all_kin() -> dict[int, Kin]:
+    """Return all processes by pid. One that has ended is none, also where nobody has buried it."""
+    found = {}
+    for pid in holders.pids():
+        words = files.peek(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        # Whose first thread has ended may have others (proc(5): state, num_threads).
+        if words and not (words[0] in "ZX" and int(words[17]) <= 1):
+            found[pid] = Kin(Process(pid, words[19]), int(words[1]))
     return found
 
 
-def living(pids: Iterable[int]) -> list[Process]:
-    """Return those of the processes that are there."""
-    found = []
-    for pid in pids:
-        try:
-            found.append(Process(pid))
-        except psutil.Error:
-            continue
+def below(roots: Iterable[int], kin: dict[int, Kin]) -> list[Kin]:
+    """Return the children of processes, theirs, and so on."""
+    children: dict[int, list[Kin]] = {}
+    for each in kin.values():
+        children.setdefault(each.parent, []).append(each)
+    found: list[Kin] = []
+    ahead = [*roots]
+    seen = {*ahead}
+    while ahead:
+        fresh = [each for each in children.get(ahead.pop(), []) if each.process.pid not in seen]
+        found += fresh
+        seen.update(each.process.pid for each in fresh)
+        ahead += [each.process.pid for each in fresh]
     return found
 
 
-def usage(process: Process) -> Usage | None:
+def users(pid: int) -> Users | None:
+    """Return the users of a process; None when it is gone."""
+    words = files.peek(f"/proc/{pid}/status").partition("\nUid:")[2].split()
+    return Users(*map(int, words[:3])) if words else None
+
+
+def number_in(pid: int) -> int:
+    """Return the number that a process has in its own namespace of process ids; 0 if it is gone."""
+    words = files.peek(f"/proc/{pid}/status").partition("\nNSpid:")[2].partition("\n")[0].split()
+    return int(words[-1]) if words else 0
+
+
+def usage(pid: int) -> Usage | None:
     """Return what a process has used; None when it is gone."""
     try:
+        process = psutil.Process(pid)
         with process.oneshot():
             times = process.cpu_times()
             return Usage(
@@ -73,34 +112,63 @@ def running(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(p.info["name"] for p in psutil.process_iter(["name"])) & frozenset(names)
 
 
-def stop(processes: list[Process], patience: float) -> list[int]:
-    """End processes with all their children; return the pids that had to be killed.
+def stop(look: Callable[[list[Process]], list[Process]], patience: float) -> list[int]:
+    """End processes; return the pids that had to be killed.
 
-    They are asked first (SIGTERM) and killed after PATIENCE seconds.
+    LOOK returns those to end that live, of which it is given the ones found so far: they start
+    others meanwhile. They are asked first (SIGTERM) and killed after PATIENCE seconds.
     """
-    tree = {p.pid: p for process in processes for p in (process, *_children(process))}
-    tree.pop(os.getpid(), None)
-    for process in tree.values():
-        _quietly(process.terminate)
-    alive = _still_alive(list(tree.values()), patience)
-    for process in alive:
-        _quietly(process.kill)
-    _still_alive(alive, patience)
-    return [process.pid for process in alive]
+    asked = _signal_all(look, signal.SIGTERM, [], patience)
+    killed = _signal_all(look, signal.SIGKILL, asked, _KILLING) if look(asked) else []
+    return [process.pid for process in killed]
 
 
-def _still_alive(processes: list[Process], patience: float) -> list[Process]:
-    """Wait for the end of processes, PATIENCE seconds at most; return those that go on.
+def _signal_all(
+    look: Callable[[list[Process]], list[Process]],
+    number: int,
+    known: list[Process],
+    patience: float,
+) -> list[Process]:
+    """Signal each process once and wait until all have ended, PATIENCE seconds at most.
 
-    By pidfd, which tells the end of a process also when its parent has not heard of it yet;
-    `psutil.wait_procs` takes such a zombie for alive.
+    Return those that got the signal; KNOWN are those found earlier.
     """
     deadline = time.monotonic() + patience
-    return [process for process in processes if not _ends_by(process, deadline)]
+    signalled: list[Process] = []
+    while living := look([*known, *signalled]):
+        for process in living:
+            if process not in signalled:
+                send(process, number)
+                signalled.append(process)
+        if time.monotonic() >= deadline:
+            break
+        until = min(deadline, time.monotonic() + _LOOK)
+        for process in living:
+            ends_by(process, until)
+    return signalled
 
 
-def _ends_by(process: Process, deadline: float) -> bool:
-    """Whether a process ends before DEADLINE (monotonic seconds)."""
+def send(process: Process, number: int) -> None:
+    """Signal a process, which may be gone: no other one gets the signal."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The descriptor is bound to a process: if that is the one meant, no other can be hit.
+        if identity.lives(process):
+            signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def ends_by(process: Process, deadline: float) -> bool:
+    """Whether a process ends before DEADLINE (monotonic seconds).
+
+    By pidfd, which tells the end of a process also when its parent has not heard of it yet.
+    """
     try:
         fd = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -109,22 +177,6 @@ def _ends_by(process: Process, deadline: float) -> bool:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         left = max(0.0, deadline - time.monotonic())
-        return bool(poll.poll(left * 1000)) or not process.is_running()
+        return not identity.lives(process) or bool(poll.poll(left * 1000))
     finally:
         os.close(fd)
-
-
-def _children(process: Process) -> list[Process]:
-    """Return a process's children, and theirs."""
-    try:
-        return list(process.children(recursive=True))
-    except psutil.Error:
-        return []
-
-
-def _quietly(action: object) -> None:
-    """Do something to a process that may be gone."""
-    try:
-        action()  # type: ignore[operator] # psutil is untyped
-    except psutil.NoSuchProcess:
-        pass

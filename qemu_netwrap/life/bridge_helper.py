@@ -17,7 +17,7 @@ from qemu_netwrap.core.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.core.model import BRIDGE, Nic, Wanted
 from qemu_netwrap.core.names import tap_name
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import bridge_conf, configfile, probe
+from qemu_netwrap.host import bridge_conf, configfile, identity, probe
 from qemu_netwrap.life import hook, keeper, provide, runs
 from qemu_netwrap.life.state import State, prepare
 from qemu_netwrap.planning import networks
@@ -55,14 +55,31 @@ def serve(words: list[str]) -> None:
         )
     prepare()
     here = State.here()
-    qemu = os.getppid()
+    qemu = _caller(call.socket)
     run, lock = runs.claim(here, str(qemu))
+    runs.write_owner(here, run, identity.of(qemu))
     tap = tap_name(run, 0)
     nic = Nic(f"--br={call.bridge}", network, tap, vnet_hdr=call.vnet_hdr)
     wanted = Wanted(run, (nic,), *hook.caller())
     keeping = keeper.Keeping(here, wanted, provide.reserved_subnets(config), qemu, by_tap=True)
     grants = provide.have_kept(keeping, hook.heed, lock, call.socket)
     _send(call.socket, int(grants[tap].fds[0]))
+
+
+def _caller(socket: int) -> int:
+    """Return the process that has called, by way of a shell or not: who made the socket's pair.
+
+    The kernel has written that down (unix(7), SO_PEERCRED). Only who started this process counts.
+    """
+    peer = _socket.socket(fileno=os.dup(socket))
+    try:
+        raw = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    except OSError:
+        return os.getppid()
+    finally:
+        peer.close()
+    pid = int.from_bytes(raw[:4], sys.byteorder)
+    return pid if pid in hook.ancestors() else os.getppid()
 
 
 def _read(words: list[str]) -> Call:

@@ -14,7 +14,7 @@ from qemu_netwrap.core import words
 from qemu_netwrap.core.errors import HostError, UsageError
 from qemu_netwrap.core.model import Nic, Wanted
 from qemu_netwrap.core.request import NETWORK
-from qemu_netwrap.host import configfile, files, probe
+from qemu_netwrap.host import configfile, files, holders, identity, probe
 from qemu_netwrap.life import keeper, provide, runs
 from qemu_netwrap.life.state import State, prepare
 from qemu_netwrap.life.telling import tell
@@ -23,7 +23,10 @@ from qemu_netwrap.planning.plan import guest_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qemu_netwrap.core.model import Config, Network
+    from qemu_netwrap.host.identity import Process
     from qemu_netwrap.host.rtnetlink import Link
 
 
@@ -42,6 +45,9 @@ def ifup(name: str) -> None:
     if _has_run(here, tap, network):
         return
     run, lock = runs.claim(here, name)
+    qemu = _qemu_of(name)
+    if qemu is not None:
+        runs.write_owner(here, run, qemu)
     guest, command = caller()
     nic = Nic(name, network, name, foreign=True)
     keeping = keeper.Keeping(
@@ -91,6 +97,25 @@ def _tap(name: str) -> Link:
     if link.kind != "tun":
         raise UsageError(f"{name} is no tap", "a bridge's uplink is not for qemu-ifup to plug in")
     return link
+
+
+def _qemu_of(tap: str) -> Process | None:
+    """Return the QEMU that has called, by way of a script of the user's or not; None by hand.
+
+    It has the tap open, and so have the scripts between, which inherit it: the eldest it is. Who
+    calls by hand has no tap.
+    """
+    having = [pid for pid in ancestors() if holders.has_tap(pid, tap)]
+    return identity.of(having[-1]) if having else None
+
+
+def ancestors() -> Iterator[int]:
+    """Yield this process's parent, its parent, and so on, without the first process."""
+    pid = os.getppid()
+    while pid > 1:
+        yield pid
+        stat = files.peek(f"/proc/{pid}/stat")
+        pid = int(stat.rpartition(")")[2].split()[1]) if stat else 0
 
 
 def _network(name: str, config: Config) -> Network:

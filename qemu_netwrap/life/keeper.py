@@ -92,7 +92,7 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     folder = keeping.state.run(run)
     try:
         alive = files.open_locked(f"{folder}/keeper")
-        lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(f"{folder}/lock", os.O_RDONLY | os.O_CLOEXEC)
         _provision(keeping, launcher)
         tap = _live_by_tap(keeping) if keeping.by_tap else None
         _send(launcher, "ready")

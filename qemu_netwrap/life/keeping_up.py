@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Membership
+from qemu_netwrap.host import identity
 from qemu_netwrap.life import networks, runs
 from qemu_netwrap.life.journal import Journal
 
@@ -61,6 +62,7 @@ def let_go(bridge: str, work: Work) -> Dropped:
 def _visit(bridge: str, work: Work) -> Iterator[str]:
     """Yield a run that is to be a member of the network on BRIDGE, and release it in the end."""
     run, lock = runs.claim(work.state, str(os.getpid()))
+    runs.write_owner(work.state, run, identity.of(os.getpid()))
     try:
         Journal(f"{work.state.run(run)}/journal").intend(Membership(bridge, run))
         yield run

@@ -9,7 +9,7 @@ from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import NetwrapError
 from qemu_netwrap.core.model import Grant
 from qemu_netwrap.core.request import NETWORK
-from qemu_netwrap.host import configfile, probe
+from qemu_netwrap.host import configfile, identity, probe
 from qemu_netwrap.host.handover import file_of, inherit
 from qemu_netwrap.life import keeper, runs, state
 from qemu_netwrap.life.telling import tell
@@ -47,6 +47,8 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     here = state.State.here()
     held = _hold(draft.wanted, here)
     run, lock = runs.claim(here, str(os.getpid()))
+    lock = int(inherit(lock))
+    runs.write_owner(here, run, identity.of(os.getpid()), _uid(request.run_as), lock)
     plan = draft if draft.run == run else make_plan(request, reading, config, run)
     wanted = plan.wanted
     keeping = keeper.Keeping(
@@ -63,7 +65,7 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
             tell(note)
     chosen: list[str] = []
     grants = have_kept(keeping, _teller(request, wanted, chosen), lock, *held)
-    for fd in (lock, *held):
+    for fd in held:
         inherit(fd)
     rewritten = rewrite.rewrite(plan, grants)
     if passing is not None:
@@ -74,6 +76,15 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
         at: file_of(text.encode("utf-8", "surrogateescape")) for at, text in rewritten.files.items()
     }
     return rewritten.words(paths)
+
+
+def _uid(user: str) -> int:
+    """Return the number of the user that QEMU will run as: this process's own without a name."""
+    if not user:
+        return os.geteuid()
+    import pwd
+
+    return pwd.getpwnam(user).pw_uid  # it is there: that has been seen to
 
 
 def _hold(wanted: Wanted, here: state.State) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from qemu_netwrap.core.resources import (
     Resource,
     tap_of,
 )
-from qemu_netwrap.host import files, tun
+from qemu_netwrap.host import files, identity, tun
 from qemu_netwrap.life import effects, ledger, networks
 from qemu_netwrap.life.journal import Journal
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.model import Nic, Wanted
+    from qemu_netwrap.host.identity import Process
     from qemu_netwrap.life.effects import Work
     from qemu_netwrap.life.networks import Info
     from qemu_netwrap.life.state import State
@@ -97,6 +98,29 @@ def claim(state: State, name: str) -> tuple[str, int]:
             return run, lock
         os.close(lock)
     raise NetwrapError(f"run {name}: too many dead runs of that name", "run qemu-netwrap gc")
+
+
+def write_owner(
+    state: State, run: str, process: Process, uid: int = 0, lock: int | None = None
+) -> None:
+    """Write down which process becomes a run's QEMU: it, and what it starts, may be ended.
+
+    UID is the user that it runs as, LOCK the number at which it inherits the run's lock. Where that
+    fails, on a full file system say, nothing is left of the run, which must be without effects.
+    """
+    fields = {
+        "pid": str(process.pid),
+        "started": process.started,
+        "namespace": identity.namespace(),
+        "uid": str(uid),
+    }
+    fields |= {} if lock is None else {"lock": str(lock)}
+    try:
+        files.write(f"{state.run(run)}/qemu", text.write("qemu", fields) + "\n")
+    except OSError:
+        files.remove_folder(state.run(run))
+        state.tidy()
+        raise
 
 
 def write_info(

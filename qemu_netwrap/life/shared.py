@@ -122,9 +122,9 @@ def _open_locked(path: str, seconds: float) -> int | None:
 def _holder(path: str) -> str:
     """Return the process that has a lock's file open, as `PROGRAM (pid N)`; empty if none is seen.
 
-    Looked up by psutil: only when somebody has waited in vain.
+    Looked up only when somebody has waited in vain.
     """
-    from qemu_netwrap.host import procs
+    from qemu_netwrap.host import holders
 
-    used = next((u for u in map(procs.usage, procs.holders(path)) if u is not None), None)
-    return f"{used.name} (pid {used.pid})" if used else ""
+    having = holders.of_file(path)
+    return holders.named(having[0]) if having else ""

@@ -2,6 +2,7 @@
 
     /run/qemu-netwrap/NAMESPACE/
         runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal;
+                           qemu: the process that becomes QEMU, which alone `stop` may end;
                            tap: what proves that a QEMU lives that holds no lock of ours
         networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files;
                            names/NAME: runs whose guest has that name, and its MAC
@@ -9,6 +10,7 @@
         locks/BRIDGE       one lock per network
         locks/-host        taken, after the network's, to make a network or take one down
         locks/-macs        taken, with no other, to choose MACs and to forget them
+        locks/-takeover    taken to release a run whose own lock somebody keeps
         locks/-nft         held by an nft of ours, also when it has lost who started it
         shared/            what several networks use, and its former state
 
@@ -145,6 +147,11 @@ class State(Record):
     def macs_lock(self) -> str:
         """The lock to look for free MACs and take them."""
         return f"{self.base}/locks/-macs"
+
+    @property
+    def takeover_lock(self) -> str:
+        """The lock to release a run whose own lock somebody keeps."""
+        return f"{self.base}/locks/-takeover"
 
     @property
     def macs_folder(self) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 from qemu_netwrap.core import hostfwd
-from qemu_netwrap.core.errors import NetwrapError, UsageError
+from qemu_netwrap.core.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, Rules
-from qemu_netwrap.host import commands, dnsmasq, files, holders, inspect, procs
+from qemu_netwrap.host import commands, dnsmasq, files, holders, inspect, patience, procs
 from qemu_netwrap.host.rtnetlink import name_of
-from qemu_netwrap.life import heirs, networks, runs
+from qemu_netwrap.life import heirs, networks, owners, runs
 from qemu_netwrap.life.effects import TAP_PREFIX, Work
 
 TYPE_CHECKING = False
@@ -26,7 +26,13 @@ RUNNING = "running"
 STARTING = "starting"
 IDLE = "idle"  # a tap that nobody has open yet, kept on its network by hand
 ENDING = "ending"
+HELD = "held"  # QEMU is gone, and something that is not QEMU's has its lock still
 DEAD = "dead"
+
+_LET_GO = 3.0  # seconds: the kernel's, to close what a process had
+_MOMENT = 0.5
+_TEARDOWN = 120.0
+_PAUSE = 0.01
 
 _REMEDY = "; the next run to join puts that right"
 
@@ -67,6 +73,7 @@ class RunStatus(Record):
     command: str
     nics: tuple[NicStatus, ...]
     devices: tuple[runs.DeviceInfo, ...]  # of the host, passed through
+    faults: tuple[str, ...]
 
 
 class NetworkStatus(Record):
@@ -87,7 +94,8 @@ class NetworkStatus(Record):
 
 def all_runs(state: State) -> list[RunStatus]:
     """Return every run, the dead ones that nobody has released included."""
-    return [_run(state, run) for run in state.runs()]
+    family = owners.Family(state)
+    return [_run(state, run, family) for run in state.runs()]
 
 
 def all_networks(state: State) -> list[NetworkStatus]:
@@ -117,8 +125,9 @@ def find(state: State, name: str, *, over: bool = False) -> str:
         return found[0]
     if name.isascii() and name.isdigit():
         # One that has daemonized has another pid by now, which is what ps and -pidfile tell.
-        held = (run for run in known if any(p.pid == int(name) for p in _qemu(state, run)))
-        by_pid = next(held, "")
+        family = owners.Family(state)
+        having = (run for run in known if any(p.pid == int(name) for p in family.qemu(run)))
+        by_pid = next(having, "")
         if by_pid:
             return by_pid
     if over and name[:-1].isdigit():
@@ -128,15 +137,77 @@ def find(state: State, name: str, *, over: bool = False) -> str:
     raise UsageError(f"{name}: there is no such run", "qemu-netwrap ps shows what runs")
 
 
-def stop(state: State, run: str, patience: float) -> list[int]:
-    """End a run's QEMU with its whole tree and wait for the teardown; return who was killed."""
-    killed = procs.stop(_qemu(state, run), patience)
-    if _is_idle(state, run):
-        errors = runs.end(state, run)
+def stop(state: State, run: str, seconds: float) -> list[int]:
+    """End a run's QEMU with its whole tree and wait for the teardown; return who was killed.
+
+    Only QEMU's own processes are signalled; those that have not ended after SECONDS are killed.
+    Raises the `HostError` that names what goes on all the same; the run is released then, too.
+    """
+    owner = owners.read(state, run)
+    killed = []
+    if owner is not None:
+        killed = procs.stop(lambda known: owners.Family(state).of(owner, run, known), seconds)
+        if owners.read(state, run) not in (None, owner):
+            return killed  # that run is over, and its name another one's already
+    named = _await_letting_go(state, run)
+    if named or state.tap_lives(run):
+        errors = _release_from(state, run)
         if errors:
             raise errors[0]
-    wait(state, run)
+        if named:
+            raise HostError(
+                f"run {run} is over, but not all that QEMU had is free: {', '.join(named)} still"
+                " has it and was left alone, as it is not known to be QEMU's",
+                "see what it is, and end it if it is in the way",
+            )
+        return killed
+    _await_teardown(state, run)
     return killed
+
+
+def _await_letting_go(state: State, run: str) -> list[str]:
+    """Wait until QEMU's end has freed what the run lives by; return what keeps it, in words."""
+    if state.tap(run) is None:
+        named = owners.obstacles(state, run)
+        if named:
+            patience.wait(lambda: not owners.obstacles(state, run), _LET_GO)
+            named = owners.obstacles(state, run)
+        return named
+    if patience.wait(lambda: _is_idle(state, run) or not state.tap_lives(run), _LET_GO):
+        return [holders.named(pid) for pid in _with_tap(state, run)]
+    return [holders.named(pid) for pid in _with_tap(state, run)] or [owners.UNSEEN]
+
+
+def _with_tap(state: State, run: str) -> list[int]:
+    """Return the processes that have the tap that a run lives by."""
+    tap = state.tap(run)
+    return list(holders.holders_of_tap(name_of(tap.index))) if tap is not None else []
+
+
+def _release_from(state: State, run: str) -> list[NetwrapError]:
+    """Release a run although others have what it lives by; return what went wrong."""
+    if state.tap(run) is not None:
+        return runs.end(state, run)
+    return owners.take_over(state, run, lambda _: None)
+
+
+def _await_teardown(state: State, run: str) -> None:
+    """Wait until the keeper has released a run whose QEMU is gone; see to it if that has died.
+
+    Raises `HostError` if it does not come to an end.
+    """
+    folder = state.run(run)
+
+    def is_over() -> bool:
+        return not (files.is_locked(f"{folder}/lock") or files.is_locked(f"{folder}/keeper"))
+
+    if not patience.wait(is_over, _TEARDOWN, _PAUSE):
+        named = ", ".join(map(holders.named, owners.keepers(state, run))) or "its keeper"
+        raise HostError(
+            f"run {run}: QEMU has ended, and {named} has not released everything yet",
+            "see what it waits for; then run qemu-netwrap gc",
+        )
+    _collect_rest(state, run)
 
 
 def wait(state: State, run: str) -> None:
@@ -148,6 +219,12 @@ def wait(state: State, run: str) -> None:
     runs.wait_tap(state, run)
     files.wait_unlocked(f"{folder}/lock")
     files.wait_unlocked(f"{folder}/keeper")
+    _collect_rest(state, run)
+
+
+def _collect_rest(state: State, run: str) -> None:
+    """Release what the keeper of a run has left. Raises the `NetwrapError` of what cannot be."""
+    folder = state.run(run)
     if os.path.exists(folder):
         _, errors = runs.collect(state)
         if errors and os.path.exists(folder):
@@ -158,10 +235,35 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
     """Release what dead runs have left, networks without a living member included."""
     said: list[str] = []
     released, errors = runs.collect(state, said.append)
+    errors += _left_over(state)
     for bridge in state.networks():
         errors += networks.leave(bridge, "", Work(state, said.append))
     state.tidy()
     return [f"run {run}" for run in released] + said, errors
+
+
+def _left_over(state: State) -> list[NetwrapError]:
+    """Return an error for each run whose QEMU is gone, and whose lock others keep."""
+    family = owners.Family(state)
+    locked = [run for run in state.runs() if files.is_held(f"{state.run(run)}/lock")]
+    return [
+        HostError(
+            f"run {run}: {_held_by(named)}", f"qemu-netwrap stop {run} releases it all the same"
+        )
+        for run in locked
+        if not family.qemu(run) and (named := _lasting(state, run))
+    ]
+
+
+def _lasting(state: State, run: str) -> list[str]:
+    """Return what keeps a run's lock, in words, once those that are just ending are gone."""
+    patience.wait(lambda: not owners.obstacles(state, run), _MOMENT)
+    return owners.obstacles(state, run)
+
+
+def _held_by(named: list[str]) -> str:
+    """Say that a run does not end, and why."""
+    return f"QEMU is gone, but its lock is held by {', '.join(named)}"
 
 
 def leases(state: State, bridge: str) -> tuple[Lease, ...]:
@@ -180,15 +282,18 @@ def leases(state: State, bridge: str) -> tuple[Lease, ...]:
     return tuple(found)
 
 
-def _run(state: State, run: str) -> RunStatus:
+def _run(state: State, run: str, family: owners.Family) -> RunStatus:
     """Return how one run fares."""
     info, nics = runs.read_info(state, run)
     folder = state.run(run)
-    used = next((u for u in map(procs.usage, _qemu(state, run)) if u is not None), None)
+    used = _usage(state, run, family)
+    faults: tuple[str, ...] = ()
     if used is not None:
         phase = RUNNING if info.pid else STARTING
     elif _is_idle(state, run):
         phase = IDLE
+    elif files.is_held(f"{folder}/lock") and (named := _lasting(state, run)):
+        phase, faults = HELD, (f"{_held_by(named)}; qemu-netwrap stop {run} releases it",)
     else:
         phase = ENDING if files.is_locked(f"{folder}/keeper") else DEAD
     links = inspect.links([nic.tap for nic in nics])
@@ -203,21 +308,15 @@ def _run(state: State, run: str) -> RunStatus:
         info.command,
         tuple(_nic(state, nic, links.get(nic.tap)) for nic in nics),
         tuple(runs.read_devices(state, run)),
+        faults,
     )
 
 
-def _qemu(state: State, run: str) -> list[procs.Process]:
-    """Return a run's QEMU, and what shares its lock: whatever pid it has by now.
-
-    The keeper has the lock's file open too, waiting for it; it is told by its own lock.
-    """
-    folder = state.run(run)
-    tap = state.tap(run)
-    if tap is not None:
-        return procs.living(holders.holders_of_tap(name_of(tap.index)))
-    if not files.is_locked(f"{folder}/lock"):
-        return []
-    return procs.holders(f"{folder}/lock", without=f"{folder}/keeper")
+def _usage(state: State, run: str, family: owners.Family) -> procs.Usage | None:
+    """Return what a run's QEMU has used; of a tap put there by hand, that of whoever has it."""
+    main = family.main(run)
+    pids = [main.pid] if main else [process.pid for process in family.qemu(run)]
+    return next((u for u in map(procs.usage, pids or _with_tap(state, run)) if u is not None), None)
 
 
 def _is_idle(state: State, run: str) -> bool:

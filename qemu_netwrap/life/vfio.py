@@ -84,14 +84,14 @@ def await_ending(bdf: str, work: Work) -> bool:
 def _is_ending(state: State, run: str) -> bool:
     """Whether a run's keeper lives, and nobody else has the run's lock: its QEMU is gone.
 
-    Told by who has the lock's file open, for the keeper locks it when QEMU has let go.
+    Told by who has the lock open, for the keeper locks it when QEMU has let go.
     """
     folder = state.run(run)
     if not files.is_locked(f"{folder}/keeper"):
         return False
-    from qemu_netwrap.host import procs  # psutil: what hardly a launch needs
+    from qemu_netwrap.life import owners  # psutil: what hardly a launch needs
 
-    return not procs.holders(f"{folder}/lock", without=f"{folder}/keeper")
+    return not owners.others(state, run)
 
 
 def is_open(device: Device) -> bool:

@@ -1,0 +1,323 @@
+"""Whom `stop` ends: QEMU and what it has started, and never who only has a descriptor or a name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from fidelity.running import keeper_of, links, open_tap, state_folder
+from lab import hostile
+from lab.hooked import IFUP, SCRIPTS, has_state, ps, start, wait_gone
+from lab.netns import wait_for
+from lab.tool import COMMAND, IDLE, QEMU, netwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.netns import Host, Uplinked
+
+TAP: Final = ("-nic", f"tap,ifname=tap0,{SCRIPTS}")
+PYTHON: Final = os.path.realpath(sys.executable)  # which all users can run
+# A service with a child: it takes what it is sent, keeps it, and says so.
+SERVICE: Final = """
+import os, signal, socket, sys
+with socket.socket(socket.AF_UNIX) as here:
+    here.bind(sys.argv[1])
+    here.listen()
+    os.chmod(sys.argv[1], 0o777)
+    if os.fork() == 0:
+        here.close()
+        signal.pause()
+    print("up", flush=True)
+    kept = []
+    while True:
+        peer, _ = here.accept()
+        kept += socket.recv_fds(peer, 1, 16)[1]
+        peer.send(b"x")
+        peer.close()
+"""
+
+
+class Service:
+    """A process of root's that others can send descriptors to, and its child."""
+
+    def __init__(self, host: Host, path: str) -> None:
+        """Start it."""
+        self._process = host.popen(
+            sys.executable, "-c", SERVICE, path, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "up\n"
+        self.pid = self._process.pid
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii")
+        self._child = int(children.split()[0])
+
+    def is_untouched(self) -> bool:
+        """Whether both live."""
+        return self._process.poll() is None and alive(self._child)
+
+    def end(self) -> None:
+        """End both, so that what they have is free."""
+        for pid in (self._child, self.pid):
+            os.kill(pid, signal.SIGKILL)
+        self._process.wait(30)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Yield a folder that all users can get to, unlike those of pytest or this clone's."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o777)
+        shutil.copy(hostile.__file__, path)
+        yield Path(path)
+
+
+@pytest.fixture
+def service(host: Host, place: Path) -> Iterator[Service]:
+    """A service on the machine; gone after the test."""
+    found = Service(host, str(place / "socket"))
+    yield found
+    found.end()
+
+
+@contextlib.contextmanager
+def betrayed(
+    host: Host, place: Path, *words: str, options: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a QEMU that does what WORDS say, and return when it has done it."""
+    program = (PYTHON, str(place / "hostile.py"), str(place / "socket"), *words)
+    child = host.popen(
+        *(COMMAND, "-q", *options, "--", *program, "-nic", "host-only"), stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "up\n"
+    keeper_of(host, child.pid)
+    yield child
+    child.kill()
+    child.wait(30)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process lives."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def left_behind(place: Path) -> int:
+    """Return the process that a hostile QEMU has left behind."""
+    path = place / "socket.left"
+    wait_for(lambda: path.exists() and path.read_text("ascii") != "", "what is left", 30)
+    return int(path.read_text("ascii"))
+
+
+@pytest.mark.parametrize("options", [(), ("--run-as", "nobody")], ids=["as root", "as nobody"])
+def test_who_was_sent_the_lock_is_left_alone(
+    host: Host, place: Path, service: Service, options: tuple[str, ...]
+) -> None:
+    with betrayed(host, place, "send-lock", options=options) as qemu:
+        done = netwrap(host, "stop", str(qemu.pid))
+        assert qemu.wait(30) == -signal.SIGTERM
+    assert service.is_untouched()
+    assert done.returncode == 125
+    assert f"(pid {service.pid})" in done.stderr
+    assert links(host) == {"lo"}
+    assert not has_state(host)
+
+
+def test_who_was_sent_the_lock_is_named_where_qemu_is_gone(
+    host: Host, place: Path, service: Service
+) -> None:
+    with betrayed(host, place, "send-lock") as qemu:
+        assert ps(host)["runs"][0]["state"] == "running"
+    (run,) = ps(host)["runs"]
+    assert (run["state"], run["pid"]) == ("held", 0)
+    assert f"(pid {service.pid})" in run["faults"][0]
+    assert f"(pid {service.pid})" in netwrap(host, "ps", check=True).stdout
+    done = netwrap(host, "gc")
+    assert (done.returncode, f"(pid {service.pid})" in done.stderr) == (125, True)
+    assert f"qemu-netwrap stop {qemu.pid}" in done.stderr
+    assert netwrap(host, "stop", str(qemu.pid)).returncode == 125
+    assert service.is_untouched()
+    assert not has_state(host)
+
+
+def test_a_file_of_the_locks_name_is_not_the_lock(host: Host, place: Path) -> None:
+    """Anybody can make one, in a mount namespace of their own."""
+    with betrayed(host, place) as qemu:
+        path = f"{state_folder(host)}/runs/{qemu.pid}/lock"
+        script = f"mount -t tmpfs x /run; mkdir -p {path}; rmdir {path}; exec sleep 1000 3>{path}"
+        other = host.popen("unshare", "-m", "sh", "-euc", script)
+        name = Path(f"/proc/{other.pid}/fd/3")
+        wait_for(lambda: os.path.lexists(name), "the file", 30)
+        assert str(name.readlink()) == path
+        netwrap(host, "stop", str(qemu.pid), check=True)
+        assert qemu.wait(30) == -signal.SIGTERM
+        assert other.poll() is None
+        other.kill()
+        other.wait(30)
+    assert not has_state(host)
+
+
+def test_the_first_process_is_never_ended(host: Host, place: Path) -> None:
+    """In a container that may be what QEMU was started by, or QEMU itself."""
+    program = f"{PYTHON} {place}/hostile.py {place}/socket"
+    inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc")
+    script = (
+        f"{COMMAND} -q -- {program} -nic host-only >{place}/up & "
+        f"while ! grep -q up {place}/up; do sleep 0.01; done; "
+        f"{COMMAND} stop $!; echo lives; wait"
+    )
+    done = host.run(*inside, script)
+    assert "lives" in done.stdout
+    wait_gone(host)
+
+
+@pytest.mark.parametrize("word", ["leave", "leave-mapped", "leave-shared"])
+def test_what_keeps_a_run_alive_is_named_and_the_run_is_over(
+    host: Host, place: Path, word: str
+) -> None:
+    """A child without its parent, which has mapped the lock, or has it at a number of its own."""
+    with betrayed(host, place, word) as qemu:
+        left = left_behind(place)
+    try:
+        assert ps(host)["runs"][0]["state"] == "held"
+        assert f"(pid {left})" in netwrap(host, "gc", timeout=30).stderr
+        done = netwrap(host, "stop", "--timeout", "0.2", str(qemu.pid), timeout=60)
+        assert done.returncode == 125
+        assert f"(pid {left})" in done.stderr
+        assert alive(left)
+        assert links(host) == {"lo"}
+        assert not has_state(host)
+    finally:
+        os.kill(left, signal.SIGKILL)
+
+
+def test_a_shared_lock_hinders_neither_stop_nor_gc(host: Host, place: Path) -> None:
+    with betrayed(host, place, "share") as qemu:
+        os.kill(keeper_of(host, qemu.pid), signal.SIGKILL)
+        assert ps(host)["runs"][0]["state"] == "running"
+        assert netwrap(host, "gc", timeout=30).stdout == "nothing was left\n"
+        netwrap(host, "stop", str(qemu.pid), check=True, timeout=30)
+        assert qemu.wait(30) == -signal.SIGTERM
+    assert not has_state(host)
+
+
+def test_a_child_that_has_nothing_of_ours_is_ended_with_qemu(host: Host, place: Path) -> None:
+    with betrayed(host, place, "deaf-child", options=("--run-as", "nobody")) as qemu:
+        children = Path(f"/proc/{qemu.pid}/task/{qemu.pid}/children").read_text("ascii")
+        done = netwrap(host, "stop", "--timeout", "0.2", str(qemu.pid), check=True)
+        assert "had to be killed" in done.stderr
+        assert qemu.wait(30) == -signal.SIGTERM
+    assert not alive(int(children.split()[0]))
+    assert not has_state(host)
+
+
+@pytest.mark.parametrize("then", ["; sleep 1000", "& exit 0", "-daemonize"])
+def test_stop_finds_qemu_behind_a_shell(host: Host, place: Path, then: str) -> None:
+    script = place / "vm"
+    script.write_text(f'#!/bin/sh\n{QEMU} "$@" -pidfile /run/pid {then}\n', "utf-8")
+    script.chmod(0o755)
+    child = host.popen(COMMAND, "-q", "--", str(script), *IDLE, "-nic", "host-only")
+    wait_for(lambda: host.run("test", "-s", "/run/pid", check=False).returncode == 0, "QEMU", 30)
+    pid = int(host.read("/run/pid"))
+    keeper_of(host, child.pid)
+    assert ps(host)["runs"][0]["state"] == "running"
+    netwrap(host, "stop", str(pid), check=True)
+    wait_for(lambda: not alive(pid), "QEMU's end", 30)
+    child.wait(30)
+    assert not has_state(host)
+    host.run("rm", "-f", "/run/pid")
+
+
+def test_a_tap_of_the_same_name_elsewhere_is_another_one(
+    uplinked: Uplinked, host: Host, place: Path
+) -> None:
+    """Held by a process of this network namespace, as slirp4netns has it."""
+    program = "import os, signal, sys; print('up', flush=True); signal.pause()"
+    fd = open_tap(host, "tap0")
+    other = uplinked.host.popen(
+        sys.executable, "-c", program, stdout=subprocess.PIPE, pass_fds=(fd,)
+    )
+    os.close(fd)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "up\n"
+    qemu = start(uplinked.host, *TAP)
+    assert ps(uplinked.host)["runs"][0]["pid"] == qemu.pid
+    netwrap(uplinked.host, "stop", "tap0", check=True)
+    assert qemu.wait(60) == 0
+    assert other.poll() is None
+    other.kill()
+    other.wait(30)
+
+
+def test_who_was_sent_the_tap_is_left_alone(uplinked: Uplinked, place: Path) -> None:
+    """A tap of the hook's: with its descriptor it lives on."""
+    host = uplinked.host
+    service = Service(host, str(place / "socket"))
+    qemu = start(host, "-nic", f"tap,ifname=tap0,script={IFUP},downscript=no")
+    fd = next(
+        int(each.name)
+        for each in Path(f"/proc/{qemu.pid}/fd").iterdir()
+        if str(each.readlink()) == "/dev/net/tun"
+    )
+    copy = _copy_of(qemu.pid, fd)
+    with socket.socket(socket.AF_UNIX) as there:
+        there.connect(str(place / "socket"))
+        socket.send_fds(there, [b"x"], [copy])
+        there.recv(1)
+    os.close(copy)
+    done = netwrap(host, "stop", "tap0")
+    assert qemu.wait(60) == 0
+    assert service.is_untouched()
+    assert (done.returncode, f"(pid {service.pid})" in done.stderr) == (125, True)
+    assert not has_state(host)
+    service.end()
+
+
+def test_who_has_a_tap_that_was_put_there_by_hand_is_left_alone(host: Host) -> None:
+    host.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    netwrap(host, "ifup", "tap0", check=True, env={"QEMU_NETWRAP_NETWORK": "host-only"})
+    qemu = start(host, "-nic", "tap,ifname=tap0,script=no,downscript=no")
+    done = netwrap(host, "stop", "tap0")
+    assert (done.returncode, f"(pid {qemu.pid})" in done.stderr) == (125, True)
+    assert qemu.poll() is None
+    assert not has_state(host)
+    qemu.kill()
+    qemu.wait(30)
+    host.run("ip", "link", "del", "tap0")
+
+
+def test_a_hook_behind_a_script_knows_its_qemu(host: Host, place: Path) -> None:
+    ifup = place / "ifup"
+    ifup.write_text(f'#!/bin/sh\n{COMMAND} ifup "$1"\nexit $?\n', "utf-8")
+    ifup.chmod(0o755)
+    network = {"QEMU_NETWRAP_NETWORK": "host-only"}
+    qemu = start(host, "-nic", f"tap,ifname=tap0,script={ifup},downscript=no", env=network)
+    assert ps(host)["runs"][0]["pid"] == qemu.pid
+    netwrap(host, "stop", "tap0", check=True)
+    assert qemu.wait(60) == 0
+    wait_gone(host)
+
+
+def _copy_of(pid: int, fd: int) -> int:
+    """Return a copy of a process's descriptor, as a thief has it."""
+    import ctypes
+
+    pidfd = os.pidfd_open(pid)
+    copy = ctypes.CDLL(None).syscall(438, pidfd, fd, 0)  # pidfd_getfd(2)
+    os.close(pidfd)
+    assert copy >= 0
+    return int(copy)
