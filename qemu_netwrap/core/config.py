@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 TOP = ("default", "bind_group", "networks")
+_SHOWN = 200  # characters of a wrong value in a hint
 MODES = (BRIDGE, NAT, HOST_ONLY)
 LARGEST = 8
 _NOT_FOR_HOSTS6 = tuple(map(Prefix.parse, ("::/8", "fe80::/10", "fec0::/10", "ff00::/8")))
@@ -68,7 +69,7 @@ def parse(text: str, path: str) -> Config:
         raise at.error("", "default", f"there is no network {default!r}", f"{near}{hint}")
     bind_group = data.get("bind_group", False)
     if not isinstance(bind_group, bool):
-        raise at.error("", "bind_group", "expected true or false", f"it is now {bind_group!r}")
+        raise at.error("", "bind_group", "expected true or false", f"it is now {_shown(bind_group)}")
     return Config(default, networks, path, bind_group)
 
 
@@ -96,7 +97,7 @@ def _network(name: str, table: dict[str, object], at: _At) -> Network:
             raise at.error(where, key, "unknown key", _known_here(key, KEYS))
     mode = table.get("mode")
     if mode not in MODES:
-        what = "is missing" if mode is None else f"{mode!r} is no mode"
+        what = "is missing" if mode is None else f"{_shown(mode)} is no mode"
         near = suggestion(mode, MODES) if isinstance(mode, str) else ""
         raise at.error(where, "mode", what, f"{near}one of: {', '.join(MODES)}")
     fields: dict[str, object] = {"mode": mode, "bridge": names.bridge_name(name)}
@@ -107,7 +108,7 @@ def _network(name: str, table: dict[str, object], at: _At) -> Network:
         try:
             fields[key] = read(value)
         except ValueError as error:
-            raise at.error(where, key, str(error), f"it is now {value!r}") from None
+            raise at.error(where, key, str(error), f"it is now {_shown(value)}") from None
     # Who configures an uplink has thought of what it takes.
     fields["agreed"] = "uplink" in table
     return _checked(Network(name, **fields), at)  # type: ignore[arg-type] # by the readers
@@ -137,6 +138,15 @@ def _check_bridges(networks: tuple[Network, ...], at: _At) -> None:
         if twin != network.name:
             what = f"{network.bridge} is the bridge of network {twin} already"
             raise at.error(f"networks.{network.name}", "bridge", what, "give it one of its own")
+
+
+def _shown(value: object) -> str:
+    """Return a value as a hint shows it, cut where it is long; Python writes no 5,000 digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = "a very long number"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _boolean(value: object) -> bool:

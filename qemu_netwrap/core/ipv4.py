@@ -8,6 +8,9 @@ from __future__ import annotations
 from qemu_netwrap.core.record import Record
 
 
+_DIGITS = 16  # more than any number has that stands in an address
+
+
 class Subnet(Record):
     """An IPv4 network: its address as an integer and its prefix length."""
 
@@ -18,7 +21,7 @@ class Subnet(Record):
     def parse(cls, text: str) -> Subnet:
         """Read `192.168.0.0/24`. Raises `ValueError` with what is wrong with it."""
         address, slash, length = text.partition("/")
-        if not slash or not length.isascii() or not length.isdigit() or int(length) > 32:
+        if not slash or not _is_number(length) or int(length) > 32:
             msg = "expected a network like 192.168.0.0/24"
             raise ValueError(msg)
         subnet = cls(parse_address(address), int(length))
@@ -68,10 +71,15 @@ class Subnet(Record):
 def parse_address(text: str) -> int:
     """Read a dotted quad. Raises `ValueError`."""
     parts = text.split(".")
-    if len(parts) != 4 or not all(p.isascii() and p.isdigit() and int(p) < 256 for p in parts):
+    if len(parts) != 4 or not all(_is_number(p) and int(p) < 256 for p in parts):
         msg = f"{text!r} is not an IPv4 address"
         raise ValueError(msg)
     return int.from_bytes(bytes(int(p) for p in parts), "big")
+
+
+def _is_number(text: str) -> bool:
+    """Whether TEXT is decimal digits, a few."""
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def format_address(address: int) -> str:

@@ -32,7 +32,10 @@ class JsonObject(Record):
     def parse(cls, text: str) -> JsonObject:
         """Read TEXT. Raises `ValueError` if it is no JSON object, or repeats a key."""
         try:
-            data = json.loads(_double_quoted(text), object_pairs_hook=_no_repeats)
+            data = json.loads(
+                _double_quoted(text), object_pairs_hook=_no_repeats, parse_constant=_no_constant
+            )
+            _check_characters(data)
         except RecursionError:
             raise ValueError("nested too deeply") from None
         if not isinstance(data, dict):
@@ -96,6 +99,19 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
         msg = "duplicate key"
         raise ValueError(msg)
     return dict(pairs)
+
+
+def _no_constant(name: str) -> object:
+    """Refuse NaN and the infinities, which Python takes."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check_characters(value: object) -> None:
+    r"""Refuse half a pair of surrogates and \u0000, as QEMU does. Raises `ValueError`."""
+    text = json.dumps(value, ensure_ascii=False)
+    text.encode()  # raises an error that is a ValueError
+    if "\\u0000" in text.replace("\\\\", ""):
+        raise ValueError("a string has a zero in it")
 
 
 def _double_quoted(text: str) -> str:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IFNAME_BYTES = 15  # IFNAMSIZ less its NUL, linux/if.h
+_KERNELS_OWN = ("all", "default")  # net/core/sysctl_net_core.c, `sysctl_dev_name_is_allowed`
+_FIRST = {"-": "%2D", ".": "%2E"}  # what no file about a name from outside begins with
 _LABEL_BYTES, _NAME_BYTES = 63, 253  # RFC 1035, section 2.3.4
 
 
@@ -22,6 +24,8 @@ def ifname_fault(name: str) -> str:
         return "is empty"
     if len(name.encode("utf-8", "surrogateescape")) > IFNAME_BYTES:
         return f"is over {IFNAME_BYTES} bytes long"
+    if name in _KERNELS_OWN:
+        return "is one that the kernel uses for all interfaces together"
     if name in (".", "..") or any(c in "/:%" or c.isspace() or not c.isprintable() for c in name):
         return "has a character that interface names cannot have"
     return ""
@@ -91,6 +95,27 @@ def guest_names(guest: str) -> Iterator[str]:
         tail = f"-{number}"
         yield f"{guest[: _LABEL_BYTES - len(tail)]}{tail}" if guest else ""
         number += 1
+
+
+def as_file(name: str) -> str:
+    """Return what a file of the state folder is called that is about NAME.
+
+    Names from outside must not meet those of the folder itself, which begin with `-`, nor hidden
+    files, nor the scratch files that end with `~`. Most names stay as they are.
+    """
+    name = name.replace("%", "%25")
+    if name[:1] in _FIRST:
+        name = f"{_FIRST[name[0]]}{name[1:]}"
+    return f"{name[:-1]}%7E" if name.endswith("~") else name
+
+
+def of_file(file: str) -> str:
+    """Undo `as_file`."""
+    if "%" not in file:
+        return file
+    for char, code in (*_FIRST.items(), ("~", "%7E"), ("%", "%25")):
+        file = file.replace(code, char)
+    return file
 
 
 def quotable(name: str) -> bool:

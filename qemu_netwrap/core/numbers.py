@@ -12,6 +12,7 @@ BOOLEANS = {
 }  # fmt: skip
 _SPACE = " \t\n\v\f\r"  # what strtoul(3) skips
 _SUFFIXES = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
+_DIGITS, _BEYOND = 64, 1 << 256  # of 64 bits in base 2, and what no number of them reaches
 _UINT32, _UINT64 = (1 << 32) - 1, (1 << 64) - 1
 # The least and the greatest number of a kind.
 _RANGES = {
@@ -61,18 +62,24 @@ def is_size(text: str) -> bool:
         whole, dot, fraction = plain.partition(".")
         if not (shift and dot and _digits(whole) and _digits(fraction)):
             return False
-        number = int(whole) + 1
+        number = (integer(whole.lstrip("0") or "0") or 0) + 1
     return number << shift <= _UINT64
 
 
 def integer(text: str) -> int | None:
-    """Read digits in the base that their beginning tells, as strtoul(3) with base 0 does."""
+    """Read digits in the base that their beginning tells, as strtoul(3) with base 0 does.
+
+    What has no room in 64 bits by far becomes one such number: Python reads no 5,000 digits.
+    """
     if text[:2] in ("0x", "0X"):
         body, base = text[2:], 16
     else:
         body, base = text, 8 if text[:1] == "0" else 10
     allowed = set("0123456789abcdef"[:base])
-    return int(body, base) if body and set(body.lower()) <= allowed else None
+    if not (body and set(body.lower()) <= allowed):
+        return None
+    body = body.lstrip("0") or "0"
+    return int(body, base) if len(body) <= _DIGITS else _BEYOND
 
 
 def _digits(text: str) -> bool:

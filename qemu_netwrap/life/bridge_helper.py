@@ -96,11 +96,11 @@ def _read(words: list[str]) -> Call:
             raise UsageError(f"{word}: unknown option", _USAGE)
     if not values["--br"] or not values["--fd"].isdecimal():
         raise UsageError("--br= and --fd= are needed", _USAGE)
-    socket = int(values["--fd"])
     try:
+        socket = int(values["--fd"])
         os.fstat(socket)
-    except (OSError, OverflowError):
-        raise UsageError(f"--fd={socket}: there is no such descriptor", _USAGE) from None
+    except (OSError, OverflowError, ValueError):
+        raise UsageError(f"--fd={values['--fd']}: there is no such descriptor", _USAGE) from None
     return Call(values["--br"], socket, vnet_hdr)
 
 

@@ -93,7 +93,7 @@ def _ports_of_others(bridge: Link, work: Work) -> list[str]:
     """
     from qemu_netwrap.life.journal import Journal
 
-    runs = files.listdir(f"{work.state.network(bridge.name)}/members")
+    runs = work.state.members(bridge.name)
     own = [entry for run in runs for entry in Journal(f"{work.state.run(run)}/journal").peek()]
     ports = work.rtnl.ports(bridge.index)
     return [port.name for port in ports if not any(_is_port_of(port, entry) for entry in own)]

@@ -20,8 +20,8 @@ def finish(folder: str, lock: int) -> None:
     files.keep_from_programs(_FIRST_FD)
     if not files.same_file(lock, f"{folder}/lock"):
         return  # somebody else has released it
-    base, _, run = folder.rpartition("/runs/")
-    errors = runs.release(State(base), run, tell)
+    state, run = State.of_folder(folder)
+    errors = runs.release(state, run, tell)
     for error in errors:
         tell(error.message)
     if errors:

@@ -125,7 +125,7 @@ def restore(bridge: str, work: Work) -> None:
 
     Who is being released has given up the table, under the lock, and is left alone.
     """
-    for run in filter(work.state.is_alive, files.listdir(f"{work.state.network(bridge)}/members")):
+    for run in filter(work.state.is_alive, work.state.members(bridge)):
         for entry in Journal(f"{work.state.run(run)}/journal").peek():
             forwards = entry.resource
             if not isinstance(forwards, Forwards):

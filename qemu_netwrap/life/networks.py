@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.life.effects import Facts, Work
     from qemu_netwrap.life.journal import Entry
 
-# The member that keeps a network up without a run; no run is named so.
-KEPT = "-kept"
-
 
 class Info(Record):
     """A network that is up. It is written down last, so that it tells a whole network."""
@@ -68,7 +65,7 @@ def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = 
     folder = work.state.network(network.bridge)
     with files.Lock(work.state.network_lock(network.bridge)):
         files.make_folder(f"{folder}/members")
-        files.write(f"{folder}/members/{run}", "")
+        files.write(work.state.member(network.bridge, run), "")
         journal = journal_of(work, network.bridge)
         info = read_info(work, network.bridge)
         entries = journal.live()
@@ -97,8 +94,8 @@ def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
         return []
     with files.Lock(work.state.network_lock(bridge)):
         files.remove_scratch(f"{folder}/members")
-        others = [member for member in files.listdir(f"{folder}/members") if member != run]
-        if not any(member == KEPT or work.state.is_alive(member) for member in others):
+        others = (member for member in work.state.members(bridge) if member != run)
+        if not (is_kept(bridge, work) or any(map(work.state.is_alive, others))):
             journal = journal_of(work, bridge)
             if os.path.exists(journal.path):
                 with files.Lock(work.state.host_lock):
@@ -109,35 +106,33 @@ def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
             files.remove_folder(folder)
             files.remove(work.state.network_lock(bridge))
         elif run:
-            files.remove(f"{folder}/members/{run}")
+            files.remove(work.state.member(bridge, run))
     return []
 
 
 def keep(bridge: str, work: Work) -> None:
     """Keep the network on BRIDGE up when its last run has left; the caller is a member."""
     with files.Lock(work.state.network_lock(bridge)):
-        files.write(f"{work.state.network(bridge)}/members/{KEPT}", "")
+        files.write(work.state.kept(bridge), "")
 
 
 def keep_no_longer(bridge: str, run: str, work: Work) -> bool:
     """Undo `keep`, RUN taking its place until it leaves; return whether the network was kept."""
-    folder = f"{work.state.network(bridge)}/members"
     with files.Lock(work.state.network_lock(bridge)):
-        was_kept = os.path.exists(f"{folder}/{KEPT}")
-        files.write(f"{folder}/{run}", "")
-        files.remove(f"{folder}/{KEPT}")
+        was_kept = is_kept(bridge, work)
+        files.write(work.state.member(bridge, run), "")
+        files.remove(work.state.kept(bridge))
     return was_kept
 
 
 def is_kept(bridge: str, work: Work) -> bool:
     """Whether the network on BRIDGE stays up without a run."""
-    return os.path.exists(f"{work.state.network(bridge)}/members/{KEPT}")
+    return os.path.exists(work.state.kept(bridge))
 
 
 def members(bridge: str, work: Work) -> tuple[str, ...]:
     """Return the runs that use the network on BRIDGE, dead ones that nobody has released too."""
-    found = files.listdir(f"{work.state.network(bridge)}/members")
-    return tuple(run for run in found if run != KEPT)
+    return tuple(work.state.members(bridge))
 
 
 def follow_uplinks(work: Work) -> None:

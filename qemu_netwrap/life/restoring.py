@@ -56,8 +56,7 @@ def plug_again(bridge: str, work: Work) -> None:
 
     Those that somebody has put on another bridge meanwhile stay there.
     """
-    members = files.listdir(f"{work.state.network(bridge)}/members")
-    for run in filter(work.state.is_alive, members):
+    for run in filter(work.state.is_alive, work.state.members(bridge)):
         try:
             entries = Journal(f"{work.state.run(run)}/journal").live()
             again: set[str] = set()

@@ -14,6 +14,9 @@
         locks/-nft         held by an nft of ours, also when it has lost who started it
         shared/            what several networks use, and its former state
 
+A run, a bridge or a device may be called by any name that an interface can have: the files are
+called by it as `core.names.as_file` spells it. What begins with `-` is never such a name.
+
 PCI devices are the machine's, not a network namespace's: life.shared has a folder beside these.
 
 Only root may write here. Which networks there are is for all to see, and so are the folders; the
@@ -26,6 +29,7 @@ import os
 
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.names import as_file, of_file
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import files, probe
 
@@ -33,6 +37,7 @@ ROOT = "/run/qemu-netwrap"
 _NEEDS_ROOT = "taps and bridges need root: use sudo; -nic user needs no privilege"
 _FORWARDING = "forwarding-"
 _SWITCH = "ipv6-"
+_KEPT = "-kept"  # the member that keeps a network up without a run
 
 
 class LiveTap(Record):
@@ -52,6 +57,12 @@ class State(Record):
     def here(cls) -> State:
         """Return the state of the network namespace this process is in."""
         return cls(f"{ROOT}/{probe.namespace()}")
+
+    @classmethod
+    def of_folder(cls, folder: str) -> tuple[State, str]:
+        """Return the state that a run's folder is in, and the run."""
+        base, _, file = folder.rpartition("/runs/")
+        return cls(base), of_file(file)
 
     @classmethod
     def to_look(cls, command: str) -> State:
@@ -82,19 +93,32 @@ class State(Record):
 
     def run(self, run: str) -> str:
         """Return the folder of a run."""
-        return f"{self.base}/runs/{run}"
+        return f"{self.base}/runs/{as_file(run)}"
 
     def runs(self) -> list[str]:
         """Return the names of all runs that have left a trace."""
-        return files.listdir(f"{self.base}/runs")
+        return [of_file(file) for file in files.listdir(f"{self.base}/runs")]
 
     def network(self, bridge: str) -> str:
         """Return the folder of the network on BRIDGE."""
-        return f"{self.base}/networks/{bridge}"
+        return f"{self.base}/networks/{as_file(bridge)}"
+
+    def member(self, bridge: str, run: str) -> str:
+        """Return the file that makes a run a member of the network on BRIDGE."""
+        return f"{self.network(bridge)}/members/{as_file(run)}"
+
+    def kept(self, bridge: str) -> str:
+        """Return the file that keeps the network on BRIDGE up without a run."""
+        return f"{self.network(bridge)}/members/{_KEPT}"
+
+    def members(self, bridge: str) -> list[str]:
+        """Return the runs that are members of the network on BRIDGE, living or dead."""
+        found = files.listdir(f"{self.network(bridge)}/members")
+        return [of_file(file) for file in found if file != _KEPT]
 
     def networks(self) -> list[str]:
         """Return the bridges of all networks in use."""
-        return files.listdir(f"{self.base}/networks")
+        return [of_file(file) for file in files.listdir(f"{self.base}/networks")]
 
     @property
     def shared_folder(self) -> str:
@@ -108,7 +132,7 @@ class State(Record):
 
     def forwarding(self, device: str) -> str:
         """Return the file of a device's forwarding: its former value, and who needs it on."""
-        return f"{self.shared_folder}/{_FORWARDING}{device}"
+        return f"{self.shared_folder}/{_FORWARDING}{as_file(device)}"
 
     def made_folder(self, manager: str) -> str:
         """Return the file that tells that a network manager's folder under /run is our making."""
@@ -117,25 +141,27 @@ class State(Record):
     def forwarding_devices(self) -> frozenset[str]:
         """Return the devices whose forwarding we have switched on."""
         names = files.listdir(self.shared_folder)
-        return frozenset(n.removeprefix(_FORWARDING) for n in names if n.startswith(_FORWARDING))
+        found = (name.removeprefix(_FORWARDING) for name in names if name.startswith(_FORWARDING))
+        return frozenset(map(of_file, found))
 
     def switch(self, device: str, key: str) -> str:
         """Return the file of an IPv6 setting: of which device, and who needs it as we set it."""
-        return f"{self.shared_folder}/{_SWITCH}{key}-{device}"
+        return f"{self.shared_folder}/{_SWITCH}{key}-{as_file(device)}"
 
     def switched(self, *keys: str) -> frozenset[str]:
         """Return the devices that have one of these IPv6 settings from us."""
         names = files.listdir(self.shared_folder)
         heads = tuple(f"{_SWITCH}{key}-" for key in keys)
-        return frozenset(n.removeprefix(h) for n in names for h in heads if n.startswith(h))
+        found = (n.removeprefix(head) for n in names for head in heads if n.startswith(head))
+        return frozenset(map(of_file, found))
 
     def network_lock(self, bridge: str) -> str:
         """Return the lock of the network on BRIDGE."""
-        return f"{self.base}/locks/{bridge}"
+        return f"{self.base}/locks/{as_file(bridge)}"
 
     @property
     def host_lock(self) -> str:
-        """The lock to make or take down a network; no interface name begins so in our state."""
+        """The lock to make or take down a network."""
         return f"{self.base}/locks/-host"
 
     @property

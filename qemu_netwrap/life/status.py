@@ -34,6 +34,7 @@ _MOMENT = 0.5
 _TEARDOWN = 120.0
 _PAUSE = 0.01
 
+_PID_DIGITS = 10  # of PID_MAX_LIMIT, linux/threads.h, and some more
 _REMEDY = "; the next run to join puts that right"
 
 
@@ -123,14 +124,14 @@ def find(state: State, name: str, *, over: bool = False) -> str:
     found = [run for run, guest in known.items() if guest and guest == name]
     if len(found) == 1:
         return found[0]
-    if name.isascii() and name.isdigit():
+    if name.isascii() and name.isdigit() and len(name) <= _PID_DIGITS:
         # One that has daemonized has another pid by now, which is what ps and -pidfile tell.
         family = owners.Family(state)
         having = (run for run in known if any(p.pid == int(name) for p in family.qemu(run)))
         by_pid = next(having, "")
         if by_pid:
             return by_pid
-    if over and name[:-1].isdigit():
+    if over and (name.isdigit() or name[:-1].isdigit()):
         return name
     if found:
         raise UsageError(f"{name}: runs {', '.join(found)} have that name", "name the run")

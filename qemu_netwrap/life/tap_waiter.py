@@ -17,7 +17,6 @@ _MESSAGE = 1 << 16
 def main() -> None:
     """Sleep until the run's tap is gone, or let go of; then release the run."""
     folder, lock, netlink = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    base, _, run = folder.rpartition("/runs/")
     sys.path.insert(0, __file__.rsplit("/", 3)[0])
     while True:
         try:
@@ -27,7 +26,8 @@ def main() -> None:
                 raise
         from qemu_netwrap.life.state import State
 
-        if not State(base).tap_lives(run):
+        state, run = State.of_folder(folder)
+        if not state.tap_lives(run):
             break
     fcntl.flock(lock, fcntl.LOCK_EX)
     from qemu_netwrap.life.ending import finish

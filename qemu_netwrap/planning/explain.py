@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qemu_netwrap.core import names
 from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.managers import MANAGERS
 from qemu_netwrap.core.record import Record
@@ -10,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_NAMES = ("name", "bridge", "device", "tap")  # the fields that may name an interface
 TABLE = "inet qemu_netwrap"
 
 
@@ -23,8 +25,19 @@ class Step(Record):
 
 def explain(resource: r.Resource) -> Step:
     """Return the commands equivalent to acquiring and to releasing RESOURCE."""
-    do, undo = _EXPLAIN[type(resource)](resource)
+    do, undo = _EXPLAIN[type(resource)](_quoted(resource))
     return Step(resource, do, undo)
+
+
+def _quoted(resource: r.Resource) -> r.Resource:
+    """Return a resource with its names as a shell has to be told them: `$(x)` can be one."""
+    named = {key: getattr(resource, key) for key in _NAMES if key in resource.fields}
+    strange = {key: name for key, name in named.items() if not names.plain_ifname(f"x{name}")}
+    if not strange:
+        return resource
+    import shlex  # what hardly a plan needs
+
+    return resource.replace(**{key: shlex.quote(name) for key, name in strange.items()})
 
 
 def _bridge(b: r.Bridge) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -6,8 +6,6 @@ also one that the host itself sends. How the loopback's come about is docs/desig
 
 from __future__ import annotations
 
-import zlib
-
 from qemu_netwrap.core import hostfwd, names, plain, reservations
 from qemu_netwrap.core.errors import HostError, UsageError
 from qemu_netwrap.core.ipv4 import Subnet
@@ -182,7 +180,7 @@ def _owner(tap: str) -> str:
     A tap and a bridge have never the same name, so that the chains are nobody else's.
     """
     plain = names.plain_ifname(tap)
-    return tap if plain else f"tap.{zlib.crc32(tap.encode('utf-8', 'surrogateescape')):08x}"
+    return tap if plain else f"tap/{tap.encode('utf-8', 'surrogateescape').hex()}"
 
 
 def _chain(owner: str, name: str, kind: str, lines: list[str]) -> str:

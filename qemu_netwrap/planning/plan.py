@@ -241,6 +241,11 @@ def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
     """Refuse a word of ours on a netdev that the user sets up in his own way."""
     if net.is_ours:
         ours = next((f"{key}=" for key in sorted(net.our_keys) if net.has(key)), net.type)
+        if not theirs:
+            raise UsageError(
+                f"{net.option.typed}: {ours} is for a tap, and {net.type} is another kind of netdev",
+                f"write tap instead, or leave out {ours}",
+            )
         raise UsageError(
             f"{net.option.typed}: {theirs[0]}= cannot stand beside {ours}",
             f"leave out {theirs[0]}=: the tap is made and set up for you",
