@@ -69,7 +69,9 @@ def parse(text: str, path: str) -> Config:
         raise at.error("", "default", f"there is no network {default!r}", f"{near}{hint}")
     bind_group = data.get("bind_group", False)
     if not isinstance(bind_group, bool):
-        raise at.error("", "bind_group", "expected true or false", f"it is now {_shown(bind_group)}")
+        raise at.error(
+            "", "bind_group", "expected true or false", f"it is now {_shown(bind_group)}"
+        )
     return Config(default, networks, path, bind_group)
 
 

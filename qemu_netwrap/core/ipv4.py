@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from qemu_netwrap.core.record import Record
 
-
 _DIGITS = 16  # more than any number has that stands in an address
 
 

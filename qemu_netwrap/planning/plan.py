@@ -243,7 +243,7 @@ def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
         ours = next((f"{key}=" for key in sorted(net.our_keys) if net.has(key)), net.type)
         if not theirs:
             raise UsageError(
-                f"{net.option.typed}: {ours} is for a tap, and {net.type} is another kind of netdev",
+                f"{net.option.typed}: {ours} is for a tap, and {net.type} is none",
                 f"write tap instead, or leave out {ours}",
             )
         raise UsageError(

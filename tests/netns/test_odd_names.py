@@ -97,7 +97,7 @@ def test_a_tap_of_ours_may_have_any_name(uplinked: Uplinked, name: str) -> None:
     wait_gone(host)
 
 
-@pytest.mark.parametrize("name", [".", "..", "%", "all", "default", "a b", "x\n", "a/b", "\x1b[1m"])
+@pytest.mark.parametrize("name", [".", "..", "%", "all", "default", "a b", "x\n", "a/b"])
 def test_what_no_interface_can_be_called_is_refused(host: Host, name: str) -> None:
     for typed in (f"bridge,br={name}", f"nat,ifname={name}", f"bridge,br=b,uplink={name}"):
         done = netwrap(host, "--", QEMU, *IDLE, "-nic", typed)
