@@ -18,7 +18,7 @@ class IptablesFilter(Record):
     input: bool = False  # what comes in to the host is dropped
     output: bool = False  # what the host sends is dropped
     prerouting: bool = False  # what comes in is dropped before it is routed
-    selective: bool = False  # of what comes in to the host it drops some, not whatever is left
+    selective: tuple[str, ...] = ()  # hooks where it drops some, not whatever is left
     table: str = "filter"
 
     @property
@@ -29,7 +29,7 @@ class IptablesFilter(Record):
     @property
     def closes(self) -> bool:
         """Whether services of the host are closed by it, but for those that it names."""
-        return self.input and not self.selective
+        return self.input and INPUT not in self.selective
 
     def __str__(self) -> str:
         """Name the table as its user does."""

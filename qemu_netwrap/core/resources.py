@@ -101,6 +101,7 @@ class IptablesAccepts(Resource):
     program: str  # `iptables-nft`, `ip6tables-legacy`, …
     mark: str  # the comment by which they are told
     rules: str  # one a line, as iptables-restore(8) reads them
+    table: str = "filter"
 
 
 class NftAccepts(Resource):

@@ -5,14 +5,21 @@ Written by iptables itself, so that all who use it can read them; told by their 
 
 from __future__ import annotations
 
+from qemu_netwrap.core import verdicts
 from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.core.verdicts import Condition, Rule
 from qemu_netwrap.host import files
-from qemu_netwrap.host.neighbours import has_legacy_filter
+from qemu_netwrap.host.neighbours import legacy_tables
 from qemu_netwrap.host.nft import Nftnl
 from qemu_netwrap.host.spawn import Child
 from qemu_netwrap.host.which import SBIN, find_trusted
 
-TABLE = "filter"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILTER = "filter"
+MARK = '--comment "qemu-netwrap: '
 LEGACY = "-legacy"
 _FAMILIES = {"iptables": "ip", "ip6tables": "ip6"}
 
@@ -22,49 +29,149 @@ def is_there(program: str) -> bool:
     return bool(find_trusted(program, SBIN))
 
 
-def has_chain(program: str, chain: str) -> bool:
-    """Whether the filter table has a chain, without iptables making the table for the question."""
+def has_chain(program: str, chain: str, table: str = FILTER) -> bool:
+    """Whether a table has a chain, without iptables making the table for the question."""
     family = _FAMILIES[program.partition("-")[0]]
     if program.endswith(LEGACY):
-        return has_legacy_filter(family) and bool(_listed(program, chain))
+        return table in legacy_tables(family) and bool(_listed(program, chain, table))
     asking = Nftnl()
     try:
-        return asking.has_chain(family, TABLE, chain)
+        return asking.has_chain(family, table, chain)
     finally:
         asking.close()
 
 
-def is_closed(program: str, chain: str) -> bool:
-    """Whether a base chain of a legacy table drops what none of its rules has let through."""
-    policy, *rules = _listed(program, chain) or ["-P - ACCEPT"]
-    last = rules[-1].split() if rules else []
-    return policy.endswith(" DROP") or (last[2:3] == ["-j"] and last[3:4] in (["DROP"], ["REJECT"]))
+def rules(program: str, table: str) -> tuple[dict[str, str], dict[str, list[Rule]]]:
+    """Return the policies of a table's base chains, and all of its chains' rules.
+
+    Rules of ours are left out.
+    """
+    policies: dict[str, str] = {}
+    found: dict[str, list[Rule]] = {}
+    for line in _listed(program, "", table):
+        words = _words(line)
+        if words[0] == "-P":
+            policies[words[1]] = words[2]
+        elif words[0] == "-A" and MARK not in line:
+            found.setdefault(words[1], []).append(_rule(words[2:]))
+    return policies, found
 
 
-def insert(program: str, rules: str, lock: str) -> Child:
-    """Start adding RULES (`-I CHAIN …`, one a line), all or none; by LOCK one after the other."""
-    return Child((f"{program}-restore", "--noflush", "--wait"), f"*{TABLE}\n{rules}COMMIT\n", lock)
+def _rule(words: list[str]) -> Rule:
+    """Read a rule as `iptables -S` prints it. What is not understood is a condition unknown."""
+    conditions: list[Condition] = []
+    verdict, target, negated = "", "", False
+    rest = iter(words)
+    for word in rest:
+        if word == "!":
+            negated = True
+            continue
+        if word in ("-j", "-g"):
+            target = next(rest, "")
+            builtin = _VERDICTS.get(target, verdicts.JUMP)
+            verdict = builtin if word == "-j" else verdicts.GOTO
+            break  # what follows is the target's own
+        if word == "-m":
+            if next(rest, "") not in _MATCHES:
+                conditions.append(Condition())
+        elif word in _OPTIONS:
+            field, values = _OPTIONS[word]
+            conditions.append(Condition(field, values(next(rest, "")), negated))
+        elif word.startswith("-") and word not in _IGNORED:
+            conditions.append(Condition())
+        negated = False
+    return Rule(tuple(conditions), verdict, target)
 
 
-def remove(program: str, chains: tuple[str, ...], mark: str, lock: str) -> Child | None:
+def _devices(text: str) -> tuple[str, ...]:
+    return (f"{text[:-1]}*" if text.endswith("+") else text,)
+
+
+def _ports(text: str) -> tuple[str, ...]:
+    spans = (each.partition(":") for each in text.split(","))
+    pairs = ((low or "0", (high or "65535") if colon else low) for low, colon, high in spans)
+    found = tuple(f"{low}-{high}" for low, high in pairs)
+    return found if all(each.replace("-", "").isdigit() for each in found) else ("0-65535",)
+
+
+def _protocols(text: str) -> tuple[str, ...]:
+    return (_PROTOCOLS.get(text, text),)
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    address, _, length = text.partition("/")
+    if address.startswith("127."):
+        return (verdicts.LOOPBACK,)
+    first = address.partition(".")[0]
+    is_unicast = not first.isdigit() or 0 < int(first) < _MULTICAST
+    is_one = length in _WHOLE and is_unicast and not address.lower().startswith("ff")
+    return (verdicts.ONE if is_one and address != "::" else verdicts.MANY,)
+
+
+def _states(text: str) -> tuple[str, ...]:
+    return tuple(text.lower().split(","))
+
+
+_MULTICAST = 224
+_WHOLE = ("", "32", "128")
+_PROTOCOLS = {"icmp": "1", "tcp": "6", "udp": "17", "icmpv6": "58", "ipv6-icmp": "58"}
+_VERDICTS = {
+    "ACCEPT": verdicts.ACCEPT, "DROP": verdicts.DROP, "REJECT": verdicts.DROP,
+    "RETURN": verdicts.RETURN, "QUEUE": verdicts.ACCEPT, "NFQUEUE": verdicts.ACCEPT,
+}  # fmt: skip
+_MATCHES = frozenset(("comment", "tcp", "udp", "conntrack", "state", "multiport"))
+_IGNORED = frozenset(("--comment",))
+_OPTIONS: dict[str, tuple[str, Callable[[str], tuple[str, ...]]]] = {
+    "-i": (verdicts.IIF, _devices),
+    "-o": (verdicts.OIF, _devices),
+    "-p": (verdicts.PROTOCOL, _protocols),
+    "-s": (verdicts.SOURCE, _addresses),
+    "-d": (verdicts.TARGET, _addresses),
+    "--dport": (verdicts.PORTS, _ports),
+    "--dports": (verdicts.PORTS, _ports),
+    "--ctstate": (verdicts.CT, _states),
+    "--state": (verdicts.CT, _states),
+}
+
+
+def _words(line: str) -> list[str]:
+    """Return a line's words; what is in quotes, a comment or a prefix, is one."""
+    found: list[str] = []
+    for number, part in enumerate(line.replace('\\"', "").split('"')):
+        found += [part] if number % 2 else part.split()
+    return found
+
+
+def insert(program: str, text: str, lock: str, table: str = FILTER) -> Child:
+    """Start adding rules (`-I CHAIN …`, one a line), all or none; by LOCK one after the other."""
+    return Child((f"{program}-restore", "--noflush", "--wait"), f"*{table}\n{text}COMMIT\n", lock)
+
+
+def remove(
+    program: str, chains: tuple[str, ...], mark: str, lock: str, table: str = FILTER
+) -> Child | None:
     """Start removing the rules in CHAINS whose comment is MARK; None when there are none."""
     with files.Lock(lock):
         pass  # an iptables whose starter was killed may only just be adding them
-    rules = [f"-D{rule.removeprefix('-A')}\n" for rule in marked(program, chains, mark)]
-    return insert(program, "".join(rules), lock) if rules else None
+    found = [f"-D{rule.removeprefix('-A')}\n" for rule in marked(program, chains, mark, table)]
+    return insert(program, "".join(found), lock, table) if found else None
 
 
-def marked(program: str, chains: tuple[str, ...], mark: str) -> list[str]:
+def marked(program: str, chains: tuple[str, ...], mark: str, table: str = FILTER) -> list[str]:
     """Return the rules in CHAINS whose comment is MARK. Raises `HostError`."""
-    there = (chain for chain in chains if has_chain(program, chain))
-    rules = (rule for chain in there for rule in _listed(program, chain))
-    return [rule for rule in rules if f'--comment "{mark}"' in rule]
+    there = (chain for chain in chains if has_chain(program, chain, table))
+    found = (rule for chain in there for rule in _listed(program, chain, table))
+    return [rule for rule in found if f'--comment "{mark}"' in rule]
 
 
-def _listed(program: str, chain: str) -> list[str]:
-    """Return a chain's policy, or its declaration, and its rules; nothing when it is not there."""
+def _listed(program: str, chain: str, table: str) -> list[str]:
+    """Return a chain's policy, or its declaration, and its rules; nothing when it is not there.
+
+    Without a CHAIN it is the whole table.
+    """
     try:
-        printed = Child((program, "--wait", "-S", chain)).wait()
+        which = (chain,) if chain else ()
+        printed = Child((program, "--wait", "-t", table, "-S", *which)).wait()
     except HostError:
         if program.endswith(LEGACY):
             return []

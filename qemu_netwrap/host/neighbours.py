@@ -29,16 +29,20 @@ _BRIDGED = {"ip": "bridge-nf-call-iptables", "ip6": "bridge-nf-call-ip6tables"}
 _LEGACY = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
 
 
-def look(*, routed: bool) -> Neighbours | None:
-    """Return what there is for a network, ROUTED if it gets a subnet; None when there is nobody.
+def look(bridge: str, *, routed: bool) -> Neighbours | None:
+    """Return what there is for a network on BRIDGE; None when there is nobody.
+
+    ROUTED is a network that gets a subnet.
 
     What may not be asked, without privilege, is taken for nothing.
     """
     managers = tuple(name for name, sign in _MANAGERS.items() if os.path.exists(sign))
     bridged = tuple(f for f, key in _BRIDGED.items() if _is_on(f"/proc/sys/net/bridge/{key}"))
-    # Without br_netfilter no firewall sees the frames of a plain bridge.
-    tables = nft.foreign_tables() if routed or bridged else ()
-    legacy = tuple(f for f in _LEGACY if (routed or bridged) and has_legacy_filter(f))
+    tables = nft.foreign_tables()
+    if not (routed or bridged):
+        # Without br_netfilter only firewalls for bridges see the frames of a plain bridge.
+        tables = tuple(table for table in tables if table[0] == "bridge")
+    legacy = tuple(f for f in _LEGACY if (routed or bridged) and legacy_tables(f))
     open_from = int(files.read(_OPEN_FROM) or 1024)
     dns_port, taken = _ports(open_from) if routed else (DNS_PORTS[0], ())
     is_moved = dns_port != DNS_PORTS[0]
@@ -49,7 +53,8 @@ def look(*, routed: bool) -> Neighbours | None:
     from qemu_netwrap.host import firewalls
     from qemu_netwrap.host.managers import running
 
-    filters, chains = firewalls.that_drop(tables, legacy)
+    asked = firewalls.Wanted(bridge, (*DNS_PORTS[:1], dns_port, DHCP_PORT, DHCP6_PORT))
+    filters, chains = firewalls.that_drop(tables, legacy, asked)
     return Neighbours(
         filters,
         chains,
@@ -81,6 +86,7 @@ def _is_on(path: str) -> bool:
     return files.read(path).strip() == "1"
 
 
-def has_legacy_filter(family: str) -> bool:
-    """Whether the filter table of legacy iptables is in use: asking iptables would make it."""
-    return "filter" in files.peek(f"/proc/net/{_LEGACY[family]}").split()
+def legacy_tables(family: str) -> tuple[str, ...]:
+    """Return the filtering tables of legacy iptables in use: asking iptables would make them."""
+    used = files.peek(f"/proc/net/{_LEGACY[family]}").split()
+    return tuple(table for table in ("raw", "mangle", "filter") if table in used)

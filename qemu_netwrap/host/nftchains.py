@@ -6,8 +6,10 @@ linux/netfilter/nf_tables.h: numbers inside attributes are big-endian.
 
 from __future__ import annotations
 
-from qemu_netwrap.core.neighbours import FORWARD, INPUT
+from qemu_netwrap.core.neighbours import ARP, FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING
 from qemu_netwrap.core.record import Record
+from qemu_netwrap.core.verdicts import Asked, Judgement, judge
+from qemu_netwrap.host import nftrules
 from qemu_netwrap.host.netlink import NLM_F_DUMP, attribute, attributes
 from qemu_netwrap.host.nft import (
     NFT_MSG_GETCHAIN,
@@ -24,26 +26,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 4, 5
+    from qemu_netwrap.core.verdicts import Rule
+    from qemu_netwrap.host.nftrules import Element
+
+NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM = 12, 13
+NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 4, 5, 7
 NFTA_HOOK_HOOKNUM = 1
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS = 1, 2, 3, 4
 NFTA_RULE_USERDATA = 7
-NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
-NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE = 2, 2, 1
-NFTA_TARGET_NAME = 1
+NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
+NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS = 1, 2, 3
+NFTA_DATA_VALUE = 1
+NFT_SET_ELEM_INTERVAL_END = 1
 NF_DROP = 0
-_HOOKS = {1: INPUT, 2: FORWARD}  # NF_INET_LOCAL_IN, NF_INET_FORWARD
-# Parts of a rule that let every packet through to the next part.
-_NO_CONDITION = ("counter", "log")
+# NF_INET_PRE_ROUTING on; NF_BR_* are the same, NF_ARP_* are not.
+_HOOKS = {0: PREROUTING, 1: INPUT, 2: FORWARD, 3: OUTPUT, 4: POSTROUTING}
+_ARP_HOOKS = {0: INPUT, 1: OUTPUT}
+_FILTERING = ("filter", "route")  # the types of chains that are not there to translate addresses
 
 
 class Chain(Record):
-    """A base chain at the input or forward hook."""
+    """A base chain."""
 
     family: str
     table: str
     name: str
-    hook: str  # INPUT or FORWARD
+    hook: str  # one of core.neighbours
     drops: bool  # by its policy
 
 
@@ -51,20 +59,42 @@ class Chains(Nftnl):
     """A netlink socket for questions about chains and their rules."""
 
     def base(self, family: str) -> list[Chain]:
-        """Return the base chains of a family of IP at the input and forward hooks."""
+        """Return the base chains of a family by which packets can be dropped."""
         answers = self.about(NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN, family, flags=NLM_F_DUMP)
         chains = (_chain(family, dict(attributes(answer, 4))) for answer in answers)
         return [chain for chain in chains if chain is not None]
 
-    def is_closed(self, chain: Chain) -> bool:
-        """Whether a base chain drops what none of its rules has let through.
-
-        By its policy, or by a last rule that drops or rejects without a condition.
-        """
+    def judge(self, chain: Chain, bridge: str, ports: tuple[int, ...]) -> Judgement:
+        """Judge a base chain by what it does with the packets of the guests on BRIDGE."""
         if chain.drops:
-            return True
-        rules = list(self._rules(chain.family, chain.table, chain.name))
-        return bool(rules) and _refuses(rules[-1].get(NFTA_RULE_EXPRESSIONS, b""))
+            return Judgement(drops=True, closes=True)
+
+        def elements(name: str) -> list[Element]:
+            return self._elements(chain.family, chain.table, name)
+
+        def rules(name: str) -> Iterator[Rule]:
+            for rule in list(self._rules(chain.family, chain.table, name)):
+                if nftrules.MARK not in rule.get(NFTA_RULE_USERDATA, b""):
+                    yield from nftrules.read(rule.get(NFTA_RULE_EXPRESSIONS, b""), elements)
+
+        return judge(rules, chain.name, Asked(chain.hook, bridge, ports, chain.family))
+
+    def _elements(self, family: str, table: str, name: str) -> list[Element]:
+        """Return the elements of a set: key, whether it ends a span, verdict."""
+        names = ((NFTA_SET_ELEM_LIST_TABLE, table), (NFTA_SET_ELEM_LIST_SET, name))
+        which = b"".join(attribute(kind, text.encode() + b"\0") for kind, text in names)
+        answers = self.about(NFT_MSG_GETSETELEM, NFT_MSG_NEWSETELEM, family, which, NLM_F_DUMP)
+        found = []
+        for answer in answers:
+            listed = dict(attributes(answer, 4)).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")
+            for _, raw in attributes(listed, 0):
+                element = _within(raw)
+                key = _within(element.get(NFTA_SET_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
+                flags = _number(element.get(NFTA_SET_ELEM_FLAGS, b""))
+                is_end = bool(flags & NFT_SET_ELEM_INTERVAL_END)
+                verdict = nftrules.verdict_of(element.get(NFTA_SET_ELEM_DATA, b""))
+                found.append((key, is_end, verdict))
+        return found
 
     def marked(self, family: str, table: str, chain: str, mark: str) -> list[int]:
         """Return the handles of the rules whose comment is MARK."""
@@ -86,31 +116,15 @@ class Chains(Nftnl):
 
 
 def _chain(family: str, found: dict[int, bytes]) -> Chain | None:
-    """Read a chain; None when it is at none of the two hooks."""
+    """Read a chain; None when it is no base chain that packets are dropped by."""
     hook = dict(attributes(found.get(NFTA_CHAIN_HOOK, b""), 0))
-    place = _HOOKS.get(_number(hook[NFTA_HOOK_HOOKNUM])) if hook else None
-    if place is None:
+    hooks = _ARP_HOOKS if family == ARP else _HOOKS
+    place = hooks.get(_number(hook[NFTA_HOOK_HOOKNUM])) if hook else None
+    if place is None or name_in(found.get(NFTA_CHAIN_TYPE, b"")) not in _FILTERING:
         return None
     drops = _number(found[NFTA_CHAIN_POLICY]) == NF_DROP if NFTA_CHAIN_POLICY in found else False
     names = (name_in(found[NFTA_CHAIN_TABLE]), name_in(found[NFTA_CHAIN_NAME]))
     return Chain(family, *names, place, drops)
-
-
-def _refuses(expressions: bytes) -> bool:
-    """Whether a rule drops or rejects every packet."""
-    parts = [_within(element) for _, element in attributes(expressions, 0)]
-    named = [(name_in(p[NFTA_EXPR_NAME]), _within(p.get(NFTA_EXPR_DATA, b""))) for p in parts]
-    rest = [(name, data) for name, data in named if name not in _NO_CONDITION]
-    if len(rest) != 1:
-        return False
-    name, data = rest[0]
-    if name == "immediate":
-        verdict = _within(_within(data.get(NFTA_IMMEDIATE_DATA, b"")).get(NFTA_DATA_VERDICT, b""))
-        code = verdict.get(NFTA_VERDICT_CODE)
-        return code is not None and _number(code) == NF_DROP
-    if name == "target":  # of iptables
-        return name_in(data.get(NFTA_TARGET_NAME, b"")) in ("DROP", "REJECT")
-    return name == "reject"
 
 
 def _within(data: bytes) -> dict[int, bytes]:

@@ -136,7 +136,7 @@ def surroundings(
         ("lo", *inner),
         resolver(),
         machine(),
-        neighbours=neighbours.look(routed=bool(places)),
+        neighbours=neighbours.look(bridge, routed=bool(places)),
     )
 
 

@@ -20,6 +20,7 @@ _SIGPIPE = 13
 _ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
 _PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base", "tc": "iproute2"}
 _OUTPUT = 65536
+_MOST_OUTPUT = 64 << 20  # bytes; more than any list of rules has
 
 
 def require(program: str) -> str:
@@ -69,11 +70,21 @@ class Child:
     def wait(self) -> str:
         """Wait for the end and return what was printed. Raises `HostError` when it failed."""
         _, status = os.waitpid(self._pid, 0)
-        os.lseek(self._output, 0, os.SEEK_SET)
-        printed = os.read(self._output, _OUTPUT).decode("utf-8", "replace").strip()
-        os.close(self._output)
+        printed = self._printed()
         code = os.waitstatus_to_exitcode(status)
         if code:
             first = printed.splitlines()[0] if printed else f"exit status {code}"
             raise HostError(f"{self.argv[0]}: {first}", f"it was run as: {' '.join(self.argv)}")
         return printed
+
+    def _printed(self) -> str:
+        """Return all that was printed. Raises `HostError` for more than can be meant."""
+        try:
+            size = os.lseek(self._output, 0, os.SEEK_END)
+            if size > _MOST_OUTPUT:
+                raise HostError(f"{self.argv[0]} printed {size} bytes", "that is no answer to read")
+            os.lseek(self._output, 0, os.SEEK_SET)
+            parts = iter(lambda: os.read(self._output, _OUTPUT), b"")
+            return b"".join(parts).decode("utf-8", "replace").strip()
+        finally:
+            os.close(self._output)

@@ -32,6 +32,7 @@ _SYMBOLS = {
 _MACHINES = {"i686": "i386", "i586": "i386", "armv7l": "arm", "ppc64le": "ppc64"}
 _OTHER_QEMUS = ("qemu-kvm", "/usr/libexec/qemu-kvm", "kvm")
 _ARPHRD_ETHER = "1"
+_BRIDGE = "qn-nat"  # the one that doctor asks for
 
 
 def look(leftovers: tuple[str, ...] | None) -> Survey:
@@ -64,7 +65,7 @@ def look(leftovers: tuple[str, ...] | None) -> Survey:
 
 def _beside() -> Neighbours:
     """Return what a launch would find of others."""
-    return neighbours.look(routed=True) or Neighbours()
+    return neighbours.look(_BRIDGE, routed=True) or Neighbours()
 
 
 def driver(name: str) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def acquire_iptables_accepts(a: r.IptablesAccepts, _note: Note, work: Work) -> Iterator[None]:
     """Insert the rules. Somebody else's table that refuses them is told, and no failure."""
-    child = iptables.insert(a.program, a.rules, work.state.nft_lock)
+    child = iptables.insert(a.program, a.rules, work.state.nft_lock, a.table)
     yield
     try:
         child.wait()
@@ -36,13 +36,13 @@ def acquire_iptables_accepts(a: r.IptablesAccepts, _note: Note, work: Work) -> I
 
 def release_iptables_accepts(a: r.IptablesAccepts, _facts: Facts, work: Work) -> Iterator[None]:
     """Remove what bears our comment, where it was put."""
-    child = iptables.remove(a.program, _chains(a), a.mark, work.state.nft_lock)
+    child = iptables.remove(a.program, _chains(a), a.mark, work.state.nft_lock, a.table)
     yield
     if child is not None:
         try:
             child.wait()
         except HostError:
-            if iptables.marked(a.program, _chains(a), a.mark):  # else somebody was faster
+            if iptables.marked(a.program, _chains(a), a.mark, a.table):  # else somebody was faster
                 raise
 
 
@@ -59,7 +59,11 @@ def acquire_nft_accepts(a: r.NftAccepts, _note: Note, work: Work) -> Iterator[No
     try:
         child.wait()
     except HostError as error:
-        remedy = "; ".join(f"insert rule {chain} {rule}" for rule in a.rules.splitlines())
+        rules = a.rules
+        for way, port in (("ibrname", "iifname"), ("obrname", "oifname")):
+            # Not every kernel can name the bridge (NFT_BRIDGE_META): then by its ports, our taps.
+            rules = rules.replace(f'meta {way} "{a.bridge}"', f'{port} "qn*"')
+        remedy = "; ".join(f"insert rule {chain} {rule}" for rule in rules.splitlines())
         work.say(
             f"{a.bridge}: nft chain {chain} drops guests' packets, and refused our rules:"
             f" {error.message}; remedy: nft '{remedy}'"
@@ -160,10 +164,10 @@ def is_missing(resource: r.Resource) -> bool:
     Restarting a firewall does; so does firewalld's reload with zones given at run time.
     """
     if isinstance(resource, r.IptablesAccepts):
-        chains = _chains(resource)
-        if not all(iptables.has_chain(resource.program, chain) for chain in chains):
+        chains, program, table = _chains(resource), resource.program, resource.table
+        if not all(iptables.has_chain(program, chain, table) for chain in chains):
             return False
-        found = iptables.marked(resource.program, chains, resource.mark)
+        found = iptables.marked(program, chains, resource.mark, table)
         return len(found) < len(resource.rules.splitlines())
     if isinstance(resource, r.NftAccepts):
         handles = _handles(resource)

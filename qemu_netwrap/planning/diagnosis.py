@@ -202,7 +202,7 @@ def _beside(seen: Survey) -> Iterator[Line]:
     if near is None:
         return
     closed = [
-        *(each.program for each in near.filters),
+        *(str(each) for each in near.filters),
         *(str(each) for each in near.chains),
         *(["firewalld"] if near.firewalld else []),
     ]

@@ -107,8 +107,11 @@ def _rules(rules: r.Rules | r.Forwards) -> tuple[tuple[str, ...], tuple[str, ...
 
 def _iptables_accepts(a: r.IptablesAccepts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     rules = [line.removeprefix("-I ") for line in a.rules.splitlines()]
-    do = tuple(f"{a.program} -I {rule}" for rule in rules)
-    return do, tuple(f"{a.program} -D {rule}" for rule in rules)
+    program = a.program if a.table == "filter" else f"{a.program} -t {a.table}"
+    return (
+        tuple(f"{program} -I {rule}" for rule in rules),
+        tuple(f"{program} -D {rule}" for rule in rules),
+    )
 
 
 def _nft_accepts(a: r.NftAccepts) -> tuple[tuple[str, ...], tuple[str, ...]]:

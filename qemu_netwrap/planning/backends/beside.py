@@ -10,7 +10,18 @@ from __future__ import annotations
 from qemu_netwrap.core import managers, names, plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.model import BRIDGE, NAT
-from qemu_netwrap.core.neighbours import FORWARD, INPUT, IP, IP6
+from qemu_netwrap.core.neighbours import (
+    ARP,
+    FORWARD,
+    FRAMES,
+    INET,
+    INPUT,
+    IP,
+    IP6,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+)
 from qemu_netwrap.core.resources import (
     Dnsmasq,
     FirewalldZone,
@@ -26,12 +37,13 @@ from qemu_netwrap.planning.backends.services import DHCP6_PORT, DHCP_PORT, DNS_P
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from qemu_netwrap.core.model import Network, Surroundings
     from qemu_netwrap.core.neighbours import ClosedChain, IptablesFilter, Neighbours
     from qemu_netwrap.core.resources import Resource
 
+_ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
 TRUSTED = "trusted"  # the one zone of firewalld's own that lets through what comes and goes
 
 
@@ -42,7 +54,7 @@ def completed(
     return (
         *_before(network, around, near),
         *_moved(network, near, made),
-        *_after(network, near),
+        *_after(network, around, near),
         *_shared(network, near, made),
     )
 
@@ -135,16 +147,22 @@ def _on_port(server: Dnsmasq, port: int) -> Dnsmasq:
     return server.replace(config=server.config + plain.joined(lines))
 
 
-def _after(network: Network, near: Neighbours) -> tuple[Resource, ...]:
+def _after(network: Network, around: Surroundings, near: Neighbours) -> tuple[Resource, ...]:
     """Return what comes last, when NETWORK's own rules are in place."""
     needed: list[Resource] = []
     if near.firewalld and network.mode != BRIDGE:
         needed.append(FirewalldZone(network.bridge, TRUSTED))
     elif near.firewalld and near.bridged:
         needed.append(_beyond_firewalld(network, near))
+    is_made = not around.bridge_exists
     by_iptables = (_by_iptables(network, each, near) for each in near.filters)
-    by_nft = (_by_nft(network, each, near) for each in near.chains)
+    by_nft = (
+        _by_nft(network, each, near) for each in near.chains if is_made or each.family != FRAMES
+    )
     accepts = [each for each in (*by_iptables, *by_nft) if each is not None]
+    foreign = [each for each in near.chains if each.family == FRAMES and not is_made]
+    if foreign:
+        needed.append(_over_foreign_bridge(network, foreign))
     if accepts and not names.plain_ifname(network.bridge):
         return (*needed, _unspeakable(network))
     return (*needed, *accepts)
@@ -153,50 +171,113 @@ def _after(network: Network, near: Neighbours) -> tuple[Resource, ...]:
 def _by_iptables(
     network: Network, table: IptablesFilter, near: Neighbours
 ) -> IptablesAccepts | None:
-    """Return the accepts that a filter table of iptables needs; None when it needs none."""
-    dev, family = network.bridge, table.family
+    """Return the accepts that a table of iptables needs; None when it needs none."""
+    dev, family, is_routed = network.bridge, table.family, network.mode != BRIDGE
     rules: list[str] = []
-    if table.input and network.mode != BRIDGE:
-        matches = (
-            f" {services.iptables_match(*each)}" for each in _wanted(network, [family], near)
-        )
-        rules += (f"INPUT -i {dev}{m}" for m in ([""] if services.is_open(network) else matches))
+    tells = services.iptables_match
+    if table.prerouting and is_routed:
+        is_all = PREROUTING not in table.selective
+        matches = [""] if is_all else _in(network, [family], near, tells, is_early=True)
+        rules += (f"PREROUTING -i {dev}{match}" for match in matches)
+    if table.input and is_routed:
+        rules += (f"INPUT -i {dev}{match}" for match in _in(network, [family], near, tells))
+    if table.output and is_routed:
+        rules += (f"OUTPUT -o {dev} {match}" for match in _out_by_iptables(table))
     into = table.forward
     if into and network.mode == NAT:
-        answers = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
-        rules += (f"{into} -i {dev}", f"{into} -o {dev} {answers}")
+        rules += (f"{into} -i {dev}", f"{into} -o {dev} {_ANSWERS}")
     elif into and family in near.bridged:
         # What one port sends to another meets the firewall as well.
         rules.append(f"{into} -i {dev} -o {dev}")
     tail = f'-m comment --comment "{_mark(network)}" -j ACCEPT'
-    lines = plain.joined(f"-I {rule} {tail}" for rule in rules)
-    return IptablesAccepts(dev, table.program, _mark(network), lines) if rules else None
+    lines = plain.joined(" ".join(f"-I {rule} {tail}".split()) for rule in rules)
+    if not rules:
+        return None
+    return IptablesAccepts(dev, table.program, _mark(network), lines, table.table)
+
+
+def _out_by_iptables(table: IptablesFilter) -> tuple[str, ...]:
+    """Return how iptables(8) tells what the host is to send to guests."""
+    if table.table == "raw":
+        return ("",)  # connections are not tracked there yet
+    own = (("icmp", DHCP_PORT), ("ipv6-icmp", DHCP6_PORT))[table.family == IP6]
+    return (_ANSWERS, f"-p {own[0]}", f"-p udp --sport {own[1]}")
 
 
 def _by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> NftAccepts | None:
     """Return the accepts that a chain of somebody's own needs; None when it needs none."""
-    dev = f'"{network.bridge}"'
-    families = (IP, IP6) if closed.family == "inet" else (closed.family,)
-    rules: list[str] = []
-    if closed.hook == INPUT and network.mode != BRIDGE:
-        matches = (f" {services.nft_match(*each)}" for each in _wanted(network, families, near))
-        rules += (f"iifname {dev}{m}" for m in ([""] if services.is_open(network) else matches))
-    elif closed.hook == FORWARD and network.mode == NAT:
-        ways = ("ct state established,related", "ct status dnat")
-        rules += (f"iifname {dev}", *(f"oifname {dev} {way}" for way in ways))
-    elif closed.hook == FORWARD and set(families) & set(near.bridged):
-        rules.append(f"iifname {dev} oifname {dev}")
+    if closed.family == FRAMES:
+        rules = _for_frames(network, closed)
+    elif closed.hook == FORWARD:
+        rules = _forwarded_by_nft(network, closed, near)
+    else:
+        rules = [] if network.mode == BRIDGE else _local_by_nft(network, closed, near)
     lines = plain.joined(f"{rule} accept" for rule in rules)
     chain_of = (closed.family, closed.table, closed.chain)
     return NftAccepts(network.bridge, *chain_of, _mark(network), lines) if rules else None
 
 
-def _wanted(
-    network: Network, families: Sequence[str], near: Neighbours
-) -> Iterable[tuple[str, int, int]]:
-    """Return what guests are to reach of the host: protocol, first and last port."""
-    own = (each for family in families for each in services.needed(family, near.dns_port))
-    return dict.fromkeys((*own, *services.chosen(network)))
+def _families(closed: ClosedChain) -> tuple[str, ...]:
+    """Return the families of IP that a chain sees."""
+    return (IP, IP6) if closed.family == INET else (closed.family,)
+
+
+def _local_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> list[str]:
+    """Return the accepts for what guests and the host send each other."""
+    dev, is_arp = f'"{network.bridge}"', closed.family == ARP
+    if closed.hook in (PREROUTING, INPUT):
+        is_early = closed.hook == PREROUTING
+        is_all = is_arp or (is_early and not closed.selective)
+        families, tells = _families(closed), services.nft_match
+        matches = [""] if is_all else _in(network, families, near, tells, is_early=is_early)
+        return [f"iifname {dev}{match}" for match in matches]
+    out = f"oifname {dev}"
+    if is_arp or closed.hook == POSTROUTING:
+        return [out]
+    own = {IP: ("icmp", DHCP_PORT), IP6: ("ipv6-icmp", DHCP6_PORT)}
+    kinds = [own[family] for family in _families(closed)]
+    return [
+        f"{out} ct state established,related",
+        f"{out} ct status dnat",
+        *(f"{out} meta l4proto {protocol}" for protocol, _ in kinds),
+        *(f"{out} udp sport {port}" for _, port in kinds),
+    ]
+
+
+def _forwarded_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> list[str]:
+    """Return the accepts for what is forwarded."""
+    dev = f'"{network.bridge}"'
+    if network.mode == NAT:
+        ways = ("ct state established,related", "ct status dnat")
+        return [f"iifname {dev}", *(f"oifname {dev} {way}" for way in ways)]
+    is_seen = set(_families(closed)) & set(near.bridged)
+    return [f"iifname {dev} oifname {dev}"] if is_seen else []
+
+
+def _for_frames(network: Network, closed: ClosedChain) -> list[str]:
+    """Return the accept in a firewall for bridges, which sees a bridge's ports, by the bridge."""
+    way = "obrname" if closed.hook in (OUTPUT, POSTROUTING) else "ibrname"
+    return [f'meta {way} "{network.bridge}"']
+
+
+def _in(
+    network: Network,
+    families: Sequence[str],
+    near: Neighbours,
+    tells: Callable[[str, int, int], str],
+    *,
+    is_early: bool = False,
+) -> list[str]:
+    """Return how what guests send to the host is told, each with a blank before; all by nothing.
+
+    Where it IS_EARLY, queries that are redirected to another port are still for the usual one.
+    """
+    if services.is_open(network):
+        return [""]
+    ports = dict.fromkeys((DNS_PORT, near.dns_port) if is_early else (near.dns_port,))
+    own = (s for port in ports for family in families for s in services.needed(family, port))
+    wanted = dict.fromkeys((*own, *services.chosen(network)))
+    return [f" {tells(*each)}" for each in wanted]
 
 
 def _mark(network: Network) -> str:
@@ -222,6 +303,17 @@ def _unnameable(network: Network, near: Neighbours) -> Remark:
         f"network {network.name}: {' and '.join(near.managers)} may take over {network.bridge}:"
         " its name would be a pattern in their files; remedy: give the bridge a name of letters,"
         " digits, - . and _",
+    )
+
+
+def _over_foreign_bridge(network: Network, closed: list[ClosedChain]) -> Remark:
+    """Return what to say of a firewall over a bridge that is not ours to open."""
+    chains = ", ".join(map(str, closed))
+    return Remark(
+        network.bridge,
+        f"network {network.name}: {chains} may drop frames of its guests, and bridge"
+        f" {network.bridge} is not ours to open there; remedy: nft 'insert rule {closed[0]} meta"
+        f' ibrname "{network.bridge}" accept\'',
     )
 
 
