@@ -197,8 +197,9 @@ def test_a_firewall_for_bridges(host: Host, watch: Watch) -> None:
 
 
 def test_a_firewall_over_somebody_elses_bridge_is_told(host: Host, watch: Watch) -> None:
-    host.sh("ip link add br0 address 52:54:00:00:00:01 type bridge; ip link add port0 type dummy")
-    host.sh("ip link set port0 master br0 up; ip link set br0 up")
+    host.sh("ip link add br0 address 52:54:00:00:00:01 type bridge")
+    host.sh("ip link add port0 type veth peer name port1; ip link set port0 master br0 up")
+    host.sh("ip link set port1 up; ip link set br0 up")
     settled(host)
     host.run("nft", BY_BRIDGE)
     watch.baseline(host)
