@@ -50,7 +50,7 @@ def load(
     if next(line.named("no-user-config"), None) is None:
         data = read(own)
         file = ConfigFile(own) if data is None else _parse(own, data)
-        if _has_ours(file) and _names(program, own):
+        if _has_ours(file) and is_in(program, own):
             found[-1] = file
     for option in line.named("readconfig"):
         path = option.value or ""
@@ -95,8 +95,8 @@ def _has_ours(file: ConfigFile) -> bool:
     return any(section.group in IMPLIED for section in file.sections)
 
 
-def _names(program: str, path: str) -> bool:
-    """Whether PATH stands in PROGRAM, as in a QEMU that was built to read it."""
+def is_in(program: str, path: str) -> bool:
+    """Whether PATH stands in PROGRAM, as in a QEMU that was built to use that file."""
     try:
         with open(program, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
             return text.find(path.encode() + b"\0") >= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from qemu_netwrap.core import bridge_acl
 from qemu_netwrap.core.errors import ConfigError
@@ -35,7 +36,7 @@ def helper(path: str, bridge: str, uid: int) -> dict[str, object]:
     if os.path.basename(path) != HELPER or not os.path.exists(path):
         return {}
     found = os.stat(path)
-    may = uid == 0 or (found.st_uid == 0 and bool(found.st_mode & 0o4000))
+    may = uid == 0 or (found.st_uid == 0 and bool(found.st_mode & stat.S_ISUID))
     return {
         "helper": path,
         "helper_may": may or _has_capabilities(path),
@@ -56,8 +57,17 @@ def has_vhost() -> bool:
 
 def has_net_admin() -> bool:
     """Whether this process has CAP_NET_ADMIN."""
-    bits = int(files.read("/proc/self/status").partition("CapEff:")[2].split()[0], 16)
-    return bool(bits >> _CAP_NET_ADMIN & 1)
+    return bool(int(_status("CapEff"), 16) >> _CAP_NET_ADMIN & 1)
+
+
+def has_no_new_privileges() -> bool:
+    """Whether what this process executes gains nothing by being setuid (no_new_privs)."""
+    return _status("NoNewPrivs") == "1"
+
+
+def _status(field: str) -> str:
+    """Return a field of /proc/self/status."""
+    return files.read("/proc/self/status").partition(f"\n{field}:")[2].split()[0]
 
 
 def _acl(bridge: str) -> str:

@@ -56,8 +56,8 @@ def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> No
     if line.may_set_up_taps and not request.quiet:
         from qemu_netwrap.life.foretell import foretell
 
-        foretell(line, user.uid if user else os.geteuid())
-    if reading is not None and not (shim and _is_qemus_alone(reading)):
+        foretell(line, user)
+    if reading is not None and not _is_qemus_alone(request, reading, program, shim):
         # Here, so that a QEMU without networks of ours does not pay for them.
         from qemu_netwrap.life.provide import provide
 
@@ -108,9 +108,24 @@ def find_behind(shim: str) -> str:
     )
 
 
-def _is_qemus_alone(reading: Reading) -> bool:
-    """Whether QEMU can do by itself what we may not: an ordinary user's setuid helper, say."""
-    return os.geteuid() != 0 and not reading.has_our_words
+def _is_qemus_alone(request: Request, reading: Reading, program: str, shim: str) -> bool:
+    """Whether QEMU is to do by itself what this user may not: by its setuid helper, say.
+
+    Under QEMU's name that is all that QEMU understands; else what it will manage.
+    """
+    if os.geteuid() == 0:
+        return False
+    if shim:
+        return not reading.has_our_words
+    from qemu_netwrap.life import unaided  # for ordinary users, few of whom come so far
+
+    if not unaided.can_do(request, reading, program):
+        return False
+    if reading.may_pass_through:
+        from qemu_netwrap.life import passthrough
+
+        return passthrough.look(request, reading, ()) is None
+    return True
 
 
 def read_line(

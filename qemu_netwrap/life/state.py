@@ -34,7 +34,10 @@ from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import files, probe
 
 ROOT = "/run/qemu-netwrap"
-_NEEDS_ROOT = "taps and bridges need root: use sudo; -nic user needs no privilege"
+_NEEDS_ROOT = (
+    'taps and bridges need root: sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...;'
+    " -nic user needs no privilege"
+)
 _FORWARDING = "forwarding-"
 _SWITCH = "ipv6-"
 _KEPT = "-kept"  # the member that keeps a network up without a run

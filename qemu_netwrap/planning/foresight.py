@@ -30,6 +30,7 @@ class Sight(Record):
     holder: str = ""  # the process that has that tap
     helper: str = ""  # qemu-bridge-helper, if the user names it
     helper_may: bool = True  # whether it has the privilege it needs
+    gains_nothing: bool = False  # a setuid program stays who starts it (no_new_privs)
     acl: str = ""  # what bridge.conf has against it
     bridge: str = ""  # the bridge that the helper is to use, if that is not there
     scripts_missing: tuple[str, ...] = ()
@@ -77,7 +78,12 @@ def _tap(net: NetOption, seen: Sight) -> Iterator[str]:
 
 def _helper(seen: Sight) -> Iterator[str]:
     """Yield what keeps QEMU's bridge helper from its work."""
-    if not seen.helper_may:
+    if seen.gains_nothing:
+        yield (
+            f"{seen.helper} gets no privilege here, setuid or not (no_new_privs, as by --run-as):"
+            " leave out helper=, and the tap is made for QEMU"
+        )
+    elif not seen.helper_may:
         yield (
             f"{seen.helper} is not setuid, so it cannot make a tap: sudo chmod u+s {seen.helper};"
             " or leave out helper= and use sudo qemu-netwrap --run-as"

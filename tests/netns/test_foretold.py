@@ -79,6 +79,10 @@ CASES = {
         HELPED, f"{HELPER} is not setuid, so it cannot make a tap: sudo chmod u+s {HELPER}",
         BRIDGE, NO_BRIDGE, acl="allow br0\n", user=NOBODY,
     ),
+    "helper that gains nothing": Case(
+        HELPED, f"{HELPER} gets no privilege here, setuid or not (no_new_privs",
+        BRIDGE, NO_BRIDGE, acl="allow br0\n", user=("setpriv", "--no-new-privs", *NOBODY[1:]),
+    ),
     "no script": Case(
         ("-netdev", "tap,id=n,script=/nosuch/ifup,downscript=no"),
         "script /nosuch/ifup is not there",
