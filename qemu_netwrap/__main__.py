@@ -113,4 +113,6 @@ def _host_error(error: OSError) -> NetwrapError:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the current folder, which `python -m` imports from: it may be anybody's
     main()

@@ -23,7 +23,7 @@ from qemu_netwrap.face import (
     shim_commands,
     vfio_commands,
 )
-from qemu_netwrap.life import hook, status
+from qemu_netwrap.life import hook, status, under_sudo
 from qemu_netwrap.life.preview import preview
 from qemu_netwrap.life.state import State
 
@@ -117,6 +117,9 @@ def main(
         force_uplink,
         ",".join(keep_env or ()),
     )
+    if context.invoked_subcommand in ("plan", "network", "config") and not quiet:
+        for note in under_sudo.notes(context.obj):
+            typer.echo(f"qemu-netwrap: {note}", err=True)
     if context.invoked_subcommand is None:
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
 

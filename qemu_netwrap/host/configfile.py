@@ -41,7 +41,10 @@ def read(path: str) -> str:
 
 def usual() -> tuple[str, ...]:
     """Return where configurations are looked for, the first found wins."""
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(
-        os.environ.get("HOME", "/root"), ".config"
-    )
-    return os.path.join(home, "qemu-netwrap/config.toml"), SYSTEM
+    own = users(os.environ.get("XDG_CONFIG_HOME", ""), os.environ.get("HOME", "/root"))
+    return own, SYSTEM
+
+
+def users(folder: str, home: str) -> str:
+    """Return the configuration file of a user with that HOME, and FOLDER for XDG_CONFIG_HOME."""
+    return os.path.join(folder or os.path.join(home, ".config"), "qemu-netwrap/config.toml")

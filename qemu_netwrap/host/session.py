@@ -6,6 +6,10 @@ import os
 
 from qemu_netwrap.host import files
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def default_devices() -> set[str]:
     """Return the interfaces that default routes of the main tables leave by, of either family.
@@ -25,17 +29,29 @@ def server_address() -> str:
 
     sshd tells it in SSH_CONNECTION, which sudo drops: the processes above have it still.
     """
+    for environment in _environments():
+        words = environment.get("SSH_CONNECTION", "").split()
+        if len(words) == 4:
+            return words[2].partition("%")[0]
+    return ""
+
+
+def before_sudo() -> dict[str, str]:
+    """Return the environment that sudo was called in; empty where it was not, or is gone."""
+    if "SUDO_UID" not in os.environ:
+        return {}
+    return next((found for found in _environments() if "SUDO_UID" not in found), {})
+
+
+def _environments() -> Iterator[dict[str, str]]:
+    """Yield the environments that this process and those above it began with, as far as seen."""
     pid = os.getpid()
     while pid > 1:
         try:
-            environment = files.read(f"/proc/{pid}/environ").split("\0")
+            entries = files.read(f"/proc/{pid}/environ").split("\0")
             stat = files.read(f"/proc/{pid}/stat")
         except OSError:
-            return ""
-        for entry in environment:
-            words = entry.removeprefix("SSH_CONNECTION=").split()
-            if entry.startswith("SSH_CONNECTION=") and len(words) == 4:
-                return words[2].partition("%")[0]
+            return
+        yield {name: value for name, _, value in (entry.partition("=") for entry in entries)}
         parent = stat.rpartition(")")[2].split()[1:2]
         pid = int(parent[0]) if parent else 0
-    return ""

@@ -38,6 +38,11 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     Raises `NetwrapError` when it fails; nothing is left behind then.
     """
     fill_standard()
+    if "SUDO_UID" in os.environ and not request.quiet:
+        from qemu_netwrap.life import under_sudo
+
+        for note in under_sudo.notes(request):
+            tell(note)
     config = configfile.load(request.config)
     draft = make_plan(request, reading, config, str(os.getpid()))
     passing = passing_of(request, reading, config, draft)

@@ -206,3 +206,26 @@ def test_our_scripts_in_a_qemu_that_an_ordinary_user_starts(
     os.kill(pid, signal.SIGKILL)
     program.wait(30)
     _gone(host)
+
+
+@pytest.mark.parametrize("sudo", [CALLERS["nobody"]], indirect=True, ids=["nobody"])
+@pytest.mark.parametrize("command", [(), ("plan",)], ids=["launch", "plan"])
+def test_what_sudo_drops_is_said(host: Host, sudo: tuple[str, ...], command: tuple[str]) -> None:
+    """The user's own configuration and network, each with the option that brings it back."""
+    xdg = "/run/xdg"
+    path = f"{xdg}/qemu-netwrap/config.toml"
+    host.write(path, "[networks.lab]\nmode = 'host-only'\n", mode=0o644)
+    env = ("env", f"XDG_CONFIG_HOME={xdg}", "QEMU_NETWRAP_NETWORK=lab")
+    words = (*command, "--", "/bin/true", "-nic", "tap")
+
+    def run(*options: str, through: tuple[str, ...] = ()) -> str:
+        done = host.run(*env, *sudo, *through, COMMAND, *options, *words)
+        host.run(COMMAND, "wait")
+        return done.stderr
+
+    for through in ((), ("sh", "-c", '"$@"; exit $?', "sh")):
+        said = run(through=through)
+        assert f"{path} is not read under sudo; --config {path} reads it\n" in said
+        assert "QEMU_NETWRAP_NETWORK=lab is not passed on by sudo; --network lab does" in said
+    assert "sudo" not in run("-q")
+    assert "sudo" not in run("--config", path, "--network", "lab")
