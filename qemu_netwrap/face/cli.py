@@ -154,7 +154,12 @@ def ps(json: options.Json = False) -> None:
 def stop(
     names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or guests' names.")],
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How long QEMU may take before SIGKILL.")
+        float,
+        typer.Option(
+            parser=options.seconds,
+            metavar="SECONDS",
+            help="How long QEMU may take before SIGKILL.",
+        ),
     ] = 10.0,
 ) -> None:
     """End a run's QEMU, with all its children, and wait for the teardown."""

@@ -8,6 +8,7 @@ import os
 # Descriptors of ours are put out of the way of those that the user gives QEMU by number; where the
 # limit is too low for that, into the upper half of what there is.
 _FIRST_FD = 64
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 def inherit(fd: int) -> str:
@@ -21,8 +22,15 @@ def inherit(fd: int) -> str:
 def file_of(data: bytes) -> str:
     """Return a path by which QEMU reads DATA as a file: memfd_create(2), gone with QEMU.
 
-    Whoever has the descriptor may open it, also an ordinary user that QEMU becomes.
+    Whoever has the descriptor may open it, also an ordinary user that QEMU becomes; nobody can
+    change it, or execute it.
     """
-    fd = os.memfd_create("qemu-netwrap", 0)
-    os.write(fd, data)
+    written = os.memfd_create("qemu-netwrap", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(written, data)
+        os.fchmod(written, 0o444)
+        fcntl.fcntl(written, fcntl.F_ADD_SEALS, _SEALS)
+        fd = os.open(f"/proc/self/fd/{written}", os.O_RDONLY)
+    finally:
+        os.close(written)
     return f"/proc/self/fd/{inherit(fd)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import struct
 
 from qemu_netwrap.host import files
 
@@ -19,6 +20,8 @@ _BOTH = ((IPV4, UDP), (IPV4, TCP), (IPV6, UDP), (IPV6, TCP))
 # alone; the other is for documentation (RFC 3849), to be bound to all the same (ip(7)).
 _NOBODYS = {IPV4: "127.110.119.1", IPV6: "2001:db8:716e::1"}
 _IP_FREEBIND, _IPV6_V6ONLY = 15, 26  # linux/in.h, linux/in6.h
+_SO_ATTACH_FILTER, _SO_LOCK_FILTER = 26, 44  # include/uapi/asm-generic/socket.h
+_RETURN = 0x06  # classic BPF (linux/bpf_common.h): 0 drops the packet
 
 
 def is_taken(family: int, kind: int, port: int) -> bool:
@@ -54,7 +57,8 @@ def take(protocol: str, address: str, port: int) -> int:
     """Return a socket's descriptor that holds a TCP or UDP port, of every address without one.
 
     Raises `OSError`. As servers do, a TCP port is taken although connections of an earlier server
-    are not quite over: so it must be listened on, or two could have it.
+    are not quite over: so it must be listened on, or two could have it. Nothing can be received by
+    the socket: QEMU, which inherits it, has no business with who comes to that port of the host.
     """
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     kind = _socket.SOCK_STREAM if protocol == "tcp" else _socket.SOCK_DGRAM
@@ -64,6 +68,7 @@ def take(protocol: str, address: str, port: int) -> int:
             taken.setsockopt(_socket.IPPROTO_IPV6, _IPV6_V6ONLY, 1)
         if protocol == "tcp":
             taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        _deafen(taken)
         taken.bind((address, port))
         if protocol == "tcp":
             taken.listen(0)
@@ -71,6 +76,16 @@ def take(protocol: str, address: str, port: int) -> int:
         taken.close()
         raise
     return taken.detach()
+
+
+def _deafen(taken: _socket.socket) -> None:
+    """Have the kernel drop whatever comes in by a socket, for good (socket(7), SO_LOCK_FILTER)."""
+    import array  # what a launch without such ports does not need
+
+    code = array.array("B", struct.pack("=HBBI", _RETURN, 0, 0, 0))
+    filter_ = struct.pack("HP", 1, code.buffer_info()[0])  # struct sock_fprog
+    taken.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+    taken.setsockopt(_socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
 
 
 def holder(protocol: str, port: int) -> str:

@@ -19,7 +19,7 @@ from fidelity.running import keeper_of, links, open_tap, state_folder
 from lab import hostile
 from lab.hooked import IFUP, SCRIPTS, has_state, ps, start, wait_gone
 from lab.netns import wait_for
-from lab.tool import COMMAND, IDLE, QEMU, netwrap
+from lab.tool import COMMAND, IDLE, QEMU, netwrap, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -321,3 +321,22 @@ def _copy_of(pid: int, fd: int) -> int:
     os.close(pidfd)
     assert copy >= 0
     return int(copy)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e300", "1000001", "9" * 5000, "", "1_0"])
+def test_stop_refuses_what_is_no_time_to_wait_before_it_signals(host: Host, seconds: str) -> None:
+    with running(host) as tap:
+        pid = tap.removeprefix("qn").removesuffix("-0")
+        done = netwrap(host, "stop", "--timeout", seconds, pid)
+        assert (done.returncode, "is not a number of seconds" in done.stderr) == (125, True)
+        assert "Traceback" not in done.stderr
+        assert done.stderr.count("\n") == 2
+        assert ps(host)["runs"][0]["state"] == "running"
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.5", "1000000"])
+def test_stop_takes_a_time_to_wait(host: Host, seconds: str) -> None:
+    with running(host) as tap:
+        pid = tap.removeprefix("qn").removesuffix("-0")
+        netwrap(host, "stop", "--timeout", seconds, pid, check=True)
+    assert not has_state(host)
