@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 IFNAME_BYTES = 15  # IFNAMSIZ less its NUL, linux/if.h
 _KERNELS_OWN = ("all", "default")  # net/core/sysctl_net_core.c, `sysctl_dev_name_is_allowed`
 _FIRST = {"-": "%2D", ".": "%2E"}  # what no file about a name from outside begins with
+# Names that programs look for by themselves: who had one would be believed to be something else.
+RESERVED = frozenset({"isatap", "localhost", "wpad"})
 _LABEL_BYTES, _NAME_BYTES = 63, 253  # RFC 1035, section 2.3.4
 
 
@@ -89,7 +91,7 @@ def guest_names(guest: str) -> Iterator[str]:
 
     They must differ: the first is the guest's own, the others have a number behind it.
     """
-    yield guest
+    yield "" if guest in RESERVED else guest
     number = 1
     while True:
         tail = f"-{number}"

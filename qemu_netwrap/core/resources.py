@@ -180,6 +180,13 @@ class HostName(Resource):
     address6: str = ""  # the same for DHCPv6
 
 
+class AnyClient(Resource):
+    """A tap whose guests' MACs are not known: its network's DHCP serves every MAC meanwhile."""
+
+    bridge: str
+    tap: str
+
+
 class Tap(Resource):
     """A tap on a bridge. It lives as long as somebody holds a descriptor of it."""
 
@@ -276,8 +283,8 @@ KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
-        Tap, Plug, Switch, Forwards, MacFilter, IptablesAccepts, NftAccepts, FirewalldZone,
-        Unmanaged, Remark, PciBinding, VirtualFunctions, VfSettings, GroupNode,
+        AnyClient, Tap, Plug, Switch, Forwards, MacFilter, IptablesAccepts, NftAccepts,
+        FirewalldZone, Unmanaged, Remark, PciBinding, VirtualFunctions, VfSettings, GroupNode,
     )
 }  # fmt: skip
 

@@ -296,19 +296,19 @@ def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
 
 
 def write_host(n: r.HostName, work: Work) -> bool:
-    """Tell dnsmasq what is known of a guest's NIC; return whether that is new."""
+    """Tell dnsmasq what is known of a guest's NIC; return whether that is new.
+
+    That there is one is enough for it to be served.
+    """
     owns_name = n.name and work.state.owns_name(n.name, n.run, n.bridge, n.mac)
     name = n.name if owns_name else ""
     address6 = f"[{n.address6}]" if n.address6 else ""
     known = [word for word in (n.address, address6, name) if word]
     path = f"{work.state.network(n.bridge)}/hosts/{n.mac}"
-    line = plain.lease_words((n.mac, *known)) + "\n" if known else ""
+    line = plain.lease_words((n.mac, *known)) + "\n"
     if line == files.read(path):
         return False
-    if line:
-        files.write(path, line, 0o644)
-    else:
-        files.remove(path)
+    files.write(path, line, 0o644)
     return True
 
 
@@ -324,6 +324,30 @@ def release_host_name(n: r.HostName, _facts: Facts, work: Work) -> Iterator[None
 
             heirs.pass_on(n, work)
     yield
+
+
+def acquire_any_client(c: r.AnyClient, _note: Note, work: Work) -> Iterator[None]:
+    """Have the network's dnsmasq take every MAC for one that it knows."""
+    folder = work.state.network(c.bridge)
+    if os.path.isdir(f"{folder}/hosts"):
+        files.write(_any_client(folder, c), "*:*:*:*:*:*\n", 0o644)
+    yield
+
+
+def release_any_client(c: r.AnyClient, _facts: Facts, work: Work) -> Iterator[None]:
+    """Have it do so no longer for this tap."""
+    folder = work.state.network(c.bridge)
+    path = _any_client(folder, c)
+    files.remove_scratch(f"{folder}/hosts", os.path.basename(path))
+    if os.path.exists(path):
+        files.remove(path)
+        dnsmasq.reload(folder)
+    yield
+
+
+def _any_client(folder: str, c: r.AnyClient) -> str:
+    """Return the file for a tap, whose name need not be one that dnsmasq reads a file of."""
+    return f"{folder}/hosts/any-{os.fsencode(c.tap).hex()}"
 
 
 def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
@@ -449,6 +473,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Rules: acquire_rules,
     r.Dnsmasq: acquire_dnsmasq,
     r.HostName: acquire_host_name,
+    r.AnyClient: acquire_any_client,
     r.Tap: acquire_tap,
     r.Plug: acquire_plug,
     r.IptablesAccepts: acquire_beside,
@@ -473,6 +498,7 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Rules: release_rules,
     r.Dnsmasq: release_dnsmasq,
     r.HostName: release_host_name,
+    r.AnyClient: release_any_client,
     r.Tap: release_tap,
     r.Plug: release_plug,
     r.IptablesAccepts: release_beside,

@@ -84,7 +84,7 @@ def preview(request: Request) -> Preview:
             HostName(info.bridge, RUN, mac, label, *address)
             for (mac, label), address in zip(known, addresses, strict=True)
         ]
-        resources += runs.mac_filter_of(nic, grants[nic.tap].macs, RUN)
+        resources += runs.kept_to(nic, grants[nic.tap].macs, RUN, info)
         resources += runs.forwards_of(nic, addresses, info)[1]
     rewritten = rewrite.rewrite(plan, grants)
     passing = provide.passing_of(request, reading, config, plan)

@@ -10,6 +10,7 @@ from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import (
+    AnyClient,
     Forwards,
     HostName,
     MacFilter,
@@ -193,7 +194,7 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
                 ledger.acquire_all([name], journal, work)
                 macs.append(chosen)
                 addresses.append(address)
-        ledger.acquire_all(mac_filter_of(nic, macs, wanted.run), journal, work)
+        ledger.acquire_all(kept_to(nic, macs, wanted.run, infos[bridge]), journal, work)
         forwards, chains = forwards_of(nic, addresses, infos[bridge])
         ledger.acquire_all(chains, journal, work)
         taps = tuple(work.taps.get(nic.tap, ()))
@@ -218,6 +219,12 @@ def own_address(
     from qemu_netwrap.planning import hostfwd
 
     return address, hostfwd.address6_for(nic, known_as[0], info.address6)
+
+
+def kept_to(nic: Nic, macs: Sequence[str], run: str, info: Info) -> tuple[Resource, ...]:
+    """Return what keeps a NIC to the MACs that it got, else what has DHCP serve it all the same."""
+    filters = mac_filter_of(nic, macs, run)
+    return filters or ((AnyClient(info.bridge, nic.tap),) if info.address else ())
 
 
 def mac_filter_of(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, ...]:

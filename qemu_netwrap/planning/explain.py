@@ -157,6 +157,10 @@ def _host_name(n: r.HostName) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (f"# {entry}",), (f"# {n.mac} is forgotten",)
 
 
+def _any_client(c: r.AnyClient) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (f"# dnsmasq of {c.bridge} serves every MAC, for those on {c.tap} are not known",), ()
+
+
 def _tap(t: r.Tap) -> tuple[tuple[str, ...], tuple[str, ...]]:
     flags = (" vnet_hdr" if t.vnet_hdr else "") + (" multi_queue" if t.queues > 1 else "")
     make = f"ip tuntap add {t.name} mode tap{flags}"
@@ -236,6 +240,7 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.Dnsmasq: _dnsmasq,
     r.Membership: _membership,
     r.HostName: _host_name,
+    r.AnyClient: _any_client,
     r.Tap: _tap,
     r.Plug: _plug,
     r.IptablesAccepts: _iptables_accepts,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from qemu_netwrap.core import names
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.core.groups import read_list
-from qemu_netwrap.core.model import Nic, Wanted
+from qemu_netwrap.core.model import BRIDGE, Nic, Wanted
 from qemu_netwrap.core.netoption import SRIOV
 from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
@@ -119,13 +119,14 @@ def make(
 
         hostfwd.refuse_twins(planned.nic for planned in nics)
     _refuse_two_uplinks(nics)
+    guest = guest_name(reading.line)
     return Plan(
         reading.line,
         facts.run,
         tuple(nics),
-        guest_name(reading.line),
+        guest,
         reading.files,
-        tuple(_notes(nics)),
+        (*_notes(nics), *_reserved(nics, guest)),
         vm,
         tuple(_details(nics)),
     )
@@ -235,6 +236,15 @@ def _details(nics: list[PlannedNic]) -> Iterator[str]:
         if nic.restored and nic.network.filters_macs:
             word = "-incoming" if nic.incoming else "-loadvm"
             yield f"{nic.label}: no MAC filter, since {word} may bring the guest another MAC"
+
+
+def _reserved(nics: list[PlannedNic], guest: str) -> Iterator[str]:
+    """Yield that a guest has no name in DNS, where its own means something else there."""
+    if guest in names.RESERVED and any(p.nic.network.mode != BRIDGE for p in nics):
+        yield (
+            f"-name {guest}: the guest has no name in DNS, where {guest} means something else;"
+            " remedy: choose another -name"
+        )
 
 
 def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:

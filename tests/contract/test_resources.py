@@ -145,6 +145,7 @@ UNMANAGED = (
     " /run/systemd/network/05-qemu-netwrap-qn-x.network"
 )
 MACS = "/run/qemu-netwrap/*/macs"
+ANY = "/run/qemu-netwrap/*/networks/qn-x/hosts/any-*"
 
 
 @dataclass(frozen=True)
@@ -317,6 +318,14 @@ CASES = {
         there=f"grep -qx '77 qn-x' {MACS}/{MAC}",
         remove=f"rm {MACS}/{MAC}",
         replace=f"printf '88 qn-x' >$(echo {MACS})/{MAC}",
+    ),
+    "AnyClient": Case(
+        "net/qn-x",
+        (r.Dnsmasq("qn-x", DNSMASQ), r.AnyClient("qn-x", "vm~")),
+        there=f"grep -qxF '*:*:*:*:*:*' {ANY}",
+        remove=f"rm {ANY}; {KILL_DNSMASQ}",
+        replace=f"echo 52:54:00:00:00:99 >$(echo {ANY}); {KILL_DNSMASQ}",
+        prepare=f"{MAKE_BRIDGE}\nip address add 10.9.0.1/24 dev qn-x",
     ),
     "Forwards": Case(
         "run/77",

@@ -186,6 +186,11 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["# 52:54:00:00:00:02 is forgotten"],
     ),
     (
+        r.AnyClient("b", "t"),
+        ["# dnsmasq of b serves every MAC, for those on t are not known"],
+        [],
+    ),
+    (
         r.Tap("t", "b"),
         ["ip tuntap add t mode tap vnet_hdr", "ip link set t master b up"],
         ["# t goes"],

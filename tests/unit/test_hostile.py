@@ -24,7 +24,7 @@ TEXT = st.one_of(
 )
 QUOTED = re.compile(r'"[^"]*"')
 PLAIN = re.compile(r"[a-z0-9 !={},./;_-]*")
-DNSMASQ = re.compile(r"[a-z-]+(=[A-Za-z0-9./:,_-]+)?")
+DNSMASQ = re.compile(r"[a-z-]+(=[A-Za-z0-9./:,!_-]+)?")
 
 
 @given(TEXT, TEXT, TEXT, TEXT, st.sampled_from([NAT, HOST_ONLY]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from qemu_netwrap.core import plain
+from qemu_netwrap.core import names, plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import HOST_ONLY, NAT
@@ -161,6 +161,7 @@ def dnsmasq(
         *_ranges(network, subnet),
         "dhcp-authoritative",
         "dhcp-ignore-clid",
+        *_believed(network),
         # Nobody else is on this segment: pinging an address before it is offered only costs time.
         "no-ping",
         *ipv6.dnsmasq(network, prefix, around),
@@ -170,6 +171,18 @@ def dnsmasq(
     ]
     duid = ipv6.duid(own_bridge(network, around).mac) if prefix is not None else ""
     return Dnsmasq(network.bridge, plain.dnsmasq(plain.joined(lines)), duid)
+
+
+def _believed(network: Network) -> list[str]:
+    """Return what of the words of DHCP's clients is not believed.
+
+    Where guests keep to their MACs, only those are served, or one could take all addresses; and
+    the names are those that the runs have given. Elsewhere guests may have guests of their own.
+    """
+    if network.filters_macs:
+        return ["dhcp-ignore=tag:!known", "dhcp-ignore-names"]
+    reserved = [f"dhcp-name-match=set:reserved,{name}" for name in sorted(names.RESERVED)]
+    return [*reserved, "dhcp-ignore-names=tag:reserved"]
 
 
 def _ranges(network: Network, subnet: Subnet) -> list[str]:
