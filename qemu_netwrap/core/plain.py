@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 # runs a program or writes a file.
 DIRECTIVES = frozenset(
     """
-    bind-dynamic dhcp-authoritative dhcp-boot dhcp-ignore dhcp-ignore-clid dhcp-ignore-names
-    dhcp-name-match dhcp-option dhcp-range dns-loop-detect domain domain-needed enable-ra enable-tftp
-    except-interface host-record interface local no-hosts no-ping no-resolv port ra-param resolv-file
-    server strict-order tftp-root tftp-single-port
+    bind-dynamic dhcp-authoritative dhcp-ignore dhcp-ignore-clid dhcp-ignore-names
+    dhcp-name-match dhcp-option dhcp-range dns-loop-detect domain domain-needed enable-ra
+    except-interface host-record interface local no-hosts no-ping no-resolv port ra-param
+    resolv-file server strict-order
     """.split()
 )
 # What dnsmasq's files give a meaning beyond the letter (src/option.c, `one_file` and `read_file`).

@@ -48,7 +48,7 @@ chain qn77-0_leaving {
 """
 DNSMASQ = """interface=qn-x
 except-interface=lo
-bind-interfaces
+bind-dynamic
 no-hosts
 no-resolv
 dhcp-range=10.9.0.2,10.9.0.254,1h
