@@ -451,7 +451,7 @@ def test_maker_dies_while_dnsmasq_becomes_a_daemon(
     routed.sh("ip link add qn-x address 52:54:00:00:00:01 type bridge; ip link set qn-x up")
     routed.sh("ip address add 10.9.0.1/24 dev qn-x")
     before = snapshot(routed)
-    config = "interface=qn-x\nexcept-interface=lo\nbind-interfaces\ndhcp-range=10.9.0.2,10.9.0.9\n"
+    config = "interface=qn-x\nexcept-interface=lo\nbind-dynamic\ndhcp-range=10.9.0.2,10.9.0.9\n"
     for _ in range(4):
         actor, other = actors(), actors()
         with pytest.raises(DiedError):

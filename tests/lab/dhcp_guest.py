@@ -39,7 +39,7 @@ def opened() -> tuple[int, bytes]:
 
 def checksum(data: bytes) -> int:
     """Return the checksum of an IP header."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
