@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_BYTES = ("utf-8", "surrogateescape")
 IFNAME_BYTES = 15  # IFNAMSIZ less its NUL, linux/if.h
 _KERNELS_OWN = ("all", "default")  # net/core/sysctl_net_core.c, `sysctl_dev_name_is_allowed`
 _FIRST = {"-": "%2D", ".": "%2E"}  # what no file about a name from outside begins with
@@ -121,8 +122,16 @@ def of_file(file: str) -> str:
 
 
 def quotable(name: str) -> bool:
-    """Whether NAME can stand in quotes in nft's language, which has no escapes."""
-    return name.isascii() and name.isprintable() and '"' not in name and "\\" not in name
+    """Whether NAME in quotes means itself in nft's language, where `*` is for whatever follows."""
+    return name.isascii() and name.isprintable() and not any(c in name for c in '"\\*')
+
+
+def in_chain_name(name: str) -> str:
+    """Return NAME, whatever it is, as a part of the name of a chain, which cannot be quoted."""
+    return "".join(
+        c if c.isascii() and (c.isalnum() or c in "-.") else f"_{c.encode(*_BYTES).hex()}_"
+        for c in name
+    )
 
 
 def plain_ifname(name: str) -> bool:

@@ -94,6 +94,21 @@ class Rules(Resource):
     rules: str
 
 
+class Guard(Resource):
+    """Policy rules by which the host forwards nothing that the network's chains have not marked.
+
+    A flush of nft's rules does not take them away. Networks share those about the same device.
+    """
+
+    bridge: str
+    doors: str  # one a line: `ipv4 iif eth0`, `ipv4 to 10.9.0.0/24`, `ipv6 all`
+
+    @property
+    def each(self) -> tuple[str, ...]:
+        """The doors one by one. An interface's name may hold what `splitlines` takes for an end."""
+        return tuple(self.doors.split("\n"))
+
+
 class IptablesAccepts(Resource):
     """Accepts of ours at the head of chains of somebody else's iptables."""
 
@@ -284,7 +299,8 @@ KINDS: dict[str, type[Resource]] = {
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
         AnyClient, Tap, Plug, Switch, Forwards, MacFilter, IptablesAccepts, NftAccepts,
-        FirewalldZone, Unmanaged, Remark, PciBinding, VirtualFunctions, VfSettings, GroupNode,
+        FirewalldZone, Unmanaged, Remark, Guard, PciBinding, VirtualFunctions, VfSettings,
+        GroupNode,
     )
 }  # fmt: skip
 

@@ -122,13 +122,13 @@ class Mover(Rtnl):
         return next((n.state for n in found if n.key == (family, address)), 0)
 
     def rules(self, device: str) -> list[Rule]:
-        """Return the policy rules that name an interface."""
+        """Return the policy rules that name an interface, without the kernel's and our own."""
         found = [
             Rule(body)
             for family in (rt.AF_INET, rt.AF_INET6)
             for body in self._dump(RTM_GETRULE, rt.RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
         ]
-        return [rule for rule in found if rule.names(device)]
+        return [rule for rule in found if rule.names(device) and not rule.is_kernels]
 
     def is_running(self, index: int) -> bool:
         """Whether an interface is up and has its carrier."""

@@ -45,7 +45,7 @@ NUD_REACHABLE, NUD_STALE, NUD_PROBE, NUD_FAILED, NUD_PERMANENT = 0x02, 0x04, 0x1
 NUD_KNOWN = NUD_REACHABLE | NUD_STALE | 0x08 | NUD_PROBE  # 0x08: a probe is due
 NTF_USE, NTF_PROXY, NTF_ROUTER = 0x01, 0x08, 0x80
 NHA_OIF = 5
-FRA_IIFNAME, FRA_OIFNAME, FIB_RULE_INVERT = 3, 17, 2
+FRA_IIFNAME, FRA_OIFNAME, FRA_PROTOCOL, FIB_RULE_INVERT = 3, 17, 21, 2
 IFLA_MASTER, IFF_UP, IFF_RUNNING = 10, 1, 0x40
 FOREVER = 0xFFFFFFFF  # a lifetime
 USER_HZ = 100  # the unit of a route's lifetime
@@ -310,6 +310,12 @@ class Rule(Record):
         """Whether it is about what comes in by, or leaves by, an interface."""
         found = dict(attributes(self.body, RTMSG.size))
         return _raw_name(device) in (found.get(FRA_IIFNAME), found.get(FRA_OIFNAME))
+
+    @property
+    def is_kernels(self) -> bool:
+        """Whether it is the kernel's, or looks so, as ours do (host.rtnetlink)."""
+        found = dict(attributes(self.body, RTMSG.size))
+        return found.get(FRA_PROTOCOL) == bytes([RTPROT_KERNEL])
 
     def renamed(self, source: str, target: str) -> Rule:
         """Return the same rule about another interface."""

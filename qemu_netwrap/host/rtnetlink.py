@@ -30,6 +30,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_GROUP, IFLA_CARRIER = 27, 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -40,6 +41,10 @@ IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_MULTIPATH, RTA_TABLE = 1, 4, 9, 15
 RTN_UNICAST, RT_TABLE_LOCAL = 1, 255
 RTM_F_FIB_MATCH = 0x2000
+RTPROT_KERNEL = 2
+FRA_DST, FRA_IIFNAME, FRA_GOTO, FRA_PRIORITY, FRA_FWMARK = 1, 3, 4, 6, 10
+FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 15, 16, 21
+FR_ACT_GOTO, FR_ACT_NOP, FR_ACT_BLACKHOLE = 2, 3, 6
 IFF_UP = 1
 NDA_LLADDR, NUD_NOARP = 2, 0x40
 NTF_MASTER, NTF_STICKY = 0x04, 0x40
@@ -76,6 +81,40 @@ class Link(Record):
     up: bool = False
     carrier: bool = False  # of a tap: whether somebody has it open
     isolated: bool = False  # of a bridge's port: from the other isolated ones
+
+
+class PolicyRule(Record):
+    """A policy rule of ours (linux/fib_rules.h).
+
+    The daemons that remove others' rules, systemd-networkd among them, leave alone what looks like
+    the kernel's own: that is the protocol of these.
+    """
+
+    family: int
+    preference: int
+    action: int  # FR_ACT_…
+    device: str = ""  # that a packet comes in by; `lo` is for what the host itself sends
+    destination: bytes = b""
+    length: int = 0
+    goto: int = 0
+    unmarked: bool = False  # for packets without a mark alone
+
+    @property
+    def body(self) -> bytes:
+        """The body of a request about it."""
+        head = _RTMSG.pack(self.family, self.length, 0, 0, 0, 0, 0, self.action, 0)
+        found = attribute(FRA_PRIORITY, struct.pack("=I", self.preference))
+        found += attribute(FRA_PROTOCOL, bytes([RTPROT_KERNEL]))
+        if self.device:
+            name = self.device.encode("utf-8", "surrogateescape")
+            found += attribute(FRA_IIFNAME, name + b"\0")
+        if self.length:
+            found += attribute(FRA_DST, self.destination)
+        if self.goto:
+            found += attribute(FRA_GOTO, struct.pack("=I", self.goto))
+        if self.unmarked:
+            found += attribute(FRA_FWMARK, bytes(4)) + attribute(FRA_FWMASK, b"\xff" * 4)
+        return head + found
 
 
 class Rtnl(Netlink):
@@ -242,6 +281,31 @@ class Rtnl(Netlink):
             raise
         devices = out_devices(dict(attributes(answer, _RTMSG.size)))
         return devices[0] if devices else 0
+
+    def local_preference(self, family: int) -> int:
+        """Return the place among the policy rules of the one that leads to the host's addresses."""
+        head = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        # The first piece of the answer is enough: the kernel has them in order.
+        for answer in self._ask(RTM_GETRULE, NLM_F_DUMP, head, RTM_NEWRULE):
+            found = dict(attributes(answer, _RTMSG.size))
+            table = u32(found[FRA_TABLE]) if FRA_TABLE in found else answer[4]
+            if table == RT_TABLE_LOCAL:
+                return u32(found[FRA_PRIORITY]) if FRA_PRIORITY in found else 0
+        return 0
+
+    def add_rule(self, rule: PolicyRule) -> None:
+        """Add a policy rule; it may be there already."""
+        try:
+            self._do(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, rule.body)
+        except FileExistsError:
+            pass
+
+    def delete_rule(self, rule: PolicyRule) -> None:
+        """Delete a policy rule; it may be gone already."""
+        try:
+            self._do(RTM_DELRULE, 0, rule.body)
+        except FileNotFoundError:
+            pass
 
     def routes(self, places: tuple[Subnet, ...] = (EVERYWHERE,)) -> list[Route]:
         """Return the IPv4 unicast routes of every table but `local` that overlap one of PLACES.

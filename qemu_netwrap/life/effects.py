@@ -227,6 +227,20 @@ def release_switch(s: r.Switch, facts: Facts, work: Work) -> Iterator[None]:
     return switches.release(s, facts, work)
 
 
+def acquire_guard(g: r.Guard, _note: Note, work: Work) -> Iterator[None]:
+    """Close the host for what has not passed a network's rules."""
+    from qemu_netwrap.life import guards  # what a launch on a bridge does not need
+
+    return guards.acquire(g, work)
+
+
+def release_guard(g: r.Guard, _facts: Facts, work: Work) -> Iterator[None]:
+    """Have it as it was."""
+    from qemu_netwrap.life import guards
+
+    return guards.release(g, work)
+
+
 def acquire_rules(rules: r.Rules, _note: Note, work: Work) -> Iterator[None]:
     """Add the network's chains to our table."""
     path = work.state.rules_users
@@ -471,6 +485,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Forwarding: acquire_forwarding,
     r.Switch: acquire_switch,
     r.Rules: acquire_rules,
+    r.Guard: acquire_guard,
     r.Dnsmasq: acquire_dnsmasq,
     r.HostName: acquire_host_name,
     r.AnyClient: acquire_any_client,
@@ -496,6 +511,7 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Forwarding: release_forwarding,
     r.Switch: release_switch,
     r.Rules: release_rules,
+    r.Guard: release_guard,
     r.Dnsmasq: release_dnsmasq,
     r.HostName: release_host_name,
     r.AnyClient: release_any_client,

@@ -10,6 +10,7 @@ from qemu_netwrap.core.resources import (
     Dnsmasq,
     FirewalldZone,
     Forwarding,
+    Guard,
     IptablesAccepts,
     MacFilter,
     NftAccepts,
@@ -34,6 +35,10 @@ def restore(entries: list[Entry], journal: Journal, work: Work) -> None:
     """Make anew what somebody has taken away from a network that is up, or what is outdated."""
     lost_rules = ""
     for entry in entries:
+        if isinstance(entry.resource, Guard):
+            from qemu_netwrap.life import guards  # what who joins a bridge does not need
+
+            guards.insist(entry.resource, work)
         wanted = _renewed(entry.resource)
         if wanted != entry.resource or _is_turned(entry) or _is_missing(wanted, work):
             if isinstance(wanted, Rules):

@@ -133,6 +133,11 @@ class State(Record):
         """The file that names the networks with chains in our nftables table."""
         return f"{self.shared_folder}/rules"
 
+    @property
+    def guards(self) -> str:
+        """The file of our policy rules, with the networks that need each."""
+        return f"{self.shared_folder}/guards"
+
     def forwarding(self, device: str) -> str:
         """Return the file of a device's forwarding: its former value, and who needs it on."""
         return f"{self.shared_folder}/{_FORWARDING}{as_file(device)}"

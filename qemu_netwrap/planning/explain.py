@@ -105,6 +105,23 @@ def _rules(rules: r.Rules | r.Forwards) -> tuple[tuple[str, ...], tuple[str, ...
     return (do,), (*undo, f"nft delete table {TABLE}  # with the last chain of ours")
 
 
+def _guard(g: r.Guard) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    rules: list[str] = []
+    for family in dict.fromkeys(door.partition(" ")[0] for door in g.each):
+        rules += [f"-{family[-1]} rule add pref 3 nop protocol kernel"]
+        rules += [f"-{family[-1]} rule add pref 1 iif lo goto 3 protocol kernel"]
+        rules += [_closed(door) for door in g.each if door.startswith(family)]
+    undo = (rule.replace(" rule add ", " rule del ", 1) for rule in reversed(rules))
+    shared = "  # when no other network needs it"
+    return tuple(f"ip {rule}" for rule in rules), tuple(f"ip {rule}{shared}" for rule in undo)
+
+
+def _closed(door: str) -> str:
+    family, _, where = door.partition(" ")
+    which = "pref 2" if where == r.ALL else f"pref 1 {where}"
+    return f"-{family[-1]} rule add {which} fwmark 0 blackhole protocol kernel"
+
+
 def _iptables_accepts(a: r.IptablesAccepts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     rules = [line.removeprefix("-I ") for line in a.rules.splitlines()]
     program = a.program if a.table == "filter" else f"{a.program} -t {a.table}"
@@ -236,6 +253,7 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.Forwarding: _forwarding,
     r.Switch: _switch,
     r.Rules: _rules,
+    r.Guard: _guard,
     r.Forwards: _rules,
     r.Dnsmasq: _dnsmasq,
     r.Membership: _membership,

@@ -140,6 +140,10 @@ CLEAR_BESIDE_FIREWALLD = f"""
 rm -rf /run/qemu-netwrap
 {FIREWALL_CMD} --remove-interface=qn-x || :
 """
+DELETE_RULES = (
+    "for each in 1 1 1 3; do ip -4 rule del pref $each; done;"
+    " for each in 1 2 3; do ip -6 rule del pref $each; done"
+)
 UNMANAGED = (
     "/run/NetworkManager/conf.d/qemu-netwrap-qn-x.conf"
     " /run/systemd/network/05-qemu-netwrap-qn-x.network"
@@ -255,6 +259,17 @@ CASES = {
             "nft delete table inet qemu_netwrap; nft add table ip qemu_netwrap;"
             " nft add chain ip qemu_netwrap qn-x_forward"
         ),
+    ),
+    "Guard": Case(
+        "net/qn-x",
+        (r.Guard("qn-x", "ipv4 iif up0\nipv4 to 10.9.0.0/24\nipv6 all"),),
+        there="ip -4 rule | grep -q 'fwmark 0 iif up0 .*blackhole' && "
+        " ip -4 rule | grep -q 'to 10.9.0.0/24 fwmark 0 blackhole' && "
+        " ip -4 rule | grep -q 'iif lo goto 3' && ip -6 rule | grep -q 'all fwmark 0 blackhole'",
+        remove=DELETE_RULES,
+        replace=f"{DELETE_RULES}; ip rule add pref 1 iif up0 blackhole",
+        prepare="ip link add up0 type bridge",
+        clear=f"{CLEAR}\nip rule del pref 1 iif up0 blackhole 2>/dev/null || :",
     ),
     **{
         f"IptablesAccepts {program}": Case(

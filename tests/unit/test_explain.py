@@ -99,6 +99,25 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["sysctl -w net/ipv4/conf/eth0/forwarding=0  # only if"],
     ),
     (
+        r.Guard("b", "ipv4 iif eth0\nipv6 all"),
+        [
+            "ip -4 rule add pref 3 nop protocol kernel",
+            "ip -4 rule add pref 1 iif lo goto 3 protocol kernel",
+            "ip -4 rule add pref 1 iif eth0 fwmark 0 blackhole protocol kernel",
+            "ip -6 rule add pref 3 nop protocol kernel",
+            "ip -6 rule add pref 1 iif lo goto 3 protocol kernel",
+            "ip -6 rule add pref 2 fwmark 0 blackhole protocol kernel",
+        ],
+        [
+            "ip -6 rule del pref 2 fwmark 0 blackhole protocol kernel",
+            "ip -6 rule del pref 1 iif lo goto 3 protocol kernel",
+            "ip -6 rule del pref 3 nop protocol kernel",
+            "ip -4 rule del pref 1 iif eth0 fwmark 0 blackhole protocol kernel",
+            "ip -4 rule del pref 1 iif lo goto 3 protocol kernel",
+            "ip -4 rule del pref 3 nop protocol kernel",
+        ],
+    ),
+    (
         r.Rules("b", "chain b_forward {\n  x\n}\nchain b_post {\n  y\n}\n"),
         [
             (

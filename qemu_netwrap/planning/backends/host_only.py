@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from qemu_netwrap.core.resources import Rules
+from qemu_netwrap.core.resources import Guard, Rules
 from qemu_netwrap.planning.backends import ipv6
 from qemu_netwrap.planning.backends.segment import (
     between_guests,
     chain,
+    closed,
     dnsmasq,
     segment,
     services_of,
@@ -25,6 +26,7 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
     return (
         *segment(network, subnet, prefix, around),
         Rules(network.bridge, rules(network) + services_of(network, around)),
+        Guard(network.bridge, "\n".join(closed(network, subnet, prefix))),
         dnsmasq(network, subnet, prefix, around),
     )
 

@@ -129,11 +129,36 @@ def guards(network: Network, around: Around6 | None, inner: tuple[str, ...]) -> 
             f'{_V6} meta iifkind "bridge" meta oifkind "bridge" accept',
             f"{_V6} iifgroup != {GROUP} oifgroup != {GROUP} drop",
         ]
-    return [
-        f'{_V6} iifname "{d}" oifname != {{ "{network.bridge}", "{d}" }} drop'
-        for d in uplinks(around, inner)
-        if d not in around.routers and names.quotable(d)
-    ]
+    return [rule for d in _ours(around, inner) for rule in guard(network, d, "ipv6")]
+
+
+def doors(around: Around6 | None, inner: tuple[str, ...]) -> list[str]:
+    """Return the doors that are closed to what has no mark (`Guard`) for the same end."""
+    if around is None or around.is_router:
+        return []
+    if not around.by_device:
+        return [f"ipv6 {ALL}"] if uplinks(around, inner) else []
+    return [f"ipv6 iif {device}" for device in _ours(around, inner)]
+
+
+def _ours(around: Around6, inner: tuple[str, ...]) -> list[str]:
+    """Return the devices that routes leave by whose forwarding only we switch on."""
+    return [d for d in uplinks(around, inner) if d not in around.routers]
+
+
+def guard(network: Network, uplink: str, family: str) -> tuple[str, ...]:
+    """Return the rules that keep the host from routing for an uplink's neighbours.
+
+    They come after those that let answers pass. From the uplink to the uplink passes where that is
+    a bridge: with br_netfilter that is what goes between its ports.
+    """
+    if not names.quotable(uplink):
+        return ()
+    comes = f'meta nfproto {family} iifname "{uplink}"'
+    return (
+        f'{comes} oifname "{uplink}" meta iifkind != "bridge" drop',
+        f'{comes} oifname != {{ "{network.bridge}", "{uplink}" }} drop',
+    )
 
 
 def spoofed(network: Network, prefix: Prefix | None) -> str:

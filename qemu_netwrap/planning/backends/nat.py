@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from qemu_netwrap.core import names
-from qemu_netwrap.core.resources import DeviceSetting, Forwarding, Rules
+from qemu_netwrap.core.resources import DeviceSetting, Forwarding, Guard, Rules
 from qemu_netwrap.planning.backends import ipv6
 from qemu_netwrap.planning.backends.segment import (
     between_guests,
     chain,
+    closed,
     dnsmasq,
     segment,
     services_of,
@@ -15,10 +16,15 @@ from qemu_netwrap.planning.backends.segment import (
 )
 
 _FORWARD = "type filter hook forward priority filter; policy accept;"
+# When conntrack knows a packet, and it has the destination that it is to go to.
+_MARKING = "type filter hook prerouting priority -90; policy accept;"
+MARK = "0x10000000"  # no mark that Docker, Kubernetes, Calico or Tailscale give has this bit alone
 _ANSWERS = ("ct state established,related accept", "ct status dnat accept")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.ipv6 import Around6, Prefix
     from qemu_netwrap.core.model import Network, Surroundings
@@ -35,9 +41,15 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
     subnet, prefix = subnet_of(network, around), ipv6.prefix_of(network, around)
     six = around.six if prefix is not None else None
     uplinks = [d for d in dict.fromkeys(r.device for r in around.routes) if d not in around.inner]
+    ours = [device for device in uplinks if device not in around.routers]
     guards = [
-        *(_guard(network, device) for device in guarded(uplinks, around)),
+        *(rule for device in ours for rule in ipv6.guard(network, device, "ipv4")),
         *ipv6.guards(network, six, around.inner),
+    ]
+    doors = [
+        *closed(network, subnet, prefix),
+        *(f"ipv4 iif {device}" for device in ours),
+        *ipv6.doors(six, around.inner),
     ]
     return (
         *segment(network, subnet, prefix, around),
@@ -47,6 +59,7 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
         Rules(
             network.bridge, rules(network, subnet, prefix, guards) + services_of(network, around)
         ),
+        Guard(network.bridge, "\n".join(doors)),
         *(Forwarding(device, network.bridge) for device in uplinks),
         *ipv6.way_out(network, six, around.inner),
         dnsmasq(network, subnet, prefix, around),
@@ -55,27 +68,32 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
 
 def late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
     """Return what a network that is up needs for an uplink that has come since."""
-    guards = _late_guard(network, f"guard_{device}", device, [_guard(network, device)])
+    rules = ipv6.guard(network, device, "ipv4")
+    guards = _late_guard(network, "guard", device, rules, [f"ipv4 iif {device}"])
     return (*guards, Forwarding(device, network.bridge))
 
 
 def late_uplink6(network: Network, device: str, around: Around6) -> tuple[Resource, ...]:
     """Return the same for IPv6; AROUND is the host as it is by now."""
     rules = ipv6.guards(network, around, ())
-    guards = _late_guard(network, f"guard6_{device}", device, rules)
+    guards = _late_guard(network, "guard6", device, rules, ipv6.doors(around, ()))
     return (*guards, *ipv6.late_way_out(network, around))
 
 
-def _late_guard(network: Network, name: str, device: str, rules: list[str]) -> tuple[Rules, ...]:
-    """Return a chain with the guards for DEVICE, whose name is part of the chain's NAME."""
-    if not rules or not names.plain_ifname(device):
-        return ()  # the names of chains cannot be quoted
-    return (Rules(network.bridge, chain(network, name, _FORWARD, *_ANSWERS, *rules)),)
+def _late_guard(
+    network: Network, name: str, device: str, rules: Iterable[str], doors: list[str]
+) -> tuple[Resource, ...]:
+    """Return a chain with the guards for DEVICE, and the doors that are closed.
 
-
-def guarded(uplinks: list[str], around: Surroundings) -> list[str]:
-    """Return the uplinks whose forwarding only we switch on."""
-    return [u for u in uplinks if u not in around.routers and names.quotable(u)]
+    A device whose name nft's language cannot say has the latter alone.
+    """
+    found: list[Resource] = []
+    if rules:
+        hook = f"{name}_{names.in_chain_name(device)}"
+        found.append(Rules(network.bridge, chain(network, hook, _FORWARD, *_ANSWERS, *rules)))
+    if doors:
+        found.append(Guard(network.bridge, "\n".join(doors)))
+    return tuple(found)
 
 
 def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[str]) -> str:
@@ -85,10 +103,12 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
     GUARDS let pass what goes to our guests.
     """
     dev = f'"{network.bridge}"'
+    marking = chain(network, "prerouting", _MARKING, *_marks(network, subnet, prefix))
     forward = chain(
         network,
         "forward",
         _FORWARD,
+        f"meta mark {MARK} meta mark set 0",
         between_guests(network),
         f"iifname {dev} ip saddr != {subnet} drop",
         ipv6.spoofed(network, prefix),
@@ -104,14 +124,20 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
         f"ip saddr {subnet} oifname != {dev} masquerade",
         *([f"ip6 saddr {prefix} oifname != {dev} masquerade"] if prefix is not None else []),
     )
-    return forward + postrouting
+    return marking + forward + postrouting
 
 
-def _guard(network: Network, uplink: str) -> str:
-    """Return the rule that keeps the host from routing for an uplink's neighbours.
+def _marks(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]:
+    """Return the rules that mark what may be forwarded, for as long as it takes to route it.
 
-    It comes after `_ANSWERS`. From the uplink to the uplink passes: with br_netfilter that is what
-    goes between the ports of an uplink that is a bridge.
+    Policy rules drop the rest (`Guard`). What has a mark of somebody else's keeps that.
     """
-    outside = f'{{ "{network.bridge}", "{uplink}" }}'
-    return f'meta nfproto ipv4 iifname "{uplink}" oifname != {outside} drop'
+    dev, mark = f'"{network.bridge}"', f"fib daddr type unicast meta mark set {MARK}"
+    six = [f"iifname {dev} ip6 saddr {prefix} {mark}"] if prefix is not None else []
+    return [
+        "meta mark != 0 accept",
+        f"iifname {dev} ip saddr {subnet} {mark}",
+        *six,
+        f"iifname != {dev} ct state established,related {mark}",
+        f"iifname != {dev} ct status dnat {mark}",
+    ]

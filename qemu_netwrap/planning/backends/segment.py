@@ -98,9 +98,25 @@ def segment(
             mtu=mtu_of(network, around), group=ipv6.GROUP if prefix else 0, dad=prefix is None
         ),
         DeviceSetting(network.bridge, "ipv6", "accept_ra", "0"),
+        # What guests send is looked up by its source too, and by the mark of the network's chains:
+        # so `closed` holds for it.
+        DeviceSetting(network.bridge, "ipv4", "rp_filter", "1"),
+        DeviceSetting(network.bridge, "ipv4", "src_valid_mark", "1"),
         Address(network.bridge, f"{subnet.first}/{subnet.length}"),
         *ipv6.addresses(network, prefix),
     )
+
+
+def closed(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]:
+    """Return the doors that are closed to what has no mark: into the network, and out of it.
+
+    Out of it by IPv4 need not be named: the kernel asks for a packet's source as if it were a
+    packet to that, coming in where this one leaves, and finds the door into the network closed.
+    A door that is named would be closed to that question about answers, which come by devices
+    where the kernel asks without the mark (`src_valid_mark`).
+    """
+    six = [f"ipv6 iif {network.bridge}", f"ipv6 to {prefix}"] if prefix is not None else []
+    return [f"ipv4 to {subnet}", *six]
 
 
 def mtu_of(network: Network, around: Surroundings) -> int:
