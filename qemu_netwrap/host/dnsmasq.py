@@ -9,7 +9,7 @@ from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
 from qemu_netwrap.core import plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import cgroup, files
+from qemu_netwrap.host import cgroup, files, spawn
 from qemu_netwrap.host.spawn import Child
 
 _PATIENCE = 5000  # ms, until SIGKILL
@@ -52,22 +52,67 @@ def await_answers(child: Child, folder: str) -> None:
                 raise
             child = _spawn(folder)
         else:
-            return
-    child.wait()
+            break
+    else:
+        child.wait()
+    _note(folder)
 
 
 def _spawn(folder: str) -> Child:
-    """Start dnsmasq with the files that are in FOLDER."""
+    """Start dnsmasq with the files that are in FOLDER.
+
+    Where its configuration names a user, or root is not at work, that is whom it runs as.
+    """
+    before: tuple[str, ...] = ("dnsmasq",)
+    pid_file = f"{folder}/dnsmasq.pid"
+    if os.geteuid() == 0 and "\nuser=" not in files.read(f"{folder}/dnsmasq.conf"):
+        from qemu_netwrap.host import accounts
+
+        user = accounts.account()
+        if user.setpriv:
+            before = (*user.before, spawn.require("dnsmasq"))
+            pid_file = ""  # it could not write into the folder: `_note` does
+            _give(folder, user.uid)
+        elif user.uid:
+            before = ("dnsmasq", f"--user={user.name}")
     return Child(
         (
-            "dnsmasq",
+            *before,
             f"--conf-file={folder}/dnsmasq.conf",
-            f"--pid-file={folder}/dnsmasq.pid",
+            f"--pid-file={pid_file}",
             f"--dhcp-leasefile={folder}/leases",
             f"--dhcp-hostsdir={folder}/hosts",
         ),
         lock=_lock(folder),
     )
+
+
+def _give(folder: str, uid: int) -> None:
+    """Let a dnsmasq that is UID from its start read its configuration, and write its leases."""
+    config, leases = f"{folder}/dnsmasq.conf", f"{folder}/leases"
+    os.chown(config, 0, uid, follow_symlinks=False)
+    os.chmod(config, 0o640)
+    if not os.path.exists(leases):
+        files.write(leases, "", 0o644)
+    os.chown(leases, uid, uid, follow_symlinks=False)
+
+
+def _note(folder: str) -> None:
+    """Write down the number of a dnsmasq that has not done so itself."""
+    if find(folder) is None:
+        for process in _all(folder):
+            files.write(f"{folder}/dnsmasq.pid", f"{process.pid}\n", 0o644)
+
+
+def is_nobody(process: Process) -> bool:
+    """Whether a dnsmasq runs as the user that it takes when it is told none."""
+    try:
+        uid = os.stat(f"/proc/{process.pid}").st_uid
+    except FileNotFoundError:
+        return False
+    from qemu_netwrap.host import accounts
+
+    return uid != 0 and uid == accounts.nobody()
 
 
 def find(folder: str) -> Process | None:

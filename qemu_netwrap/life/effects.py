@@ -272,6 +272,11 @@ def acquire_dnsmasq(d: r.Dnsmasq, note: Note, work: Work) -> Iterator[None]:
     dnsmasq.await_answers(child, folder)
     process = dnsmasq.find(folder)
     if process is not None:
+        if dnsmasq.is_nobody(process):
+            work.say(
+                f"{d.bridge}: dnsmasq runs as nobody: a QEMU that does too can end it; remedy:"
+                " useradd --system --shell /usr/sbin/nologin dnsmasq"
+            )
         target = os.path.realpath(d.resolver) if d.resolver else ""
         note(pid=str(process.pid), started=process.started, resolver=target)
 

@@ -6,8 +6,8 @@ import os
 import sys
 
 from qemu_netwrap.core import text
-from qemu_netwrap.core.errors import NetwrapError
-from qemu_netwrap.core.model import Grant
+from qemu_netwrap.core.errors import NetwrapError, UsageError
+from qemu_netwrap.core.model import BRIDGE, Grant
 from qemu_netwrap.core.request import NETWORK
 from qemu_netwrap.host import configfile, identity, probe
 from qemu_netwrap.host.handover import file_of, inherit
@@ -48,6 +48,7 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     passing = passing_of(request, reading, config, draft)
     if not draft.nics and passing is None:
         return reading.line.words
+    _check_apart(request, draft.wanted)
     state.prepare()
     here = state.State.here()
     held = _hold(draft.wanted, here)
@@ -90,6 +91,20 @@ def _uid(user: str) -> int:
     import pwd
 
     return pwd.getpwnam(user).pw_uid  # it is there: that has been seen to
+
+
+def _check_apart(request: Request, wanted: Wanted) -> None:
+    """Refuse a user for QEMU that could end the networks' dnsmasq. Raises `UsageError`."""
+    if request.run_as and any(network.mode != BRIDGE for network in wanted.networks):
+        from qemu_netwrap.host import accounts
+
+        server = accounts.account()
+        if server.name == accounts.NAME and server.uid == _uid(request.run_as):
+            raise UsageError(
+                f"--run-as {request.run_as}: the networks' dnsmasq runs as that user too, so that a"
+                " QEMU could end it",
+                "run QEMU as another user",
+            )
 
 
 def _hold(wanted: Wanted, here: state.State) -> tuple[int, ...]:
