@@ -305,15 +305,26 @@ KINDS: dict[str, type[Resource]] = {
 }  # fmt: skip
 
 
+class Unreadable(Resource):
+    """A journal's line that this version cannot read: another version's, or a damaged one."""
+
+    line: str
+
+
 def from_line(line: str) -> Resource:
-    """Return the resource that `to_line` wrote. Raises `ValueError` if it is none."""
-    name, fields = text.read(line)
-    kind = KINDS.get(name)
-    if kind is None or set(fields) != set(kind.fields):
-        msg = f"not a resource: {line!r}"
-        raise ValueError(msg)
-    types = kind.__annotations__
-    return kind(**{field: _read(types[field], value) for field, value in fields.items()})
+    """Return the resource that `to_line` wrote, in this version or another one.
+
+    A field that this version does not know is left out; one that the other version did not know has
+    its default. A kind that is not known, a field without default that is missing, and a value that
+    is none of its type make an `Unreadable`: what is left of it is not guessed at.
+    """
+    try:
+        name, fields = text.read(line)
+        kind = KINDS[name]
+        types = kind.__annotations__
+        return kind(**{n: _read(types[n], fields[n]) for n in kind.fields if n in fields})
+    except (KeyError, TypeError, ValueError):
+        return Unreadable(line)
 
 
 def _write(value: object) -> str:

@@ -6,6 +6,14 @@ line cut short by a crash has no newline at its end and is dropped by whoever re
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from qemu_netwrap.core.record import Record
+
+    R = TypeVar("R", bound=Record)
+
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n"}
 
 
@@ -25,6 +33,14 @@ def read(line: str) -> tuple[str, dict[str, str]]:
             raise ValueError(msg)
         fields[name] = unescape(value)
     return kind, fields
+
+
+def fill(kind: type[R], fields: dict[str, str]) -> R:
+    """Return the record of text fields that FIELDS were written from, by this version or another.
+
+    What the other version did not know is empty; what it alone knew is left out.
+    """
+    return kind(**{name: fields.get(name, "") for name in kind.fields})
 
 
 def escape(value: str) -> str:

@@ -94,7 +94,7 @@ def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
     if networks:
         blocks.append(columns([_NETWORK_HEAD, *map(_network_row, networks)]))
     faults = [f"run {r.run}: {fault}" for r in runs for fault in r.faults]
-    faults += [f"network {n.name}: {fault}" for n in networks for fault in n.faults]
+    faults += [f"network {n.name or n.bridge}: {fault}" for n in networks for fault in n.faults]
     if faults:
         blocks.append("\n".join(faults))
     return "\n\n".join(blocks) or "nothing runs"

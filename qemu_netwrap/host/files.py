@@ -158,11 +158,16 @@ def peek(path: str) -> str:
 
 def write(path: str, text: str, mode: int = 0o600) -> None:
     """Put TEXT into a file in one step: readers see the old text or the new."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"), mode)
+
+
+def write_bytes(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Put DATA into a file in one step: readers see the old content or the new."""
     scratch = f"{path}.{os.getpid()}{_SCRATCH}"
     try:
         fd = _open_made(scratch, os.O_WRONLY | os.O_TRUNC, mode)
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
         os.rename(scratch, path)
     except BaseException:
         remove(scratch)
@@ -200,6 +205,15 @@ def remove(path: str) -> None:
     """Remove a file; it may be gone already."""
     try:
         os.unlink(path)
+    except _NO_SUCH:
+        pass
+
+
+def remove_unlinked(path: str) -> None:
+    """Remove a file that has no other name."""
+    try:
+        if os.lstat(path).st_nlink == 1:
+            os.unlink(path)
     except _NO_SUCH:
         pass
 

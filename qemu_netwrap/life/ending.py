@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qemu_netwrap.host import files
 from qemu_netwrap.life import runs
 from qemu_netwrap.life.state import State
@@ -21,6 +23,9 @@ def finish(folder: str, lock: int) -> None:
     if not files.same_file(lock, f"{folder}/lock"):
         return  # somebody else has released it
     state, run = State.of_folder(folder)
+    if os.path.exists(state.machine):
+        # While the run's copy of this package is there: `State.tidy` needs it after that has gone.
+        import qemu_netwrap.life.shared  # noqa: F401 - what it loads is what it is loaded for
     errors = runs.release(state, run, tell)
     for error in errors:
         tell(error.message)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 UP = "up"
 DOWN = "down"
+DAMAGED = "damaged"  # it is up, and what is written of it cannot be read
 FOREIGN = "foreign"  # its bridge is there, and not by our doing
 
 
@@ -37,7 +38,7 @@ class Known(Record):
 def inventory(config: Config, chosen: str, work: Work) -> list[Known]:
     """Return all networks; CHOSEN is --network's. Needs no privilege and changes nothing."""
     by_name = defined(config)
-    up = {bridge: networks.read_info(work, bridge) for bridge in work.state.networks()}
+    up = {bridge: networks.peek_info(work, bridge) for bridge in work.state.networks()}
     there = probe.existing(tuple(network.bridge for network in by_name))
     found = []
     for network in by_name:
@@ -68,6 +69,8 @@ def find(name: str, known: list[Known]) -> Known:
 
 def _as_it_is(known: Known, info: networks.Info) -> Known:
     """Return a network with what it is since it was made."""
+    if not info.mode:
+        return known.replace(name=known.name or info.bridge, state=DAMAGED)
     return known.replace(mode=info.mode, address=info.address, address6=info.address6)
 
 

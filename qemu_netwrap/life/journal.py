@@ -12,9 +12,8 @@ A line that a crash cut short has no newline and is ignored: its effect had not 
 from __future__ import annotations
 
 from qemu_netwrap.core import text
-from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Resource, from_line
+from qemu_netwrap.core.resources import Resource, Unreadable, from_line
 from qemu_netwrap.host import files
 
 TYPE_CHECKING = False
@@ -28,6 +27,14 @@ class Entry(Record):
     number: int
     resource: Resource
     facts: dict[str, str]
+
+
+def _with_facts(entry: Entry, line: str) -> Entry:
+    """Return an entry with what a LINE of facts adds to it."""
+    try:
+        return entry.replace(facts=entry.facts | text.read(f"\t{line}")[1])
+    except ValueError:
+        return entry.replace(resource=Unreadable(f"{entry.resource.to_line()} ({line})"))
 
 
 class Journal:
@@ -54,29 +61,23 @@ class Journal:
     def live(self) -> list[Entry]:
         """Return what is not released, in the order it was intended.
 
-        Raises `HostError` for a journal that is not of ours, or of another version.
+        A line that this version cannot read is an `Unreadable` among the others.
         """
         entries: dict[int, Entry] = {}
-        try:
-            for number, sign, rest in self._lines():
-                if sign == "+":
-                    entries[number] = Entry(number, from_line(rest), {})
-                elif sign == "=" and number in entries:
-                    entries[number].facts.update(text.read(f"\t{rest}")[1])
-                elif sign == "-":
-                    entries.pop(number, None)
-        except ValueError as error:
-            raise HostError(
-                f"{self.path}: {error}",
-                "it is no journal of this version: undo by hand what it names, and remove it",
-            ) from error
+        for number, sign, rest in self._lines():
+            if sign == "+":
+                entries[number] = Entry(number, from_line(rest), {})
+            elif sign == "=" and number in entries:
+                entries[number] = _with_facts(entries[number], rest)
+            elif sign == "-":
+                entries.pop(number, None)
         return list(entries.values())
 
     def peek(self) -> list[Entry]:
-        """Return the same; nothing if it is spoilt, which the release of its own run tells."""
+        """Return the same; nothing if the file cannot be read, which its own release reports."""
         try:
             return self.live()
-        except (OSError, HostError):
+        except OSError:
             return []
 
     def _lines(self) -> Iterator[tuple[int, str, str]]:

@@ -22,7 +22,7 @@ from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import dnsmasq, files, probe
-from qemu_netwrap.life import effects, networks, runs, waiter
+from qemu_netwrap.life import effects, kept_code, networks, runs
 from qemu_netwrap.life.state import LiveTap
 
 TYPE_CHECKING = False
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.ipv4 import Subnet
     from qemu_netwrap.core.model import Wanted
     from qemu_netwrap.core.resources import Resource
+    from qemu_netwrap.life.kept_code import Copy
     from qemu_netwrap.life.passthrough import Passing
     from qemu_netwrap.life.state import State
 
@@ -101,26 +102,28 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
         failures = runs.release(keeping.state, run)
         _send(launcher, _failure(error, failures))
         raise
+    copy = kept_code.keep(keeping.state, run, "waiter" if tap is None else "tap_waiter")
     _settle(keeping)
     _close_all_but(lock, alive)
     if tap is None:
-        _sleep(folder)
+        _sleep(folder, copy)
     else:
-        _watch(keeping, tap)
+        _watch(keeping, tap, copy)
 
 
-def _watch(keeping: Keeping, tap: LiveTap) -> NoReturn:
+def _watch(keeping: Keeping, tap: LiveTap, copy: Copy) -> NoReturn:
     """Become the waiter for a run that lives by a tap."""
     # Here, so that launches do not pay for them.
     from qemu_netwrap.host import linkwatch
-    from qemu_netwrap.life import ending, tap_waiter
+    from qemu_netwrap.life import ending
 
     run = keeping.wanted.run
     folder = keeping.state.run(run)
     watched = linkwatch.watch(tap.index)
     if keeping.state.tap_lives(run):
         os.set_inheritable(watched.fileno(), True)  # noqa: FBT003 - has no name
-        _become(tap_waiter.__file__, folder, _LOCK_FD, watched.fileno())
+        words = copy.command(folder, _LOCK_FD, watched.fileno())
+        os.execv(words[0], words)
     fcntl.flock(_LOCK_FD, fcntl.LOCK_EX)
     ending.finish(folder, _LOCK_FD)  # it has gone before anybody watched
     os._exit(0)
@@ -224,26 +227,17 @@ def _close_all_but(lock: int, alive: int) -> None:
     files.close_from(_ALIVE_FD + 1)
 
 
-def _sleep(folder: str) -> NoReturn:
+def _sleep(folder: str, copy: Copy) -> NoReturn:
     """Become flock(1), asleep on the run's lock, which becomes the waiter when QEMU is gone.
 
     It opens the lock anew, by the lowest free number (open(2)), and hands that on. A link leads to
     a BusyBox, say, which has no -F (--no-fork): then, or without any, the waiter sleeps itself.
     """
-    words = _words(waiter.__file__, folder, _FLOCKED_FD)
     try:
         if not os.path.islink(_FLOCK):
-            os.execv(_FLOCK, ["flock", "-F", f"/proc/self/fd/{_LOCK_FD}", *words])
+            words = ["flock", "-F", f"/proc/self/fd/{_LOCK_FD}"]
+            os.execv(_FLOCK, [*words, *copy.command(folder, _FLOCKED_FD)])
     except OSError:
         pass  # there is none that can be executed
-    _become(waiter.__file__, folder, _LOCK_FD)
-
-
-def _become(program: str, folder: str, *fds: int) -> NoReturn:
-    """Replace this process by a waiter."""
-    os.execv(sys.executable, _words(program, folder, *fds))
-
-
-def _words(program: str, folder: str, *fds: int) -> list[str]:
-    """Return the command line of a waiter."""
-    return [sys.executable, "-I", "-S", program, folder, *map(str, fds)]
+    words = copy.command(folder, _LOCK_FD)
+    os.execv(words[0], words)

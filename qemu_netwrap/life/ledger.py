@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from qemu_netwrap.core.errors import HostError, NetwrapError
+from qemu_netwrap.core.resources import Unreadable
 from qemu_netwrap.life.effects import ACQUIRE, RELEASE
 
 TYPE_CHECKING = False
@@ -49,11 +50,10 @@ def release_all(journal: Journal, work: Work) -> list[NetwrapError]:
     """
     errors: list[NetwrapError] = []
     started: list[tuple[Entry, Iterator[None]]] = []
-    try:
-        entries = journal.live()
-    except NetwrapError as error:
-        return [error]
-    for entry in reversed(entries):
+    for entry in reversed(journal.live()):
+        if isinstance(entry.resource, Unreadable):
+            errors.append(_unreadable(entry.resource, journal))
+            continue
         steps = RELEASE[type(entry.resource)](entry.resource, entry.facts, work)
         failed = _advance(entry.resource, steps)
         if failed is None:
@@ -66,6 +66,14 @@ def release_all(journal: Journal, work: Work) -> list[NetwrapError]:
         if not failures:
             journal.done(entry.number)
     return errors
+
+
+def _unreadable(line: Unreadable, journal: Journal) -> HostError:
+    """Return the error for a line of a journal that this version cannot read."""
+    return HostError(
+        f"{journal.path}: this version cannot read the line {line.line!r}",
+        "run gc of the version that wrote it, or undo by hand what it names and remove the line",
+    )
 
 
 def _begin(resource: Resource, journal: Journal, work: Work) -> Iterator[None]:
@@ -97,6 +105,11 @@ def _advance(resource: Resource, steps: Iterator[None]) -> NetwrapError | None:
         return error
     except OSError as error:
         return host_error(resource, error)
+    except ImportError as error:
+        return HostError(
+            f"{_what(resource)}: {error}",
+            "the program that started this run was removed: install it again, and run its gc",
+        )
     except (KeyError, ValueError) as error:
         return HostError(
             f"{_what(resource)}: what its journal knows of it is damaged: {error}",

@@ -18,6 +18,7 @@ from qemu_netwrap.core.resources import (
     Membership,
     NftAccepts,
     Switch,
+    Unreadable,
     Uplink,
 )
 from qemu_netwrap.host import files, probe, spawn, sysctl
@@ -51,9 +52,27 @@ def journal_of(work: Work, bridge: str) -> Journal:
 
 
 def read_info(work: Work, bridge: str) -> Info | None:
-    """Return what is known of the network on BRIDGE; None when it is not up."""
-    line = files.read(f"{work.state.network(bridge)}/info").rstrip("\n")
-    return Info(**text.read(line)[1]) if line else None
+    """Return what is known of the network on BRIDGE; None when it is not up.
+
+    Raises `HostError` if what is written of it is damaged.
+    """
+    path = f"{work.state.network(bridge)}/info"
+    line = files.read(path).rstrip("\n")
+    try:
+        return text.fill(Info, text.read(line)[1]) if line else None
+    except ValueError as error:
+        raise HostError(
+            f"{path} is damaged: {error}",
+            "stop the runs that use that network (qemu-netwrap ps), and remove the file",
+        ) from error
+
+
+def peek_info(work: Work, bridge: str) -> Info | None:
+    """Return the same; of a network whose file is damaged, no more than its bridge."""
+    try:
+        return read_info(work, bridge)
+    except HostError:
+        return Info("", "", bridge)
 
 
 def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = ()) -> Info:
@@ -142,7 +161,7 @@ def follow_uplinks(work: Work) -> None:
     """
     for bridge in work.state.networks():
         with files.Lock(work.state.network_lock(bridge)):
-            info = read_info(work, bridge)
+            info = peek_info(work, bridge)
             if info is not None and info.mode == NAT:
                 journal = journal_of(work, bridge)
                 _follow_uplink(info, journal.live(), journal, work)
@@ -211,7 +230,7 @@ def _around6(work: Work) -> Around6:
 
 def _closed(work: Work) -> tuple[str, ...]:
     """Return the bridges of our nat and host-only networks: nothing beyond is reached by them."""
-    infos = (read_info(work, bridge) for bridge in work.state.networks())
+    infos = (peek_info(work, bridge) for bridge in work.state.networks())
     return tuple(info.bridge for info in infos if info is not None and info.mode != BRIDGE)
 
 
@@ -240,6 +259,11 @@ def _has_bridge(entries: list[Entry], work: Work) -> bool:
         link = work.rtnl.link(entry.resource.name) if isinstance(entry.resource, Bridge) else None
         if link is None or not restoring.is_noted(link, entry):
             return False
+    if not made and any(isinstance(entry.resource, Unreadable) for entry in entries):
+        raise HostError(
+            "this network was made by another version, whose journal this one cannot read",
+            "use that version, or stop the runs that use the network (qemu-netwrap ps)",
+        )
     accepts = (IptablesAccepts, NftAccepts)
     on = {e.resource.bridge for e in entries if isinstance(e.resource, accepts)}
     return bool(made) or any(work.rtnl.link(bridge) for bridge in on)  # somebody else's bridge

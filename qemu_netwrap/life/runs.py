@@ -17,6 +17,7 @@ from qemu_netwrap.core.resources import (
     Membership,
     Plug,
     Resource,
+    Unreadable,
     tap_of,
 )
 from qemu_netwrap.host import files, identity, tun
@@ -155,17 +156,35 @@ def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
     found = next((fields for kind, fields in told if kind == "run"), None)
     if found is None:
         return RunInfo(run, "", "", ""), []
-    return RunInfo(**found), [NicInfo(**fields) for kind, fields in told if kind == "nic"]
+    nics = [text.fill(NicInfo, fields) for kind, fields in told if kind == "nic"]
+    return text.fill(RunInfo, found), nics
 
 
 def read_devices(state: State, run: str) -> list[DeviceInfo]:
     """Return the devices of the host that a run passes through."""
-    return [DeviceInfo(**fields) for kind, fields in _told(state, run) if kind == "device"]
+    return [text.fill(DeviceInfo, fields) for kind, fields in _told(state, run) if kind == "device"]
 
 
 def _told(state: State, run: str) -> list[tuple[str, dict[str, str]]]:
     """Return the lines of what `write_info` has written."""
-    return [text.read(line) for line in files.read(f"{state.run(run)}/info").split("\n")[:-1]]
+    told = []
+    for line in files.read(f"{state.run(run)}/info").split("\n")[:-1]:
+        try:
+            told.append(text.read(line))
+        except ValueError:
+            continue  # see `faults`
+    return told
+
+
+def faults(state: State, run: str) -> list[str]:
+    """Return what of a run's files this version cannot read, in a line each."""
+    entries = Journal(f"{state.run(run)}/journal").peek()
+    strange = [e.resource.line for e in entries if isinstance(e.resource, Unreadable)]
+    lines = files.read(f"{state.run(run)}/info").split("\n")[:-1]
+    found = [f"its journal has a line that this version cannot read: {line!r}" for line in strange]
+    if len(_told(state, run)) < len(lines):
+        found.append(f"{state.run(run)}/info is damaged")
+    return found
 
 
 def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:

@@ -3,7 +3,8 @@
     /run/qemu-netwrap/NAMESPACE/
         runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal;
                            qemu: the process that becomes QEMU, which alone `stop` may end;
-                           tap: what proves that a QEMU lives that holds no lock of ours
+                           tap: what proves that a QEMU lives that holds no lock of ours;
+                           waiter.py and package.zip: what releases it
         networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files;
                            names/NAME: runs whose guest has that name, and its MAC
         macs/MAC           runs that use a guest's MAC, and their bridges: the first comer first
@@ -13,6 +14,7 @@
         locks/-takeover    taken to release a run whose own lock somebody keeps
         locks/-nft         held by an nft of ours, also when it has lost who started it
         shared/            what several networks use, and its former state
+        code/              the package as archives that runs have links of: life.kept_code
 
 A run, a bridge or a device may be called by any name that an interface can have: the files are
 called by it as `core.names.as_file` spells it. What begins with `-` is never such a name.
@@ -129,6 +131,11 @@ class State(Record):
         return f"{self.base}/shared"
 
     @property
+    def code_folder(self) -> str:
+        """The folder of the archives of this package that runs have links of."""
+        return f"{self.base}/code"
+
+    @property
     def rules_users(self) -> str:
         """The file that names the networks with chains in our nftables table."""
         return f"{self.shared_folder}/rules"
@@ -225,11 +232,12 @@ class State(Record):
     def is_alive(self, run: str) -> bool:
         """Whether QEMU, or what comes before it, lives; or the keeper, who cleans up after it."""
         folder = self.run(run)
-        return (
-            files.is_locked(f"{folder}/lock")
-            or files.is_locked(f"{folder}/keeper")
-            or self.tap_lives(run)
-        )
+        if files.is_locked(f"{folder}/lock") or files.is_locked(f"{folder}/keeper"):
+            return True
+        try:
+            return self.tap_lives(run)
+        except HostError:
+            return True  # its tap's file is damaged: what it uses is not taken away on a guess
 
     def tap(self, run: str) -> LiveTap | None:
         """Return the tap that a run lives by; None for one that lives by its lock.
@@ -239,8 +247,8 @@ class State(Record):
         line = files.read(f"{self.run(run)}/tap").rstrip("\n")
         if not line:
             return None
-        fields = text.read(line)[1]
         try:
+            fields = text.read(line)[1]
             return LiveTap(int(fields["index"]), fields["name"], fields["held"] == "1")
         except (KeyError, ValueError) as error:
             raise HostError(
@@ -275,7 +283,9 @@ class State(Record):
 
     def tidy(self) -> None:
         """Remove what folders are empty, from the inside out."""
-        inner = [f"{self.base}/{name}" for name in ("runs", "networks", "macs", "shared")]
+        for name in files.listdir(self.code_folder):
+            files.remove_unlinked(f"{self.code_folder}/{name}")
+        inner = [f"{self.base}/{name}" for name in ("runs", "networks", "macs", "shared", "code")]
         if any(os.path.exists(path) for path in inner):
             files.remove_empty(inner)
         if not any(os.path.exists(path) for path in inner):

@@ -8,7 +8,7 @@ from qemu_netwrap.core import hostfwd
 from qemu_netwrap.core.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.core.mac import unpack
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Bridge, Rules
+from qemu_netwrap.core.resources import Bridge, Rules, Unreadable
 from qemu_netwrap.host import commands, dnsmasq, files, holders, inspect, patience, procs
 from qemu_netwrap.host.rtnetlink import name_of
 from qemu_netwrap.life import heirs, networks, owners, runs
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.core.hostfwd import Forward
+    from qemu_netwrap.core.resources import Resource
     from qemu_netwrap.host.rtnetlink import Link
     from qemu_netwrap.life.state import State
 
@@ -28,6 +29,7 @@ IDLE = "idle"  # a tap that nobody has open yet, kept on its network by hand
 ENDING = "ending"
 HELD = "held"  # QEMU is gone, and something that is not QEMU's has its lock still
 DEAD = "dead"
+UNREADABLE = "unreadable"
 
 _LET_GO = 3.0  # seconds: the kernel's, to close what a process had
 _MOMENT = 0.5
@@ -96,7 +98,7 @@ class NetworkStatus(Record):
 def all_runs(state: State) -> list[RunStatus]:
     """Return every run, the dead ones that nobody has released included."""
     family = owners.Family(state)
-    return [_run(state, run, family) for run in state.runs()]
+    return [_run_or_fault(state, run, family) for run in state.runs()]
 
 
 def all_networks(state: State) -> list[NetworkStatus]:
@@ -238,7 +240,10 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
     released, errors = runs.collect(state, said.append)
     errors += _left_over(state)
     for bridge in state.networks():
-        errors += networks.leave(bridge, "", Work(state, said.append))
+        try:
+            errors += networks.leave(bridge, "", Work(state, said.append))
+        except NetwrapError as error:
+            errors.append(error)
     state.tidy()
     return [f"run {run}" for run in released] + said, errors
 
@@ -283,6 +288,14 @@ def leases(state: State, bridge: str) -> tuple[Lease, ...]:
     return tuple(found)
 
 
+def _run_or_fault(state: State, run: str, family: owners.Family) -> RunStatus:
+    """Return how one run fares, also when what is written of it cannot be read."""
+    try:
+        return _run(state, run, family)
+    except HostError as error:
+        return RunStatus(run, "", UNREADABLE, 0, 0.0, 0.0, 0, "", (), (), (error.message,))
+
+
 def _run(state: State, run: str, family: owners.Family) -> RunStatus:
     """Return how one run fares."""
     info, nics = runs.read_info(state, run)
@@ -309,7 +322,7 @@ def _run(state: State, run: str, family: owners.Family) -> RunStatus:
         info.command,
         tuple(_nic(state, nic, links.get(nic.tap)) for nic in nics),
         tuple(runs.read_devices(state, run)),
-        faults,
+        (*faults, *runs.faults(state, run)),
     )
 
 
@@ -341,12 +354,12 @@ def _nic(state: State, nic: runs.NicInfo, link: inspect.Port | None) -> NicStatu
 def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     """Return how one network fares."""
     work = Work(state)
-    info = networks.read_info(work, bridge) or networks.Info(bridge, "bridge", bridge)
+    info = networks.peek_info(work, bridge) or networks.Info(bridge, "bridge", bridge)
     entries = [entry.resource for entry in networks.journal_of(work, bridge).live()]
     folder = state.network(bridge)
     server = dnsmasq.find(folder)
     members = networks.members(bridge, work)
-    faults = []
+    faults = _unreadable(info, entries)
     if work.rtnl.link(bridge) is not None:
         faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]
         faults += _mac_faults(state, bridge, members, work)
@@ -373,6 +386,13 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
         server.pid if server else 0,
         tuple(faults),
     )
+
+
+def _unreadable(info: networks.Info, entries: list[Resource]) -> list[str]:
+    """Return what of a network's files this version cannot read."""
+    lines = [each.line for each in entries if isinstance(each, Unreadable)]
+    found = [f"its journal has a line that this version cannot read: {line!r}" for line in lines]
+    return found if info.mode else ["its info file is damaged", *found]
 
 
 def _mac_faults(state: State, bridge: str, members: tuple[str, ...], work: Work) -> Iterator[str]:

@@ -3,7 +3,7 @@
 As `waiter`, but for what it sleeps on: such a QEMU holds no lock of ours. A socket filter of the
 kernel lets through what happens to this one tap: usually nothing until it goes.
 
-    python3 -I -S tap_waiter.py RUN-FOLDER LOCK-FD NETLINK-FD
+    python3 -I -S tap_waiter.py RUN-FOLDER LOCK-FD NETLINK-FD SEARCH-PATH...
 """
 
 import errno
@@ -17,7 +17,7 @@ _MESSAGE = 1 << 16
 def main() -> None:
     """Sleep until the run's tap is gone, or let go of; then release the run."""
     folder, lock, netlink = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    sys.path.insert(0, __file__.rsplit("/", 3)[0])
+    sys.path[:0] = sys.argv[4:]
     while True:
         try:
             os.read(netlink, _MESSAGE)

@@ -4,7 +4,7 @@ Without flock(1) it sleeps itself: a bare interpreter, in which nothing is loade
 not need, not even `os`, a tenth of its memory. It is run as a file, without site-packages; what
 releasing needs is imported when QEMU is gone.
 
-    python3 -I -S waiter.py RUN-FOLDER LOCK-FD
+    python3 -I -S waiter.py RUN-FOLDER LOCK-FD SEARCH-PATH...
 """
 
 import fcntl
@@ -15,7 +15,7 @@ def main() -> None:
     """Sleep until the last process that holds the run's lock is gone, then release the run."""
     folder, lock = sys.argv[1], int(sys.argv[2])
     fcntl.flock(lock, fcntl.LOCK_EX)
-    sys.path.insert(0, __file__.rsplit("/", 3)[0])
+    sys.path[:0] = sys.argv[3:]
     from qemu_netwrap.life.ending import finish
 
     finish(folder, lock)

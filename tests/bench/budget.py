@@ -118,7 +118,7 @@ def keepers(host: Host) -> tuple[list[float], list[float]]:
 
 def _waiting(host: Host) -> list[int]:
     """Return the keepers that are asleep."""
-    pids = (pid for pid, words in host.processes().items() if "/life/waiter.py" in words)
+    pids = (pid for pid, words in host.processes().items() if "/waiter.py" in words)
     return [p for p in pids if "flock" in Path(f"/proc/{p}/stack").read_text("utf-8")]
 
 

@@ -58,7 +58,7 @@ class Trace:
             number = int(result)
             yield Call(program, name, args, number)
             if name == "execve" and number == 0:
-                program = Path(args.split('"')[1]).name
+                program = _program(args.split('"')[1])
             elif name in _FORKS and number > 0 and "CLONE_THREAD" not in args:
                 yield from self._of(number, program)
 
@@ -66,7 +66,7 @@ class Trace:
     def started(self) -> list[str]:
         """The programs that were executed, sorted, the launcher's own excepted."""
         found = [c.args.split('"')[1] for c in self.calls if c.name == "execve" and c.result == 0]
-        return sorted(Path(path).name for path in found[1:])
+        return sorted(map(_program, found[1:]))
 
     @property
     def ours(self) -> list[Call]:
@@ -108,3 +108,8 @@ class Trace:
     def received(self, *names: str) -> int:
         """How many bytes they got by the calls of these names."""
         return sum(max(0, c.result) for c in self.ours if c.name in names)
+
+
+def _program(path: str) -> str:
+    """Return a program's name; Python's without its minor version, which is the machine's."""
+    return re.sub(r"^python3\.\d+$", "python3", Path(path).name)

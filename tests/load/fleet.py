@@ -42,7 +42,7 @@ cat /proc/sys/net/ipv4/conf/eth0/forwarding
 class Vm:
     """One run, from the launcher's start to QEMU's end."""
 
-    waiter = "/life/waiter.py"  # what its keeper becomes
+    waiter = "/waiter.py"  # what its keeper becomes
 
     def __init__(self, fleet: Fleet, program: tuple[str, ...], net: tuple[str, ...]) -> None:
         """Start a launcher; that it has become QEMU, `is_up` tells."""
@@ -100,7 +100,7 @@ class Vm:
 class Hooked(Vm):
     """A bare QEMU on one network, by our scripts."""
 
-    waiter = "/life/tap_waiter.py"
+    waiter = "/tap_waiter.py"
 
     def __init__(self, fleet: Fleet, net: str, *, downscript: bool) -> None:
         """Start QEMU; without DOWNSCRIPT it tells nobody of its end."""

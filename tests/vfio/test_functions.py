@@ -133,7 +133,7 @@ def test_one_run_right_after_another(machine: Nested) -> None:
 
 def keeper_of(machine: Nested, job: Job) -> str:
     """Return the number of a run's keeper."""
-    return machine.sh(f"pgrep -f '/life/waiter.py .*/runs/{job.pid} '")
+    return machine.sh(f"pgrep -f '/waiter.py .*/runs/{job.pid} '")
 
 
 def test_a_keeper_that_is_killed(machine: Nested) -> None:

@@ -1,0 +1,215 @@
+"""The program is upgraded or removed while VMs run, or another version has written the state.
+
+Each installation here is a copy of the package in a venv of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import pytest
+
+from lab.leaks import snapshot, wait_same
+from lab.netns import wait_for
+from lab.tool import COMMAND, netwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lab.netns import Host, Uplinked
+
+STATE: Final = Path("run/qemu-netwrap")
+VM: Final = "#!/bin/sh\nexec sleep infinity\n"
+PACKAGE: Final = "qemu_netwrap"
+
+
+class Installation:
+    """A copy of the package in a venv."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make it."""
+        venv.create(folder, symlinks=True)
+        self.folder = folder
+        (site,) = folder.glob("lib/python*/site-packages")
+        self.package = site / PACKAGE
+        shutil.copytree(Path(sysconfig.get_path("purelib"), PACKAGE), self.package)
+
+    def command(self, *words: str) -> tuple[str, ...]:
+        """Return the command line by which this copy is run."""
+        return self.program("main", *words)
+
+    def program(self, name: str, *words: str) -> tuple[str, ...]:
+        """Return the same for another of the package's programs."""
+        start = f"from qemu_netwrap.__main__ import {name}; {name}()"
+        return (str(self.folder / "bin" / "python3"), "-c", start, *words)
+
+    def upgrade(self) -> None:
+        """Replace each module by one that fits no other."""
+        shutil.rmtree(self.package / "__pycache__", ignore_errors=True)
+        for module in self.package.rglob("*.py"):
+            module.write_text("raise SystemExit('another version')\n", "utf-8")
+
+    def remove(self) -> None:
+        """Remove the venv with the package in it."""
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path / "venv")
+
+
+@pytest.fixture
+def vm(tmp_path: Path) -> str:
+    program = tmp_path / "vm"
+    program.write_text(VM, "utf-8")
+    program.chmod(0o755)
+    return str(program)
+
+
+def state(host: Host) -> Path:
+    """Return the folder of the machine's state."""
+    (folder,) = Path(f"/proc/{host.pid}/root", STATE).iterdir()
+    return folder
+
+
+@pytest.fixture
+def running(uplinked: Uplinked, installation: Installation, vm: str) -> Iterator[_Running]:
+    """Yield a VM on nat that an installation has started; its keeper sleeps."""
+    with _Running(uplinked.host, installation.command("-q", "--", vm, "-nic", "nat")) as vm_running:
+        yield vm_running
+
+
+class _Running:
+    """A VM, as long as the block lasts."""
+
+    def __init__(self, host: Host, words: tuple[str, ...]) -> None:
+        self.host = host
+        self.before = snapshot(host)
+        self.child = host.popen(*words)
+
+    def __enter__(self) -> Self:
+        slept = f"/runs/{self.child.pid}/waiter.py"
+        wait_for(lambda: slept in " ".join(self.host.processes().values()), "the keeper to sleep")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the VM."""
+        self.child.kill()
+        self.child.wait()
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return state(self.host) / "runs" / str(self.child.pid)
+
+
+@pytest.mark.parametrize("change", [Installation.upgrade, Installation.remove])
+def test_a_run_is_released_by_the_version_that_started_it(
+    running: _Running, installation: Installation, change: Callable[[Installation], None]
+) -> None:
+    change(installation)
+    running.end()
+    wait_same(running.host, running.before)
+
+
+def test_a_hooks_run_too(uplinked: Uplinked, installation: Installation) -> None:
+    """It lives by its tap, and is released by another script."""
+    host = uplinked.host
+    host.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    before = snapshot(host)
+    host.run(*installation.program("ifup", "tap0"), env={"QEMU_NETWRAP_NETWORK": "nat"})
+    wait_for(lambda: "tap_waiter.py" in " ".join(host.processes().values()), "its keeper")
+    installation.remove()
+    host.run("ip", "link", "del", "tap0")
+    host.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    wait_for(lambda: not Path(f"/proc/{host.pid}/root", STATE).exists(), "the release")
+    assert set(snapshot(host).facts) == set(before.facts)
+    host.run("ip", "link", "del", "tap0")
+
+
+def test_versions_share_a_network(running: _Running, installation: Installation, vm: str) -> None:
+    """The last one out takes it down, whichever version that is."""
+    installation.upgrade()
+    with _Running(running.host, (COMMAND, "-q", "--", vm, "-nic", "nat")):
+        running.end()
+        wait_for(lambda: not running.run.exists(), "the first run's release")
+        assert "qn-nat" in running.host.run("ip", "link").stdout
+    wait_same(running.host, running.before)
+
+
+OLDER: Final[dict[str, tuple[str, str]]] = {
+    "an older journal": ("\tdad=0", ""),
+    "a newer journal": ("\tBridge\t", "\tBridge\tcolour=red\t"),
+    "a newer info": ("network\tname=", "network\tcolour=red\tname="),
+    "an older info": ("\taddress6=", "\tformerly="),
+}
+
+
+@pytest.mark.parametrize("how", OLDER)
+def test_the_files_of_another_version_are_read(running: _Running, how: str, vm: str) -> None:
+    """Others join its network, look at it, and it is taken down."""
+    host, (old, new) = running.host, OLDER[how]
+    file = state(host) / "networks" / "qn-nat" / how.rpartition(" ")[2]
+    text = file.read_text("utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), "utf-8")
+    with _Running(host, (COMMAND, "-q", "--", vm, "-nic", "nat")) as other:
+        for words in (("ps",), ("network", "list"), ("network", "show", "nat"), ("gc",)):
+            done = netwrap(host, *words)
+            assert (done.returncode, done.stderr) == (0, ""), words
+        other.end()
+        wait_for(lambda: not other.run.exists(), "the other's release")
+    running.end()
+    wait_same(host, running.before)
+
+
+def test_of_what_cannot_be_read_the_rest_is_released(running: _Running) -> None:
+    host = running.host
+    journal = running.run / "journal"
+    with journal.open("a", encoding="utf-8") as file:
+        file.write("+98\tTeleporter\tname=t0\n")
+    assert "'Teleporter\\tname=t0'" in netwrap(host, "ps").stdout
+    running.end()
+    wait_for(lambda: "qn-nat" not in host.run("ip", "link").stdout, "the rest to go")
+    wait_for(lambda: running.run.exists() and (running.run / "log").exists(), "its log")
+    done = netwrap(host, "gc")
+    assert done.returncode == 125
+    assert f"{STATE}" in done.stderr
+    assert "remove the line" in done.stderr
+    lines = journal.read_text("utf-8").splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if "Teleporter" not in line), "utf-8")
+    assert netwrap(host, "gc").returncode == 0
+    wait_same(host, running.before)
+
+
+DAMAGES: Final = {
+    "a run's info": "runs/{run}/info",
+    "a run's tap": "runs/{run}/tap",
+    "a network's info": "networks/qn-nat/info",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_one_damaged_file_does_not_hide_the_others(running: _Running, how: str, vm: str) -> None:
+    host = running.host
+    with _Running(host, (COMMAND, "-q", "--", vm, "-name", "other", "-nic", "host-only")) as other:
+        file = state(host) / DAMAGES[how].format(run=running.run.name)
+        good = file.read_text("utf-8") if file.exists() else None
+        file.write_text("nonsense\tindeed\n", "utf-8")
+        shown = netwrap(host, "ps", check=True).stdout
+        assert "other" in shown
+        assert "damaged" in shown
+        assert "host-only" in netwrap(host, "network", "list", check=True).stdout
+        assert netwrap(host, "stop", "other").returncode == 0
+        file.unlink() if good is None else file.write_text(good, "utf-8")
+        wait_for(lambda: not other.run.exists(), "the other's release")
+    running.end()
+    wait_same(host, running.before)
