@@ -184,6 +184,10 @@ def faults(state: State, run: str) -> list[str]:
     found = [f"its journal has a line that this version cannot read: {line!r}" for line in strange]
     if len(_told(state, run)) < len(lines):
         found.append(f"{state.run(run)}/info is damaged")
+    try:
+        state.tap(run)
+    except HostError as error:
+        found.append(error.message)
     return found
 
 
