@@ -7,7 +7,7 @@ its middle. Roles: `launcher`, `middle` (the process between the two forks), `ke
 keeper once it sleeps, and the teardown), `gc`.
 
 As a program with the word `serve` it is a server on a simulated machine, which has everything
-imported and forks for every command; with two words it stands for the product's waiter.
+imported and forks for every command; else it stands for the product's waiter.
 
 A trial is a folder:
 
@@ -231,12 +231,13 @@ def install(injector: Injector) -> None:
     if os.environ.get(PASSES):
         _install_passing(injector, wrap)
     if injector.role == LAUNCHER:
-        from qemu_netwrap.life import keeper, provide, waiter
+        from qemu_netwrap.life import keeper, kept_code, provide
 
         wrap(provide, "inherit")
         wrap(keeper, "_send")
         wrap(keeper, "_send_fds")
-        waiter.__file__ = __file__
+        keep = kept_code.keep
+        kept_code.keep = lambda *args: keep(*args).replace(script=__file__)
 
 
 def _install_passing(injector: Injector, wrap: Callable[..., None]) -> None:
