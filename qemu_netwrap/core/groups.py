@@ -123,6 +123,7 @@ class _Filling:
         """Begin with nothing."""
         self.entries: list[Entry] = []
         self.faults: list[tuple[Option, str]] = []
+        self._places: dict[tuple[str, str], int] = {}  # by group and id, of the old syntax alone
 
     def add(self, option: Option, opts: OptList | JsonObject | None) -> None:
         """Add the entry that OPTION makes."""
@@ -135,6 +136,7 @@ class _Filling:
                 self.faults.append((option, "Parameter 'id' expects an identifier"))
             elif self._find(option.name, entry.id) is not None:
                 self.faults.append((option, f"Duplicate ID '{entry.id}' for {option.name}"))
+            self._places.setdefault((option.name, entry.id), len(self.entries))
         self.entries.append(entry)
 
     def read_file(self, file: ConfigFile, option: Option) -> None:
@@ -174,7 +176,4 @@ class _Filling:
 
     def _find(self, group: str, name: str) -> int | None:
         """Return where the entry of that name is; what has the new syntax is in no group."""
-        for at, entry in enumerate(self.entries):
-            if entry.group == group and not entry.is_modern and entry.opts.get("id") == name:
-                return at
-        return None
+        return self._places.get((group, name))

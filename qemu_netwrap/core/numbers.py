@@ -10,7 +10,7 @@ BOOLEANS = {
     "on": True, "yes": True, "true": True, "y": True,
     "off": False, "no": False, "false": False, "n": False,
 }  # fmt: skip
-_SPACE = " \t\n\v\f\r"  # what strtoul(3) skips
+SPACE = " \t\n\v\f\r"  # what strtoul(3) skips
 _SUFFIXES = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 _DIGITS, _BEYOND = 64, 1 << 256  # of 64 bits in base 2, and what no number of them reaches
 _UINT32, _UINT64 = (1 << 32) - 1, (1 << 64) - 1
@@ -39,7 +39,7 @@ def fault(key: str, text: str, kind: str) -> str:
 def in_range(text: str, kind: str) -> bool:
     """Whether TEXT is a number of that kind."""
     least, greatest = _RANGES[kind]
-    text = text.lstrip(_SPACE)
+    text = text.lstrip(SPACE)
     number = integer(text.removeprefix("-")) if least < 0 else integer(text.removeprefix("+"))
     if number is None:
         return False
@@ -48,7 +48,7 @@ def in_range(text: str, kind: str) -> bool:
 
 def parse_uint32(text: str) -> int | None:
     """Read decimal, 0x hexadecimal or 0 octal; None if it is no number of 32 bits."""
-    number = integer(text.lstrip(_SPACE).removeprefix("+"))
+    number = integer(text.lstrip(SPACE).removeprefix("+"))
     return number if number is not None and number <= _UINT32 else None
 
 

@@ -34,7 +34,8 @@ def check(
     if not found:
         typer.echo(_none())
         return
-    config = core_config.parse(configfile.read(found), found)
+    text = configfile.read(found, named=bool(file or context.obj.config))
+    config = core_config.parse(text, found)
     names = ", ".join(network.name for network in config.networks) or "none"
     typer.echo(f"{found}: right; networks: {names}")
     unread = (path for path in configfile.usual() if path != found and os.path.exists(path))
@@ -47,7 +48,7 @@ def show(context: typer.Context, json: options.Json = False) -> None:
     """Show every setting that counts, and where it comes from."""
     request: Request = context.obj
     found = configfile.find(request.config)
-    text = configfile.read(found) if found else ""
+    text = configfile.read(found, named=bool(request.config)) if found else ""
     config = core_config.parse(text, found) if found else Config()
     shown = settings(config, defined(config), request.network, text)
     if json:

@@ -18,7 +18,7 @@ def load(path: str = "") -> Config:
     found = find(path)
     if not found:
         return Config()
-    text = read(found)
+    text = read(found, named=bool(path))
     # Reading TOML costs as much as a whole launch: only when there is some.
     from qemu_netwrap.core import config
 
@@ -30,13 +30,22 @@ def find(path: str = "") -> str:
     return path or next((p for p in usual() if os.path.exists(p)), "")
 
 
-def read(path: str) -> str:
-    """Return a configuration's text. Raises `ConfigError` for a file that cannot be read."""
+def read(path: str, *, named: bool) -> str:
+    """Return a configuration's text; NAMED is one that the user has named, no usual one.
+
+    Raises `ConfigError` for a file that cannot be read, or that root must not believe.
+    """
+    from qemu_netwrap.host import trust  # what a launch without a configuration does not need
+
     try:
         with open(path, "rb") as file:
+            trust.check(path, file.fileno(), named=named)
             return file.read().decode("utf-8", "replace")
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "name a file that can be read") from error
+        what = error.strerror or str(error)
+        raise ConfigError(f"{path}: {what}", "name a file that can be read") from error
+    except ValueError as error:
+        raise ConfigError(f"{path!r}: {error}", "name a file that can be read") from None
 
 
 def usual() -> tuple[str, ...]:
@@ -46,5 +55,11 @@ def usual() -> tuple[str, ...]:
 
 
 def users(folder: str, home: str) -> str:
-    """Return the configuration file of a user with that HOME, and FOLDER for XDG_CONFIG_HOME."""
-    return os.path.join(folder or os.path.join(home, ".config"), "qemu-netwrap/config.toml")
+    """Return the configuration file of a user with that HOME, and FOLDER for XDG_CONFIG_HOME.
+
+    A folder that is not absolute does not count, as the XDG specification has it: the file would
+    be the current folder's.
+    """
+    folders = (folder, os.path.join(home, ".config"), "/root/.config")
+    own = next(each for each in folders if os.path.isabs(each))
+    return os.path.join(own, "qemu-netwrap/config.toml")

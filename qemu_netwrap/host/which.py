@@ -45,14 +45,14 @@ def _is_kept_by_root(path: str) -> bool:
         is_shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
         if is_shared and not stat.S_ISLNK(found.st_mode):
             return False
-        if found.st_uid not in (0, os.geteuid()) and not _is_unmapped(found.st_uid):
+        if found.st_uid not in (0, os.geteuid()) and not is_unmapped(found.st_uid):
             return False
         if path == "/":
             return True
         path = os.path.dirname(path)
 
 
-def _is_unmapped(uid: int) -> bool:
+def is_unmapped(uid: int) -> bool:
     """Whether UID stands for a user outside of this user namespace, as real root there."""
     try:
         with (

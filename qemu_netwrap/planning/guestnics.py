@@ -10,11 +10,14 @@ from qemu_netwrap.core.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Mapping
+    from typing import TypeVar
 
     from qemu_netwrap.core.groups import Entry, Groups
     from qemu_netwrap.core.netoption import NetOption
     from qemu_netwrap.core.words import CommandLine, Option
+
+    T = TypeVar("T")
 
 HUB = "hub 0"  # what -net puts its netdevs and NICs on (net/hub.c)
 
@@ -42,23 +45,24 @@ class Wiring(Record):
     nics: tuple[GuestNic, ...] = ()
     has_default: bool = False  # QEMU adds a NIC and a `user` netdev on hub 0
     faults: tuple[tuple[Option, str], ...] = ()
+    segments: Mapping[Option, str] = {}  # of the netdevs
+    carriers: Mapping[str, tuple[NetOption, ...]] = {}  # the netdevs on a segment, no hub's ports
+    guests: Mapping[str, tuple[GuestNic, ...]] = {}  # the NICs on a segment
 
     def segment(self, net: NetOption) -> str:
         """Return a name for what a netdev is on, the same for all that is on it: a hub, or itself.
 
         A netdev is on a hub by -net, as a hubport, or by a hubport's netdev=.
         """
-        return _segment(net, self.netdevs)
+        return self.segments[net.option]
 
     def sharing(self, net: NetOption) -> tuple[NetOption, ...]:
         """Return the netdevs whose packets a netdev carries: itself, and the others on its hub."""
-        where = self.segment(net)
-        return tuple(n for n in self.netdevs if n.type != "hubport" and self.segment(n) == where)
+        return self.carriers.get(self.segment(net), ())
 
     def on(self, net: NetOption) -> tuple[GuestNic, ...]:
         """Return the NICs that a netdev carries the packets of."""
-        where = self.segment(net)
-        return tuple(nic for nic in self.nics if nic.segment == where)
+        return self.guests.get(self.segment(net), ())
 
 
 def wire(line: CommandLine, groups: Groups, nets: tuple[NetOption, ...]) -> Wiring:
@@ -69,26 +73,38 @@ def wire(line: CommandLine, groups: Groups, nets: tuple[NetOption, ...]) -> Wiri
     """
     has_default = next(line.named("netdev", "nic", "net", "nodefaults"), None) is None
     netdevs = tuple(net for net in nets if net.is_backend)
-    nics = [_nic(net, "mac", _segment(net, netdevs)) for net in netdevs if net.form == "nic"]
+    by_id = _by_id(netdevs)
+    segments = _segments(netdevs)
+    nics = [_nic(net, "mac", segments[net.option]) for net in netdevs if net.form == "nic"]
     ports = [net for net in netdevs if net.type == "hubport" and net.has("netdev")]
     faults = [
         (port.option, f"netdev '{port.value('netdev')}' not found")
         for port in ports
-        if _find(netdevs, port) is None
+        if _find(by_id, port) is None
     ]
     # A netdev has one peer: the NIC that comes with it, a hub's port, or one that names it.
     taken = {net.option for net in netdevs if net.form != "netdev"}
-    taken |= {peer.option for port in ports if (peer := _find(netdevs, port))}
+    taken |= {peer.option for port in ports if (peer := _find(by_id, port))}
     for entry, key in _plugged(groups, nets):
-        peer = _find(netdevs, entry)
+        peer = _find(by_id, entry)
         wrong = _plug_fault(entry, peer, taken)
         if wrong:
             faults.append((entry.option, wrong))
             continue
         if peer is not None:
             taken.add(peer.option)
-        nics.append(_nic(entry, key, HUB if peer is None else _segment(peer, netdevs)))
-    return Wiring(netdevs, tuple(nics), has_default, tuple(faults))
+        nics.append(_nic(entry, key, HUB if peer is None else segments[peer.option]))
+    carriers = _grouped((segments[n.option], n) for n in netdevs if n.type != "hubport")
+    guests = _grouped((nic.segment, nic) for nic in nics)
+    return Wiring(netdevs, tuple(nics), has_default, tuple(faults), segments, carriers, guests)
+
+
+def _grouped(pairs: Iterable[tuple[str, T]]) -> dict[str, tuple[T, ...]]:
+    """Return what is on each segment, in order."""
+    found: dict[str, list[T]] = {}
+    for segment, what in pairs:
+        found.setdefault(segment, []).append(what)
+    return {segment: tuple(each) for segment, each in found.items()}
 
 
 def _plugged(groups: Groups, nets: Iterable[NetOption]) -> Iterator[tuple[Entry, str]]:
@@ -101,10 +117,19 @@ def _plugged(groups: Groups, nets: Iterable[NetOption]) -> Iterator[tuple[Entry,
             yield entry, "mac"
 
 
-def _find(netdevs: Iterable[NetOption], entry: Entry) -> NetOption | None:
+def _by_id(netdevs: Iterable[NetOption]) -> dict[str, NetOption]:
+    """Return the netdevs by their ids; of several with one id the first counts."""
+    found: dict[str, NetOption] = {}
+    for net in netdevs:
+        if net.has("id"):
+            found.setdefault(net.id, net)
+    return found
+
+
+def _find(by_id: Mapping[str, NetOption], entry: Entry) -> NetOption | None:
     """Return the netdev that an entry names."""
     name = entry.opts.get("netdev")
-    return next((net for net in netdevs if net.has("id") and net.id == name), None)
+    return None if name is None else by_id.get(name)
 
 
 def _plug_fault(entry: Entry, peer: NetOption | None, taken: Container[Option]) -> str:
@@ -120,18 +145,23 @@ def _plug_fault(entry: Entry, peer: NetOption | None, taken: Container[Option]) 
     return f"{what} take value '{name}', it's in use" if peer.option in taken else ""
 
 
-def _segment(net: NetOption, netdevs: tuple[NetOption, ...]) -> str:
-    """Return a name for what a netdev is on: see `Wiring.segment`."""
+def _segments(netdevs: tuple[NetOption, ...]) -> dict[Option, str]:
+    """Return a name for what each netdev is on: see `Wiring.segment`."""
+    ports = [port for port in netdevs if port.type == "hubport"]
+    of_peer = {port.value("netdev"): port for port in ports if port.has("netdev")}
+    return {net.option: _segment(net, number, of_peer) for number, net in enumerate(netdevs)}
+
+
+def _segment(net: NetOption, number: int, of_peer: Mapping[str, NetOption]) -> str:
+    """Return a name for what netdev NUMBER is on; OF_PEER are the ports of hubs by their peer."""
     if net.form == "net":
         return HUB
-    ports = [port for port in netdevs if port.type == "hubport"]
-    port = net if net.type == "hubport" else None
-    for other in ports:
-        if net.has("id") and other.has("netdev") and other.value("netdev") == net.id:
-            port = other
+    port = of_peer.get(net.id) if net.has("id") else None
+    if port is None and net.type == "hubport":
+        port = net
     if port is not None:
         return f"hub {numbers.integer(port.value('hubid'))}"
-    return f"netdev {netdevs.index(net)}"
+    return f"netdev {number}"
 
 
 def _nic(entry: Entry, key: str, segment: str) -> GuestNic:

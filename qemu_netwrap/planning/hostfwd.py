@@ -55,15 +55,16 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward,
 
 def refuse_twins(nics: Iterable[Nic]) -> None:
     """Refuse a port of the host that is to lead to two places. Raises `UsageError`."""
-    seen: list[Forward] = []
+    seen: dict[tuple[str, int], list[Forward]] = {}
     for nic in nics:
         for forward in nic.forwards:
-            if any(forward.meets(other) for other in seen):
+            others = seen.setdefault((forward.protocol, forward.port), [])
+            if any(forward.meets(other) for other in others):
                 raise UsageError(
                     f"{nic.label}: {forward.protocol} port {forward.port} is there twice",
                     "give each hostfwd= a port of its own",
                 )
-            seen.append(forward)
+            others.append(forward)
 
 
 def resolved(nic: Nic, own: tuple[str, str], gateways: Iterable[str]) -> tuple[Forward, ...]:

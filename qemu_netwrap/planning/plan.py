@@ -16,7 +16,7 @@ from qemu_netwrap.planning.networks import needs_default, network_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
     from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.core.jsonopts import JsonObject
@@ -88,6 +88,8 @@ def make(
     """Decide everything about a run. Raises `UsageError` with what is wrong and the remedy."""
     nics: list[PlannedNic] = []
     placed: set[Option] = set()
+    existing = frozenset(facts.existing)
+    taken = set(existing)
     vm = vm_key(reading.line, facts.folder)
     loading = {option.name for option in reading.line.named("incoming", "loadvm")}
     for net in reading.netdevs:
@@ -95,7 +97,7 @@ def make(
             continue  # no tap: planning.passthrough sees to it
         if reading.is_left_alone(net):
             _refuse_our_keys(net, reading.user_keys(net))
-        elif net.is_ours or net.ifname not in facts.existing:
+        elif net.is_ours or net.ifname not in existing:
             network = network_of(net, config, chosen, facts.host_bridge, chosen_by)
             if network.uplink and facts.agreed:
                 network = network.replace(agreed=True)
@@ -103,8 +105,8 @@ def make(
             guest_nics = tuple(n for n in reading.nics_on(net) if n.entry.option not in placed)
             placed.update(guest_nic.entry.option for guest_nic in guest_nics)
             index = len(nics)
-            taken = (*facts.existing, *(planned.nic.tap for planned in nics))
             tap = _ifname(net, taken) or names.tap_name(facts.run, index)
+            taken.add(tap)
             key = (facts.machine, vm, str(index))
             planned = _planned(net, network, guest_nics, tap, key)
             nic = planned.nic.replace(
@@ -211,7 +213,7 @@ def _forwards(
     return hostfwd.wanted(net, network, has_nic=bool(guest_nics))
 
 
-def _ifname(net: NetOption, taken: tuple[str, ...]) -> str:
+def _ifname(net: NetOption, taken: Container[str]) -> str:
     """Return the name a netdev of ours asks for its tap; empty if it asks for none."""
     numbered = names.numbered(net.ifname)
     return next((name for name in numbered if name not in taken), net.ifname)

@@ -1,0 +1,103 @@
+"""Whether somebody else could have written a file that root is about to believe.
+
+What counts is the whole way to it: whoever owns a folder or a link on it, or may write there,
+decides what the path leads to.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from qemu_netwrap.core.errors import ConfigError
+from qemu_netwrap.core.record import Record
+from qemu_netwrap.host import which
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LINKS = 40  # MAXSYMLINKS, include/linux/namei.h
+_OTHERS = 0o022
+
+
+class Place(Record):
+    """A folder, a link or a file on the way, and whose it is."""
+
+    path: str
+    uid: int
+    gid: int
+    mode: int
+
+
+def check(path: str, fd: int, *, named: bool) -> None:
+    """See that root may believe the file at PATH, which is open as FD. Raises `ConfigError`.
+
+    It must be root's, or the caller's own, with all that leads to it. The user behind sudo(8) is
+    believed as well where the file was NAMED. A process that is not root may read what it likes.
+    """
+    if os.geteuid() != 0:
+        return
+    user = os.environ.get("SUDO_UID", "")
+    sudo = int(user) if user.isdecimal() and len(user) <= len(str(1 << 32)) else 0
+    trusted = {0, sudo} if named else {0}
+    for place in (*_way(path), _place(path, os.fstat(fd))):
+        if place.uid not in trusted and not which.is_unmapped(place.uid):
+            name = f"; to have it read all the same: --config {path}" if place.uid == sudo else ""
+            raise ConfigError(
+                f"{path}: {place.path} belongs to user {place.uid}, not to root",
+                f"make it root's: chown root: {place.path}{name}",
+            )
+        if _is_open(place):
+            raise ConfigError(
+                f"{path}: others than its owner may write to {place.path}",
+                f"close it: chmod go-w {place.path}",
+            )
+
+
+def _is_open(place: Place) -> bool:
+    """Whether others than its owner may write to a folder or a file.
+
+    In a folder with the sticky bit they cannot touch what is not theirs. A group of root's, or one
+    of the owner's number, which a user has alone, is no other.
+    """
+    if stat.S_ISLNK(place.mode) or not place.mode & _OTHERS:
+        return False
+    if stat.S_ISDIR(place.mode) and place.mode & stat.S_ISVTX:
+        return False
+    return bool(place.mode & stat.S_IWOTH) or place.gid not in (0, place.uid)
+
+
+def _way(path: str) -> Iterator[Place]:
+    """Yield every folder and link that is passed on the way to PATH, and what is at its end.
+
+    It ends at a descriptor under /proc: what that is tells only the descriptor.
+    """
+    at, left, links = "/", [*reversed(os.path.join(os.getcwd(), path).split("/"))], 0
+    yield _place(at, os.lstat(at))
+    while left:
+        part = left.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            at = os.path.dirname(at)
+            continue
+        here = os.path.join(at, part)
+        found = os.lstat(here)
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if at.startswith("/proc/") and at.endswith("/fd"):
+                return
+            if links > _LINKS:
+                raise OSError(f"{path}: too many links")
+            target = os.readlink(here)
+            at = "/" if target.startswith("/") else at
+            left += reversed(target.split("/"))
+        else:
+            at = here
+        yield _place(here, found)
+
+
+def _place(path: str, found: os.stat_result) -> Place:
+    """Return what was found at PATH."""
+    return Place(path, found.st_uid, found.st_gid, found.st_mode)
