@@ -108,7 +108,10 @@ def _tell(error: NetwrapError) -> None:
 def _host_error(error: OSError) -> NetwrapError:
     """Return what the kernel refused, and nobody foresaw, as an error of ours."""
     where = f"{error.filename}: " if error.filename else ""
-    hint = "run as root" if isinstance(error, PermissionError) else "--debug shows where"
+    from qemu_netwrap.host.remedies import remedy
+
+    otherwise = "run as root" if isinstance(error, PermissionError) else "--debug shows where"
+    hint = remedy(error, otherwise)
     return NetwrapError(f"{where}{error.strerror or error}", hint)
 
 

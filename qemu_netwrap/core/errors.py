@@ -11,6 +11,15 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
 
+def _shown(text: str) -> str:
+    """Return TEXT as one line that a terminal only shows."""
+    if text.isprintable():
+        return text
+    from qemu_netwrap.core import shown  # what a launch that succeeds does not need
+
+    return shown.line(text)
+
+
 class NetwrapError(Exception):
     """Something of ours failed. `message` is one line; `hint` the remedy, or empty."""
 
@@ -18,10 +27,9 @@ class NetwrapError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Keep message and hint apart: they are printed on lines of their own."""
-        super().__init__(message)
-        # What users typed, or files hold, may have line ends in it.
-        self.message = message.replace("\n", "\\n")
-        self.hint = hint.replace("\n", "\\n")
+        # What users typed, or files hold, may have line ends in it, and what a terminal acts on.
+        self.message, self.hint = _shown(message), _shown(hint)
+        super().__init__(self.message)
 
 
 class UsageError(NetwrapError):

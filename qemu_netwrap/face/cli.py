@@ -23,6 +23,7 @@ from qemu_netwrap.face import (
     shim_commands,
     vfio_commands,
 )
+from qemu_netwrap.face.output import echo
 from qemu_netwrap.life import hook, status, under_sudo
 from qemu_netwrap.life.preview import preview
 from qemu_netwrap.life.state import State
@@ -102,7 +103,7 @@ def main(
     name a network of ours.
     """
     if version:
-        typer.echo(f"qemu-netwrap {qemu_netwrap.__version__}")
+        echo(f"qemu-netwrap {qemu_netwrap.__version__}")
         raise typer.Exit
     context.obj = Request(
         (),
@@ -119,7 +120,7 @@ def main(
     )
     if context.invoked_subcommand in ("plan", "network", "config") and not quiet:
         for note in under_sudo.notes(context.obj):
-            typer.echo(f"qemu-netwrap: {note}", err=True)
+            echo(f"qemu-netwrap: {note}", err=True)
     if context.invoked_subcommand is None:
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
 
@@ -135,7 +136,7 @@ def plan(
     request = context.obj.replace(words=(qemu, *(args or ())))
     shown = preview(request)
     data = render.plan_data(shown) if json else None
-    typer.echo(json_module.dumps(data, indent=2) if json else render.plan_text(shown))
+    echo(json_module.dumps(data, indent=2) if json else render.plan_text(shown))
 
 
 @app.command()
@@ -145,9 +146,9 @@ def ps(json: options.Json = False) -> None:
     runs, networks = status.all_runs(state), status.all_networks(state)
     if json:
         data = {"runs": render.plain(runs), "networks": render.plain(networks)}
-        typer.echo(json_module.dumps(data, indent=2))
+        echo(json_module.dumps(data, indent=2))
     else:
-        typer.echo(render.ps_text(runs, networks))
+        echo(render.ps_text(runs, networks))
 
 
 @app.command()
@@ -167,7 +168,7 @@ def stop(
     for run_name in [status.find(state, name) for name in names]:
         killed = status.stop(state, run_name, timeout)
         if killed:
-            typer.echo(f"qemu-netwrap: run {run_name} had to be killed", err=True)
+            echo(f"qemu-netwrap: run {run_name} had to be killed", err=True)
 
 
 @app.command()
@@ -187,12 +188,12 @@ def gc() -> None:
     """Release what dead runs have left. Living runs are not touched."""
     released, errors = status.collect(State.to_change("gc"))
     if not released and not errors:
-        typer.echo("nothing was left")
+        echo("nothing was left")
     for line in released:
-        typer.echo(f"released: {line}" if line.startswith("run ") else line)
+        echo(f"released: {line}" if line.startswith("run ") else line)
     if errors:
         for error in errors[1:]:
-            typer.echo(f"qemu-netwrap: {error.message}", err=True)
+            echo(f"qemu-netwrap: {error.message}", err=True)
         raise NetwrapError(errors[0].message, errors[0].hint or "see to it, then run gc again")
 
 

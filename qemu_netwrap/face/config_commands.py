@@ -13,6 +13,7 @@ from qemu_netwrap.core import config as core_config
 from qemu_netwrap.core.model import Config
 from qemu_netwrap.core.settings import Setting, settings
 from qemu_netwrap.face import options
+from qemu_netwrap.face.output import echo
 from qemu_netwrap.host import configfile
 from qemu_netwrap.planning.networks import defined
 
@@ -32,15 +33,15 @@ def check(
     """Tell whether the configuration is right, or the first mistake in it."""
     found = configfile.find(file or context.obj.config)
     if not found:
-        typer.echo(_none())
+        echo(_none())
         return
     text = configfile.read(found, named=bool(file or context.obj.config))
     config = core_config.parse(text, found)
     names = ", ".join(network.name for network in config.networks) or "none"
-    typer.echo(f"{found}: right; networks: {names}")
+    echo(f"{found}: right; networks: {names}")
     unread = (path for path in configfile.usual() if path != found and os.path.exists(path))
     for path in () if file else unread:
-        typer.echo(f"{path}: is there too, and not read: one file counts")
+        echo(f"{path}: is there too, and not read: one file counts")
 
 
 @app.command()
@@ -52,10 +53,10 @@ def show(context: typer.Context, json: options.Json = False) -> None:
     config = core_config.parse(text, found) if found else Config()
     shown = settings(config, defined(config), request.network, text)
     if json:
-        typer.echo(json_module.dumps({"file": found or None, **_data(shown)}, indent=2))
+        echo(json_module.dumps({"file": found or None, **_data(shown)}, indent=2))
     else:
         head = f"# {found}" if found else f"# {_none()}"
-        typer.echo("\n".join([head, *_text(shown)]))
+        echo("\n".join([head, *_text(shown)]))
 
 
 def _none() -> str:

@@ -7,6 +7,7 @@ import json as json_module
 import typer
 
 from qemu_netwrap.face import options, render, tables
+from qemu_netwrap.face.output import echo
 from qemu_netwrap.life.checkup import checkup
 from qemu_netwrap.planning.diagnosis import Line, works
 
@@ -19,9 +20,9 @@ def doctor(json: options.Json = False) -> None:
     lines = checkup()
     if json:
         data = {"works": works(lines), "lines": render.plain(lines)}
-        typer.echo(json_module.dumps(data, indent=2))
+        echo(json_module.dumps(data, indent=2))
     else:
-        typer.echo(_text(lines))
+        echo(_text(lines))
     raise typer.Exit(0 if works(lines) else 1)
 
 

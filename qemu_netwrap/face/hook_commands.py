@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qemu_netwrap.face import options, render
+from qemu_netwrap.face.output import echo
 from qemu_netwrap.host import hookfiles
 
 app = typer.Typer(
@@ -21,17 +22,17 @@ Root = Annotated[str, typer.Option(metavar="DIR", help="The folder that etc is i
 @app.command()
 def install(root: Root = "/") -> None:
     """Put our scripts there. What is there is kept beside them."""
-    typer.echo(render.hooks_text(hookfiles.install(root)))
+    echo(render.hooks_text(hookfiles.install(root)))
 
 
 @app.command()
 def remove(root: Root = "/") -> None:
     """Take our scripts away. What was there before is put back."""
-    typer.echo(render.hooks_text(hookfiles.remove(root)))
+    echo(render.hooks_text(hookfiles.remove(root)))
 
 
 @app.command()
 def status(root: Root = "/", json: options.Json = False) -> None:
     """Show whose scripts are there."""
     found = hookfiles.status(root)
-    typer.echo(json_module.dumps(render.plain(found)) if json else render.hooks_text(found))
+    echo(json_module.dumps(render.plain(found)) if json else render.hooks_text(found))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qemu_netwrap.face import options, render, tables
+from qemu_netwrap.face.output import echo
 from qemu_netwrap.host import configfile
 from qemu_netwrap.life import inventory, keeping_up, status
 from qemu_netwrap.life.effects import Work
@@ -32,9 +33,9 @@ def list_(context: typer.Context, json: options.Json = False) -> None:
     """Show all networks: configured, built in, or up."""
     known = _inventory(context.obj)
     if json:
-        typer.echo(json_module.dumps(render.plain(known), indent=2))
+        echo(json_module.dumps(render.plain(known), indent=2))
     else:
-        typer.echo(tables.networks_text(known))
+        echo(tables.networks_text(known))
 
 
 @app.command()
@@ -44,9 +45,9 @@ def show(context: typer.Context, name: Name, json: options.Json = False) -> None
     up = status.network(State.here(), known.bridge) if known.state == inventory.UP else None
     if json:
         data = {**render.plain(known), **(render.plain(up) if up else {})}
-        typer.echo(json_module.dumps(data, indent=2))
+        echo(json_module.dumps(data, indent=2))
     else:
-        typer.echo(tables.network_text(known, up))
+        echo(tables.network_text(known, up))
 
 
 @app.command()
@@ -97,11 +98,11 @@ def _work(request: Request, command: str) -> Work:
     def show_step(resource: Resource) -> None:
         if request.verbose:
             for line in explain(resource).do:
-                typer.echo(f"+ {line}", err=True)
+                echo(f"+ {line}", err=True)
 
     return Work(
         State.to_change(command),
-        lambda line: typer.echo(f"qemu-netwrap: {line}", err=True),
+        lambda line: echo(f"qemu-netwrap: {line}", err=True),
         show_step,
     )
 
@@ -109,4 +110,4 @@ def _work(request: Request, command: str) -> Work:
 def _say(request: Request, line: str) -> None:
     """Say how it went."""
     if not request.quiet:
-        typer.echo(line)
+        echo(line)

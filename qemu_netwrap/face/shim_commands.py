@@ -9,6 +9,7 @@ import typer
 
 from qemu_netwrap.core.errors import UsageError
 from qemu_netwrap.face import options
+from qemu_netwrap.face.output import echo
 from qemu_netwrap.host import shims, which
 from qemu_netwrap.life import launch
 
@@ -38,14 +39,14 @@ def install(
             f"known are {launch.SHIM_PREFIX}…, {', '.join(launch.SHIMS)}",
         )
     paths = shims.install(folder, names)
-    typer.echo("\n".join(paths))
+    echo("\n".join(paths))
     hidden = [name for name, path in zip(names, paths, strict=True) if which.find(name) != path]
     if hidden:
-        typer.echo(f'put it first on PATH: export PATH={shlex.quote(folder)}:"$PATH"', err=True)
+        echo(f'put it first on PATH: export PATH={shlex.quote(folder)}:"$PATH"', err=True)
 
 
 @app.command()
 def remove(folder: Folder) -> None:
     """Remove our links from DIR, and DIR itself if nothing else is in it."""
     for path in shims.remove(folder):
-        typer.echo(path)
+        echo(path)

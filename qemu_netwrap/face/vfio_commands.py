@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qemu_netwrap.face import options, render, tables
+from qemu_netwrap.face.output import echo
 from qemu_netwrap.life import devices
 from qemu_netwrap.life.devices import DeviceStatus
 from qemu_netwrap.life.state import State
@@ -26,9 +27,9 @@ def list_(json: options.Json = False) -> None:
     """Show NICs with their VFs, groups and drivers, who holds what, and what could be assigned."""
     found = devices.all_devices(State.here())
     if json:
-        typer.echo(json_module.dumps({"devices": render.plain(found)}, indent=2))
+        echo(json_module.dumps({"devices": render.plain(found)}, indent=2))
     else:
-        typer.echo(tables.columns([_HEAD, *map(_row, found)]) if found else "no NICs")
+        echo(tables.columns([_HEAD, *map(_row, found)]) if found else "no NICs")
 
 
 @app.command()

@@ -60,6 +60,6 @@ def users(folder: str, home: str) -> str:
     A folder that is not absolute does not count, as the XDG specification has it: the file would
     be the current folder's.
     """
-    folders = (folder, os.path.join(home, ".config"), "/root/.config")
+    folders = (folder, os.path.join(home, ".config"), os.path.join("/root", ".config"))
     own = next(each for each in folders if os.path.isabs(each))
     return os.path.join(own, "qemu-netwrap/config.toml")

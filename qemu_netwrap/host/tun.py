@@ -43,8 +43,11 @@ def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
             os.close(fd)
         if error.errno == errno.EBUSY:
             raise
-        remedy = _REMEDIES.get(error.errno or 0, f"is it the tun device? ls -l {DEVICE}: 10, 200")
-        raise HostError(f"tap {name}: {DEVICE}: {error.strerror}", remedy) from error
+        from qemu_netwrap.host.remedies import remedy
+
+        hint = remedy(error, f"is it the tun device? ls -l {DEVICE}: 10, 200")
+        hint = _REMEDIES.get(error.errno or 0, hint)
+        raise HostError(f"tap {name}: {DEVICE}: {error.strerror}", hint) from error
     return fds
 
 
@@ -53,7 +56,9 @@ def open_vhost(count: int) -> list[int]:
     try:
         return [os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
     except OSError as error:
+        from qemu_netwrap.host.remedies import remedy
+
         raise HostError(
             f"vhost=on: /dev/vhost-net: {error.strerror}",
-            "load the module: modprobe vhost_net; or leave out vhost=on",
+            remedy(error, "load the module: modprobe vhost_net; or leave out vhost=on"),
         ) from error

@@ -81,7 +81,16 @@ def _refusal(nic: Nic, forward: Forward, error: OSError, state: State) -> HostEr
             f"{nic.label}: {forward.host or '::'} is no address of this host",
             "see ip address; without one, hostfwd=tcp::2222-:22, the port of all of them is led",
         )
-    return HostError(f"{port}: {error.strerror}", "ports below 1024 need root: use sudo")
+    if error.errno == errno.EINVAL:
+        return HostError(
+            f"{nic.label}: {forward.host} is an address of one link alone, or of nobody",
+            "name another address of this host (ip address), or none",
+        )
+    from qemu_netwrap.host.remedies import remedy
+
+    return HostError(
+        f"{port}: {error.strerror}", remedy(error, "ports below 1024 need root: use sudo")
+    )
 
 
 def _run_with(forward: Forward, state: State) -> str:

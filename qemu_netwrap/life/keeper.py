@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.life.state import State
 
 _FDS_A_MESSAGE = 200  # the kernel takes 253 (SCM_MAX_FD)
+PIECE, MORE = 32768, b"+"
 _WAITER_FDS = 8
 _LOCK_FD, _ALIVE_FD, _FLOCKED_FD = 3, 4, 5
 _FLOCK = "/usr/bin/flock"
@@ -157,7 +158,12 @@ def _failure(error: Exception, failures: list[NetwrapError]) -> str:
     """Return the message that tells the launcher what went wrong."""
     if not isinstance(error, NetwrapError):
         detail = str(error) if isinstance(error, OSError) else repr(error)
-        error = NetwrapError(f"the keeper failed: {detail}", "--debug shows where")
+        hint = "--debug shows where"
+        if isinstance(error, OSError):
+            from qemu_netwrap.host.remedies import remedy
+
+            hint = remedy(error, hint)
+        error = NetwrapError(f"the keeper failed: {detail}", hint)
     hint = error.hint
     if failures:
         hint = f"{hint}; not released: {'; '.join(e.message for e in failures)}"
@@ -204,8 +210,12 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
 
 
 def _send(launcher: _socket.socket, line: str) -> None:
-    """Send one message."""
-    launcher.sendall(line.encode("utf-8", "surrogateescape"))
+    """Send one message; a long one in pieces, of which all but the last begin with `MORE`."""
+    data = line.encode("utf-8", "surrogateescape")
+    while len(data) > PIECE:
+        launcher.sendall(MORE + data[:PIECE])
+        data = data[PIECE:]
+    launcher.sendall(data)
 
 
 def _send_fds(launcher: _socket.socket, kind: str, fds: tuple[int, ...]) -> None:

@@ -120,7 +120,9 @@ def _advance(resource: Resource, steps: Iterator[None]) -> NetwrapError | None:
 
 def host_error(resource: Resource, error: OSError) -> HostError:
     """Return the kernel's refusal as an error of ours."""
-    hint = _HINTS.get(error.errno or 0, "-v shows what was being done")
+    from qemu_netwrap.host.remedies import remedy  # what a launch that succeeds does not need
+
+    hint = _HINTS.get(error.errno or 0) or remedy(error, "-v shows what was being done")
     return HostError(f"{_what(resource)}: {error.strerror or error}", hint)
 
 

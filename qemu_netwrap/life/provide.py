@@ -187,11 +187,15 @@ def _receive(
     Raises `EOFError` when the keeper dies, and `NetwrapError` with what failed.
     """
     grants: dict[str, Grant] = {}
-    tap = ""
+    tap, begun = "", b""
     while True:
         data, ancillary, _, _ = socket.recvmsg(_MESSAGE, _ANCILLARY)
         if not data:
             raise EOFError
+        if data.startswith(keeper.MORE):
+            begun += data[1:]
+            continue
+        data, begun = begun + data, b""
         kind, fields = text.read(data.decode("utf-8", "surrogateescape"))
         fds = tuple(inherit(fd) for _, _, raw in ancillary for fd in _unpack(raw))
         if kind == "ready":

@@ -39,7 +39,7 @@ def address_for(
     meant = {address for _, address in nic.network.addresses}
     others = {address for address, each in holders.items() if each != mac} | meant
     mine = [address for address, each in holders.items() if each == mac]
-    asked = [forward.guest for forward in nic.forwards if forward.guest]
+    asked = [each.guest for each in nic.forwards if each.guest and not each.is_ipv6]
     subnet = Subnet.around(info.address)
     fit = (a for a in (*asked, *mine) if a not in others and not guest_fault(a, subnet))
     found = next(fit, "") or choose(mac, subnet, others)

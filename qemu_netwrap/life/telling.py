@@ -7,6 +7,11 @@ import os
 
 def tell(line: str) -> None:
     """Say something, if anybody hears."""
+    if not line.isprintable():
+        from qemu_netwrap.core import shown  # what hardly a launch needs
+
+        # A step that -v shows may be a command of several lines.
+        line = shown.lines(line) if line.startswith("+ ") else shown.line(line)
     try:
         os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "backslashreplace"))
     except OSError:

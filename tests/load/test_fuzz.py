@@ -1,0 +1,156 @@
+"""Whatever is typed, configured or kept: it is understood, or refused by an error of ours.
+
+A few of each kind with the other tests, tens of thousands in the soak.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from load.fleet import SOAK, TALLY
+from qemu_netwrap.core import (
+    config,
+    hostfwd,
+    mac,
+    numbers,
+    pci,
+    plain,
+    readconfig,
+    resources,
+    shown,
+)
+from qemu_netwrap.core.errors import HostError, NetwrapError
+from qemu_netwrap.core.model import Surroundings
+from qemu_netwrap.core.resources import Dnsmasq
+from qemu_netwrap.planning import backends
+from unit import test_generated as generated
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+COUNT: Final = 12_000 if SOAK else 150
+ODD: Final = (
+    *("", " ", "\n", "\0", "\x1b[2J", "\u202e", "\u2028", "\udcff", "\ud800", "é", "٣", "²", "%"),
+    *("9" * 5000, "0x" + "f" * 5000, "0" * 5000, "-1", "1e400", "NaN", "Infinity", "0b1", "1_0"),
+    *(
+        ",",
+        ",,",
+        "=",
+        "[",
+        "]",
+        "{",
+        "}",
+        '"',
+        "'",
+        "\\",
+        "\\u0000",
+        "\\ud800",
+        "#",
+        "/",
+        ".",
+        "..",
+    ),
+    *(
+        "-kept",
+        "vm~",
+        "!x",
+        "*",
+        ";",
+        "all",
+        "default",
+        "fe80::1%lo\n",
+        "::",
+        "1.2.3.4",
+        "on",
+        "no",
+    ),
+    *("52:54:00:00:00:01", "0x52:54::1:", "tcp::1-:2", "tcp:[::]:2222-[fd00::5]:22", "10.0.0.0/24"),
+    *("tap", "nat", "host-only", "bridge", "sriov", "user", "foo", "network", "hostfwd", "ifname"),
+)
+KEYS: Final = ("id", "type", "network", "hostfwd", "mac", "ifname", "br", "uplink", "queues", "pf")
+
+
+def odd(dice: random.Random) -> str:
+    """A text of odd pieces."""
+    return "".join(dice.choice(ODD) for _ in range(dice.choice((1, 1, 1, 2, 3))))
+
+
+def argument(dice: random.Random) -> str:
+    """An argument of a network option, as a list or as JSON."""
+    pairs = [(dice.choice(KEYS), odd(dice)) for _ in range(dice.randrange(4))]
+    kind = dice.choice(("nat", "tap", "host-only", "bridge", "foo", "user", "sriov", odd(dice)))
+    if dice.random() < 0.3:
+        inner = dict([("type", kind), *pairs, ("hostfwd", [{"str": odd(dice)}])])
+        text = json.dumps(inner, ensure_ascii=dice.random() < 0.5)
+        return text.replace('"', "'") if dice.random() < 0.2 else text
+    return ",".join([kind, *(f"{key}={value}" for key, value in pairs)])
+
+
+def typed(dice: random.Random) -> None:
+    """Plan a command line, of a program that may not be QEMU."""
+    argv = [dice.choice(("qemu-system-x86_64", "prog"))]
+    for _ in range(dice.randrange(1, 4)):
+        argv += [dice.choice(("-nic", "-netdev", "-net", "-device", "-name", "-m")), argument(dice)]
+    made = generated.planned([word.replace("\0", "") for word in argv])
+    if made is not None:
+        generated.check(made)
+
+
+def configured(dice: random.Random) -> None:
+    """Read a configuration, and make what it says."""
+    mode = dice.choice(("'nat'", "'host-only'", odd(dice)))
+    lines = ["[networks.a]", f"mode = {mode}"]
+    for _ in range(dice.randrange(4)):
+        key = dice.choice((*config.KEYS, odd(dice)))
+        text = json.dumps(odd(dice).replace("\ud800", ""))
+        forms = (
+            text,
+            f"[{text}]",
+            f"{{ {text} = {text} }}",
+            odd(dice),
+            "9" * 5000,
+            "0x" + "f" * 5000,
+        )
+        lines.append(f"{key} = {dice.choice(forms)}")
+    for network in config.parse("\n".join(lines), "c.toml").networks:
+        for resource in backends.resources(network, Surroundings()):
+            if isinstance(resource, Dnsmasq):
+                plain.dnsmasq(resource.config)
+
+
+def kept(dice: random.Random) -> None:
+    """Read a line of a journal, and a file of QEMU's, that somebody has spoilt."""
+    readconfig.parse("x", "".join(odd(dice) for _ in range(8)))
+    line = resources.Bridge("br0", "52:54:00:00:00:01").to_line()
+    at = dice.randrange(len(line))
+    resources.from_line(line[:at] + odd(dice) + line[at + dice.randrange(3) :])
+
+
+def read(dice: random.Random) -> None:
+    """Read values."""
+    text = odd(dice)
+    assert shown.line(text).isprintable()
+    numbers.fault("x", text, dice.choice(("u16", "u32", "i64", "size", "bool", "str")))
+    reader: Callable[[str], object] = dice.choice((hostfwd.parse, mac.parse, pci.parse))
+    reader(text)
+
+
+@pytest.mark.parametrize("kind", [typed, configured, kept, read])
+def test_nothing_has_a_traceback(
+    kind: Callable[[random.Random], None], chance: random.Random
+) -> None:
+    ours: tuple[type[Exception], ...] = (NetwrapError,)
+    if kind in (kept, read):
+        ours = (HostError, ValueError)  # as those functions say of themselves
+    refused = 0
+    for _ in range(COUNT):
+        try:
+            kind(chance)
+        except ours:
+            refused += 1
+    TALLY[f"{kind.__name__} inputs"] += COUNT
+    assert 0 < refused < COUNT
