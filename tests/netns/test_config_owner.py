@@ -9,6 +9,7 @@ import pytest
 from lab.tool import COMMAND, netwrap
 
 if TYPE_CHECKING:
+    from lab.fixtures import Watch
     from lab.netns import Host
 
 TEXT = '[networks.evil]\nmode = "nat"\n'
@@ -47,8 +48,9 @@ def made(host: Host, script: str, path: str = USUAL) -> None:
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_root_does_not_believe_what_others_wrote(host: Host, case: str) -> None:
+def test_root_does_not_believe_what_others_wrote(host: Host, watch: Watch, case: str) -> None:
     made(host, FOREIGN[case])
+    watch.baseline(host)
     for words in (COMMANDS[len(case) % 3], ("--config", USUAL, *COMMANDS[0])):
         done = netwrap(host, *words)
         assert done.returncode == 125
@@ -58,8 +60,9 @@ def test_root_does_not_believe_what_others_wrote(host: Host, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", OWN)
-def test_root_believes_its_own(host: Host, case: str) -> None:
+def test_root_believes_its_own(host: Host, watch: Watch, case: str) -> None:
     made(host, OWN[case])
+    watch.baseline(host)
     assert "evil" in netwrap(host, "network", "list", check=True).stdout
 
 

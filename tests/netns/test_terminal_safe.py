@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
@@ -63,11 +64,13 @@ def test_what_is_typed(host: Host) -> None:
 
 def test_what_other_programs_say(uplinked: Uplinked) -> None:
     host = uplinked.host
-    host.write("/usr/local/sbin/nft", NFT, mode=0o755)
-    done = netwrap(host, "--", QEMU, *IDLE, "-nic", "nat")
+    host.write("/etc/first/nft", NFT, mode=0o755)
+    path = f"/etc/first:{os.environ['PATH']}"
+    done = netwrap(host, "--", QEMU, *IDLE, "-nic", "nat", env={"PATH": path})
     assert done.returncode == 125
     assert "Error: " in done.stderr
     assert is_safe(done.stderr)
+    netwrap(host, "gc", check=True)
 
 
 def test_bytes_that_are_no_text_are_printed(host: Host) -> None:
