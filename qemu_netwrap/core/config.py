@@ -236,6 +236,7 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
     "hello_time": (MODES, _seconds(1, 10)),
     "isolated": (MODES, _boolean),
     "mac_filter": (MODES, _boolean),
+    "ip_filter": (MODES, _boolean),
     "uplink": ((BRIDGE,), _uplink),
     "subnet": (_ROUTED, _subnet),
     "ipv6": (_ROUTED, _boolean),

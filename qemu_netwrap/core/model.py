@@ -38,12 +38,18 @@ class Network(Record):
     uplink: str = ""  # the host's NIC that the bridge takes in when it is made
     isolated: bool = False  # whether its guests are kept from each other
     mac_filter: bool | None = None  # guests send with their own MACs alone; None: as by the mode
+    ip_filter: bool | None = None  # guests are no DHCP servers or routers; None: as mac_filter
     agreed: bool = False  # whether it may be the NIC that the host is reached by
 
     @property
     def filters_macs(self) -> bool:
         """Whether its guests send with their own MACs alone."""
         return self.mode != BRIDGE if self.mac_filter is None else self.mac_filter
+
+    @property
+    def filters_ips(self) -> bool:
+        """Whether its guests are kept from what only a network's own servers say."""
+        return self.filters_macs if self.ip_filter is None else self.ip_filter
 
 
 class Config(Record):
@@ -127,6 +133,16 @@ class Nic(Record):
     is_alone: bool = True  # no other netdev's packets come by this tap, as they do on a hub
     restored: bool = False  # QEMU loads a state, and with it perhaps another MAC
     incoming: bool = False  # that state comes from another QEMU, which may be here still
+
+    @property
+    def filters_ips(self) -> bool:
+        """Whether what it sends goes through its network's filter block."""
+        return self.is_alone and self.network.filters_ips
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether no other guest of its network can speak for its addresses."""
+        return self.filters_ips and not self.restored
 
     def own_mac(self, number: int, attempt: int = 0) -> str:
         """Return a MAC of ours for guest NIC NUMBER: always the same; another each ATTEMPT."""

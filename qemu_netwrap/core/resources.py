@@ -193,6 +193,7 @@ class HostName(Resource):
     name: str
     address: str = ""  # empty: whatever DHCP gives it
     address6: str = ""  # the same for DHCPv6
+    guarded: bool = False  # no other guest of the network can speak for these addresses
 
 
 class AnyClient(Resource):
@@ -219,7 +220,7 @@ class Tap(Resource):
             return ()
         answers = "u32 match ip protocol 17 0xff match ip sport 67 0xffff"
         return (
-            f"qdisc add dev {self.name} clsact",
+            f"qdisc replace dev {self.name} clsact",
             f"filter add dev {self.name} egress protocol ip {answers} action csum udp",
         )
 
@@ -242,6 +243,18 @@ class MacFilter(Resource):
     macs: str  # separated by spaces
     bridge: str = ""
     run: str = ""  # empty: nobody else can have these MACs
+
+
+class IpFilter(Resource):
+    """What a device of a network takes in goes through the network's filter block (core.frames).
+
+    It goes with the device, and the block with the last one.
+    """
+
+    device: str  # a tap, or the network's own bridge
+    bridge: str
+    gateways: str = ""  # separated by spaces
+    foreign: bool = False  # the device stays when the filter is released
 
 
 class Plug(Resource):
@@ -298,7 +311,7 @@ KINDS: dict[str, type[Resource]] = {
     kind.__name__: kind
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
-        AnyClient, Tap, Plug, Switch, Forwards, MacFilter, IptablesAccepts, NftAccepts,
+        AnyClient, Tap, Plug, Switch, Forwards, MacFilter, IpFilter, IptablesAccepts, NftAccepts,
         FirewalldZone, Unmanaged, Remark, Guard, PciBinding, VirtualFunctions, VfSettings,
         GroupNode,
     )

@@ -27,6 +27,7 @@ _UNSET = {
     "dns": "the host's own servers",
     "hosts": "none but the guests",
     "mac_filter": "true on nat and host-only, false on a bridge",
+    "ip_filter": "as mac_filter",
     "addresses": "whatever is free",
     "host_services": "DHCP, DNS and ping where a firewall of the host closes the rest; else all",
     "forward_delay": "0; with stp the kernel's 15",

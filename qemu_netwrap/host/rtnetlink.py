@@ -15,8 +15,10 @@ from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import Route
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host.netlink import (
+    NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
+    NLM_F_ECHO,
     NLM_F_EXCL,
     NLM_F_REPLACE,
     Netlink,
@@ -31,6 +33,15 @@ RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
+RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
+TCA_KIND, TCA_OPTIONS, TCA_STATS2, TCA_INGRESS_BLOCK = 1, 2, 7, 13
+TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS, TCA_STATS_QUEUE = 4, 5, 8, 3
+TCA_BPF_FLAG_ACT_DIRECT = 1
+TC_H_CLSACT, CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
+BLOCK = -1  # in the place of an interface: TCM_IFINDEX_MAGIC_BLOCK
+ETH_P_ALL = 0x0300  # big-endian
+NDA_DST, NUD_VALID = 1, 0xDE  # that an address of a neighbor is known: not being asked, nor failed
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_GROUP, IFLA_CARRIER = 27, 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -66,6 +77,7 @@ _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
+_TCMSG = struct.Struct("=BxxxiIII")
 _DESTINATION = struct.pack("=HH", 8, RTA_DST)
 
 
@@ -227,6 +239,68 @@ class Rtnl(Netlink):
                 found[dict(attributes(answer, _NDMSG.size))[NDA_LLADDR]] = index
         return found
 
+    def neighbor(self, index: int, address: bytes) -> bytes:
+        """Return the MAC of who has an IPv4 address behind an interface, as far as is known."""
+        body = _NDMSG.pack(_socket.AF_INET, index, 0, 0, 0) + attribute(NDA_DST, address)
+        try:
+            (answer,) = self._ask(RTM_GETNEIGH, NLM_F_ACK, body, RTM_NEWNEIGH)
+        except (OSError, ValueError):
+            return b""  # nobody, or a kernel that cannot tell (before Linux 5.0)
+        state = _NDMSG.unpack_from(answer)[2]
+        found = dict(attributes(answer, _NDMSG.size))
+        return found.get(NDA_LLADDR, b"") if state & NUD_VALID else b""
+
+    def bind_block(self, index: int, block: int) -> None:
+        """Have what comes in by an interface go through a filter block (tc(8), clsact)."""
+        body = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0)
+        body += attribute(TCA_KIND, b"clsact\0")
+        body += attribute(TCA_INGRESS_BLOCK, struct.pack("=I", block))
+        self._do(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def unbind_block(self, index: int) -> None:
+        """Undo `bind_block`."""
+        body = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0)
+        self._do(RTM_DELQDISC, 0, body + attribute(TCA_KIND, b"clsact\0"))
+
+    def set_filter(self, block: int, priority: int, handle: int, program: bytes) -> None:
+        """Put a program of classic BPF into a filter block, or exchange it; it gives verdicts."""
+        options = attribute(TCA_BPF_OPS_LEN, struct.pack("=H", len(program) // 8))
+        options += attribute(TCA_BPF_OPS, program)
+        options += attribute(TCA_BPF_FLAGS, struct.pack("=I", TCA_BPF_FLAG_ACT_DIRECT))
+        body = _filter(block, priority, handle) + attribute(TCA_OPTIONS, options)
+        self._do(RTM_NEWTFILTER, NLM_F_CREATE, body)
+
+    def has_filter(self, block: int, priority: int, handle: int) -> bool:
+        """Whether a filter block has a program."""
+        which = _filter(block, priority, handle)
+        try:
+            next(self._ask(RTM_GETTFILTER, 0, which, RTM_NEWTFILTER))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
+            return False
+        return True
+
+    def drop_filter(self, block: int, priority: int, handle: int) -> None:
+        """Take a program out of a filter block; it, or the block, may have gone already."""
+        try:
+            self._do(RTM_DELTFILTER, 0, _filter(block, priority, handle))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
+
+    def dropped(self, index: int) -> int:
+        """Return how many frames that came in by an interface its filter block has dropped."""
+        body = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0)
+        try:
+            # Without an echo the kernel tells listeners alone.
+            flags = NLM_F_ECHO | NLM_F_ACK
+            (answer,) = self._ask(RTM_GETQDISC, flags, body, RTM_NEWQDISC)
+        except (OSError, ValueError):
+            return 0  # it has none
+        statistics = dict(attributes(dict(attributes(answer, _TCMSG.size))[TCA_STATS2], 0))
+        return u32(statistics[TCA_STATS_QUEUE][8:12])  # struct gnet_stats_queue
+
     def _set_port(self, index: int, data: bytes) -> None:
         """Set attributes of a bridge's port."""
         info = attribute(IFLA_INFO_SLAVE_KIND, b"bridge") + attribute(IFLA_INFO_SLAVE_DATA, data)
@@ -374,6 +448,12 @@ def _bridge_info(stp: bool, forward_delay: int, hello_time: int) -> bytes:  # no
         data += attribute(IFLA_BR_HELLO_TIME, struct.pack("=I", hello_time * USER_HZ))
     info = attribute(IFLA_INFO_KIND, b"bridge") + attribute(IFLA_INFO_DATA, data)
     return attribute(IFLA_LINKINFO, info)
+
+
+def _filter(block: int, priority: int, handle: int) -> bytes:
+    """Encode which program in which filter block is meant."""
+    head = _TCMSG.pack(0, BLOCK, handle, block, priority << 16 | ETH_P_ALL)
+    return head + attribute(TCA_KIND, b"bpf\0")
 
 
 def _address(index: int, address: bytes, length: int, flags: int = 0) -> bytes:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Facts = dict[str, str]
 
 
+COMMON, CLAIMS = (1, 1), 2  # where programs stand in a filter block: priority and handle
 TAP_PREFIX = b"\xfe"  # what a tap's MAC begins with on a bridge
 
 
@@ -305,12 +306,16 @@ def acquire_host_name(n: r.HostName, _note: Note, work: Work) -> Iterator[None]:
     claim(state.mac(n.mac), n.run, n.bridge)
     if os.path.isdir(f"{state.network(n.bridge)}/hosts"):
         owns_mac = state.owns_mac(n.mac, n.run, n.bridge)
+        if n.address:
+            claim(state.address(n.bridge, n.address), n.run, n.mac)
         if n.name:
             claim(state.name(n.bridge, n.name), n.run, n.mac)
             if owns_mac and not state.owns_name(n.name, n.run, n.bridge, n.mac):
                 work.say(f"{n.name}: another run's guest on {n.bridge} has that name until it ends")
         if owns_mac:
             write_host(n, work)
+    if n.guarded:
+        guard_address(n, work)
     yield
 
 
@@ -335,8 +340,11 @@ def release_host_name(n: r.HostName, _facts: Facts, work: Work) -> Iterator[None
     """Forget the MAC and the name; both go to a living run that has been waiting for them."""
     state, folder = work.state, work.state.network(n.bridge)
     with files.Lock(state.macs_lock):
-        for scratched in (state.macs_folder, f"{folder}/hosts", f"{folder}/names"):
-            files.remove_scratch(scratched)
+        files.remove_scratch(state.macs_folder)
+        for scratched in ("hosts", "names", "addresses"):
+            files.remove_scratch(f"{folder}/{scratched}")
+        if n.address:
+            disclaim(state.address(n.bridge, n.address), n.run, n.mac)
         had_name = bool(n.name) and disclaim(state.name(n.bridge, n.name), n.run, n.mac)
         if disclaim(state.mac(n.mac), n.run, n.bridge) or had_name:
             from qemu_netwrap.life import heirs  # what a launch does not need
@@ -428,6 +436,57 @@ def release_mac_filter(_f: r.MacFilter, _facts: Facts, _work: Work) -> Iterator[
     yield
 
 
+def acquire_ip_filter(f: r.IpFilter, note: Note, work: Work) -> Iterator[None]:
+    """Have a device's frames go through the network's filter block, with its common program."""
+    from qemu_netwrap.core import frames  # what a launch on a bridge does not need
+
+    link = None if f.device in work.indexes else link_named(work.rtnl, f.device)
+    index = link.index if link else work.indexes[f.device]
+    note(index=str(index))
+    block = frames.block(f.bridge)
+    try:
+        work.rtnl.bind_block(index, block)
+        if f.device == f.bridge or not work.rtnl.has_filter(block, *COMMON):
+            bridge = link if link and link.name == f.bridge else link_named(work.rtnl, f.bridge)
+            gateways = [packed(a.partition("/")[0]) for a in f.gateways.split()]
+            own = [frames.LINK_LOCAL + frames.interface_id(bridge.mac)] if gateways else []
+            work.rtnl.set_filter(block, *COMMON, frames.guard([*gateways, *own]))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EOPNOTSUPP):
+            raise
+        note(index="")
+        why = "it has a clsact qdisc of its own"
+        if error.errno != errno.EEXIST:
+            why = "the kernel lacks sch_ingress or cls_bpf, or cannot load them"
+        work.say(f"{f.device}: no IP filter (ip_filter): {why}")
+    yield
+
+
+def release_ip_filter(f: r.IpFilter, facts: Facts, work: Work) -> Iterator[None]:
+    """Take the filter from a device that stays."""
+    if f.foreign and facts.get("index"):
+        try:
+            work.rtnl.unbind_block(int(facts["index"]))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+                raise
+    yield
+
+
+def guard_address(n: r.HostName, work: Work) -> None:
+    """Have no other guest of the network speak for a guest's addresses."""
+    from qemu_netwrap.core import frames
+
+    own = mac.pack(n.mac)
+    four, six = (packed(a) if a else b"" for a in (n.address, n.address6))
+    try:
+        program = frames.claim(own, four, six)
+        work.rtnl.set_filter(frames.block(n.bridge), CLAIMS, frames.claim_handle(own), program)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP):
+            raise  # else there is no block: see `acquire_ip_filter`
+
+
 def acquire_plug(p: r.Plug, _note: Note, work: Work) -> Iterator[None]:
     """Plug in a tap that QEMU has made, if it is the one still."""
     tap = work.rtnl.link_at(p.index)
@@ -503,6 +562,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Remark: acquire_beside,
     r.Forwards: acquire_forwards,
     r.MacFilter: acquire_mac_filter,
+    r.IpFilter: acquire_ip_filter,
     r.PciBinding: acquire_passed,
     r.VirtualFunctions: acquire_passed,
     r.VfSettings: acquire_passed,
@@ -529,6 +589,7 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Remark: release_beside,
     r.Forwards: release_forwards,
     r.MacFilter: release_mac_filter,
+    r.IpFilter: release_ip_filter,
     r.PciBinding: release_passed,
     r.VirtualFunctions: release_passed,
     r.VfSettings: release_passed,
@@ -585,8 +646,13 @@ def _delete(rtnl: Rtnl, link: Link) -> None:
 def _split(address: str) -> tuple[bytes, int]:
     """Return the bytes and the prefix length of `192.168.0.1/24` or `fd00::1/64`."""
     host, _, length = address.partition("/")
-    family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
-    return _socket.inet_pton(family, host), int(length)
+    return packed(host), int(length)
+
+
+def packed(address: str) -> bytes:
+    """Return the bytes of an address of either family."""
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+    return _socket.inet_pton(family, address)
 
 
 def _taken(tap: str) -> HostError:

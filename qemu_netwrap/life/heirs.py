@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap.core import mac
+from qemu_netwrap.core import frames, mac
 from qemu_netwrap.core.resources import HostName, MacFilter
 from qemu_netwrap.host import dnsmasq, files
 from qemu_netwrap.life import effects
@@ -32,6 +32,9 @@ def pass_on(gone: HostName, work: Work) -> None:
     is_changed = not heirs and bool(files.read(f"{folder}/hosts/{gone.mac}"))
     if not heirs:
         files.remove(f"{folder}/hosts/{gone.mac}")
+        if gone.guarded:
+            handle = frames.claim_handle(mac.pack(gone.mac))
+            work.rtnl.drop_filter(frames.block(gone.bridge), effects.CLAIMS, handle)
     for run, own in [*((run, gone.mac) for run in heirs[:1]), *namesakes[:1]]:
         if state.owns_mac(own, run, gone.bridge):
             is_changed |= _restore(run, own, gone.bridge, work)

@@ -75,13 +75,13 @@ def preview(request: Request) -> Preview:
     for nic in nics:
         grants[nic.tap] = _placeholder(nic)
         info = infos[nic.network.bridge]
-        resources.append(tap_of(nic))
+        resources += [tap_of(nic), *runs.ip_filter_of(nic, info)]
         known = [(mac, next(names[info.bridge])) for mac in grants[nic.tap].macs]
         addresses = [
             runs.own_address(nic, number, each, info, work) for number, each in enumerate(known)
         ]
         resources += [
-            HostName(info.bridge, RUN, mac, label, *address)
+            HostName(info.bridge, RUN, mac, label, *address, nic.is_guarded)
             for (mac, label), address in zip(known, addresses, strict=True)
         ]
         resources += runs.kept_to(nic, grants[nic.tap].macs, RUN, info)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import _socket
+
+from qemu_netwrap.core import frames
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.core.mac import pack
 from qemu_netwrap.core.reservations import choose, configured, guest_fault
 from qemu_netwrap.host import files
+from qemu_netwrap.life.effects import packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +54,49 @@ def address_for(
             "give it a larger subnet in the configuration",
         )
     return found
+
+
+def free_address(nic: Nic, mac: str, info: Info, work: Work) -> str:
+    """Return an IPv4 address for MAC that nobody has: the same each time, if it is free; else "".
+
+    With the MACs' lock, as `address_for`.
+    """
+    subnet = Subnet.around(info.address)
+    leased = {a: holder for holder, a in _leased(work.state.network(info.bridge))}
+    meant = dict(nic.network.addresses).values()
+    taken = _Taken(mac, info.bridge, {a for a, each in leased.items() if each != mac}, work)
+    taken.known.update(meant)
+    mine = (a for a, each in leased.items() if each == mac and not guest_fault(a, subnet))
+    return next((a for a in mine if a not in taken), "") or choose(mac, subnet, taken)
+
+
+def slaac_address(mac: str, info: Info) -> str:
+    """Return the IPv6 address that SLAAC makes of a MAC; empty on a network without IPv6."""
+    if not info.address6:
+        return ""
+    prefix = packed(info.address6.partition("/")[0])[:8]
+    return _socket.inet_ntop(_socket.AF_INET6, prefix + frames.interface_id(pack(mac)))
+
+
+class _Taken:
+    """The addresses that somebody has who is not MAC, looked up one by one."""
+
+    def __init__(self, mac: str, bridge: str, known: set[str], work: Work) -> None:
+        """KNOWN are taken, whatever else there is."""
+        self.known = known
+        self._mac, self._bridge, self._work = mac, bridge, work
+        self._link = work.rtnl.link(bridge)
+
+    def __contains__(self, address: object) -> bool:
+        """Whether it is known to be another's, a living run's, or one that a guest gave itself."""
+        if address in self.known or not isinstance(address, str):
+            return True
+        state = self._work.state
+        if any(mac != self._mac for _, mac in state.holders(state.address(self._bridge, address))):
+            return True
+        link = self._link
+        seen = self._work.rtnl.neighbor(link.index, packed(address)) if link else b""
+        return seen not in (b"", pack(self._mac))
 
 
 def _reserved(folder: str) -> Iterator[tuple[str, str]]:

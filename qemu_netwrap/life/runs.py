@@ -13,6 +13,7 @@ from qemu_netwrap.core.resources import (
     AnyClient,
     Forwards,
     HostName,
+    IpFilter,
     MacFilter,
     Membership,
     Plug,
@@ -205,7 +206,8 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
     for nic in wanted.nics:
         bridge = nic.network.bridge
         vhosts = tun.open_vhost(nic.queues) if nic.vhost else []
-        ledger.acquire_all([_port(nic, work)], journal, work)
+        port = (_port(nic, work), *ip_filter_of(nic, infos[bridge]))
+        ledger.acquire_all(port, journal, work)
         macs, addresses = [], []
         # One at a time: of two runs that look for a free MAC, the second sees the first's.
         with files.Lock(work.state.macs_lock):
@@ -213,7 +215,8 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
                 chosen = _choose_mac(nic, number, wanted.run, work)
                 label = next(names[bridge])
                 address = own_address(nic, number, (chosen, label), infos[bridge], work)
-                name = HostName(bridge, wanted.run, chosen, label, *address)
+                guarded = nic.is_guarded
+                name = HostName(bridge, wanted.run, chosen, label, *address, guarded)
                 ledger.acquire_all([name], journal, work)
                 macs.append(chosen)
                 addresses.append(address)
@@ -232,16 +235,30 @@ def own_address(
     One is empty where DHCP may give any: forwards lead to the first of several NICs.
     """
     is_led_to = bool(nic.forwards) and number == 0
-    if not (nic.network.addresses or is_led_to):
+    is_guarded = nic.is_guarded and bool(info.address)
+    if not (nic.network.addresses or is_led_to or is_guarded):
         return "", ""
-    from qemu_netwrap.life import reserving  # what hardly a launch needs
+    from qemu_netwrap.life import reserving  # what a launch on a bridge does not need
 
-    address = reserving.address_for(nic, known_as, info, work, needed=is_led_to)
-    if not is_led_to:
-        return address, ""
-    from qemu_netwrap.planning import hostfwd
+    address, address6 = "", ""
+    if nic.network.addresses or is_led_to:
+        address = reserving.address_for(nic, known_as, info, work, needed=is_led_to)
+    if is_led_to:
+        from qemu_netwrap.planning import hostfwd
 
-    return address, hostfwd.address6_for(nic, known_as[0], info.address6)
+        address6 = hostfwd.address6_for(nic, known_as[0], info.address6)
+    if is_guarded:
+        address = address or reserving.free_address(nic, known_as[0], info, work)
+        address6 = address6 or reserving.slaac_address(known_as[0], info)
+    return address, address6
+
+
+def ip_filter_of(nic: Nic, info: Info) -> tuple[IpFilter, ...]:
+    """Return what keeps a NIC's guest from what only the network's own servers say, if anything."""
+    if not nic.filters_ips:
+        return ()
+    gateways = " ".join(filter(None, (info.address, info.address6)))
+    return (IpFilter(nic.tap, nic.network.bridge, gateways, nic.foreign),)
 
 
 def kept_to(nic: Nic, macs: Sequence[str], run: str, info: Info) -> tuple[Resource, ...]:

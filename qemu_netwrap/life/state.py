@@ -6,7 +6,7 @@
                            tap: what proves that a QEMU lives that holds no lock of ours;
                            waiter.py and package.zip: what releases it
         networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files;
-                           names/NAME: runs whose guest has that name, and its MAC
+                           names/NAME, addresses/ADDRESS: runs whose guest has it, and its MAC
         macs/MAC           runs that use a guest's MAC, and their bridges: the first comer first
         locks/BRIDGE       one lock per network
         locks/-host        taken, after the network's, to make a network or take one down
@@ -206,6 +206,10 @@ class State(Record):
     def name(self, bridge: str, name: str) -> str:
         """Return the file of a guest's name on a network."""
         return f"{self.network(bridge)}/names/{name}"
+
+    def address(self, bridge: str, address: str) -> str:
+        """Return the file of an address that a guest on a network has to itself."""
+        return f"{self.network(bridge)}/addresses/{address}"
 
     def mac_holder(self, mac: str, bridge: str = "") -> tuple[str, str]:
         """Return the living run that has a MAC, and the bridge; empty when nobody has it.

@@ -363,6 +363,7 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     if work.rtnl.link(bridge) is not None:
         faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]
         faults += _mac_faults(state, bridge, members, work)
+        faults += _ip_faults(state, bridge, members, work)
     elif any(isinstance(r, Bridge) for r in entries):
         faults.append(f"its bridge has been removed{_REMEDY}")
     if (
@@ -405,6 +406,17 @@ def _mac_faults(state: State, bridge: str, members: tuple[str, ...], work: Work)
             )
     for run, mac in heirs.missing(bridge, work):
         yield f"run {run} is not reached: the bridge has lost its MAC {mac}{_REMEDY}"
+
+
+def _ip_faults(state: State, bridge: str, members: tuple[str, ...], work: Work) -> Iterator[str]:
+    """Yield the taps whose guests have sent what a network's guests must not."""
+    for _, tap in _taps(state, bridge, members, work):
+        count = work.rtnl.dropped(tap.index)
+        if count:
+            yield (
+                f"{tap.name}: {count} frames of its guest were dropped: DHCP under another MAC, or"
+                " what a server, a router or a neighbor says; ip_filter = false lets them pass"
+            )
 
 
 def _unplugged(state: State, bridge: str, members: tuple[str, ...], work: Work) -> list[str]:

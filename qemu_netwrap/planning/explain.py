@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qemu_netwrap.core import names
+from qemu_netwrap.core import frames, mac, names
 from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.managers import MANAGERS
 from qemu_netwrap.core.record import Record
@@ -171,7 +171,15 @@ def _host_name(n: r.HostName) -> tuple[tuple[str, ...], tuple[str, ...]]:
     known += ["and", n.address6] if n.address6 else []
     told = f"dnsmasq of {n.bridge}: {n.mac} is {' '.join(known)}"
     entry = told if known else f"{n.mac} on {n.bridge}"
-    return (f"# {entry}",), (f"# {n.mac} is forgotten",)
+    if not n.guarded:
+        return (f"# {entry}",), (f"# {n.mac} is forgotten",)
+    which = f"handle {frames.claim_handle(mac.pack(n.mac)):#x}"
+    where = f"block {frames.block(n.bridge)} protocol all pref 2 {which} bpf"
+    whose = f"# ARP and ND for {n.address or 'its addresses'} from {n.mac} alone"
+    return (f"# {entry}", f"tc filter replace {where} da bytecode-file PROGRAM  {whose}"), (
+        f"tc filter del {where}",
+        f"# {n.mac} is forgotten",
+    )
 
 
 def _any_client(c: r.AnyClient) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -191,6 +199,16 @@ def _tap(t: r.Tap) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _mac_filter(f: r.MacFilter) -> tuple[tuple[str, ...], tuple[str, ...]]:
     macs = (f"bridge fdb replace {mac} dev {f.tap} master static sticky" for mac in f.macs.split())
     return (*macs, f"bridge link set dev {f.tap} learning off locked on"), ()
+
+
+def _ip_filter(f: r.IpFilter) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    number = frames.block(f.bridge)
+    bind = f"tc qdisc add dev {f.device} ingress_block {number} clsact"
+    where = f"block {number} protocol all pref 1 handle 1 bpf"
+    what = "# no DHCP server, router or gateway's address among the guests"
+    rules = f"tc filter replace {where} da bytecode-file PROGRAM  {what}"
+    undo = (f"tc qdisc del dev {f.device} clsact",) if f.foreign else ()
+    return (bind, *([rules] if f.device == f.bridge else [])), undo
 
 
 def _isolate(port: r.Tap | r.Plug, value: str = "on") -> tuple[str, ...]:
@@ -267,6 +285,7 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.Unmanaged: _unmanaged,
     r.Remark: _remark,
     r.MacFilter: _mac_filter,
+    r.IpFilter: _ip_filter,
     r.PciBinding: _binding,
     r.VirtualFunctions: _functions,
     r.VfSettings: _vf_settings,

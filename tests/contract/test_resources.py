@@ -358,6 +358,23 @@ CASES = {
         replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
         prepare=MAKE_BRIDGE_WITH_PORT,
     ),
+    "IpFilter": Case(
+        "run/77",
+        (r.Tap("qn77-0", "qn-x"), r.IpFilter("qn77-0", "qn-x", "10.9.0.1/24")),
+        there="tc filter show block $(tc qdisc show dev qn77-0 |"
+        " sed -n 's/.*ingress_block \\([0-9]*\\).*/\\1/p') | grep -q 'handle 0x1 direct-action'",
+        remove="ip link del qn77-0",
+        replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
+        prepare=MAKE_BRIDGE_WITH_PORT,
+    ),
+    "IpFilter of the user's tap": Case(
+        "run/77",
+        (r.IpFilter("qn77-0", "qn-x", "10.9.0.1/24", foreign=True),),
+        there="tc qdisc show dev qn77-0 | grep -q ingress_block",
+        remove="tc qdisc del dev qn77-0 clsact",
+        replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
+        prepare=MAKE_USERS_TAP,
+    ),
     "Plug": Case(
         "run/77",
         (r.Plug("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500, up=False, plugged=False),),

@@ -26,9 +26,12 @@ _FORKS: Final = {"fork", "vfork", "clone", "clone3"}
 _REQUEST: Final = re.compile(
     r"nlmsg_type=(?:NFNL_SUBSYS_NFTABLES<<8\|)?(\w+).*?nlmsg_flags=([\w|]+)"
 )
+_KINDS: Final = (
+    *((16, "LINK"), (20, "ADDR"), (24, "ROUTE"), (28, "NEIGH"), (36, "QDISC"), (44, "TFILTER")),
+)
 _REQUESTS: Final = {
     f"{number:#x}": f"RTM_{verb}{what}"
-    for first, what in ((16, "LINK"), (20, "ADDR"), (24, "ROUTE"))
+    for first, what in _KINDS
     for number, verb in enumerate(("NEW", "DEL", "GET", "SET"), first)
 } | {"0xa01": "NFT_MSG_GETTABLE", "0xa04": "NFT_MSG_GETCHAIN", "0xa10": "NFT_MSG_GETGEN"}
 _DUMP: Final = re.compile(r"NLM_F_DUMP|0x300")

@@ -31,7 +31,8 @@ def at(host: Host, mac: str = MAC, bridge: str = "qn-host-only") -> str:
 def name(host: Host, mac: str = MAC) -> str:
     """The name that dnsmasq is told for a MAC."""
     words = host.sh(f"cat {STATE}/networks/qn-host-only/hosts/{mac} 2>/dev/null || :").strip()
-    return "".join(words.split(",")[1:][-1:])
+    (found,) = [word for word in words.split(",")[1:] if word.isalpha()] or [""]
+    return found
 
 
 def network(host: Host, bridge: str = "qn-host-only") -> dict[str, Any]:

@@ -53,6 +53,7 @@ def test_every_key() -> None:
         stp = true
         isolated = true
         mac_filter = true
+        ip_filter = false
         forward_delay = 2
         hello_time = 1
 
@@ -71,7 +72,7 @@ def test_every_key() -> None:
         ipv6 = false
     """
     lan = Network("lan", "bridge", "br0", stp=True, forward_delay=2, hello_time=1)
-    lan = lan.replace(uplink="enp3s0", agreed=True, isolated=True, mac_filter=True)
+    lan = lan.replace(uplink="enp3s0", agreed=True, isolated=True, mac_filter=True, ip_filter=False)
     subnet, servers = Subnet.parse("192.168.0.0/24"), ("8.8.8.8", "2001:db8::1")
     hosts = (("files", "192.0.2.9"), ("a.b", "2001:db8::9"))
     addresses = (("web", "192.168.0.9"), ("52:54:00:00:00:0a", "192.168.0.10"))
@@ -136,6 +137,7 @@ def test_bind_group(text: str, *, found: bool) -> None:
         (f'{NAT}uplink = "e0"', 3, "networks.lab.uplink: is not for mode nat", "for: bridge"),
         (f'{BRIDGE}uplink = "a/b"', 3, "networks.lan.uplink: the name has a character", "a/b"),
         (f"{NAT}mac_filter = 1", 3, "networks.lab.mac_filter: expected true or false", "now 1"),
+        (f"{NAT}ip_filter = 1", 3, "networks.lab.ip_filter: expected true or false", "now 1"),
         # host_services
         (f"{NAT}host_services = 1", 3, "networks.lab.host_services: expected services", "now 1"),
         (f"{NAT}host_services = [22]", 3, "host_services: expected services like", "[22]"),

@@ -188,6 +188,37 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ],
         [],
     ),
+    (
+        r.IpFilter("b", "b", "10.0.0.1/24"),
+        [
+            "tc qdisc add dev b ingress_block 954169341 clsact",
+            (
+                "tc filter replace block 954169341 protocol all pref 1 handle 1 bpf da"
+                " bytecode-file PROGRAM  # no DHCP server, router or gateway"
+                "'s address among the guests"
+            ),
+        ],
+        [],
+    ),
+    (
+        r.IpFilter("t", "b", foreign=True),
+        ["tc qdisc add dev t ingress_block 954169341 clsact"],
+        ["tc qdisc del dev t clsact"],
+    ),
+    (
+        r.HostName("b", "7", "52:54:00:00:00:02", "", "10.0.0.9", guarded=True),
+        [
+            "# dnsmasq of b: 52:54:00:00:00:02 is at 10.0.0.9",
+            (
+                "tc filter replace block 954169341 protocol all pref 2 handle 0xd3190078 bpf da"
+                " bytecode-file PROGRAM  # ARP and ND for 10.0.0.9 from 52:54:00:00:00:02 alone"
+            ),
+        ],
+        [
+            "tc filter del block 954169341 protocol all pref 2 handle 0xd3190078 bpf",
+            "# 52:54:00:00:00:02 is forgotten",
+        ],
+    ),
     (r.Membership("b", "7"), ["# run 7 joins b"], ["# run 7 leaves b"]),
     (
         r.HostName("b", "7", "52:54:00:00:00:02", "web"),
@@ -233,7 +264,7 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         [
             "ip tuntap add t mode tap vnet_hdr",
             "ip link set t master b up",
-            "tc qdisc add dev t clsact",
+            "tc qdisc replace dev t clsact",
             (
                 "tc filter add dev t egress protocol ip u32 match ip protocol 17 0xff "
                 "match ip sport 67 0xffff action csum udp"

@@ -58,6 +58,7 @@ def test_every_value_is_toml() -> None:
         stp = true
         isolated = true
         mac_filter = false
+        ip_filter = true
         dns = ["192.0.2.1", "192.0.2.2"]
         subnet = "10.1.0.0/24"
         hosts = { files = "192.0.2.9", "a.example" = "2001:db8::9" }

@@ -8,7 +8,7 @@ from qemu_netwrap.core import names, plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import HOST_ONLY, NAT
-from qemu_netwrap.core.resources import Address, DeviceSetting, Dnsmasq
+from qemu_netwrap.core.resources import Address, DeviceSetting, Dnsmasq, IpFilter
 from qemu_netwrap.planning.backends import ipv6
 from qemu_netwrap.planning.backends.bridge import own_bridge
 
@@ -104,6 +104,7 @@ def segment(
         DeviceSetting(network.bridge, "ipv4", "src_valid_mark", "1"),
         Address(network.bridge, f"{subnet.first}/{subnet.length}"),
         *ipv6.addresses(network, prefix),
+        *_ip_filter(network, subnet, prefix),
     )
 
 
@@ -117,6 +118,14 @@ def closed(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]
     """
     six = [f"ipv6 iif {network.bridge}", f"ipv6 to {prefix}"] if prefix is not None else []
     return [f"ipv4 to {subnet}", *six]
+
+
+def _ip_filter(network: Network, subnet: Subnet, prefix: Prefix | None) -> tuple[IpFilter, ...]:
+    """Return the filter block of the network's guests, which lives with the bridge."""
+    if not network.filters_ips:
+        return ()
+    gateways = [subnet.first, *([prefix.gateway] if prefix else [])]
+    return (IpFilter(network.bridge, network.bridge, " ".join(gateways)),)
 
 
 def mtu_of(network: Network, around: Surroundings) -> int:
