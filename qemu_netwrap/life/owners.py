@@ -102,8 +102,7 @@ class Family:
             for each in procs.below(pids, self.kin)
             if (theirs := procs.users(each.process.pid)) and acting.may_signal(theirs)
         ]
-        mine = (1, os.getpid())
-        return [p for p in dict.fromkeys([*roots, *heirs]) if p.pid not in mine]
+        return list(dict.fromkeys([*roots, *heirs]))
 
     def _main(self, run: str, owner: Owner) -> Process | None:
         """Return the process that an owner is, if it lives."""
@@ -169,7 +168,11 @@ def others(state: State, run: str) -> list[int]:
 
 def keepers(state: State, run: str) -> list[int]:
     """Return a run's keeper, if it lives: nobody else has its lock."""
-    return holders.of_file(f"{state.run(run)}/keeper")
+    path = f"{state.run(run)}/keeper"
+    if not files.is_locked(path):
+        return []
+    asleep = [pid for pid in holders.pids() if holders.has_at(pid, _KEEPERS_FD, path)]
+    return asleep or holders.of_file(path)
 
 
 def obstacles(state: State, run: str) -> list[str]:
@@ -180,7 +183,12 @@ def obstacles(state: State, run: str) -> list[str]:
     if named:
         return named
     programs = [files.peek(f"/proc/{pid}/comm").strip() for pid in keepers(state, run)]
-    return [UNSEEN] if _ASLEEP in programs else []
+    return [UNSEEN] if _ASLEEP in programs or not programs else []
+
+
+def is_elsewhere(state: State, run: str) -> bool:
+    """Whether a run's keeper lives, and is not seen here: in another namespace of process ids."""
+    return not keepers(state, run) and files.is_locked(f"{state.run(run)}/keeper")
 
 
 def take_over(state: State, run: str, say: Callable[[str], None]) -> list[NetwrapError]:

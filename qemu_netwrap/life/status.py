@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.core.hostfwd import Forward
     from qemu_netwrap.core.resources import Resource
+    from qemu_netwrap.host.identity import Process
     from qemu_netwrap.host.rtnetlink import Link
     from qemu_netwrap.life.state import State
 
@@ -149,9 +150,10 @@ def stop(state: State, run: str, seconds: float) -> list[int]:
     owner = owners.read(state, run)
     killed = []
     if owner is not None:
-        killed = procs.stop(lambda known: owners.Family(state).of(owner, run, known), seconds)
+        killed = procs.stop(lambda known: _mortal(owner, run, owners.Family(state), known), seconds)
         if owners.read(state, run) not in (None, owner):
             return killed  # that run is over, and its name another one's already
+    _refuse_what_cannot_be_ended(state, run)
     named = _await_letting_go(state, run)
     if named or state.tap_lives(run):
         errors = _release_from(state, run)
@@ -168,14 +170,40 @@ def stop(state: State, run: str, seconds: float) -> list[int]:
     return killed
 
 
+def _mortal(
+    owner: owners.Owner, run: str, family: owners.Family, known: list[Process]
+) -> list[Process]:
+    """Return those processes of a run's QEMU that `stop` may end.
+
+    Not the first one, which takes a whole container, or the host, with it; nor this one.
+    """
+    spared = (1, os.getpid())
+    return [each for each in family.of(owner, run, known) if each.pid not in spared]
+
+
+def _refuse_what_cannot_be_ended(state: State, run: str) -> None:
+    """Raise `HostError` where QEMU goes on since it is out of reach."""
+    main = owners.Family(state).main(run)
+    if main is not None and main.pid == 1:
+        raise HostError(
+            f"run {run}: its QEMU is the first process here, and ends with the container",
+            "stop the container",
+        )
+    if not patience.wait(lambda: not owners.is_elsewhere(state, run), _MOMENT):
+        raise HostError(
+            f"run {run}: its processes are in another namespace of process ids",
+            "run qemu-netwrap stop there, or outside of both",
+        )
+
+
 def _await_letting_go(state: State, run: str) -> list[str]:
     """Wait until QEMU's end has freed what the run lives by; return what keeps it, in words."""
     if state.tap(run) is None:
-        named = owners.obstacles(state, run)
-        if named:
-            patience.wait(lambda: not owners.obstacles(state, run), _LET_GO)
-            named = owners.obstacles(state, run)
-        return named
+        # Most teardowns are over by then, and nobody has to be looked for.
+        if patience.wait(lambda: not files.is_held(f"{state.run(run)}/lock"), _MOMENT, _PAUSE):
+            return []
+        patience.wait(lambda: not owners.obstacles(state, run), _LET_GO)
+        return owners.obstacles(state, run)
     if patience.wait(lambda: _is_idle(state, run) or not state.tap_lives(run), _LET_GO):
         return [holders.named(pid) for pid in _with_tap(state, run)]
     return [holders.named(pid) for pid in _with_tap(state, run)] or [owners.UNSEEN]
@@ -251,14 +279,19 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
 def _left_over(state: State) -> list[NetwrapError]:
     """Return an error for each run whose QEMU is gone, and whose lock others keep."""
     family = owners.Family(state)
-    locked = [run for run in state.runs() if files.is_held(f"{state.run(run)}/lock")]
+    left = [run for run in state.runs() if not family.qemu(run) and _is_left(state, run)]
     return [
         HostError(
             f"run {run}: {_held_by(named)}", f"qemu-netwrap stop {run} releases it all the same"
         )
-        for run in locked
-        if not family.qemu(run) and (named := _lasting(state, run))
+        for run in left
+        if (named := _lasting(state, run))
     ]
+
+
+def _is_left(state: State, run: str) -> bool:
+    """Whether a run whose QEMU is not seen has its lock taken, and its keeper is no other's."""
+    return files.is_held(f"{state.run(run)}/lock") and not owners.is_elsewhere(state, run)
 
 
 def _lasting(state: State, run: str) -> list[str]:
@@ -306,7 +339,7 @@ def _run(state: State, run: str, family: owners.Family) -> RunStatus:
         phase = RUNNING if info.pid else STARTING
     elif _is_idle(state, run):
         phase = IDLE
-    elif files.is_held(f"{folder}/lock") and (named := _lasting(state, run)):
+    elif _is_left(state, run) and (named := _lasting(state, run)):
         phase, faults = HELD, (f"{_held_by(named)}; qemu-netwrap stop {run} releases it",)
     else:
         phase = ENDING if files.is_locked(f"{folder}/keeper") else DEAD

@@ -14,20 +14,24 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path("/proc/self/fd")
+LIBC = ctypes.CDLL(None)
+LEFT = {"leave", "leave-mapped", "leave-shared", "leave-thread", "leave-headless"}
+CLONE_FILES = 0x400
+SYS_EXIT = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
 
 
 def lock() -> int:
     """Return the descriptor of the run's lock."""
     return next(fd for fd, path in opened() if path.endswith("/lock"))
-
-
-def tap() -> int:
-    """Return the descriptor of a tap."""
-    return next(fd for fd, path in opened() if path == "/dev/net/tun")
 
 
 def opened() -> list[tuple[int, str]]:
@@ -55,8 +59,11 @@ def sleep() -> NoReturn:
         signal.pause()
 
 
-def stay(*, mapped: bool, shared: bool) -> None:
-    """Leave a child behind that has no parent, and the lock at another number, or mapped."""
+def stay(how: str) -> None:
+    """Leave a child behind that has no parent, and the lock at another number, or mapped, ...
+
+    or in a thread with descriptors of its own, without the first thread maybe.
+    """
     if os.fork():
         os.wait()
         return
@@ -65,38 +72,68 @@ def stay(*, mapped: bool, shared: bool) -> None:
         os._exit(0)
     fd = lock()
     kept = os.dup(fd)
-    if shared:
+    if how == "leave-shared":
         fcntl.flock(kept, fcntl.LOCK_SH)
-    if mapped:
+    if how == "leave-mapped":
         # Python maps no empty file.
         words = (mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_SHARED, kept)
-        ctypes.CDLL(None).mmap(None, *map(ctypes.c_size_t, words), ctypes.c_size_t(0))
+        LIBC.mmap(None, *map(ctypes.c_size_t, words), ctypes.c_size_t(0))
         os.close(kept)
     os.close(fd)
+    if how in {"leave-thread", "leave-headless"}:
+        apart = threading.Event()
+        threading.Thread(target=keep_apart, args=(apart,)).start()
+        apart.wait()
+        os.close(kept)
     Path(sys.argv[1] + ".left").write_text(str(os.getpid()), "ascii")
     os.closerange(0, 3)
+    if how == "leave-headless":
+        LIBC.syscall(SYS_EXIT)  # of this thread alone
     sleep()
+
+
+def keep_apart(done: threading.Event) -> None:
+    """Have a thread keep copies of all descriptors, whatever the others close."""
+    LIBC.unshare(CLONE_FILES)
+    done.set()
+    time.sleep(3600)
+
+
+def send_away() -> None:
+    """Leave the lock in a socket, on its way to nobody; a child has the socket alone."""
+    one, other = socket.socketpair()
+    socket.send_fds(one, [b"x"], [lock()])
+    if os.fork() == 0:
+        os.closerange(0, other.fileno())
+        os.closerange(other.fileno() + 1, 256)
+        sleep()
+
+
+def have_deaf_child() -> None:
+    """Start a child that has nothing of what was inherited, and does not heed SIGTERM."""
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.closerange(3, 256)
+        sleep()
+
+
+DEEDS: Final[dict[str, Callable[[], None]]] = {
+    "send-lock": lambda: send(lock(), sys.argv[1]),
+    "share": lambda: fcntl.flock(lock(), fcntl.LOCK_SH),
+    "leave-on-its-way": send_away,
+    "deaf-child": have_deaf_child,
+}
 
 
 def main() -> None:
     """Do what the words say."""
     for word in sys.argv[2:]:
-        match word:
-            case "send-lock":
-                send(lock(), sys.argv[1])
-            case "send-tap":
-                send(tap(), sys.argv[1])
-            case "share":
-                fcntl.flock(lock(), fcntl.LOCK_SH)
-            case "leave" | "leave-mapped" | "leave-shared":
-                stay(mapped="mapped" in word, shared="shared" in word)
-            case "deaf-child":
-                if os.fork() == 0:
-                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                    os.closerange(3, 256)
-                    sleep()
-            case "-nic":
-                break
+        if word == "-nic":
+            break
+        if word in LEFT:
+            stay(word)
+        else:
+            DEEDS[word]()
     sys.stdout.write("up\n")
     sys.stdout.flush()
     sleep()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -108,12 +109,14 @@ def betrayed(
 
 
 def alive(pid: int) -> bool:
-    """Whether a process lives."""
+    """Whether a process lives, be it without its first thread."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
-    except FileNotFoundError:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
         return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+    over, _, _ = select.select([fd], [], [], 0)
+    os.close(fd)
+    return not over
 
 
 def left_behind(place: Path) -> int:
@@ -185,11 +188,13 @@ def test_the_first_process_is_never_ended(host: Host, place: Path) -> None:
     wait_gone(host)
 
 
-@pytest.mark.parametrize("word", ["leave", "leave-mapped", "leave-shared"])
+@pytest.mark.parametrize(
+    "word", ["leave", "leave-mapped", "leave-shared", "leave-thread", "leave-headless"]
+)
 def test_what_keeps_a_run_alive_is_named_and_the_run_is_over(
     host: Host, place: Path, word: str
 ) -> None:
-    """A child without its parent, which has mapped the lock, or has it at a number of its own."""
+    """A child without its parent, which has mapped the lock, has it at a number of its own, ..."""
     with betrayed(host, place, word) as qemu:
         left = left_behind(place)
     try:
@@ -203,6 +208,75 @@ def test_what_keeps_a_run_alive_is_named_and_the_run_is_over(
         assert not has_state(host)
     finally:
         os.kill(left, signal.SIGKILL)
+
+
+def test_a_lock_on_its_way_to_nobody_does_not_keep_a_run(host: Host, place: Path) -> None:
+    with betrayed(host, place, "leave-on-its-way") as qemu:
+        (child,) = Path(f"/proc/{qemu.pid}/task/{qemu.pid}/children").read_text("ascii").split()
+    try:
+        assert ps(host)["runs"][0]["state"] == "held"
+        done = netwrap(host, "stop", str(qemu.pid), timeout=60)
+        assert (done.returncode, "no process that is seen here" in done.stderr) == (125, True)
+        assert not has_state(host)
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_run_of_an_older_version_is_stopped(host: Host) -> None:
+    """It has not written down which process is its QEMU."""
+    for words in ((), ("-daemonize", "-pidfile", "/run/pid")):
+        child = host.popen(COMMAND, "-q", "--", QEMU, *IDLE, "-nic", "host-only", *words)
+        keeper_of(host, child.pid)
+        if words:
+            child.wait(30)
+        (pid,) = [run["pid"] for run in ps(host)["runs"]]
+        host.run("rm", f"{state_folder(host)}/runs/{child.pid}/qemu")
+        assert ps(host)["runs"][0]["pid"] == pid
+        netwrap(host, "stop", str(child.pid), check=True)
+        wait_for(lambda: not alive(pid), "QEMU's end", 30)  # noqa: B023
+        child.wait(30)
+        assert not has_state(host)
+    host.run("rm", "-f", "/run/pid")
+
+
+def test_a_qemu_of_another_namespace_of_process_ids(host: Host, place: Path) -> None:
+    """It is ended from outside. From inside another one it is not seen, and keeps its network."""
+    qemu = f"{PYTHON} {place}/hostile.py {place}/socket -nic host-only >{place}/up"
+    apart = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc")
+    first = host.popen(*apart, f"sleep 0; {COMMAND} -q -- {qemu} & wait")
+    wait_for(lambda: "up" in _text(place / "up"), "QEMU", 30)
+    (run,) = ps(host)["runs"]
+    assert (run["state"], alive(run["pid"])) == ("running", True)
+    done = host.run(*apart, f"{COMMAND} stop {run['run']}", check=False)
+    assert (done.returncode, "another namespace of process ids" in done.stderr) == (125, True)
+    host.run(*apart, f"{COMMAND} gc", check=True)
+    assert "qn-host-only" in links(host)
+    assert ps(host)["runs"][0]["state"] == "running"
+    netwrap(host, "stop", run["run"], check=True)
+    assert not has_state(host)
+    first.wait(30)
+
+
+def test_a_qemu_that_is_the_first_process_goes_on(host: Host, place: Path) -> None:
+    qemu = f"{PYTHON} {place}/hostile.py {place}/socket -nic host-only >{place}/up"
+    apart = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc")
+    child = host.popen(*apart, f"exec {COMMAND} -q -- {qemu}")
+    wait_for(lambda: "up" in _text(place / "up"), "QEMU", 30)
+    (inside,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text("ascii").split()
+    enter = ("nsenter", f"--target={inside}", "--mount", "--pid")
+    done = host.run(*enter, COMMAND, "stop", "1", check=False)
+    assert (done.returncode, "the first process" in done.stderr) == (125, True)
+    assert host.run(*enter, COMMAND, "gc", check=True).stdout == "nothing was left\n"
+    assert alive(int(inside))
+    assert "qn-host-only" in links(host)
+    netwrap(host, "stop", "1", check=True)  # from outside it is a process like others
+    assert not has_state(host)
+    child.wait(30)
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, empty while there is none."""
+    return path.read_text("utf-8") if path.exists() else ""
 
 
 def test_a_shared_lock_hinders_neither_stop_nor_gc(host: Host, place: Path) -> None:
