@@ -105,13 +105,14 @@ class Surroundings(Record):
     routes: tuple[Route, ...] = ()
     routers: tuple[str, ...] = ()  # devices whose IPv4 forwarding is on, and not by us
     inner: tuple[str, ...] = ("lo",)  # devices that lead nowhere: lo, bridges of our networks
-    resolver: str = "/etc/resolv.conf"  # the file that names the host's real DNS servers
+    resolver: str = "/etc/resolv.conf"  # the file that names the host's DNS servers
     machine: str = ""  # the host's identity, which stable MACs are derived from
     reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
     mtu: int = 0  # of the device that the default route leaves by; 0 without one
     six: Around6 | None = None  # of IPv6; None for a network that has none of it
     uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
     neighbours: Neighbours | None = None  # None: nobody else has a say
+    in_order: bool = True  # whether the first of the host's DNS servers is asked first
 
 
 class Nic(Record):

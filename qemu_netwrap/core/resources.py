@@ -71,6 +71,7 @@ class Forwarding(Resource):
 
 
 _RESOLVER = "resolv-file"
+_IN_ORDER = "strict-order"
 ALL = "all"  # in the place of a device: the whole host
 
 
@@ -151,6 +152,11 @@ class Remark(Resource):
     text: str
 
 
+def resolver_lines(path: str, *, in_order: bool) -> list[str]:
+    """Return how dnsmasq is told of the host's name servers: last in its configuration."""
+    return [*([_IN_ORDER] if in_order else []), f"{_RESOLVER}={path}"]
+
+
 class Dnsmasq(Resource):
     """The DHCP and DNS server of one network: the text of its configuration file."""
 
@@ -164,10 +170,12 @@ class Dnsmasq(Resource):
         lines = (line.partition("=") for line in self.config.splitlines())
         return next((value for key, _, value in lines if key == _RESOLVER), "")
 
-    def with_resolver(self, path: str) -> Dnsmasq:
-        """Return the same server with another such file."""
-        old, new = (f"{_RESOLVER}={name}\n" for name in (self.resolver, path))
-        return self.replace(config=self.config.replace(old, new))
+    def with_resolver(self, path: str, *, in_order: bool) -> Dnsmasq:
+        """Return the same server with another such file, its name servers asked in order or not."""
+        known = (f"{_RESOLVER}={self.resolver}", _IN_ORDER)
+        others = [line for line in self.config.splitlines() if line not in known]
+        lines = [*others, *resolver_lines(path, in_order=in_order)]
+        return self.replace(config="".join(f"{line}\n" for line in lines))
 
 
 class Forwards(Resource):

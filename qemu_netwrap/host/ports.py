@@ -47,6 +47,25 @@ def is_taken(family: int, kind: int, port: int) -> bool:
     return False
 
 
+def is_held(address: str, port: int) -> bool:
+    """Whether somebody is bound to a UDP port of an address of the host, or of every address.
+
+    Without the privilege to ask it is taken to be so.
+    """
+    family = IPV6 if ":" in address else IPV4
+    try:
+        probe = _socket.socket(family, UDP | _socket.SOCK_CLOEXEC)
+    except OSError:
+        return False  # a kernel without that family
+    try:
+        probe.bind((address, port))
+    except OSError as error:
+        return error.errno in (errno.EADDRINUSE, errno.EACCES)
+    finally:
+        probe.close()
+    return False
+
+
 def first_free(ports: tuple[int, ...]) -> int:
     """Return the first of PORTS that nobody has, in any protocol; 0 if all are taken."""
     free = (port for port in ports if not any(is_taken(*each, port) for each in _BOTH))

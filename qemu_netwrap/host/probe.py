@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # What taps can be plugged into by IFLA_MASTER; Open vSwitch takes its ports by other ways.
 BRIDGE_KINDS = ("bridge",)
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
-# Where a host's real DNS servers are when resolv.conf names a local stub.
+# Where a host's DNS servers are when resolv.conf names a local stub that cannot be asked.
+_DNS_PORT = 53
 RESOLVERS = (
     "/etc/resolv.conf",
     "/run/systemd/resolve/resolv.conf",
@@ -128,28 +129,45 @@ def surroundings(
         d for d in devices if d not in forwarding and sysctl.read("ipv4", d, "forwarding") == "1"
     )
     is_bridge = there is None or there.kind in BRIDGE_KINDS
+    path, in_order = resolver() if places else ("", True)
     return Surroundings(
         there is not None,
         is_bridge,
         routes,
         routers,
         ("lo", *inner),
-        resolver(),
+        path,
         machine(),
         neighbours=neighbours.look(bridge, routed=bool(places)),
+        in_order=in_order,
     )
 
 
-def resolver() -> str:
-    """Return the file with the host's real DNS servers: the first that names a non-local one.
+def resolver() -> tuple[str, bool]:
+    """Return the file with the host's DNS servers, and whether the first of them can be asked.
 
-    dnsmasq would not start on a link into a folder that is not there: nothing then.
+    A stub on the host itself, which may know more than the servers behind it, is one of them if
+    somebody is there: it may be out of reach, in another network namespace. dnsmasq would not start
+    on a link into a folder that is not there: nothing then.
     """
     for path in RESOLVERS:
-        if any(not server.startswith(("127.", "::1")) for server in _nameservers(path)):
-            return path
+        asked = [not _is_local(server) or _is_there(server) for server in _nameservers(path)]
+        if any(asked):
+            return path, asked[0]
     folder = os.path.dirname(os.path.realpath(RESOLVERS[0]))
-    return RESOLVERS[0] if os.path.isdir(folder) else os.devnull
+    return (RESOLVERS[0] if os.path.isdir(folder) else os.devnull), True
+
+
+def _is_local(server: str) -> bool:
+    """Whether a DNS server is on the loopback interface."""
+    return server.startswith("127.") or server == "::1"
+
+
+def _is_there(server: str) -> bool:
+    """Whether somebody answers on a loopback address; yes where that may not be asked."""
+    from qemu_netwrap.host import ports
+
+    return ports.is_held(server, _DNS_PORT)
 
 
 def _nameservers(path: str) -> list[str]:

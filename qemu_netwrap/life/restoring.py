@@ -90,7 +90,8 @@ def is_noted(link: Link, entry: Entry) -> bool:
 def _renewed(resource: Resource) -> Resource:
     """Return a resource as it would be made now: dnsmasq reads where the host's resolver is."""
     if isinstance(resource, Dnsmasq) and resource.resolver:
-        return resource.with_resolver(probe.resolver())
+        path, in_order = probe.resolver()
+        return resource.with_resolver(path, in_order=in_order)
     return resource
 
 

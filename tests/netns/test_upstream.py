@@ -12,6 +12,7 @@ from lab.netns import GATEWAY, WEB_ADDRESS, WEB_NAME, wait_for
 from lab.tool import netwrap
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from lab.fixtures import Watch
@@ -179,3 +180,89 @@ def clean(host: Host, watch: Watch) -> None:
     host.run("sh", "-c", "rm -rf /etc/resolv.conf /run/one /run/two /run/systemd")
     host.written.clear()
     watch.baseline(host)
+
+
+SPLIT_NAME: Final = "host.behind.the.vpn.test"
+
+
+def stub(host: Host, address: str, *options: str) -> subprocess.Popen[str]:
+    """Start a name server on the host alone, which knows more than the servers behind it."""
+    words = ("--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=")
+    child = host.popen(
+        *("dnsmasq", *words, "--no-hosts", "--no-resolv", "--bind-interfaces"),
+        *(f"--listen-address={address}", *(options or (f"--server={GATEWAY}",))),
+        f"--host-record={SPLIT_NAME},{WEB_ADDRESS}",
+    )
+    host.wait_listening("udp6" if ":" in address else "udp", 53)
+    return child
+
+
+@pytest.mark.parametrize("address", ["127.0.0.53", "127.0.0.1", "::1"])
+def test_a_stub_on_the_host_is_asked(two_servers: Host, watch: Watch, address: str) -> None:
+    """As of systemd-resolved, which knows a VPN's names, or unbound: whatever it knows counts."""
+    host = two_servers
+    is_by_resolved(host)
+    host.write("/etc/resolv.conf", f"nameserver {address}\n")
+    stub(host, address)
+    watch.baseline(host)
+    with nat(host):
+        assert knows(host, SPLIT_NAME)
+        assert knows(host, WEB_NAME)
+
+
+def test_servers_are_asked_in_the_hosts_order(two_servers: Host, watch: Watch) -> None:
+    """The second says of every name of the first that there is none, and may be faster."""
+    host = two_servers
+    host.write("/etc/resolv.conf", f"nameserver 127.0.0.1\nnameserver {OTHER}\n")
+    stub(host, "127.0.0.1")
+    watch.baseline(host)
+    with nat(host):
+        assert all(knows(host, SPLIT_NAME) for _ in range(30))
+
+
+def test_a_stub_out_of_reach(two_servers: Host, watch: Watch) -> None:
+    """As in another network namespace: the next server is asked, at once."""
+    host = two_servers
+    host.write("/etc/resolv.conf", f"nameserver 127.0.0.1\nnameserver {GATEWAY}\n")
+    with nat(host):
+        assert knows(host, WEB_NAME)
+        assert "strict-order" not in host.sh("cat /run/qemu-netwrap/*/networks/*/dnsmasq.conf")
+    watch.baseline(host)
+
+
+def test_a_stub_that_comes_and_goes(two_servers: Host, watch: Watch) -> None:
+    """Who joins finds it."""
+    host = two_servers
+    is_by_resolved(host)
+    with nat(host):
+        assert not knows(host, SPLIT_NAME)
+        assert knows(host, WEB_NAME)
+        child = stub(host, "127.0.0.53")
+        join(host)
+        assert knows(host, SPLIT_NAME)
+        child.kill()
+        child.wait()
+        join(host)
+        assert not knows(host, SPLIT_NAME)
+        assert knows(host, WEB_NAME)
+    clean(host, watch)
+
+
+def test_a_stub_that_asks_our_server(two_servers: Host, watch: Watch) -> None:
+    """A question does not go round."""
+    host = two_servers
+    host.write("/etc/qemu-netwrap/config.toml", LOOPED)
+    host.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    watch.baseline(host)
+    log = ("--log-queries", "--log-facility=/run/stub.log")
+    child = stub(host, "127.0.0.1", "--server=10.50.0.1", *log)
+    with nat(host):
+        assert not knows(host, "some.name.of.nobodys.test")
+        asked = host.read("/run/stub.log").count("forwarded some.name.of.nobodys.test")
+        assert asked <= 2
+    child.kill()
+    child.wait()
+    host.run("rm", "/run/stub.log")
+
+
+LOOPED: Final = '[networks.nat]\nmode = "nat"\nsubnet = "10.50.0.0/24"\n'

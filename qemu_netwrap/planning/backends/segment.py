@@ -8,7 +8,13 @@ from qemu_netwrap.core import names, plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.model import HOST_ONLY, NAT
-from qemu_netwrap.core.resources import Address, DeviceSetting, Dnsmasq, IpFilter
+from qemu_netwrap.core.resources import (
+    Address,
+    DeviceSetting,
+    Dnsmasq,
+    IpFilter,
+    resolver_lines,
+)
 from qemu_netwrap.planning.backends import ipv6
 from qemu_netwrap.planning.backends.bridge import own_bridge
 
@@ -232,5 +238,6 @@ def _reach(network: Network, around: Surroundings) -> list[str]:
         # No default route, and no name of the outside: a resolver is a way out too.
         return ["dhcp-option=option:router", "no-resolv"]
     if network.dns:
-        return ["no-resolv", *(f"server={server}" for server in network.dns)]
-    return [f"resolv-file={around.resolver}"]
+        return ["dns-loop-detect", "no-resolv", *(f"server={server}" for server in network.dns)]
+    # The host's own stub may be among the servers, and ask this one in turn.
+    return ["dns-loop-detect", *resolver_lines(around.resolver, in_order=around.in_order)]
