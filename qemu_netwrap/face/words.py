@@ -93,12 +93,14 @@ def _unknown_option(argv: list[str]) -> UsageError:
     from qemu_netwrap.core.suggest import suggestion
 
     word = argv[0]
-    if not word.startswith("--") and word[1:] in WITH_ARGUMENT | WITHOUT_ARGUMENT:
+    near = suggestion(word.partition("=")[0], [*WITH_VALUE, *FLAGS, *INFORM])
+    name = word[2:] if word.startswith("--") else word[1:]
+    if name in WITH_ARGUMENT | WITHOUT_ARGUMENT:
+        near = near if word.startswith("--") else ""
         return UsageError(
             f"{word}: this is an option of QEMU's, and QEMU is not named",
-            f"QEMU's program comes first: {_EXAMPLE} {' '.join(argv)}",
+            f"{near}QEMU's program comes first: {_EXAMPLE} {' '.join(argv)}",
         )
-    near = suggestion(word.partition("=")[0], [*WITH_VALUE, *FLAGS, *INFORM])
     return UsageError(f"{word}: unknown option", f"{near}see qemu-netwrap --help")
 
 

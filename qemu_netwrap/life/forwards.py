@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _MOMENT, _PAUSE = 0.5, 0.01  # seconds
 
+_NEEDS_ROOT = (
+    'ports below 1024 need root: sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...'
+)
+
 
 def hold(nics: Iterable[Nic], state: State) -> tuple[int, ...]:
     """Take the ports that lead to NICS; return the descriptors that hold them.
@@ -88,9 +92,7 @@ def _refusal(nic: Nic, forward: Forward, error: OSError, state: State) -> HostEr
         )
     from qemu_netwrap.host.remedies import remedy
 
-    return HostError(
-        f"{port}: {error.strerror}", remedy(error, "ports below 1024 need root: use sudo")
-    )
+    return HostError(f"{port}: {error.strerror}", remedy(error, _NEEDS_ROOT))
 
 
 def _run_with(forward: Forward, state: State) -> str:

@@ -129,16 +129,16 @@ def _is_qemus_alone(request: Request, reading: Reading, program: str, shim: str)
 
 
 def read_line(
-    argv: tuple[str, ...], program: str, user: User | None
+    argv: tuple[str, ...], program: str, user: User | None, *, asks: bool = True
 ) -> tuple[words.CommandLine, Reading | None]:
     """Return QEMU's words and what they want of us; None when QEMU gets them as they are.
 
     QEMU is asked which options it has only when one is unknown to us, or not in every QEMU;
     another program, a script that starts QEMU say, is never run to be asked. It is run, and files
-    are read, as USER, who QEMU will be.
+    are read, as USER, who QEMU will be. Without ASKS it is not run.
     """
     line = words.parse(argv)
-    if line.is_uncertain and os.path.basename(program).startswith(_QEMUS):
+    if asks and line.is_uncertain and os.path.basename(program).startswith(_QEMUS):
         from qemu_netwrap.host import probe
 
         with_argument, without = probe.qemu_options(program, user)
@@ -159,7 +159,7 @@ def read_line(
     # Here, so that a QEMU that is told nothing of networks does not pay for it.
     from qemu_netwrap.planning.reading import interpret
 
-    return line, interpret(line, files, lambda strange: known(program, strange, user))
+    return line, interpret(line, files, lambda new: known(program, new, user) if asks else new)
 
 
 def known(program: str, strange: frozenset[str], user: User | None) -> frozenset[str]:

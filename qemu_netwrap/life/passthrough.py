@@ -66,7 +66,8 @@ def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passin
     if os.geteuid() != 0:
         raise HostError(
             f"{found[0].label}: taking a device of the host from its driver is root's",
-            "use sudo; or let it be bound for you: sudo qemu-netwrap vfio bind BDF",
+            'sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...; or have it bound:'
+            " sudo qemu-netwrap vfio bind BDF",
         )
     planning.check_host(has_iommu=pci.has_iommu(), remaps_interrupts=pci.remaps_interrupts())
     uid = _uid(request.run_as)

@@ -89,6 +89,7 @@ def test_programs(word: str) -> None:
         ("kvmtool run", "qemu-netwrap -- kvmtool"),
         ("disk.img", "QEMU's program comes first: qemu-netwrap -- qemu-system-x86_64 disk.img"),
         ("-nic nat disk.img", "qemu-netwrap -- qemu-system-x86_64 -nic nat disk.img"),
+        ("--net nic", "did you mean --network? QEMU's program comes first"),
         ("-q -m 2G", "qemu-netwrap -- qemu-system-x86_64 -m 2G"),
         ("", "qemu-netwrap --help"),
     ],
