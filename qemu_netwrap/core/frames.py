@@ -15,7 +15,8 @@ import zlib
 LINK_LOCAL = bytes((0xFE, 0x80, *bytes(6)))
 PASS, DROP, NEXT = 0, 2, 0xFFFFFFFF  # TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC
 ARP, IPV4, IPV6, VLAN, QINQ = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88A8
-UDP, FRAGMENT, ICMPV6, AUTHENTICATION = 17, 44, 58, 51
+ICMP, UDP, FRAGMENT, ICMPV6, AUTHENTICATION = 1, 17, 44, 58, 51
+REDIRECT4 = 5
 _EXTENSIONS = (0, 43, 60)  # hop-by-hop and destination options, routing (RFC 8200)
 _MOST_EXTENSIONS = 4
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
@@ -106,6 +107,7 @@ def guard(gateways: list[bytes]) -> bytes:
             ("ld", 26, "", ""),
             *is_gateway,
             *_DHCP,
+            *icmp4("pass"),
             *_extensions(),
             *_neighbor_discovery(six),
             *_DHCP6,
@@ -123,6 +125,7 @@ _ENDS: list[Line] = [
 # No server, no relay; a client under the MAC that it sends with alone, in one piece.
 _DHCP: list[Line] = [
     ("ldb", 23, "", ""),
+    ("jeq", ICMP, "icmp4", ""),
     ("jeq", UDP, "", "pass"),
     ("ldh", 20, "", ""),
     ("jset", 0x1FFF, "pass", ""),  # a later fragment: the first tells the ports
@@ -180,6 +183,18 @@ _FRAGMENTS6: list[Line] = [
     ("jeq", 546, "drop", ""),
     ("jeq", 547, "drop", "pass"),
 ]
+
+
+def icmp4(other: str) -> list[Line]:
+    """Return the drop of IPv4's redirects, which would turn routes; what is none goes to OTHER."""
+    return [
+        "icmp4",
+        ("ldh", 20, "", ""),
+        ("jset", 0x1FFF, other, ""),  # a later fragment
+        ("ldx_ihl", 14, "", ""),
+        ("ldb_x", 14, "", ""),
+        ("jeq", REDIRECT4, "drop", other),
+    ]
 
 
 def _extensions() -> list[Line]:

@@ -109,6 +109,7 @@ class Around6(Record):
     by_device: bool = True  # forwarding can be switched on device by device (Linux 6.17)
     is_router: bool = False  # the host forwards already, and not by us
     routers: tuple[str, ...] = ()  # devices that do, one by one, and not by us
+    is_fixed: bool = False  # settings cannot be written here: /proc/sys is read-only
     listeners: tuple[str, ...] = ()  # devices that have learned from routers, and may forget it
 
 

@@ -32,7 +32,25 @@ class Bridge(Resource):
     open: bool = False  # others may put their ports into it, and it is then left to them
     mtu: int = 0  # 0: the kernel's own, which follows the ports
     group: int = 0  # the kernel's number for devices that rules tell together
-    dad: bool = True  # whether it looks for duplicates of its IPv6 addresses before it uses them
+    guarded: bool = False  # the host is nobody's guest on it: it has what it is given, no more
+    filtered: bool = False  # at its ingress: see core.ingress
+    link_local: str = ""  # its link-local address; empty: guarded it has none, else the kernel's
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """What net/ipv4/conf has of a guarded bridge: guests do not turn the host's routes.
+
+        Redirects go by the source of a gateway elsewhere, which `rp_filter` drops.
+        """
+        return _GUARDED if self.guarded else ()
+
+
+_GUARDED = (
+    ("rp_filter", "1"),
+    ("accept_redirects", "0"),
+    ("accept_source_route", "0"),
+    ("route_localnet", "0"),
+)
 
 
 class Uplink(Resource):
@@ -61,6 +79,7 @@ class DeviceSetting(Resource):
     family: str
     key: str
     value: str
+    optional: bool = False  # the network does without where it cannot be set
 
 
 class Forwarding(Resource):

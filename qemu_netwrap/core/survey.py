@@ -70,3 +70,4 @@ class Survey(Record):
     running: frozenset[str]  # of firewalld and the network managers: who is there
     leftovers: tuple[str, ...] | None  # of dead runs
     ipv6: Ipv6
+    is_lone: bool = False  # a user namespace that has root alone

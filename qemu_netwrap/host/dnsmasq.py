@@ -13,6 +13,7 @@ from qemu_netwrap.host import cgroup, files, spawn
 from qemu_netwrap.host.spawn import Child
 
 _PATIENCE = 5000  # ms, until SIGKILL
+_IDS = 65535  # those that a whole system may use: 65534 is nobody's
 _LOOKS = 2
 _STARTS = 20
 _ANOTHER_WENT = "failed to find list of interfaces"
@@ -65,7 +66,8 @@ def _spawn(folder: str) -> Child:
     """
     before: tuple[str, ...] = ("dnsmasq",)
     pid_file = f"{folder}/dnsmasq.pid"
-    if os.geteuid() == 0 and "\nuser=" not in files.read(f"{folder}/dnsmasq.conf"):
+    is_alone = is_lone()
+    if os.geteuid() == 0 and not is_alone and "\nuser=" not in files.read(f"{folder}/dnsmasq.conf"):
         from qemu_netwrap.host import accounts
 
         user = accounts.account()
@@ -82,6 +84,8 @@ def _spawn(folder: str) -> Child:
             f"--pid-file={pid_file}",
             f"--dhcp-leasefile={folder}/leases",
             f"--dhcp-hostsdir={folder}/hosts",
+            # Without ids of others it would fail to leave root's.
+            *(("--user=root", "--group=") if is_alone else ()),
         ),
         lock=_lock(folder),
     )
@@ -113,6 +117,15 @@ def is_nobody(process: Process) -> bool:
     from qemu_netwrap.host import accounts
 
     return uid != 0 and uid == accounts.nobody()
+
+
+def is_lone() -> bool:
+    """Whether this user namespace has few ids, as by `unshare -Ur`: nobody to become but root."""
+    for kind in ("uid_map", "gid_map"):
+        ids = sum(int(line.split()[2]) for line in files.peek(f"/proc/self/{kind}").splitlines())
+        if 0 < ids < _IDS:
+            return True
+    return False
 
 
 def find(folder: str) -> Process | None:

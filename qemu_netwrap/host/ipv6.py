@@ -62,6 +62,7 @@ def around(switched: frozenset[str]) -> Around6:
         routers=tuple(
             d for d in devices if d not in switched and sysctl.read("ipv6", d, FORCE) == "1"
         ),
+        is_fixed=not sysctl.is_writable(),
         listeners=tuple(d for d in learners if sysctl.read("ipv6", d, "accept_ra") in ("1", "2")),
     )
 

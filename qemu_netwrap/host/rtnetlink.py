@@ -43,12 +43,19 @@ BLOCK = -1  # in the place of an interface: TCM_IFINDEX_MAGIC_BLOCK
 ETH_P_ALL = 0x0300  # big-endian
 NDA_DST, NUD_VALID = 1, 0xDE  # that an address of a neighbor is known: not being asked, nor failed
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
-IFLA_GROUP, IFLA_CARRIER = 27, 33
+IFLA_AF_SPEC, IFLA_GROUP, IFLA_CARRIER = 26, 27, 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_LEARNING, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_LOCKED = 8, 33, 39
 IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 IFA_F_NODAD = 0x02
+# What an interface has of each family, linux/if_link.h, and of settings by number, linux/ip.h.
+IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE = 1, 8
+_GENERATE_NONE = 1  # IN6_ADDR_GEN_MODE_NONE
+IPV4_SETTINGS = {
+    "forwarding": 1, "accept_redirects": 4, "rp_filter": 8, "accept_source_route": 9,
+    "src_valid_mark": 24, "route_localnet": 26,
+}  # fmt: skip
 RTA_DST, RTA_OIF, RTA_MULTIPATH, RTA_TABLE = 1, 4, 9, 15
 RTN_UNICAST, RT_TABLE_LOCAL = 1, 255
 RTM_F_FIB_MATCH = 0x2000
@@ -60,6 +67,7 @@ IFF_UP = 1
 NDA_LLADDR, NUD_NOARP = 2, 0x40
 NTF_MASTER, NTF_STICKY = 0x04, 0x40
 AF_BRIDGE = 7
+_INGRESS = 0, 0xFFFFFFF2, 1 << 16 | ETH_P_ALL  # of `tcmsg`: no handle, clsact's ingress, first
 USER_HZ = 100  # the unit of a bridge's timers in netlink
 # What asking for a route says when there is none, or one that leads nowhere; or no IPv6.
 _NO_ROUTE = (
@@ -205,6 +213,44 @@ class Rtnl(Netlink):
             body += attribute(kind, struct.pack("=I", value)) if value else b""
         self._do(RTM_SETLINK, 0, body)
 
+    def generate_addresses(self, index: int, mode: int = _GENERATE_NONE) -> None:
+        """Have an interface make itself no link-local address, or again by another MODE.
+
+        A kernel without IPv6, or one older than Linux 3.17, has nothing to switch off.
+        """
+        spec = attribute(_socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([mode])))
+        try:
+            self._do(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + _family_spec(spec))
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+
+    def set_ipv4(self, index: int, settings: tuple[tuple[str, str], ...]) -> None:
+        """Set settings of net/ipv4/conf: keys and numbers. It takes no writable /proc/sys."""
+        values = (
+            attribute(IPV4_SETTINGS[key], struct.pack("=I", int(value))) for key, value in settings
+        )
+        spec = attribute(_socket.AF_INET, attribute(IFLA_INET_CONF, b"".join(values)))
+        self._do(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + _family_spec(spec))
+
+    def filter_ingress(self, index: int, program: bytes) -> bool:
+        """Have a packet filter look at what comes in by an interface, before IP does.
+
+        Returns whether this kernel has what that takes.
+        """
+        qdisc = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0)
+        place = _TCMSG.pack(0, index, *_INGRESS)
+        flags = NLM_F_CREATE | NLM_F_EXCL
+        try:
+            self._do(RTM_NEWQDISC, flags, qdisc + attribute(TCA_KIND, b"clsact\0"))
+            kind = attribute(TCA_KIND, b"bpf\0")
+            self._do(RTM_NEWTFILTER, flags, place + kind + _program(program))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+                raise
+            return False
+        return True
+
     def isolate(self, index: int, *, isolated: bool = True) -> None:
         """Keep a bridge's port from the other isolated ones, or no more (Linux 4.18)."""
         self._set_port(index, attribute(IFLA_BRPORT_ISOLATED, bytes([isolated])))
@@ -264,10 +310,7 @@ class Rtnl(Netlink):
 
     def set_filter(self, block: int, priority: int, handle: int, program: bytes) -> None:
         """Put a program of classic BPF into a filter block, or exchange it; it gives verdicts."""
-        options = attribute(TCA_BPF_OPS_LEN, struct.pack("=H", len(program) // 8))
-        options += attribute(TCA_BPF_OPS, program)
-        options += attribute(TCA_BPF_FLAGS, struct.pack("=I", TCA_BPF_FLAG_ACT_DIRECT))
-        body = _filter(block, priority, handle) + attribute(TCA_OPTIONS, options)
+        body = _filter(block, priority, handle) + _program(program)
         self._do(RTM_NEWTFILTER, NLM_F_CREATE, body)
 
     def has_filter(self, block: int, priority: int, handle: int) -> bool:
@@ -454,6 +497,19 @@ def _filter(block: int, priority: int, handle: int) -> bytes:
     """Encode which program in which filter block is meant."""
     head = _TCMSG.pack(0, BLOCK, handle, block, priority << 16 | ETH_P_ALL)
     return head + attribute(TCA_KIND, b"bpf\0")
+
+
+def _program(program: bytes) -> bytes:
+    """Encode a program of classic BPF whose results are verdicts."""
+    options = attribute(TCA_BPF_OPS_LEN, struct.pack("=H", len(program) // 8))
+    options += attribute(TCA_BPF_OPS, program)
+    options += attribute(TCA_BPF_FLAGS, struct.pack("=I", TCA_BPF_FLAG_ACT_DIRECT))
+    return attribute(TCA_OPTIONS, options)
+
+
+def _family_spec(spec: bytes) -> bytes:
+    """Encode what an interface is to have of a family."""
+    return attribute(IFLA_AF_SPEC, spec)
 
 
 def _address(index: int, address: bytes, length: int, flags: int = 0) -> bytes:

@@ -19,7 +19,7 @@ from qemu_netwrap.core.survey import (
     Survey,
     Uplink,
 )
-from qemu_netwrap.host import commands, files, ipv6, neighbours, procs, sysctl, which
+from qemu_netwrap.host import commands, dnsmasq, files, ipv6, neighbours, procs, sysctl, which
 from qemu_netwrap.host.rtnetlink import Rtnl
 
 # Numbers of capabilities: linux/capability.h.
@@ -53,7 +53,8 @@ def look(leftovers: tuple[str, ...] | None) -> Survey:
         bridge=driver("bridge"),
         nf_tables=nf_tables,
         iommu_groups=len(_names("/sys/kernel/iommu_groups")),
-        sysctl_writable=os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK),
+        sysctl_writable=sysctl.is_writable(),
+        is_lone=dnsmasq.is_lone(),
         is_router=sysctl.read("ipv4", "all", "forwarding") == "1",
         uplink=_uplink(),
         beside=_beside() if may_list else None,

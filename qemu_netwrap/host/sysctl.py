@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host import files
 
@@ -41,6 +43,11 @@ def write(family: str, device: str, key: str, value: str) -> None:
         ) from error
 
 
+def is_writable() -> bool:
+    """Whether settings can be written here: in most containers /proc/sys is read-only."""
+    return os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK)
+
+
 def write_if_there(family: str, device: str, key: str, value: str) -> None:
     """Set a device's setting, unless the device has just gone. Raises `HostError`."""
     try:
@@ -60,7 +67,7 @@ def choices(device: str) -> Iterator[tuple[str, str, str]]:
 
 def give(family: str, device: str, key: str, value: str) -> None:
     """Set a device's setting if it has it, with another value; one that can only be read stays."""
-    if read(family, device, key) not in ("", value):
+    if value and read(family, device, key) not in ("", value):
         try:
             write(family, device, key, value)
         except HostError:

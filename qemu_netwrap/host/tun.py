@@ -8,10 +8,12 @@ import os
 import struct
 
 from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.host import files
 
 DEVICE = "/dev/net/tun"
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE, IFF_TUN_EXCL = 0x2, 0x1000, 0x4000, 0x100, 0x8000
+IFF_PERSIST = 0x800
 _IFREQ = struct.Struct("16sH22x")
 
 _REMEDIES = {
@@ -49,6 +51,12 @@ def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
         hint = _REMEDIES.get(error.errno or 0, hint)
         raise HostError(f"tap {name}: {DEVICE}: {error.strerror}", hint) from error
     return fds
+
+
+def is_persistent(name: str) -> bool:
+    """Whether a tap stays when nobody has it open."""
+    flags = files.peek(f"/sys/class/net/{name}/tun_flags").strip()
+    return bool(flags) and bool(int(flags, 16) & IFF_PERSIST)
 
 
 def open_vhost(count: int) -> list[int]:

@@ -48,6 +48,7 @@ class Work:
         self.acquiring = acquiring
         self.rtnl = Rtnl()
         self.taps: dict[str, list[int]] = {}  # name: a descriptor a queue
+        self.made: dict[str, str] = {}  # bridges that were made, and what that is to the user
         self.indexes: dict[str, int] = {}  # of the taps that were made
 
 
@@ -59,18 +60,42 @@ def acquire_bridge(b: r.Bridge, note: Note, work: Work) -> Iterator[None]:
         stp=b.stp,
         forward_delay=b.forward_delay,
         hello_time=b.hello_time,
-        up=b.dad,
+        up=not b.guarded,
     )
     made = work.rtnl.link(b.name)
     if made is not None:
         note(index=str(made.index))
-        if not b.dad:
-            # Its first address, the link-local one, comes when it goes up.
-            sysctl.write("ipv6", b.name, "accept_dad", "0")
-        if b.mtu or b.group or not b.dad:
+        if b.open:
+            work.made[b.name] = "made, a segment of its own" if b.guarded else "made"
+        if b.guarded:
+            # The kernel's own link-local address would come when it goes up.
+            work.rtnl.generate_addresses(made.index)
+            work.rtnl.set_ipv4(made.index, b.settings)
+        if b.filtered:
+            _filter(b, made, work)
+        if b.mtu or b.group or b.guarded:
             # Not when it is made: a bridge keeps an MTU only that is set later (br_change_mtu).
             work.rtnl.set_up(made.index, b.mtu, b.group)
+        if b.link_local:
+            work.rtnl.add_address(made.index, *_split(b.link_local))
     yield
+
+
+def _filter(b: r.Bridge, made: Link, work: Work) -> None:
+    """Have the host not hear how guests would configure it.
+
+    Rules and /proc/sys keep it from that too, where there are rules, and where it can be written.
+    """
+    from qemu_netwrap.core import ingress  # what who joins a network does not need
+
+    if work.rtnl.filter_ingress(made.index, ingress.program()) or not b.open:
+        return
+    if sysctl.read("ipv6", b.name, "accept_ra") not in ("", "0") and not sysctl.is_writable():
+        raise HostError(
+            f"bridge {b.name}: guests could configure this host by router advertisements: /proc/sys"
+            " is read-only, and the kernel has no packet filter at a bridge (cls_bpf)",
+            f"make /proc/sys writable, or the bridge yourself: ip link add {b.name} type bridge",
+        )
 
 
 def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
@@ -163,11 +188,32 @@ def release_address(a: r.Address, facts: Facts, work: Work) -> Iterator[None]:
     yield
 
 
-def acquire_device_setting(s: r.DeviceSetting, _note: Note, _work: Work) -> Iterator[None]:
-    """Set a sysctl of a device of ours. A kernel without IPv6 has none to set."""
-    if sysctl.read(s.family, s.device, s.key):
-        sysctl.write(s.family, s.device, s.key, s.value)
+def acquire_device_setting(s: r.DeviceSetting, _note: Note, work: Work) -> Iterator[None]:
+    """Set a sysctl of a device of ours, if it differs. A kernel without IPv6 has none to set.
+
+    Nor is it of use on a device whose IPv6 is off.
+    """
+    if sysctl.read(s.family, s.device, s.key) not in ("", s.value):
+        try:
+            _set(s.family, s.device, s.key, s.value, work)
+        except HostError:
+            if not s.optional and sysctl.read(s.family, s.device, "disable_ipv6") != "1":
+                raise
     yield
+
+
+def _set(family: str, device: str, key: str, value: str, work: Work) -> None:
+    """Set a device's setting, unless the device has just gone. Raises `HostError`.
+
+    Where /proc/sys is read-only, as in most containers, the kernel takes IPv4's by netlink.
+    """
+    try:
+        sysctl.write_if_there(family, device, key, value)
+    except HostError:
+        link = work.rtnl.link(device) if family == "ipv4" else None
+        if link is None:
+            raise
+        work.rtnl.set_ipv4(link.index, ((key, value),))
 
 
 def release_device_setting(_s: r.DeviceSetting, _facts: Facts, _work: Work) -> Iterator[None]:
@@ -191,7 +237,7 @@ def acquire_forwarding(f: r.Forwarding, _note: Note, work: Work) -> Iterator[Non
         users = []  # those were users of another device of that name
     if users or sysctl.read("ipv4", f.device, "forwarding") == "0":
         files.write(path, "\n".join([str(link.index), *dict.fromkeys([*users, f.user])]) + "\n")
-        sysctl.write_if_there("ipv4", f.device, "forwarding", "1")
+        _set("ipv4", f.device, "forwarding", "1", work)
 
 
 def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[None]:
@@ -209,7 +255,7 @@ def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[N
         device = work.rtnl.index_name(int(index))
         is_router = sysctl.read("ipv4", "all", "forwarding") == "1"
         if device and not is_router:
-            sysctl.write_if_there("ipv4", device, "forwarding", "0")
+            _set("ipv4", device, "forwarding", "0", work)
         files.remove(path)
     yield
 
@@ -388,6 +434,7 @@ def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
     link = link_named(work.rtnl, t.name)
     note(index=str(link.index))
     work.indexes[t.name] = link.index
+    _quieten(link, work)
     _plug(work.rtnl, link, t.bridge, isolated=t.isolated)
     yield
     if t.checksums:
@@ -487,16 +534,18 @@ def guard_address(n: r.HostName, work: Work) -> None:
             raise  # else there is no block: see `acquire_ip_filter`
 
 
-def acquire_plug(p: r.Plug, _note: Note, work: Work) -> Iterator[None]:
+def acquire_plug(p: r.Plug, note: Note, work: Work) -> Iterator[None]:
     """Plug in a tap that QEMU has made, if it is the one still."""
     tap = work.rtnl.link_at(p.index)
     if tap is None:
         raise HostError(f"tap {p.name} has gone", "QEMU has ended, or somebody removed it")
+    note(generate=sysctl.read("ipv6", tap.name, "addr_gen_mode"))
+    _quieten(tap, work)
     _plug(work.rtnl, tap, p.bridge, isolated=p.isolated)
     yield
 
 
-def release_plug(p: r.Plug, _facts: Facts, work: Work) -> Iterator[None]:
+def release_plug(p: r.Plug, facts: Facts, work: Work) -> Iterator[None]:
     """Give a tap that is there still what it had before, but for what somebody changed since."""
     tap = work.rtnl.link_at(p.index)
     bridge = work.rtnl.link(p.bridge)
@@ -506,6 +555,7 @@ def release_plug(p: r.Plug, _facts: Facts, work: Work) -> Iterator[None]:
         try:
             if p.isolated and master:
                 work.rtnl.isolate(tap.index, isolated=False)
+            work.rtnl.generate_addresses(tap.index, int(facts.get("generate") or 0))
             work.rtnl.unplug(tap, master, mac.pack(p.mac), p.mtu, up=p.up)
         except OSError as error:
             if error.errno != errno.ENODEV:
@@ -617,6 +667,18 @@ def _plug(rtnl: Rtnl, tap: Link, bridge: str, *, isolated: bool) -> None:
         ) from error
     if isolated:
         rtnl.isolate(tap.index)
+
+
+def _quieten(tap: Link, work: Work) -> None:
+    """Keep the host's own IPv6 off a tap, before it goes up: it would speak to the guest.
+
+    Without an address the kernel sends nothing there, but that it joins the group of all routers
+    where devices are routers from the start. A tap that will outlive its run keeps that: to make it
+    a router again would have the host forget other routers (planning.backends.ipv6).
+    """
+    work.rtnl.generate_addresses(tap.index)
+    if sysctl.read("ipv6", tap.name, "forwarding") == "1" and not tun.is_persistent(tap.name):
+        sysctl.give("ipv6", tap.name, "forwarding", "0")
 
 
 def _is_ours(link: Link, own_mac: str, facts: Facts) -> bool:

@@ -193,6 +193,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
             "tap": granted.nic.tap,
             "macs": " ".join(granted.macs),
             "address": granted.info.address,
+            "made": work.made.get(granted.nic.network.bridge, ""),
             "forwards": " ".join(map(str, granted.forwards)),
         }
         _send(launcher, text.write("nic", fields))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qemu_netwrap.core.ipv4 import Subnet
-    from qemu_netwrap.core.model import Config, Wanted
+    from qemu_netwrap.core.model import Config, Network, Wanted
     from qemu_netwrap.core.request import Request
     from qemu_netwrap.life.passthrough import Passing
     from qemu_netwrap.planning.plan import Plan
@@ -234,10 +234,8 @@ def _teller(
     def heed(kind: str, fields: dict[str, str]) -> None:
         if kind == "nic" and show_nics:
             nic = nics[fields["tap"]]
-            where = f" {fields['address']}" if fields["address"] else ""
             macs = f", MAC {fields['macs']}" if fields["macs"] else ""
-            name = nic.network.name
-            on = name if name == nic.network.bridge else f"{name} ({nic.network.bridge}{where})"
+            on = _place(nic.network, fields)
             forwards = f", {fields['forwards']}" if fields["forwards"] else ""
             tell(f"{nic.label}: {nic.tap} on {on}{macs}{forwards}")
         elif kind == "device":
@@ -250,6 +248,13 @@ def _teller(
             tell(fields["line"])
 
     return heed
+
+
+def _place(network: Network, fields: dict[str, str]) -> str:
+    """Return which network a NIC is on, and what the keeper has told of it."""
+    own = "" if network.name == network.bridge else network.bridge
+    more = ", ".join(filter(None, (f"{own} {fields['address']}".strip(), fields["made"])))
+    return f"{network.name} ({more})" if more else network.name
 
 
 def fill_standard() -> None:

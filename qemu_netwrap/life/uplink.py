@@ -66,6 +66,7 @@ def acquire(u: r.Uplink, note: Note, work: Work) -> Iterator[None]:
                 bridge.index, stp=u.stp, forward_delay=u.forward_delay, hello_time=u.hello_time
             )
         _warn(u, had, work)
+        work.made[u.bridge] = f"made, with {u.device} in it"
     finally:
         mover.close()
     yield
@@ -201,7 +202,7 @@ def _copy_settings(u: r.Uplink, work: Work, *, bare: bool) -> None:
     for family, key, value in sysctl.choices(u.device):
         if not (is_ours and key == "forwarding"):
             sysctl.give(family, u.bridge, key, value)
-    if bare and sysctl.read("ipv6", u.bridge, "accept_ra"):
+    if bare and sysctl.read("ipv6", u.bridge, "accept_ra") not in ("", "0"):
         sysctl.write("ipv6", u.bridge, "accept_ra", "0")
 
 

@@ -72,7 +72,9 @@ def _qemu(seen: Survey) -> Line:
 def _privilege(seen: Survey) -> Line:
     lacking = [name for name in CAPABILITIES if name not in seen.capabilities]
     if not lacking:
-        return Line("privilege", OK, "root" if seen.is_root else "not root, with capabilities")
+        found = "root" if seen.is_root else "not root, with capabilities"
+        alone = ", alone in its user namespace: dnsmasq runs as root of it" if seen.is_lone else ""
+        return Line("privilege", OK, f"{found}{alone}")
     if not seen.is_root:
         found = "an ordinary user: networks are made by root, who also sees more here"
         return Line("privilege", BROKEN, found, "sudo qemu-netwrap doctor")
@@ -147,10 +149,13 @@ def _iommu(seen: Survey) -> Line:
 
 def _forwarding(seen: Survey) -> Line:
     if not seen.sysctl_writable and seen.is_root:
+        found = "/proc/sys is read-only: IPv4's is switched on by netlink"
+        if seen.ipv6.missing or seen.ipv6.is_router:
+            return Line("forwarding", OK, found)
         remedy = "mount -o remount,rw /proc/sys"
         if seen.container:
             remedy = _in_container("--security-opt systempaths=unconfined")
-        return Line("forwarding", BROKEN, "/proc/sys/net is read-only", remedy)
+        return Line("forwarding", WARNING, f"{found}, IPv6's not: nat has none", remedy)
     found = (
         "this host is a router" if seen.is_router else "off; switched on for nat's devices alone"
     )

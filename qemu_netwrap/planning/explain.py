@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qemu_netwrap.core import frames, mac, names
+from qemu_netwrap.core import frames, ingress, mac, names
 from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.managers import MANAGERS
 from qemu_netwrap.core.record import Record
@@ -47,9 +47,12 @@ def _bridge(b: r.Bridge) -> tuple[tuple[str, ...], tuple[str, ...]]:
     timers += [f"hello_time {b.hello_time * 100}"] if b.hello_time >= 0 else []
     group = f" group {b.group}" if b.group else ""
     make = f"ip link add {b.name} address {b.mac}{group} type bridge {' '.join(timers)}"
-    dad = [] if b.dad else [f"sysctl -w net/ipv6/conf/{b.name}/accept_dad=0"]
+    quiet = [f"ip link set {b.name} addrgenmode none"] if b.guarded else []
+    quiet += [f"sysctl -w net/ipv4/conf/{b.name}/{key}={value}" for key, value in b.settings]
+    quiet += ingress.commands(b.name) if b.filtered else ()
     mtu = [f"ip link set {b.name} mtu {b.mtu}"] if b.mtu else []
-    return (make, *dad, f"ip link set {b.name} up", *mtu), (f"ip link del {b.name}",)
+    local = [f"ip addr add {b.link_local} dev {b.name} nodad"] if b.link_local else []
+    return (make, *quiet, f"ip link set {b.name} up", *mtu, *local), (f"ip link del {b.name}",)
 
 
 def _uplink(u: r.Uplink) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -189,9 +192,10 @@ def _any_client(c: r.AnyClient) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _tap(t: r.Tap) -> tuple[tuple[str, ...], tuple[str, ...]]:
     flags = (" vnet_hdr" if t.vnet_hdr else "") + (" multi_queue" if t.queues > 1 else "")
     make = f"ip tuntap add {t.name} mode tap{flags}"
+    quiet = f"ip link set {t.name} addrgenmode none"
     plug = f"ip link set {t.name} master {t.bridge} up"
     checksums = (f"tc {line}" for line in t.traffic_control)
-    return (make, plug, *_isolate(t), *checksums), (
+    return (make, quiet, plug, *_isolate(t), *checksums), (
         f"# {t.name} goes with the last process that holds it",
     )
 
@@ -217,11 +221,12 @@ def _isolate(port: r.Tap | r.Plug, value: str = "on") -> tuple[str, ...]:
 
 
 def _plug(p: r.Plug) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    quiet = f"ip link set {p.name} addrgenmode none"
     plug = f"ip link set {p.name} master {p.bridge} up"
     back = "" if p.plugged else " nomaster"
     unplug = f"ip link set {p.name}{back} address {p.mac} mtu {p.mtu} {'up' if p.up else 'down'}"
     shared = _isolate(p, "off") if p.plugged else ()
-    return (plug, *_isolate(p)), (*shared, f"{unplug}  # if it is there still")
+    return (quiet, plug, *_isolate(p)), (*shared, f"{unplug}  # if it is there still")
 
 
 def _binding(b: r.PciBinding) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -207,8 +207,11 @@ CASES = {
     ),
     "Bridge with IPv6": Case(
         "net/qn-x",
-        (BRIDGE.replace(group=7, dad=False, mtu=1400),),
-        there="ip link show qn-x | grep -q 'mtu 1400 .* group 7 '",
+        (BRIDGE.replace(group=7, guarded=True, link_local="fe80::9/64", mtu=1400),),
+        there=(
+            "ip link show qn-x | grep -q 'mtu 1400 .* group 7 ';"
+            " ip address show qn-x | grep -q 'inet6 fe80::9/64'"
+        ),
         remove="ip link del qn-x",
         replace=REMAKE_BRIDGE,
     ),

@@ -234,7 +234,7 @@ CASES = {
         prepare="ip link add qn-nat type veth peer name other", undo="ip link del qn-nat",
     ),
     "br= is no bridge": Case(
-        ("-nic", "bridge,br=veth7"), ("veth7", "no bridge"),
+        ("-nic", "bridge,br=veth7"), ("veth7", "no bridge"), hint="br=br0,uplink=veth7",
         prepare="ip link add veth7 type veth peer name other", undo="ip link del veth7",
     ),
     "br= is lo": Case(("-nic", "bridge,br=lo"), ("lo", "no bridge")),

@@ -79,12 +79,6 @@ def test_an_ordinary_user(uplinked: Uplinked) -> None:
         ),
         ("mount --bind /dev/null /dev/net/tun", (), "/dev/net/tun", "not the tun device"),
         (":", ("setpriv", "--bounding-set=-net_admin"), "privilege", "CAP_NET_ADMIN"),
-        (
-            "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys",
-            (),
-            "forwarding",
-            "read-only",
-        ),
         ("mount --bind /dev/null /usr/sbin/nft", (), "nft", "missing"),
         (
             "mount --bind /dev/null /usr/sbin/dnsmasq",

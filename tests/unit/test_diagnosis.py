@@ -82,7 +82,6 @@ def test_a_good_host() -> None:
             "root without CAP_NET_ADMIN, CAP_NET_RAW, in docker",
             "--cap-add NET_ADMIN --cap-add NET_RAW",
         ),
-        ("forwarding", {"sysctl_writable": False}, "read-only", "remount,rw"),
     ],
 )
 def test_broken(what: str, changes: dict[str, Any], found: str, remedy: str) -> None:
@@ -115,6 +114,7 @@ def test_tun_missing_node_missing_module_and_permission_are_told_apart() -> None
         ("vhost-net", {"vhost_net": Device("/v", LOADABLE, "ENOENT")}, "no /v", "modprobe"),
         ("vhost-net", {"vhost_net": Device("/v", MISSING, "ENOENT")}, "no driver", ""),
         ("IOMMU", {"iommu_groups": 0}, "vfio-pci", "iommu=on"),
+        ("forwarding", {"sysctl_writable": False}, "read-only", "remount,rw"),
         ("uplink", {"uplink": Uplink()}, "no default route", "ip route add"),
         ("firewalld", {"running": frozenset({"firewalld"})}, "keep guests off", "firewall-cmd"),
         ("DHCP", {"beside": Neighbours(taken=(67,))}, "port 67", "ss -lunp 'sport = 67'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qemu_netwrap.core import ingress
 from qemu_netwrap.core import resources as r
 from qemu_netwrap.life import effects, networks
 from qemu_netwrap.planning import explain
@@ -57,14 +58,22 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         ["ip link set eth0 nomaster"],
     ),
     (
-        r.Bridge("b", "52:54:00:00:00:01", group=7, dad=False),
+        r.Bridge(
+            "b", "52:54:00:00:00:01", group=7, guarded=True, filtered=True, link_local="fe80::1/64"
+        ),
         [
             (
                 "ip link add b address 52:54:00:00:00:01 group 7"
                 " type bridge stp_state 0 forward_delay 0"
             ),
-            "sysctl -w net/ipv6/conf/b/accept_dad=0",
+            "ip link set b addrgenmode none",
+            "sysctl -w net/ipv4/conf/b/rp_filter=1",
+            "sysctl -w net/ipv4/conf/b/accept_redirects=0",
+            "sysctl -w net/ipv4/conf/b/accept_source_route=0",
+            "sysctl -w net/ipv4/conf/b/route_localnet=0",
+            *ingress.commands("b"),
             "ip link set b up",
+            "ip addr add fe80::1/64 dev b nodad",
         ],
         ["ip link del b"],
     ),
@@ -242,13 +251,18 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
     ),
     (
         r.Tap("t", "b"),
-        ["ip tuntap add t mode tap vnet_hdr", "ip link set t master b up"],
+        [
+            "ip tuntap add t mode tap vnet_hdr",
+            "ip link set t addrgenmode none",
+            "ip link set t master b up",
+        ],
         ["# t goes"],
     ),
     (
         r.Tap("t", "b", isolated=True),
         [
             "ip tuntap add t mode tap vnet_hdr",
+            "ip link set t addrgenmode none",
             "ip link set t master b up",
             "ip link set t type bridge_slave isolated on",
         ],
@@ -256,13 +270,18 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
     ),
     (
         r.Tap("t", "b", 4, vnet_hdr=False),
-        ["ip tuntap add t mode tap multi_queue", "ip link set t master b up"],
+        [
+            "ip tuntap add t mode tap multi_queue",
+            "ip link set t addrgenmode none",
+            "ip link set t master b up",
+        ],
         ["# t goes"],
     ),
     (
         r.Tap("t", "b", checksums=True),
         [
             "ip tuntap add t mode tap vnet_hdr",
+            "ip link set t addrgenmode none",
             "ip link set t master b up",
             "tc qdisc replace dev t clsact",
             (
@@ -274,17 +293,21 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
     ),
     (
         r.Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=False, plugged=False),
-        ["ip link set t master b up"],
+        ["ip link set t addrgenmode none", "ip link set t master b up"],
         ["ip link set t nomaster address 52:54:00:00:00:03 mtu 1500 down "],
     ),
     (
         r.Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True),
-        ["ip link set t master b up"],
+        ["ip link set t addrgenmode none", "ip link set t master b up"],
         ["ip link set t address 52:54:00:00:00:03 mtu 1500 up "],
     ),
     (
         r.Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True, isolated=True),
-        ["ip link set t master b up", "ip link set t type bridge_slave isolated on"],
+        [
+            "ip link set t addrgenmode none",
+            "ip link set t master b up",
+            "ip link set t type bridge_slave isolated on",
+        ],
         [
             "ip link set t type bridge_slave isolated off",
             "ip link set t address 52:54:00:00:00:03 mtu 1500 up ",

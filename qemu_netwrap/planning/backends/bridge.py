@@ -5,7 +5,7 @@ from __future__ import annotations
 from qemu_netwrap.core import mac
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.model import BRIDGE
-from qemu_netwrap.core.resources import Bridge
+from qemu_netwrap.core.resources import Bridge, DeviceSetting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,14 +20,27 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
     if not around.is_bridge:
         raise HostError(
             f"network {network.name}: interface {network.bridge} is no bridge",
-            f"name a bridge, or one that is not there yet: it is made; see ip -d link show"
-            f" {network.bridge}",
+            f"br=br0,uplink={network.bridge} makes a bridge br0 with it as a port; else name a"
+            " bridge, or a name that is free: a bridge is made",
         )
     if network.uplink:
         from qemu_netwrap.planning.backends import uplink  # what hardly a launch needs
 
         return uplink.resources(network, around, own_bridge(network, around))
-    return () if around.bridge_exists else (own_bridge(network, around),)
+    return () if around.bridge_exists else guarded(own_bridge(network, around))
+
+
+def guarded(bridge: Bridge, *, filtered: bool = True) -> tuple[Resource, ...]:
+    """Return BRIDGE, which has no NIC of the host, such that guests do not configure the host.
+
+    FILTERED: by a packet filter at its ingress, which the settings stand in for where somebody
+    removes it.
+    """
+    off = (
+        DeviceSetting(bridge.name, "ipv6", key, "0", optional=True)
+        for key in ("accept_ra", "accept_redirects")
+    )
+    return (bridge.replace(guarded=True, filtered=filtered), *off)
 
 
 def own_bridge(network: Network, around: Surroundings) -> Bridge:

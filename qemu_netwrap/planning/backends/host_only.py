@@ -11,11 +11,14 @@ from qemu_netwrap.planning.backends.segment import (
     dnsmasq,
     segment,
     services_of,
+    sources,
     subnet_of,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qemu_netwrap.core.ipv4 import Subnet
+    from qemu_netwrap.core.ipv6 import Prefix
     from qemu_netwrap.core.model import Network, Surroundings
     from qemu_netwrap.core.resources import Resource
 
@@ -25,19 +28,19 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
     subnet, prefix = subnet_of(network, around), ipv6.prefix_of(network, around)
     return (
         *segment(network, subnet, prefix, around),
-        Rules(network.bridge, rules(network) + services_of(network, around)),
+        Rules(network.bridge, rules(network, subnet, prefix) + services_of(network, around)),
         Guard(network.bridge, "\n".join(closed(network, subnet, prefix))),
         dnsmasq(network, subnet, prefix, around),
     )
 
 
-def rules(network: Network) -> str:
-    """Return the network's chain: frames between its guests pass, forwarded packets do not.
+def rules(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
+    """Return the network's chains: frames between its guests pass, forwarded packets do not.
 
     The first matters where br_netfilter sends bridged frames through the inet forward hook.
     """
     dev = f'"{network.bridge}"'
-    return chain(
+    forward = chain(
         network,
         "forward",
         "type filter hook forward priority filter; policy accept;",
@@ -45,3 +48,4 @@ def rules(network: Network) -> str:
         f"iifname {dev} drop",
         f"oifname {dev} drop",
     )
+    return forward + sources(network, subnet, prefix)

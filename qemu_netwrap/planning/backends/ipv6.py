@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from qemu_netwrap.core import ipv6, names
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.core.model import HOST_ONLY
+from qemu_netwrap.core.model import HOST_ONLY, NAT
 from qemu_netwrap.core.resources import ALL, Address, DeviceSetting, Switch
 
 TYPE_CHECKING = False
@@ -36,6 +36,7 @@ _ATTEMPTS = 64
 _FIRST_GUEST = 0x1000  # of DHCPv6; below are addresses that somebody chooses by hand
 _INTERFACE_IDS = 1 << 64
 _V6 = "meta nfproto ipv6"
+_LINK_LOCAL = ipv6.Prefix(0xFE80 << 112)
 
 
 def prefix_of(network: Network, around: Surroundings) -> Prefix | None:
@@ -68,6 +69,8 @@ def lacking(network: Network, around: Surroundings) -> str | None:
         return ""
     if 0 < around.mtu < ipv6.SMALLEST_MTU:
         return f"the way out has an MTU of {around.mtu}, which is too small for it"
+    if around.six.is_fixed and network.mode == NAT and not around.six.is_router:
+        return "/proc/sys is read-only, and by IPv6 this host does not forward"
     return around.six.missing or None
 
 
@@ -76,6 +79,11 @@ def addresses(network: Network, prefix: Prefix | None) -> tuple[Resource, ...]:
     if prefix is None:
         return ()
     return (Address(network.bridge, f"{prefix.gateway}/{prefix.length}"),)
+
+
+def link_local(mac: str) -> str:
+    """Return the link-local address that the kernel would give to a bridge with a MAC."""
+    return f"{_LINK_LOCAL.of_mac(mac)}/{_LINK_LOCAL.length}"
 
 
 def own_forwarding(network: Network, around: Around6 | None) -> tuple[Resource, ...]:
@@ -87,13 +95,16 @@ def own_forwarding(network: Network, around: Around6 | None) -> tuple[Resource, 
     if around is None:
         return ()
     keys = ("forwarding", "force_forwarding") if around.by_device else ("forwarding",)
-    own = (DeviceSetting(network.bridge, "ipv6", key, "1") for key in keys)
+    # A router's bridges forward from the start.
+    is_so = around.is_router
+    own = (DeviceSetting(network.bridge, "ipv6", key, "1", optional=is_so) for key in keys)
     return (*_listening(network, around), *own)
 
 
 def _listening(network: Network, around: Around6) -> Iterator[Resource]:
     """Yield the switches that keep devices listening to their routers."""
-    return (Switch(d, "accept_ra", "1", "2", network.bridge) for d in around.listeners)
+    listeners = () if around.is_fixed else around.listeners
+    return (Switch(d, "accept_ra", "1", "2", network.bridge) for d in listeners)
 
 
 def late_way_out(network: Network, around: Around6) -> list[Resource]:
@@ -167,6 +178,19 @@ def spoofed(network: Network, prefix: Prefix | None) -> str:
     if prefix is None:
         return f"{dev} meta nfproto != ipv4 drop"
     return f"{dev} ip6 saddr != {prefix} drop"
+
+
+def sources(network: Network, prefix: Prefix | None) -> tuple[str, ...]:
+    """Return the rules for what guests send to the host itself: from where, and what not."""
+    dev = f'iifname "{network.bridge}"'
+    if prefix is None:
+        return (f"{dev} meta nfproto ipv6 drop",)
+    return (
+        f"{dev} icmpv6 type {{ nd-router-advert, nd-redirect }} drop",
+        # Without an address: who looks for duplicates of its own, or joins a group.
+        f"{dev} ip6 saddr :: meta l4proto ipv6-icmp accept",
+        f"{dev} ip6 saddr != {{ {prefix}, {_LINK_LOCAL.text}/10 }} drop",
+    )
 
 
 def duid(mac: str) -> str:

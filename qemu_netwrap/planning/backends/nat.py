@@ -12,6 +12,7 @@ from qemu_netwrap.planning.backends.segment import (
     dnsmasq,
     segment,
     services_of,
+    sources,
     subnet_of,
 )
 
@@ -124,7 +125,7 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
         f"ip saddr {subnet} oifname != {dev} masquerade",
         *([f"ip6 saddr {prefix} oifname != {dev} masquerade"] if prefix is not None else []),
     )
-    return marking + forward + postrouting
+    return marking + forward + sources(network, subnet, prefix) + postrouting
 
 
 def _marks(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]:

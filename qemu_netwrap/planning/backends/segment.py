@@ -16,7 +16,7 @@ from qemu_netwrap.core.resources import (
     resolver_lines,
 )
 from qemu_netwrap.planning.backends import ipv6
-from qemu_netwrap.planning.backends.bridge import own_bridge
+from qemu_netwrap.planning.backends.bridge import guarded, own_bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,19 +91,19 @@ def segment(
 ) -> tuple[Resource, ...]:
     """Return the bridge with its gateway addresses.
 
-    Guests must not configure the host: their router advertisements are not heard. Nobody else is
-    there yet who could have the bridge's addresses.
+    Nobody else is there yet who could have the bridge's addresses. dnsmasq advertises from the
+    link-local one (src/radv.c).
     """
     if around.bridge_exists:
         raise HostError(
             f"network {network.name}: an interface {network.bridge} is there already, and not ours",
             f"give the network another bridge, or look at it with: ip link show {network.bridge}",
         )
+    bridge = own_bridge(network, around).replace(mtu=mtu_of(network, around))
+    if prefix is not None:
+        bridge = bridge.replace(group=ipv6.GROUP, link_local=ipv6.link_local(bridge.mac))
     return (
-        own_bridge(network, around).replace(
-            mtu=mtu_of(network, around), group=ipv6.GROUP if prefix else 0, dad=prefix is None
-        ),
-        DeviceSetting(network.bridge, "ipv6", "accept_ra", "0"),
+        *guarded(bridge, filtered=not network.filters_ips),
         # What guests send is looked up by its source too, and by the mark of the network's chains:
         # so `closed` holds for it.
         DeviceSetting(network.bridge, "ipv4", "rp_filter", "1"),
@@ -157,6 +157,24 @@ def services_of(network: Network, around: Surroundings) -> str:
     from qemu_netwrap.planning.backends import services  # what hardly a launch needs
 
     return services.rules(network, around)
+
+
+def sources(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
+    """Return the chain for what guests send to the host itself.
+
+    It comes from an address of the network, or from none as who asks for a lease does. Nothing of
+    it turns a route of the host's.
+    """
+    dev = f'iifname "{network.bridge}"'
+    return chain(
+        network,
+        "sources",
+        "type filter hook input priority filter; policy accept;",
+        f"{dev} ip saddr 0.0.0.0 udp dport 67 accept",
+        f"{dev} ip saddr != {subnet} drop",
+        f"{dev} icmp type redirect drop",
+        *ipv6.sources(network, prefix),
+    )
 
 
 def between_guests(network: Network) -> str:
