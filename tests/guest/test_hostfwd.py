@@ -49,7 +49,8 @@ def test_from_everywhere(uplinked: Uplinked, watch: Watch, bridged: str) -> None
 
         (run,) = (run for run in status(host)["runs"] if run["name"] == "web")
         (nic,) = run["nics"]
-        assert nic["addresses"] == [web.lease.address]
+        # What the host has learned of the guest's IPv6 addresses by now is behind that.
+        assert [each for each in nic["addresses"] if ":" not in each] == [web.lease.address]
         found = [(f["protocol"], f["port"], f["guest"]) for f in nic["forwards"]]
         assert found == [
             ("tcp", 8080, web.lease.address),

@@ -108,7 +108,10 @@ def configure(machine: Host) -> None:
 
 def enrich(machine: Host) -> None:
     """Give the machine's eth0, which has nothing, something of everything there is."""
-    batch(machine, *filter(None, _RICH.splitlines()))
+    lines = list(filter(None, _RICH.splitlines()))
+    # A source address must be settled before a route names it.
+    batch(machine, *(line for line in lines if line.startswith("address")))
+    batch(machine, *(line for line in lines if not line.startswith("address")))
     machine.run(*"ip -6 rule add iif eth0 lookup 7 priority 100".split())
 
 

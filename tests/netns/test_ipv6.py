@@ -12,6 +12,7 @@ import pytest
 
 from guest.shell import reached
 from lab.ipv6 import advertise, before_6_17
+from lab.lan import settled
 from lab.leaks import snapshot, wait_same
 from lab.netns import link, wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
@@ -71,6 +72,7 @@ def learning(uplinked6: Uplinked, watch: Watch, *, old: bool) -> Uplinked:
     host.run("ip", "-6", "route", "del", "default")
     advertise(uplinked6)
     wait_for(lambda: "proto ra" in default_routes(host), "the default route")
+    settled(host)
     watch.baseline(host)
     return uplinked6
 
