@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 
-from qemu_netwrap.core import addresses, hostservices, names, reservations
+from qemu_netwrap.core import addresses, hostservices, names, pxe, reservations
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.ipv6 import LENGTH, Prefix
@@ -245,4 +245,6 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
     "hosts": (_ROUTED, _hosts),
     "addresses": (_ROUTED, reservations.read),
     "host_services": (_ROUTED, hostservices.read),
+    "tftp": (_ROUTED, pxe.folder),
+    "bootfile": (_ROUTED, pxe.file),
 }

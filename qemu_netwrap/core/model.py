@@ -32,6 +32,8 @@ class Network(Record):
     host_services: tuple[str, ...] | None = (
         None  # of the host, open to guests; None: as the host is
     )
+    tftp: str = ""  # the folder whose files guests get by TFTP; empty: none
+    bootfile: str = ""  # what DHCP tells guests to boot
     stp: bool = False
     forward_delay: int | None = None  # seconds; None: 0 without STP, the kernel's 15 with
     hello_time: int | None = None  # seconds; None: the kernel's 2

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # The directives that a network's dnsmasq is given. None of them reads another file for directives,
-# runs a program or writes a file.
+# runs a program or writes a file; files of one folder are given to guests where that is configured.
 DIRECTIVES = frozenset(
     """
-    bind-dynamic dhcp-authoritative dhcp-ignore dhcp-ignore-clid dhcp-ignore-names
+    bind-dynamic dhcp-authoritative dhcp-boot dhcp-ignore dhcp-ignore-clid dhcp-ignore-names
     dhcp-name-match dhcp-option dhcp-range dns-loop-detect domain domain-needed enable-ra
-    except-interface host-record interface local no-hosts no-ping no-resolv port ra-param
-    resolv-file server strict-order
+    enable-tftp except-interface host-record interface local no-hosts no-ping no-resolv port
+    ra-param resolv-file server strict-order tftp-root tftp-single-port
     """.split()
 )
 # What dnsmasq's files give a meaning beyond the letter (src/option.c, `one_file` and `read_file`).

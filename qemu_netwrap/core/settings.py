@@ -29,6 +29,8 @@ _UNSET = {
     "mac_filter": "true on nat and host-only, false on a bridge",
     "ip_filter": "as mac_filter",
     "addresses": "whatever is free",
+    "tftp": "none: no TFTP server",
+    "bootfile": "none: guests are not told what to boot",
     "host_services": "DHCP, DNS and ping where a firewall of the host closes the rest; else all",
     "forward_delay": "0; with stp the kernel's 15",
     "hello_time": "the kernel's 2",

@@ -183,6 +183,11 @@ def _too_many(nets: tuple[NetOption, ...], *, one_more: bool) -> Faults:
 def _remedy(net: Option, wrong: str) -> str:
     """Return the hint for a mistake in a command line of ours."""
     if wrong.startswith("Invalid parameter") and "'hostfwd'" not in wrong:
+        from qemu_netwrap.planning import userkeys  # what hardly a launch needs
+
+        instead = userkeys.instead(wrong.split("'")[1])
+        if instead:
+            return instead
         return f"it takes {', '.join(_keys(net))}"
     fits = (hint for part, hint in _REMEDIES.items() if part in wrong)
     return next(fits, "see qemu-netwrap --help for the words of ours")

@@ -5,8 +5,9 @@
 
 Each line on standard input is `CHADDR [NAME]`: the hardware address to ask for, and the host name
 to give. The answer is a line with the address that was leased, or `-`. The frames have the guest's
-own MAC as their source. There is no waiting in vain: behind each question one in the guest's own
-name is asked, and by the time that is answered, the first would have been.
+own MAC as their source, behind `+CHADDR` that one. There is no waiting in vain: behind each
+question one in the guest's own name is asked, and by the time that is answered, the first would
+have been.
 """
 
 from __future__ import annotations
@@ -69,13 +70,13 @@ def answer(fd: int) -> tuple[int, int, bytes]:
             return number, bootp[bootp.index(_COOKIE) + 6], bootp
 
 
-def leased(fd: int, mac: bytes, number: int, chaddr: bytes, name: bytes) -> str:
-    """Ask for a lease for CHADDR, known as NAME; return its address, `-` if there is none.
+def leased(fd: int, mac: bytes, number: int, chaddr: bytes, name: bytes, source: bytes) -> str:
+    """Ask from SOURCE for a lease for CHADDR, known as NAME; return its address, `-` for none.
 
     NUMBER and the next one are the questions'.
     """
     named = bytes((12, len(name))) + name if name else b""
-    os.write(fd, question(mac, chaddr, number, _DISCOVER, named))
+    os.write(fd, question(source, chaddr, number, _DISCOVER, named))
     os.write(fd, question(mac, mac, number + 1, _DISCOVER, b""))
     offered = False
     while True:
@@ -87,7 +88,7 @@ def leased(fd: int, mac: bytes, number: int, chaddr: bytes, name: bytes) -> str:
             address = bootp[16:20]
             server = bootp[bootp.index(b"\x36\x04", 240) + 2 :][:4]
             asked = b"\x32\x04" + address + b"\x36\x04" + server + named
-            os.write(fd, question(mac, chaddr, number, _REQUEST, asked))
+            os.write(fd, question(source, chaddr, number, _REQUEST, asked))
         elif which == number + 1 and not offered:
             return "-"
 
@@ -100,8 +101,9 @@ def main() -> None:
     # Answers are broadcast: another guest's questions have other numbers.
     for count, line in enumerate(sys.stdin, int.from_bytes(mac[3:]) << 7):
         chaddr, *name = line.split()
-        raw = bytes.fromhex(chaddr.replace(":", ""))
-        address = leased(fd, mac, 2 * count, raw, "".join(name).encode())
+        raw = bytes.fromhex(chaddr.lstrip("+").replace(":", ""))
+        source = raw if chaddr.startswith("+") else mac
+        address = leased(fd, mac, 2 * count, raw, "".join(name).encode(), source)
         sys.stdout.write(f"{address}\n")
         sys.stdout.flush()
 

@@ -65,6 +65,8 @@ def test_every_key() -> None:
         hosts = { files = "192.0.2.9", "a.b" = "2001:db8::9" }
         addresses = { web = "192.168.0.9", "52:54:00:00:00:0A" = "192.168.0.10" }
         host_services = ["ssh", "tcp/8080", "udp/1-9"]
+        tftp = "/srv//tftp/"
+        bootfile = "http://192.0.2.1/boot.ipxe"
 
         [networks.closed]
         mode = "host-only"
@@ -79,6 +81,7 @@ def test_every_key() -> None:
     lab = Network("lab", "nat", "qn-lab", subnet, dns=servers, hosts=hosts, addresses=addresses)
     lab = lab.replace(subnet6=Prefix.parse("fd00:1:2:3::/64"))
     lab = lab.replace(host_services=("ssh", "tcp/8080", "udp/1-9"))
+    lab = lab.replace(tftp="/srv/tftp", bootfile="http://192.0.2.1/boot.ipxe")
     closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"), ipv6=False)
     found = config.parse(text, "c.toml")
     assert found == Config("lan", (lan, lab, closed), "c.toml")
@@ -138,6 +141,17 @@ def test_bind_group(text: str, *, found: bool) -> None:
         (f'{BRIDGE}uplink = "a/b"', 3, "networks.lan.uplink: the name has a character", "a/b"),
         (f"{NAT}mac_filter = 1", 3, "networks.lab.mac_filter: expected true or false", "now 1"),
         (f"{NAT}ip_filter = 1", 3, "networks.lab.ip_filter: expected true or false", "now 1"),
+        # tftp, bootfile
+        (f"{NAT}tftp = 1", 3, "networks.lab.tftp: expected a folder", "now 1"),
+        (f'{NAT}tftp = "srv"', 3, "networks.lab.tftp: expected a folder's whole path", "srv"),
+        (f'{NAT}tftp = "/srv/../etc"', 3, "networks.lab.tftp: expected a folder's", "/etc"),
+        (f'{NAT}tftp = "/./"', 3, "networks.lab.tftp: guests may read all", "/./"),
+        (f'{NAT}tftp = "/etc/"', 3, "networks.lab.tftp: guests may read all", "/etc/"),
+        (f'{NAT}tftp = "/srv,eth0"', 3, "networks.lab.tftp: has a character", "/srv,eth0"),
+        (f'{NAT}tftp = "/srv\\nuser=root"', 3, "networks.lab.tftp: has a character", "user"),
+        (f'{NAT}bootfile = ""', 3, "networks.lab.bootfile: expected a file", "now ''"),
+        (f'{NAT}bootfile = "a,b,192.0.2.1"', 3, "bootfile: has a character", "a,b"),
+        (f'{NAT}bootfile = "{"a" * 128}"', 3, "bootfile: over 127 bytes", "aaa"),
         # host_services
         (f"{NAT}host_services = 1", 3, "networks.lab.host_services: expected services", "now 1"),
         (f"{NAT}host_services = [22]", 3, "host_services: expected services like", "[22]"),

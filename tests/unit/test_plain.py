@@ -107,7 +107,13 @@ def test_a_host_is_not_called_what_dnsmasq_takes_for_an_address_or_a_time(name: 
     [
         *("conf-dir=/run/harm", "dhcp-script=/run/harm", "conf-file=/x", "addn-hosts=/etc/shadow"),
         *("log-facility=/etc/passwd", "dhcp-leasefile=/etc/passwd", "pid-file=/x", "user=root"),
-        *("enable-tftp", "tftp-root=/", "dhcp-luascript=/x", "hostsdir=/x", "resolv-file=/a b"),
+        *(
+            "tftp-unique-root=mac",
+            "tftp-root=/a,eth0\nx",
+            "dhcp-luascript=/x",
+            "hostsdir=/x",
+            "resolv-file=/a b",
+        ),
         *('interface="a"', "interface=a\\nb", "interface=a\rconf-dir=/x", "#conf", ""),
     ],
 )

@@ -64,6 +64,8 @@ def test_every_value_is_toml() -> None:
         hosts = { files = "192.0.2.9", "a.example" = "2001:db8::9" }
         addresses = { web = "10.1.0.9", "52:54:00:00:00:0a" = "10.1.0.10" }
         host_services = ["ssh", "tcp/8000-8100"]
+        tftp = "/srv/tftp"
+        bootfile = "pxelinux.0"
         [networks.closed]
         mode = "host-only"
         host_services = []

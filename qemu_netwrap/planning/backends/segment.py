@@ -215,6 +215,7 @@ def dnsmasq(
         "no-ping",
         *ipv6.dnsmasq(network, prefix, around),
         *([f"dhcp-option=option:mtu,{mtu}"] if (mtu := mtu_of(network, around)) else []),
+        *_boot(network),
         *(_host_record(name, address, domain) for name, address in network.hosts),
         *_reach(network, around),
     ]
@@ -242,6 +243,13 @@ def _ranges(network: Network, subnet: Subnet) -> list[str]:
 
     free = [f"dhcp-range={a},{b},{LEASE}" for a, b in reservations.ranges(network, subnet)]
     return free or [f"dhcp-range={subnet.host(0)},static,{LEASE}"]
+
+
+def _boot(network: Network) -> list[str]:
+    """Return what guests boot from. All of TFTP goes by one port: a firewall can tell it."""
+    tftp = ["enable-tftp", f"tftp-root={network.tftp}", "tftp-single-port"]
+    boot = [f"dhcp-boot={network.bootfile}"] if network.bootfile else []
+    return [*(tftp if network.tftp else []), *boot]
 
 
 def _host_record(name: str, address: str, domain: str) -> str:

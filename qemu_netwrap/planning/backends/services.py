@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.core.model import Network, Surroundings
 
-DNS_PORT, DHCP_PORT, DHCP6_PORT = 53, 67, 547
+DNS_PORT, DHCP_PORT, TFTP_PORT, DHCP6_PORT = 53, 67, 69, 547
 CHAIN = "services"
 _WHY = "# the host's other services are closed to guests; host_services in the configuration opens"
 _ALL = (hostservices.ALL,)
@@ -55,7 +55,10 @@ def needed(family: str, dns_port: int) -> tuple[tuple[str, int, int], ...]:
 
 def chosen(network: Network) -> list[tuple[str, int, int]]:
     """Return the services that the configuration names; not when it names all."""
-    return [] if is_open(network) else hostservices.ports(network.host_services or ())
+    if is_open(network):
+        return []
+    tftp = [("udp", TFTP_PORT, TFTP_PORT)] if network.tftp else []
+    return [*tftp, *hostservices.ports(network.host_services or ())]
 
 
 def is_open(network: Network) -> bool:
