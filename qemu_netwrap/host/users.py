@@ -41,7 +41,10 @@ def find(name: str) -> User:
     except KeyError:
         raise HostError(f"--run-as {name}: there is no such user", "see getent passwd") from None
     if os.geteuid() != 0 and set(os.getresuid()) != {found.pw_uid}:
-        raise HostError(f"--run-as {name}: only root can become another user", "use sudo")
+        raise HostError(
+            f"--run-as {name}: only root can become another user",
+            f"sudo qemu-netwrap --run-as {name} -- qemu-system-x86_64 ...",
+        )
     if syscalls.my_abi() is None:
         machine = os.uname().machine
         raise HostError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+_STAFF = "staff"
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -34,22 +35,43 @@ def is_trusted(path: str) -> bool:
 def _is_kept_by_root(path: str) -> bool:
     """Whether a file and the folders above it are root's, or one's own, and nobody else writes.
 
-    In a folder with the sticky bit others cannot rename what is not theirs. The mode of a link
-    says nothing.
+    The mode of a link says nothing.
     """
     while True:
         try:
             found = os.lstat(path)
         except OSError:
             return False
-        is_shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-        if is_shared and not stat.S_ISLNK(found.st_mode):
+        if not stat.S_ISLNK(found.st_mode) and _is_shared(found):
             return False
         if found.st_uid not in (0, os.geteuid()) and not is_unmapped(found.st_uid):
             return False
         if path == "/":
             return True
         path = os.path.dirname(path)
+
+
+def _is_shared(found: os.stat_result) -> bool:
+    """Whether others than its owner can change a file, or what a folder leads to.
+
+    In a folder with the sticky bit they cannot rename what is not theirs. Debian gives /usr/local
+    to its group `staff`, which stands for root there and is empty.
+    """
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+        return False
+    if found.st_mode & stat.S_IWOTH:
+        return True
+    return bool(found.st_mode & stat.S_IWGRP) and found.st_gid != 0 and not _is_staff(found.st_gid)
+
+
+def _is_staff(gid: int) -> bool:
+    """Whether GID is Debian's group `staff`, with nobody in it."""
+    import grp  # what hardly a launch needs
+
+    try:
+        return not grp.getgrnam(_STAFF).gr_mem and grp.getgrnam(_STAFF).gr_gid == gid
+    except KeyError:
+        return False
 
 
 def is_unmapped(uid: int) -> bool:

@@ -47,6 +47,17 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+# A container's seccomp filter, as Docker's: keyctl(2) is refused. It becomes the words that follow.
+WITHOUT_KEYS: Final = """
+import ctypes, os, struct, sys
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 250), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code))
+assert ctypes.CDLL(None).prctl(22, 2, program, 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 @pytest.fixture
 def captive(host: Host) -> Iterator[Host]:
     """Put the stand-in where every user can run it, with a setuid program beside it."""
@@ -151,6 +162,13 @@ def test_keep_env_is_refused(host: Host, options: tuple[str, ...], message: str)
     assert done.returncode == 125
     assert message in done.stderr
     assert "\n  hint: " in done.stderr
+
+
+def test_a_container_that_forbids_keys(captive: Host) -> None:
+    captive.run(sys.executable, "-c", WITHOUT_KEYS, *RUN_AS, PROGRAM, env=OPEN)
+    report = _report(captive)
+    assert report["keyring"] == ""
+    _is_confined(report["status"])
 
 
 @pytest.mark.parametrize("sandbox", ["off", "on"])
