@@ -129,6 +129,12 @@ class Guard(Resource):
         return tuple(self.doors.split("\n"))
 
 
+class Lookout(Resource):
+    """A process that has a network follow the host's way out while it lives."""
+
+    bridge: str
+
+
 class IptablesAccepts(Resource):
     """Accepts of ours at the head of chains of somebody else's iptables."""
 
@@ -339,7 +345,7 @@ KINDS: dict[str, type[Resource]] = {
     for kind in (
         Bridge, Uplink, Address, DeviceSetting, Forwarding, Rules, Dnsmasq, Membership, HostName,
         AnyClient, Tap, Plug, Switch, Forwards, MacFilter, IpFilter, IptablesAccepts, NftAccepts,
-        FirewalldZone, Unmanaged, Remark, Guard, PciBinding, VirtualFunctions, VfSettings,
+        FirewalldZone, Unmanaged, Remark, Guard, Lookout, PciBinding, VirtualFunctions, VfSettings,
         GroupNode,
     )
 }  # fmt: skip

@@ -71,3 +71,5 @@ class Survey(Record):
     leftovers: tuple[str, ...] | None  # of dead runs
     ipv6: Ipv6
     is_lone: bool = False  # a user namespace that has root alone
+    # Of networks that are up: the name, what is wrong, whether a run that joins mends it.
+    faults: tuple[tuple[str, str, bool], ...] = ()

@@ -136,7 +136,7 @@ def find(folder: str) -> Process | None:
     pid = files.read(f"{folder}/dnsmasq.pid").strip()
     if not pid.isdigit() or f"--conf-file={folder}/dnsmasq.conf" not in _command(pid):
         return None
-    started = _started(pid)
+    started = started_at(pid)
     return Process(int(pid), started) if started else None
 
 
@@ -149,7 +149,7 @@ def set_apart(folder: str) -> None:
 
 def lives(process: Process) -> bool:
     """Whether a process is there still, and not another one of its number."""
-    return _started(str(process.pid)) == process.started
+    return started_at(str(process.pid)) == process.started
 
 
 def stop_anywhere(folder: str) -> None:
@@ -170,7 +170,7 @@ def _all(folder: str) -> list[Process]:
     """Return every process that is, or is about to be, the dnsmasq of FOLDER."""
     pids = filter(str.isdigit, files.listdir("/proc"))
     words = f"--conf-file={folder}/dnsmasq.conf"
-    return [Process(int(pid), _started(pid)) for pid in pids if words in _command(pid)]
+    return [Process(int(pid), started_at(pid)) for pid in pids if words in _command(pid)]
 
 
 def _lock(folder: str) -> str:
@@ -241,7 +241,7 @@ def _command(pid: str) -> list[str]:
     return files.peek(f"/proc/{pid}/cmdline").split("\0")
 
 
-def _started(pid: str) -> str:
+def started_at(pid: str) -> str:
     """Return a process's start time; empty when it is gone."""
     stat = files.peek(f"/proc/{pid}/stat")
     # The name, in parentheses, may hold anything; fields are counted from behind it.

@@ -27,16 +27,20 @@ def watch(index: int) -> _socket.socket:
     The kernel's messages are for the whole network namespace; a socket filter drops those of other
     interfaces before they are queued, so that nobody wakes up for them.
     """
-    program = _program(index)
-    code = array.array("B", b"".join(_INSTRUCTION.pack(*step) for step in program))
     found = _socket.socket(
         _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE
     )
-    # struct sock_fprog: the length and a pointer to the program.
-    filter_ = struct.pack("HP", len(program), code.buffer_info()[0])
-    found.setsockopt(_socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
+    attach(found, _program(index))
     found.bind((0, RTMGRP_LINK))
     return found
+
+
+def attach(to: _socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:
+    """Have a filter decide which messages are queued on a socket, in place of one it had."""
+    code = array.array("B", b"".join(_INSTRUCTION.pack(*step) for step in program))
+    # struct sock_fprog: the length and a pointer to the program.
+    filter_ = struct.pack("HP", len(program), code.buffer_info()[0])
+    to.setsockopt(_socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
 
 
 def wait(watched: _socket.socket) -> None:
@@ -52,15 +56,15 @@ def _program(index: int) -> tuple[tuple[int, int, int, int], ...]:
     """Return the filter; a jump's two numbers are how many steps to skip, if equal and if not."""
     return (
         (_LOAD_HALF, 0, 0, _TYPE_AT),
-        (_JUMP_IF_EQUAL, 1, 0, _as_loaded(RTM_NEWLINK, 2)),
-        (_JUMP_IF_EQUAL, 0, 3, _as_loaded(RTM_DELLINK, 2)),
+        (_JUMP_IF_EQUAL, 1, 0, as_loaded(RTM_NEWLINK, 2)),
+        (_JUMP_IF_EQUAL, 0, 3, as_loaded(RTM_DELLINK, 2)),
         (_LOAD_WORD, 0, 0, _INDEX_AT),
-        (_JUMP_IF_EQUAL, 0, 1, _as_loaded(index, 4)),
+        (_JUMP_IF_EQUAL, 0, 1, as_loaded(index, 4)),
         (_RETURN, 0, 0, _PASS),
         (_RETURN, 0, 0, _DROP),
     )
 
 
-def _as_loaded(number: int, size: int) -> int:
+def as_loaded(number: int, size: int) -> int:
     """Return a number of a netlink message as BPF loads it: it takes all for big-endian."""
     return int.from_bytes(number.to_bytes(size, sys.byteorder), "big")

@@ -63,6 +63,8 @@ RTPROT_KERNEL = 2
 FRA_DST, FRA_IIFNAME, FRA_GOTO, FRA_PRIORITY, FRA_FWMARK = 1, 3, 4, 6, 10
 FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 15, 16, 21
 FR_ACT_GOTO, FR_ACT_NOP, FR_ACT_BLACKHOLE = 2, 3, 6
+_OUR_ACTIONS = (FR_ACT_GOTO, FR_ACT_NOP, FR_ACT_BLACKHOLE)
+RULE_OF_MAIN = 32766  # its preference
 IFF_UP = 1
 NDA_LLADDR, NUD_NOARP = 2, 0x40
 NTF_MASTER, NTF_STICKY = 0x04, 0x40
@@ -384,6 +386,10 @@ class Rtnl(Netlink):
         index = self._default_index(_socket.AF_INET)
         return self.link_at(index) if index else None
 
+    def default_index(self, version: int) -> int:
+        """Return the number of the default route's device by IP of a VERSION; 0 without one."""
+        return self._default_index(_socket.AF_INET if version == 4 else _socket.AF_INET6)
+
     def _default_index(self, family: int) -> int:
         """Return the number of the default route's device, 0 when there is none."""
         where = _ELSEWHERE[family]
@@ -399,16 +405,24 @@ class Rtnl(Netlink):
         devices = out_devices(dict(attributes(answer, _RTMSG.size)))
         return devices[0] if devices else 0
 
-    def local_preference(self, family: int) -> int:
-        """Return the place among the policy rules of the one that leads to the host's addresses."""
+    def rule_places(self, family: int) -> tuple[int, int]:
+        """Return the preferences of the rule for the host's addresses, and of what comes next.
+
+        Rules of ours do not count.
+        """
         head = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        local = -1
         # The first piece of the answer is enough: the kernel has them in order.
         for answer in self._ask(RTM_GETRULE, NLM_F_DUMP, head, RTM_NEWRULE):
             found = dict(attributes(answer, _RTMSG.size))
+            preference = u32(found[FRA_PRIORITY]) if FRA_PRIORITY in found else 0
             table = u32(found[FRA_TABLE]) if FRA_TABLE in found else answer[4]
-            if table == RT_TABLE_LOCAL:
-                return u32(found[FRA_PRIORITY]) if FRA_PRIORITY in found else 0
-        return 0
+            is_kernels = found.get(FRA_PROTOCOL) == bytes([RTPROT_KERNEL])
+            if local < 0:
+                local = preference if table == RT_TABLE_LOCAL else local
+            elif not (is_kernels and answer[7] in _OUR_ACTIONS):
+                return local, preference
+        return max(local, 0), RULE_OF_MAIN
 
     def add_rule(self, rule: PolicyRule) -> None:
         """Add a policy rule; it may be there already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qemu_netwrap.host import survey
-from qemu_netwrap.life import networks
+from qemu_netwrap.life import networks, status
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.state import State
 from qemu_netwrap.planning.diagnosis import diagnose
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def checkup() -> tuple[Line, ...]:
     """Look at the host and rate it."""
-    return diagnose(survey.look(leftovers()))
+    return diagnose(survey.look(leftovers()).replace(faults=faults()))
 
 
 def leftovers() -> tuple[str, ...] | None:
@@ -34,3 +34,16 @@ def leftovers() -> tuple[str, ...] | None:
     except PermissionError:
         return None
     return (*runs, *unused)
+
+
+def faults() -> tuple[tuple[str, str, bool], ...]:
+    """Return what is wrong with networks that are up; nothing for those who may not know."""
+    try:
+        shown = status.all_networks(State.here())
+    except PermissionError:
+        return ()
+    return tuple(
+        (network.name, fault.removesuffix(status.REMEDY), fault.endswith(status.REMEDY))
+        for network in shown
+        for fault in network.faults
+    )

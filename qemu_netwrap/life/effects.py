@@ -288,6 +288,20 @@ def release_guard(g: r.Guard, _facts: Facts, work: Work) -> Iterator[None]:
     return guards.release(g, work)
 
 
+def acquire_lookout(lookout: r.Lookout, _note: Note, work: Work) -> Iterator[None]:
+    """Start what has the network follow the host's way out."""
+    from qemu_netwrap.life import lookout as process  # what who joins a network does not need
+
+    return process.acquire(lookout, work)
+
+
+def release_lookout(lookout: r.Lookout, _facts: Facts, work: Work) -> Iterator[None]:
+    """End it."""
+    from qemu_netwrap.life import lookout as process
+
+    return process.release(lookout, work)
+
+
 def acquire_rules(rules: r.Rules, _note: Note, work: Work) -> Iterator[None]:
     """Add the network's chains to our table."""
     path = work.state.rules_users
@@ -600,6 +614,7 @@ ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Switch: acquire_switch,
     r.Rules: acquire_rules,
     r.Guard: acquire_guard,
+    r.Lookout: acquire_lookout,
     r.Dnsmasq: acquire_dnsmasq,
     r.HostName: acquire_host_name,
     r.AnyClient: acquire_any_client,
@@ -627,6 +642,7 @@ RELEASE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
     r.Switch: release_switch,
     r.Rules: release_rules,
     r.Guard: release_guard,
+    r.Lookout: release_lookout,
     r.Dnsmasq: release_dnsmasq,
     r.HostName: release_host_name,
     r.AnyClient: release_any_client,

@@ -6,7 +6,7 @@ they drop what has no mark, so that without the chains that mark nothing is forw
 
 A file tells which network needs which, each as FAMILY PREFERENCE DOOR:
 
-    BRIDGE ipv4 1 iif eth0
+    BRIDGE ipv4 32763 iif eth0
     ...
 """
 
@@ -17,7 +17,13 @@ import errno
 
 from qemu_netwrap.core.resources import ALL
 from qemu_netwrap.host import files, sysctl
-from qemu_netwrap.host.rtnetlink import FR_ACT_BLACKHOLE, FR_ACT_GOTO, FR_ACT_NOP, PolicyRule
+from qemu_netwrap.host.rtnetlink import (
+    FR_ACT_BLACKHOLE,
+    FR_ACT_GOTO,
+    FR_ACT_NOP,
+    RULE_OF_MAIN,
+    PolicyRule,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ _FAMILIES = {"ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
 # What a kernel without policy routing says, or without IPv6.
 _UNKNOWN = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 _IIF, _TO = "iif", "to"
+_WIDTH = 3  # preferences: for the doors, for the one that is all of them, for the end
 
 
 def acquire(g: Guard, work: Work) -> Iterator[None]:
@@ -39,8 +46,8 @@ def acquire(g: Guard, work: Work) -> Iterator[None]:
     left = [(who, rule) for who, rule in known if who != g.bridge or _door(rule) not in g.each]
     dropped = [rule for who, rule in known if (who, rule) not in left and rule not in wanted]
     _write([*left, *((g.bridge, rule) for rule in wanted)], work)
-    _delete(dropped, [rule for _, rule in left] + wanted, work)
     _add(wanted, work)
+    _delete(dropped, [rule for _, rule in left] + wanted, work)
     yield
 
 
@@ -69,14 +76,14 @@ def insist(g: Guard, work: Work) -> None:
 
 def _wanted(g: Guard, known: list[tuple[str, str]], work: Work) -> list[str]:
     """Return the rules that close the doors of G, but for those that are not to be closed."""
-    preferences = {rule.split()[0]: rule.split()[1] for _, rule in known}
+    preferences: dict[str, int] = {}
     found = []
     for door in g.each:
         family, _, where = door.partition(" ")
         if _is_open(family, where, known, g, work):
             continue
         if family not in preferences:
-            preferences[family] = _place(family, work)
+            preferences[family] = _place(family, known, work)
         found.append(f"{family} {preferences[family]} {where}")
     return found
 
@@ -118,14 +125,22 @@ def _add(rules: list[str], work: Work) -> None:
         )
 
 
-def _place(family: str, work: Work) -> str:
-    """Return where the rules go: behind the one that leads to the host's own addresses."""
+def _place(family: str, known: list[tuple[str, str]], work: Work) -> int:
+    """Return where the rules go: behind the one for the host's addresses, and before all others.
+
+    They stay where they are as long as that holds. A rule that comes later without a preference
+    gets one before what comes next to the host's addresses: before ours. And not right behind the
+    host's addresses: the kernel would have no place for that one.
+    """
     try:
-        return str(max(1, work.rtnl.local_preference(_FAMILIES[family])))
+        local, others = work.rtnl.rule_places(_FAMILIES[family])
     except OSError as error:
         if error.errno not in _UNKNOWN:
             raise
-        return "1"
+        local, others = 0, RULE_OF_MAIN
+    there = [int(rule.split()[1]) for _, rule in known if rule.startswith(f"{family} ")]
+    fitting = [place for place in there if local <= place and place + _WIDTH <= others]
+    return min(fitting, default=max(local, others - _WIDTH, 1))
 
 
 def _closed(rule: str) -> PolicyRule:

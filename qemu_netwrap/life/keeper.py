@@ -136,6 +136,10 @@ def _settle(keeping: Keeping) -> None:
         work = effects.Work(keeping.state)
         for network in keeping.wanted.networks:
             dnsmasq.set_apart(keeping.state.network(network.bridge))
+            if networks.follows(network.bridge, work):
+                from qemu_netwrap.life import lookout  # only nat networks have one
+
+                lookout.set_apart(keeping.state.network(network.bridge))
             if len(networks.members(network.bridge, work)) > 1:
                 networks.put_back(network.bridge, work)
         runs.collect(keeping.state)  # what earlier runs have left

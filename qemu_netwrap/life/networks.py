@@ -160,12 +160,33 @@ def follow_uplinks(work: Work) -> None:
     To be called when a NIC has gone into a bridge, or out of it: that device is another one then.
     """
     for bridge in work.state.networks():
-        with files.Lock(work.state.network_lock(bridge)):
-            info = peek_info(work, bridge)
-            if info is not None and info.mode == NAT:
-                journal = journal_of(work, bridge)
-                _follow_uplink(info, journal.live(), journal, work)
-                _follow_uplink6(info, journal.live(), journal, work)
+        follow(bridge, work)
+
+
+def follow(bridge: str, work: Work) -> bool:
+    """Have the network on BRIDGE use the host's way out as it is now, if it is a nat network.
+
+    What was for devices that no route leaves by any more is taken back, and what has been taken
+    away is made anew. Returns whether it is up.
+    """
+    with files.Lock(work.state.network_lock(bridge)):
+        info = peek_info(work, bridge)
+        if info is None or info.mode != NAT:
+            return False
+        journal = journal_of(work, bridge)
+        if _has_bridge(journal.live(), work):
+            from qemu_netwrap.life import wayout  # what neither makes nor joins one has no need of
+
+            wayout.give_up(journal, work)
+            restoring.restore(journal.live(), journal, work)
+            _follow_uplink(info, journal.live(), journal, work)
+            _follow_uplink6(info, journal.live(), journal, work)
+        return True
+
+
+def follows(bridge: str, work: Work) -> bool:
+    """Whether a process has the network on BRIDGE follow the host's way out."""
+    return os.path.exists(f"{work.state.network(bridge)}/lookout")
 
 
 def put_back(bridge: str, work: Work) -> None:
@@ -300,7 +321,10 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Wor
     """
     device = work.rtnl.default_device()
     known = (e.resource.device for e in entries if isinstance(e.resource, Forwarding))
-    if not device or device in known or sysctl.read("ipv4", device, "forwarding") == "1":
+    if not device or device in known:
+        return
+    forwards = sysctl.read("ipv4", device, "forwarding") == "1"
+    if forwards and device not in work.state.forwarding_devices():
         return
     from qemu_netwrap.planning.backends import nat
 

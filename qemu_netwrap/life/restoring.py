@@ -12,6 +12,7 @@ from qemu_netwrap.core.resources import (
     Forwarding,
     Guard,
     IptablesAccepts,
+    Lookout,
     MacFilter,
     NftAccepts,
     Plug,
@@ -112,8 +113,8 @@ def _is_missing(resource: Resource, work: Work) -> bool:
 
     Restarting nftables.service flushes all rules; `sysctl --system` may reset forwarding.
     """
-    if isinstance(resource, Dnsmasq):
-        return dnsmasq.find(work.state.network(resource.bridge)) is None
+    if isinstance(resource, (Dnsmasq, Lookout)):
+        return _process_of(resource, work) is None
     if isinstance(resource, Rules):
         return not all(nft.is_there(chain) for chain in nft.chains(resource.rules))
     if isinstance(resource, (IptablesAccepts, NftAccepts, FirewalldZone)):
@@ -127,6 +128,16 @@ def _is_missing(resource: Resource, work: Work) -> bool:
     return isinstance(resource, DeviceSetting) and sysctl.read(
         resource.family, resource.device, resource.key
     ) not in ("", resource.value)
+
+
+def _process_of(resource: Dnsmasq | Lookout, work: Work) -> dnsmasq.Process | None:
+    """Return the process that a network has; None if it does not live."""
+    folder = work.state.network(resource.bridge)
+    if isinstance(resource, Dnsmasq):
+        return dnsmasq.find(folder)
+    from qemu_netwrap.life import lookout  # what who joins a bridge does not need
+
+    return lookout.find(folder)
 
 
 def _tap_of(port: Tap | Plug, entry: Entry, work: Work) -> Link | None:

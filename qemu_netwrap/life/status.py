@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 
 from qemu_netwrap.core import hostfwd
 from qemu_netwrap.core.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.core.mac import unpack
+from qemu_netwrap.core.model import NAT
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Bridge, Rules, Unreadable
-from qemu_netwrap.host import commands, dnsmasq, files, holders, inspect, patience, procs
+from qemu_netwrap.core.resources import ALL, Bridge, Rules, Unreadable
+from qemu_netwrap.host import (
+    commands,
+    dnsmasq,
+    files,
+    holders,
+    inspect,
+    ipv6,
+    patience,
+    procs,
+    sysctl,
+)
 from qemu_netwrap.host.rtnetlink import name_of
-from qemu_netwrap.life import heirs, networks, owners, runs
+from qemu_netwrap.life import heirs, lookout, networks, owners, runs
 from qemu_netwrap.life.effects import TAP_PREFIX, Work
 
 TYPE_CHECKING = False
@@ -38,7 +50,7 @@ _TEARDOWN = 120.0
 _PAUSE = 0.01
 
 _PID_DIGITS = 10  # of PID_MAX_LIMIT, linux/threads.h, and some more
-_REMEDY = "; the next run to join puts that right"
+REMEDY = "; the next run to join puts that right"
 
 
 class Lease(Record):
@@ -398,15 +410,17 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
         faults += _mac_faults(state, bridge, members, work)
         faults += _ip_faults(state, bridge, members, work)
     elif any(isinstance(r, Bridge) for r in entries):
-        faults.append(f"its bridge has been removed{_REMEDY}")
+        faults.append(f"its bridge has been removed{REMEDY}")
     if (
         any(isinstance(r, Rules) for r in entries)
         and rules is not None
         and f"chain {bridge}_" not in rules
     ):
-        faults.append(f"its nft rules have been removed{_REMEDY}")
+        faults.append(f"its nft rules have been removed{REMEDY}")
     if server is None and os.path.exists(f"{folder}/dnsmasq.conf"):
-        faults.append(f"its dnsmasq has died{_REMEDY}")
+        faults.append(f"its dnsmasq has died{REMEDY}")
+    if info.mode == NAT:
+        faults += _way_faults(info, folder, work)
     return NetworkStatus(
         info.name,
         info.mode,
@@ -429,6 +443,23 @@ def _unreadable(info: networks.Info, entries: list[Resource]) -> list[str]:
     return found if info.mode else ["its info file is damaged", *found]
 
 
+def _way_faults(info: networks.Info, folder: str, work: Work) -> Iterator[str]:
+    """Yield what is wrong with a nat network's way out."""
+    families = [(_socket.AF_INET, "ipv4", "forwarding")]
+    if info.address6:
+        families.append((_socket.AF_INET6, "ipv6", ipv6.FORCE))
+    for family, name, key in families:
+        device = work.rtnl.default_device(family)
+        forwards = {sysctl.read(name, device, key), sysctl.read(name, ALL, "forwarding")}
+        if device and "1" not in forwards:
+            yield (
+                f"the host's default route leads by {device}, which does not forward {name}: guests"
+                f" are cut off{REMEDY}"
+            )
+    if networks.follows(info.bridge, work) and lookout.find(folder) is None:
+        yield f"nothing has it follow the host's way out any more{REMEDY}"
+
+
 def _mac_faults(state: State, bridge: str, members: tuple[str, ...], work: Work) -> Iterator[str]:
     """Yield what is wrong with the MACs that a bridge goes by."""
     for run, tap in _taps(state, bridge, members, work):
@@ -438,7 +469,7 @@ def _mac_faults(state: State, bridge: str, members: tuple[str, ...], work: Work)
                 f" run {run} has set it, unless somebody did as root; qemu-netwrap stop {run}"
             )
     for run, mac in heirs.missing(bridge, work):
-        yield f"run {run} is not reached: the bridge has lost its MAC {mac}{_REMEDY}"
+        yield f"run {run} is not reached: the bridge has lost its MAC {mac}{REMEDY}"
 
 
 def _ip_faults(state: State, bridge: str, members: tuple[str, ...], work: Work) -> Iterator[str]:

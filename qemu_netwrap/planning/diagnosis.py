@@ -59,6 +59,7 @@ def diagnose(seen: Survey) -> tuple[Line, ...]:
         *_beside(seen),
         *_managers(seen),
         *_leftovers(seen),
+        *_faults(seen),
     ]
     return tuple(lines)
 
@@ -257,6 +258,12 @@ def _leftovers(seen: Survey) -> Iterator[Line]:
         yield Line("leftovers", WARNING, found, "qemu-netwrap gc")
     elif seen.leftovers is not None:
         yield Line("leftovers", OK, "none of dead runs")
+
+
+def _faults(seen: Survey) -> Iterator[Line]:
+    for name, found, mended in seen.faults:
+        remedy = f"qemu-netwrap -- true -nic tap,network={name}" if mended else ""
+        yield Line(f"network {name}", WARNING, found, remedy)
 
 
 def _where(program: Program) -> str:

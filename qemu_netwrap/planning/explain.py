@@ -108,11 +108,18 @@ def _rules(rules: r.Rules | r.Forwards) -> tuple[tuple[str, ...], tuple[str, ...
     return (do,), (*undo, f"nft delete table {TABLE}  # with the last chain of ours")
 
 
+def _lookout(w: r.Lookout) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (
+        (f"# {w.bridge} follows the host's way out: a process sleeps until that changes",),
+        ("# that process ends",),
+    )
+
+
 def _guard(g: r.Guard) -> tuple[tuple[str, ...], tuple[str, ...]]:
     rules: list[str] = []
     for family in dict.fromkeys(door.partition(" ")[0] for door in g.each):
-        rules += [f"-{family[-1]} rule add pref 3 nop protocol kernel"]
-        rules += [f"-{family[-1]} rule add pref 1 iif lo goto 3 protocol kernel"]
+        rules += [f"-{family[-1]} rule add pref 32765 nop protocol kernel"]
+        rules += [f"-{family[-1]} rule add pref 32763 iif lo goto 32765 protocol kernel"]
         rules += [_closed(door) for door in g.each if door.startswith(family)]
     undo = (rule.replace(" rule add ", " rule del ", 1) for rule in reversed(rules))
     shared = "  # when no other network needs it"
@@ -121,7 +128,7 @@ def _guard(g: r.Guard) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _closed(door: str) -> str:
     family, _, where = door.partition(" ")
-    which = "pref 2" if where == r.ALL else f"pref 1 {where}"
+    which = "pref 32764" if where == r.ALL else f"pref 32763 {where}"
     return f"-{family[-1]} rule add {which} fwmark 0 blackhole protocol kernel"
 
 
@@ -277,6 +284,7 @@ _EXPLAIN: dict[type[r.Resource], Callable[..., tuple[tuple[str, ...], tuple[str,
     r.Switch: _switch,
     r.Rules: _rules,
     r.Guard: _guard,
+    r.Lookout: _lookout,
     r.Forwards: _rules,
     r.Dnsmasq: _dnsmasq,
     r.Membership: _membership,

@@ -140,9 +140,14 @@ CLEAR_BESIDE_FIREWALLD = f"""
 rm -rf /run/qemu-netwrap
 {FIREWALL_CMD} --remove-interface=qn-x || :
 """
+KILL_LOOKOUT = """
+pid=$(cut -d" " -f1 /run/qemu-netwrap/*/networks/qn-x/lookout)
+kill -9 -"$(ps -o pgid= -p "$pid" | tr -d " ")"
+while [ -d "/proc/$pid" ]; do sleep 0.01; done
+"""
 DELETE_RULES = (
-    "for each in 1 1 1 3; do ip -4 rule del pref $each; done;"
-    " for each in 1 2 3; do ip -6 rule del pref $each; done"
+    "for each in 32763 32763 32763 32765; do ip -4 rule del pref $each; done;"
+    " for each in 32763 32764 32765; do ip -6 rule del pref $each; done"
 )
 UNMANAGED = (
     "/run/NetworkManager/conf.d/qemu-netwrap-qn-x.conf"
@@ -263,16 +268,25 @@ CASES = {
             " nft add chain ip qemu_netwrap qn-x_forward"
         ),
     ),
+    "Lookout": Case(
+        "net/qn-x",
+        (r.Lookout("qn-x"),),
+        there='[ "$(cut -d" " -f5 "/proc/$(cut -d" " -f1 $(echo /run/qemu-netwrap/*/networks'
+        '/qn-x/lookout))/stat")" != 0 ]',
+        remove=KILL_LOOKOUT,
+        replace=f"{KILL_LOOKOUT} echo 1 1 >$(echo /run/qemu-netwrap/*/networks/qn-x)/lookout",
+    ),
     "Guard": Case(
         "net/qn-x",
         (r.Guard("qn-x", "ipv4 iif up0\nipv4 to 10.9.0.0/24\nipv6 all"),),
         there="ip -4 rule | grep -q 'fwmark 0 iif up0 .*blackhole' && "
         " ip -4 rule | grep -q 'to 10.9.0.0/24 fwmark 0 blackhole' && "
-        " ip -4 rule | grep -q 'iif lo goto 3' && ip -6 rule | grep -q 'all fwmark 0 blackhole'",
+        " ip -4 rule | grep -q 'iif lo goto 32765' &&"
+        " ip -6 rule | grep -q 'all fwmark 0 blackhole'",
         remove=DELETE_RULES,
-        replace=f"{DELETE_RULES}; ip rule add pref 1 iif up0 blackhole",
+        replace=f"{DELETE_RULES}; ip rule add pref 32763 iif up0 blackhole",
         prepare="ip link add up0 type bridge",
-        clear=f"{CLEAR}\nip rule del pref 1 iif up0 blackhole 2>/dev/null || :",
+        clear=f"{CLEAR}\nip rule del pref 32763 iif up0 blackhole 2>/dev/null || :",
     ),
     **{
         f"IptablesAccepts {program}": Case(

@@ -257,3 +257,31 @@ def test_an_uplink_that_is_a_bridge(
         machine.run(*FLUSH)
         assert around.attacks() == set()
         assert reached(beside, OTHER, OTHER6) == {OTHER, OTHER6}
+
+
+def test_rules_that_come_before(base: tuple[Lan, Host]) -> None:
+    """A VPN's policy rules, in the order in which wg-quick adds them, come before all others."""
+    machine = base[0].machine
+    with with_guest(base) as around:
+        for family, gateway in (("-4", PRIVATE), ("-6", PRIVATE6)):
+            machine.sh(f"""ip {family} route add default via {gateway} table 51820
+                ip {family} rule add not fwmark 51820 table 51820
+                ip {family} rule add table main suppress_prefixlength 0""")
+        wait_for(
+            lambda: all(
+                "lo goto" in machine.run("ip", family, "rule").stdout.splitlines()[1]
+                for family in ("-4", "-6")
+            ),
+            "the guard to be the first again",
+        )
+        for family in ("-4", "-6"):
+            theirs = machine.run("ip", family, "rule").stdout
+            assert theirs.index("suppress_prefixlength") < theirs.index("lookup 51820")
+        assert around.outside() == EVERYBODY
+        machine.run(*FLUSH)
+        assert around.attacks() == set()
+        assert around.outside() == set()
+        for family in ("-4", "-6"):
+            machine.sh(f"""ip {family} rule del not fwmark 51820 table 51820
+                ip {family} rule del table main suppress_prefixlength 0
+                ip {family} route del default table 51820""")

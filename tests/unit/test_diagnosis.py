@@ -202,3 +202,13 @@ def test_ipv6(ipv6: Ipv6, found: str) -> None:
     told = line("IPv6", ipv6=ipv6)
     assert told.state == OK
     assert found in told.found
+
+
+def test_what_is_wrong_with_networks_that_are_up() -> None:
+    faults = (("nat", "its bridge has gone", True), ("lab", "qn7-0 has been unplugged", False))
+    lines = [each for each in diagnose(GOOD.replace(faults=faults)) if each.state != OK]
+    assert [(each.what, each.remedy) for each in lines] == [
+        ("network nat", "qemu-netwrap -- true -nic tap,network=nat"),
+        ("network lab", ""),
+    ]
+    assert works(tuple(lines))

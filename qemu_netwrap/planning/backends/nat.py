@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap.core import names
-from qemu_netwrap.core.resources import DeviceSetting, Forwarding, Guard, Rules
+from qemu_netwrap.core.resources import DeviceSetting, Forwarding, Guard, Lookout, Rules
 from qemu_netwrap.planning.backends import ipv6
 from qemu_netwrap.planning.backends.segment import (
     between_guests,
@@ -64,6 +64,7 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
         *(Forwarding(device, network.bridge) for device in uplinks),
         *ipv6.way_out(network, six, around.inner),
         dnsmasq(network, subnet, prefix, around),
+        Lookout(network.bridge),
     )
 
 
