@@ -1,7 +1,8 @@
-"""The seccomp filter of `--run-as`: no ioctl that types into a terminal.
+"""The seccomp filter of `--run-as`: no ioctl that types into a terminal, or takes a MAC.
 
 A program on a terminal can put characters into its input (TIOCSTI), and on a virtual console paste
 a selection (TIOCLINUX): whoever reads from that terminal next, root's shell, takes them for typed.
+Who holds a tap can give it a MAC (SIOCSIFHWADDR), which a bridge then takes from a neighbour.
 The filter is classic BPF over `struct seccomp_data` (linux/seccomp.h).
 """
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+SIOCSIFHWADDR = 0x8924
 _EPERM = 1
 _X32 = 0x40000000  # marks a system call of the x32 ABI, which has x86-64's audit number
 _LOAD, _AND, _EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
@@ -54,7 +56,7 @@ def abis(machine: str) -> tuple[Abi, ...]:
 def program(known: tuple[Abi, ...], byteorder: Literal["big", "little"]) -> bytes:
     """Return the filter, as an array of `struct sock_filter` in this byte order.
 
-    It refuses the two ioctls with EPERM, by whichever of the KNOWN ABIs they are called, and kills
+    It refuses the three ioctls with EPERM, by whichever of the KNOWN ABIs they come, and kills
     what comes by another.
     """
     low_half = _SECOND_ARGUMENT + 4 * (byteorder == "big")  # the kernel looks at 32 bits alone
@@ -79,6 +81,7 @@ def _refusal(abi: Abi, argument: int) -> list[tuple[int, int, int, int]]:
         *body,
         (_RETURN, 0, 0, _ALLOW),
         (_LOAD, 0, 0, argument),
+        (_EQUAL, 3, 0, SIOCSIFHWADDR),
         (_EQUAL, 2, 0, TIOCSTI),
         (_EQUAL, 1, 0, TIOCLINUX),
         (_RETURN, 0, 0, _ALLOW),

@@ -110,7 +110,10 @@ class _Taps:
             return "sent"
         if verb == "mac":
             address = struct.pack("=H6s", ARPHRD_ETHER, bytes.fromhex(word.replace(":", "")))
-            fcntl.ioctl(self.fds[0], SIOCSIFHWADDR, bytes(16) + address + bytes(16))
+            try:
+                fcntl.ioctl(self.fds[0], SIOCSIFHWADDR, bytes(16) + address + bytes(16))
+            except PermissionError:
+                return "refused"
             return "set"
         return " ".join(self._heard(self.fds[0])) if verb == "heard" else verb
 

@@ -175,3 +175,13 @@ def test_a_tap_that_takes_a_neighbours_mac(host: Host, by: str) -> None:
         assert at(host) == victim.tap
         assert network(host)["faults"] == []
     settle(host)
+
+
+def test_a_qemu_of_run_as_cannot_take_a_mac(host: Host) -> None:
+    """By whichever tap it has; it is refused, and the neighbour's entry stays."""
+    before = ("--run-as", "nobody", "--keep-env", "PYTHONPATH")
+    with StandIn(host, *NIC) as victim, StandIn(host, "-nic", "host-only", before=before) as evil:
+        assert evil.ask("mac", MAC) == "refused"
+        assert at(host) == victim.tap
+        assert network(host)["faults"] == []
+    settle(host)
