@@ -44,6 +44,7 @@ HELD = "held"  # QEMU is gone, and something that is not QEMU's has its lock sti
 DEAD = "dead"
 UNREADABLE = "unreadable"
 
+_QEMUS = ("qemu", "kvm")
 _LET_GO = 3.0  # seconds: the kernel's, to close what a process had
 _MOMENT = 0.5
 _TEARDOWN = 120.0
@@ -289,32 +290,38 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
 
 
 def _left_over(state: State) -> list[NetwrapError]:
-    """Return an error for each run whose QEMU is gone, and whose lock others keep."""
+    """Return an error for each run whose QEMU is gone, and that others keep alive."""
     family = owners.Family(state)
-    left = [run for run in state.runs() if not family.qemu(run) and _is_left(state, run)]
     return [
-        HostError(
-            f"run {run}: {_held_by(named)}", f"qemu-netwrap stop {run} releases it all the same"
-        )
-        for run in left
-        if (named := _lasting(state, run))
+        HostError(f"run {run}: {held}", f"qemu-netwrap stop {run} releases it all the same")
+        for run in state.runs()
+        if not family.qemu(run) and (held := _held(state, run))
     ]
 
 
-def _is_left(state: State, run: str) -> bool:
-    """Whether a run whose QEMU is not seen has its lock taken, and its keeper is no other's."""
-    return files.is_held(f"{state.run(run)}/lock") and not owners.is_elsewhere(state, run)
+def _held(state: State, run: str) -> str:
+    """Say what keeps a run alive whose QEMU is not seen; empty if nothing does, or only a moment.
+
+    A tap that was put on its network by hand is kept there, and a run of another namespace of
+    process ids is seen there.
+    """
+    patience.wait(lambda: not _holding(state, run), _MOMENT)
+    named = _holding(state, run)
+    return f"QEMU is gone, but what it lived by is held by {', '.join(named)}" if named else ""
 
 
-def _lasting(state: State, run: str) -> list[str]:
-    """Return what keeps a run's lock, in words, once those that are just ending are gone."""
-    patience.wait(lambda: not owners.obstacles(state, run), _MOMENT)
-    return owners.obstacles(state, run)
+def _holding(state: State, run: str) -> list[str]:
+    """Return what has the lock or the tap that a run lives by, in words."""
+    if state.tap(run) is None:
+        return [] if owners.is_elsewhere(state, run) else owners.obstacles(state, run)
+    if _is_by_hand(state, run) or not state.tap_lives(run):
+        return []
+    return [holders.named(pid) for pid in _with_tap(state, run)] or [owners.UNSEEN]
 
 
-def _held_by(named: list[str]) -> str:
-    """Say that a run does not end, and why."""
-    return f"QEMU is gone, but its lock is held by {', '.join(named)}"
+def _is_by_hand(state: State, run: str) -> bool:
+    """Whether a run lives by a tap, and nobody knows which QEMU is to have it."""
+    return state.tap(run) is not None and not os.path.exists(f"{state.run(run)}/qemu")
 
 
 def leases(state: State, bridge: str) -> tuple[Lease, ...]:
@@ -349,10 +356,12 @@ def _run(state: State, run: str, family: owners.Family) -> RunStatus:
     faults: tuple[str, ...] = ()
     if used is not None:
         phase = RUNNING if info.pid else STARTING
+        if not used.name.startswith(_QEMUS) and not _is_by_hand(state, run):
+            faults = _outlived(used, family.main(run))
     elif _is_idle(state, run):
         phase = IDLE
-    elif _is_left(state, run) and (named := _lasting(state, run)):
-        phase, faults = HELD, (f"{_held_by(named)}; qemu-netwrap stop {run} releases it",)
+    elif held := _held(state, run):
+        phase, faults = HELD, (f"{held}; qemu-netwrap stop {run} releases it",)
     else:
         phase = ENDING if files.is_locked(f"{folder}/keeper") else DEAD
     links = inspect.links([nic.tap for nic in nics])
@@ -375,7 +384,16 @@ def _usage(state: State, run: str, family: owners.Family) -> procs.Usage | None:
     """Return what a run's QEMU has used; of a tap put there by hand, that of whoever has it."""
     main = family.main(run)
     pids = [main.pid] if main else [process.pid for process in family.qemu(run)]
-    return next((u for u in map(procs.usage, pids or _with_tap(state, run)) if u is not None), None)
+    if not pids and _is_by_hand(state, run):
+        pids = _with_tap(state, run)
+    return next((u for u in map(procs.usage, pids) if u is not None), None)
+
+
+def _outlived(used: procs.Usage, main: Process | None) -> tuple[str, ...]:
+    """Say that the program that was started is gone, if so, and what goes on: no QEMU, it seems."""
+    if main is not None:
+        return ()
+    return (f"the program that was started has ended; {holders.named(used.pid)} goes on",)
 
 
 def _is_idle(state: State, run: str) -> bool:

@@ -117,11 +117,19 @@ def have_deaf_child() -> None:
         sleep()
 
 
+def have_heir() -> None:
+    """Start a child that has all that was inherited."""
+    if os.fork() == 0:
+        os.close(1)
+        sleep()
+
+
 DEEDS: Final[dict[str, Callable[[], None]]] = {
     "send-lock": lambda: send(lock(), sys.argv[1]),
     "share": lambda: fcntl.flock(lock(), fcntl.LOCK_SH),
     "leave-on-its-way": send_away,
     "deaf-child": have_deaf_child,
+    "heir": have_heir,
 }
 
 

@@ -289,6 +289,18 @@ def test_a_shared_lock_hinders_neither_stop_nor_gc(host: Host, place: Path) -> N
     assert not has_state(host)
 
 
+def test_a_child_that_outlives_qemu_is_shown_and_ended(host: Host, place: Path) -> None:
+    """It has all that QEMU had: its network stays, and that is said."""
+    with betrayed(host, place, "heir") as qemu:
+        (child,) = Path(f"/proc/{qemu.pid}/task/{qemu.pid}/children").read_text("ascii").split()
+    (run,) = ps(host)["runs"]
+    assert (run["state"], run["pid"]) == ("running", int(child))
+    assert f"(pid {child}) goes on" in run["faults"][0]
+    netwrap(host, "stop", str(qemu.pid), check=True)
+    assert not alive(int(child))
+    assert not has_state(host)
+
+
 def test_a_child_that_has_nothing_of_ours_is_ended_with_qemu(host: Host, place: Path) -> None:
     with betrayed(host, place, "deaf-child", options=("--run-as", "nobody")) as qemu:
         children = Path(f"/proc/{qemu.pid}/task/{qemu.pid}/children").read_text("ascii")
@@ -337,7 +349,10 @@ def test_a_tap_of_the_same_name_elsewhere_is_another_one(
     other.wait(30)
 
 
-def test_who_was_sent_the_tap_is_left_alone(uplinked: Uplinked, place: Path) -> None:
+@pytest.mark.parametrize("dies_first", [False, True], ids=["QEMU lives", "QEMU is gone"])
+def test_who_was_sent_the_tap_is_left_alone(
+    uplinked: Uplinked, place: Path, dies_first: bool
+) -> None:
     """A tap of the hook's: with its descriptor it lives on."""
     host = uplinked.host
     service = Service(host, str(place / "socket"))
@@ -353,8 +368,15 @@ def test_who_was_sent_the_tap_is_left_alone(uplinked: Uplinked, place: Path) -> 
         socket.send_fds(there, [b"x"], [copy])
         there.recv(1)
     os.close(copy)
+    if dies_first:
+        qemu.kill()
+        qemu.wait(30)
+        (run,) = ps(host)["runs"]
+        assert (run["state"], run["pid"]) == ("held", 0)
+        assert f"(pid {service.pid})" in run["faults"][0]
+        assert f"(pid {service.pid})" in netwrap(host, "gc").stderr
     done = netwrap(host, "stop", "tap0")
-    assert qemu.wait(60) == 0
+    assert qemu.wait(60) <= 0
     assert service.is_untouched()
     assert (done.returncode, f"(pid {service.pid})" in done.stderr) == (125, True)
     assert not has_state(host)
