@@ -11,12 +11,24 @@ _FIRST_FD = 64
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
+def inherit_lock(fd: int) -> int:
+    """Move a run's lock to where QEMU inherits it; return its number, which is beyond the taps'.
+
+    It is known before there are taps.
+    """
+    return _move(fd, min(2 * _FIRST_FD, os.sysconf("SC_OPEN_MAX") * 3 // 4))
+
+
 def inherit(fd: int) -> str:
     """Move a descriptor to where QEMU inherits it; return its number as QEMU is told it."""
-    first = min(_FIRST_FD, os.sysconf("SC_OPEN_MAX") // 2)
+    return str(_move(fd, min(_FIRST_FD, os.sysconf("SC_OPEN_MAX") // 2)))
+
+
+def _move(fd: int, first: int) -> int:
+    """Move a descriptor to the lowest free number from FIRST on, for programs to inherit."""
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD, first)
     os.close(fd)
-    return str(moved)
+    return moved
 
 
 def file_of(data: bytes) -> str:

@@ -10,7 +10,7 @@ from qemu_netwrap.core.errors import NetwrapError, UsageError
 from qemu_netwrap.core.model import BRIDGE, Grant
 from qemu_netwrap.core.request import NETWORK
 from qemu_netwrap.host import configfile, identity, probe
-from qemu_netwrap.host.handover import file_of, inherit
+from qemu_netwrap.host.handover import file_of, inherit, inherit_lock
 from qemu_netwrap.life import keeper, runs, state
 from qemu_netwrap.life.telling import tell
 from qemu_netwrap.planning import plan as planning
@@ -53,7 +53,7 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     here = state.State.here()
     held = _hold(draft.wanted, here)
     run, lock = runs.claim(here, str(os.getpid()))
-    lock = int(inherit(lock))
+    lock = inherit_lock(lock)
     runs.write_owner(here, run, identity.of(os.getpid()), _uid(request.run_as), lock)
     plan = draft if draft.run == run else make_plan(request, reading, config, run)
     wanted = plan.wanted
