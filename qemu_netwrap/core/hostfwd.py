@@ -11,6 +11,10 @@ from qemu_netwrap.core import numbers
 from qemu_netwrap.core.ipv4 import format_address, parse_address
 from qemu_netwrap.core.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
 _LARGEST = 65535
 
@@ -53,6 +57,17 @@ def parse(text: str) -> Forward:
         return _parse(text)
     except ValueError as error:
         raise ValueError(f"Invalid host forwarding rule '{text}' ({error})") from None
+
+
+def known(texts: Iterable[str]) -> tuple[Forward, ...]:
+    """Return the rules among TEXTS that can be read: another version may have written others."""
+    found = []
+    for text in texts:
+        try:
+            found.append(parse(text))
+        except ValueError:
+            continue
+    return tuple(found)
 
 
 def _parse(text: str) -> Forward:

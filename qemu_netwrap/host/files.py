@@ -193,6 +193,14 @@ def append(path: str, line: str) -> None:
         os.close(fd)
 
 
+def size(path: str) -> int:
+    """Return a file's size; 0 when it is not there."""
+    try:
+        return os.stat(path).st_size
+    except _NO_SUCH:
+        return 0
+
+
 def listdir(path: str) -> list[str]:
     """Return the names in a folder, sorted; none when it is not there."""
     try:

@@ -59,9 +59,11 @@ def _is_open(place: Place) -> bool:
     """Whether others than its owner may write to a folder or a file.
 
     In a folder with the sticky bit they cannot touch what is not theirs. A group of root's, or one
-    of the owner's number, which a user has alone, is no other.
+    of the owner's number, which a user has alone, is no other. A device, /dev/null say, keeps
+    nothing that is written to it.
     """
-    if stat.S_ISLNK(place.mode) or not place.mode & _OTHERS:
+    is_kept = not (stat.S_ISLNK(place.mode) or stat.S_ISCHR(place.mode))
+    if not (is_kept and place.mode & _OTHERS):
         return False
     if stat.S_ISDIR(place.mode) and place.mode & stat.S_ISVTX:
         return False

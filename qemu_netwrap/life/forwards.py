@@ -100,7 +100,7 @@ def _run_with(forward: Forward, state: State) -> str:
     for run in filter(state.is_alive, state.runs()):
         info, nics = runs.read_info(state, run)
         for nic in nics:
-            if any(forward.meets(hostfwd.parse(text)) for text in nic.forwards.split()):
+            if any(map(forward.meets, hostfwd.known(nic.forwards.split()))):
                 return f"{run} ({info.name})" if info.name else run
     return ""
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_DIGITS = 18
+
+
 class Entry(Record):
     """A resource that has not been released, and what is known of it."""
 
@@ -37,18 +40,29 @@ def _with_facts(entry: Entry, line: str) -> Entry:
         return entry.replace(resource=Unreadable(f"{entry.resource.to_line()} ({line})"))
 
 
+def _is_number(text: str) -> bool:
+    """Whether TEXT is digits, no more than a line's number has."""
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
+
 class Journal:
     """The journal in a file, which is made with the first line."""
 
     def __init__(self, path: str) -> None:
         """Open nothing yet."""
         self.path = path
+        self._last = 0  # the number used last, when the file had this size
+        self._size = -1
 
     def intend(self, resource: Resource) -> int:
         """Write that RESOURCE is about to be acquired; return its number."""
-        number = max((number for number, _, _ in self._lines()), default=0) + 1
-        self._append(f"+{number}\t{resource.to_line()}")
-        return number
+        size = files.size(self.path)
+        if size != self._size:  # somebody else has written, or this journal only begins
+            self._last = max((number for number, _, _ in self._lines()), default=0)
+            self._size = size
+        self._last += 1
+        self._append(f"+{self._last}\t{resource.to_line()}")
+        return self._last
 
     def note(self, number: int, **facts: str) -> None:
         """Write what was learned of a resource."""
@@ -84,9 +98,12 @@ class Journal:
         """Yield number, sign and the rest of every whole line."""
         for line in files.read(self.path).split("\n")[:-1]:
             head, _, rest = line.partition("\t")
-            if head[:1] in ("+", "=", "-") and head[1:].isascii() and head[1:].isdigit():
+            if head[:1] in ("+", "=", "-") and _is_number(head[1:]):
                 yield int(head[1:]), head[0], rest
 
     def _append(self, line: str) -> None:
         """Add one line."""
+        is_known = files.size(self.path) == self._size
         files.append(self.path, line)
+        if is_known:
+            self._size = files.size(self.path)

@@ -409,7 +409,7 @@ def _nic(state: State, nic: runs.NicInfo, link: inspect.Port | None) -> NicStatu
     known += inspect.neighbours6(nic.bridge)
     addresses = tuple(address for mac, address in known if mac in macs)
     counters = (link.received, link.sent) if link else (0, 0)
-    forwards = tuple(map(hostfwd.parse, nic.forwards.split()))
+    forwards = hostfwd.known(nic.forwards.split())
     where = (nic.label, nic.tap, nic.network, nic.bridge)
     return NicStatus(*where, macs, addresses, *counters, forwards)
 

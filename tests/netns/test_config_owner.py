@@ -88,6 +88,13 @@ def test_an_ordinary_user_reads_what_there_is(host: Host) -> None:
     assert "evil" in host.run(*user, COMMAND, "network", "list").stdout
 
 
+def test_no_configuration_at_all_can_be_named(host: Host) -> None:
+    made(host, ":")
+    assert (
+        "evil" not in netwrap(host, "--config", "/dev/null", "network", "list", check=True).stdout
+    )
+
+
 def test_a_descriptor_is_the_callers_own(host: Host) -> None:
     host.write(USUAL, "")
     words = f"echo '{TEXT}' | {COMMAND} --config /dev/stdin network list"

@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core.resources import Address, Bridge, HostName, Resource, Rules, Tap
+from qemu_netwrap.core.resources import (
+    Address,
+    Bridge,
+    HostName,
+    Membership,
+    Resource,
+    Rules,
+    Tap,
+)
+from qemu_netwrap.host import files
 from qemu_netwrap.life.journal import Entry, Journal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 # A carriage return is in none of the names and texts we write.
 VALUES = st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]))
@@ -133,3 +144,27 @@ def test_a_name_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
     tap = Tap(b"\xff\xfe".decode("utf-8", "surrogateescape"), "b")
     journal.intend(tap)
     assert journal.live() == [Entry(1, tap, {})]
+
+
+def test_a_journal_is_not_read_anew_for_each_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, count = files.read, 0
+
+    def counted(path: str) -> str:
+        nonlocal count
+        count += 1
+        return read(path)
+
+    monkeypatch.setattr(files, "read", counted)
+    journal, other = (Journal(str(tmp_path / "journal")) for _ in range(2))
+    numbers = []
+    for _ in range(100):
+        numbers.append(journal.intend(Membership("br0", "1")))
+        journal.note(numbers[-1], index="7")
+    assert count == 1
+    numbers += [other.intend(Membership("br0", "2")), journal.intend(Membership("br0", "1"))]
+    journal.done(numbers[0])
+    numbers.append(other.intend(Membership("br0", "2")))
+    assert numbers == [*range(1, 104)]
+    assert [entry.number for entry in journal.live()] == numbers[1:]
