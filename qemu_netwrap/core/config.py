@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 
 from qemu_netwrap.core import addresses, hostservices, names, pxe, reservations
@@ -15,6 +16,7 @@ from qemu_netwrap.core.tomlplace import line_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 TOP = ("default", "bind_group", "networks")
 _SHOWN = 200  # characters of a wrong value in a hint
@@ -41,13 +43,7 @@ class _At:
 def parse(text: str, path: str) -> Config:
     """Read a configuration. PATH is for messages. Raises `ConfigError`."""
     at = _At(text, path)
-    try:
-        data = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        what, _, place = str(error).rpartition(" (at ")
-        line = place.removeprefix("line ").partition(",")[0]
-        number = line if line.isdigit() else text.count("\n") + 1
-        raise ConfigError(f"{path}:{number}: {what or error}", "this is no TOML") from None
+    data = _loaded(text, path)
     for key in data:
         if key not in TOP:
             raise at.error(*_place(key, data[key]), "unknown key", _known_here(key, TOP))
@@ -73,6 +69,27 @@ def parse(text: str, path: str) -> Config:
             "", "bind_group", "expected true or false", f"it is now {_shown(bind_group)}"
         )
     return Config(default, networks, path, bind_group)
+
+
+def _loaded(text: str, path: str) -> dict[str, Any]:
+    """Return the tables of TOML text. Raises `ConfigError`."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        what, _, place = str(error).rpartition(" (at ")
+        line = place.removeprefix("line ").partition(",")[0]
+        number = line if line.isdigit() else _last_line(text)
+        if not isinstance(error, tomllib.TOMLDecodeError):
+            what = "a number has too many digits, or tables are nested too deeply"
+        raise ConfigError(f"{path}:{number}: {what or error}", "this is no TOML") from None
+
+
+def _last_line(text: str) -> int:
+    """Return the line of a number that Python does not read, else the line after the last."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > sys.get_int_max_str_digits() > 0:
+            return number
+    return text.count("\n") + 1
 
 
 def _place(key: str, value: object) -> tuple[str, str]:

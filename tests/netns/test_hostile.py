@@ -58,8 +58,11 @@ def test_a_guests_name_is_a_label_or_nothing(uplinked: Uplinked, name: str) -> N
     (hosts,) = (host.run("sh", "-c", f"cat {STATE}/*/networks/qn-nat/hosts/*", check=False).stdout,)
     mac = runs[0]["nics"][0]["macs"][0]
     assert hosts == "" or (hosts.startswith(f"{mac},") and hosts.count("\n") == 1)
-    label = hosts.strip().removeprefix(f"{mac},")
-    assert not set(label) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    *addresses, label = hosts.strip().removeprefix(f"{mac},").split(",")
+    assert len(addresses) <= 2
+    assert not set("".join(addresses)) - set("0123456789abcdef.:[]")
+    assert not set(label) - set("abcdefghijklmnopqrstuvwxyz0123456789-.:[]")
+    assert "harm" not in label or label == label.strip(".:[]")
     child.terminate()
     child.wait(60)
     netwrap(host, "wait", check=True)

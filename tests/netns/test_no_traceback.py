@@ -26,7 +26,6 @@ REFUSED = (
     ("plan", QEMU, "-nic", f"nat,hostfwd=tcp:{DIGITS}.0.0.1:1-:22"),
     ("plan", QEMU, "-nic", f"nat,mac={DIGITS}"),
     ("plan", QEMU, "-nic", f"sriov,pf=eth0,vf={DIGITS}"),
-    ("plan", QEMU, "-nic", f"nat,ifname={DIGITS}"),
     ("plan", QEMU, "-netdev", r'{"type":"nat","id":"\ud800"}', "-nic", "nat"),
     ("plan", QEMU, "-netdev", r'{"type":"tap","id":"a","network":"\u0000"}', "-nic", "nat"),
     ("plan", QEMU, "-netdev", '{"type":"nat","id":"a","queues":NaN}', "-nic", "nat"),
