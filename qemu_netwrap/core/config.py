@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tomllib
 
 from qemu_netwrap.core import addresses, hostservices, names, pxe, reservations
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 TOP = ("default", "bind_group", "networks")
+_DIGITS = 4300  # of the longest number that Python reads (sys.get_int_max_str_digits)
 _SHOWN = 200  # characters of a wrong value in a hint
 MODES = (BRIDGE, NAT, HOST_ONLY)
 LARGEST = 8
@@ -87,7 +87,7 @@ def _loaded(text: str, path: str) -> dict[str, Any]:
 def _last_line(text: str) -> int:
     """Return the line of a number that Python does not read, else the line after the last."""
     for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > sys.get_int_max_str_digits() > 0:
+        if len(line) > _DIGITS:
             return number
     return text.count("\n") + 1
 

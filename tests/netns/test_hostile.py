@@ -62,7 +62,6 @@ def test_a_guests_name_is_a_label_or_nothing(uplinked: Uplinked, name: str) -> N
     assert len(addresses) <= 2
     assert not set("".join(addresses)) - set("0123456789abcdef.:[]")
     assert not set(label) - set("abcdefghijklmnopqrstuvwxyz0123456789-.:[]")
-    assert "harm" not in label or label == label.strip(".:[]")
     child.terminate()
     child.wait(60)
     netwrap(host, "wait", check=True)
