@@ -13,11 +13,12 @@ from qemu_netwrap.host import which
 def installed(name: str) -> str:
     """Return the path of our program NAME. Raises `HostError` when it is not there.
 
-    It is beside the one that runs; else where Python's scripts are, or somewhere on PATH.
+    It is beside the one that runs; else where Python's scripts are, or somewhere on PATH where
+    nobody else could have put it.
     """
     beside = (os.path.dirname(os.path.realpath(sys.argv[0])), sysconfig.get_path("scripts"))
-    found = (which.find(place) for place in (*(f"{each}/{name}" for each in beside), name))
-    program = next(filter(None, found), "")
+    found = (which.find(f"{each}/{name}") for each in beside)
+    program = next(filter(None, found), "") or which.find_trusted(name)
     if not program:
         raise HostError(f"{name} is not installed", "install the package, not its modules alone")
     return os.path.abspath(program)
