@@ -56,7 +56,7 @@ def test_every_way_to_call(machine: str, upper: int) -> None:
     assert seccomp.abis(machine)
     for abi in seccomp.abis(machine):
         for number in abi.ioctls:
-            for request in (seccomp.TIOCSTI, seccomp.TIOCLINUX):
+            for request in (seccomp.TIOCSTI, seccomp.TIOCLINUX, seccomp.SIOCSIFHWADDR):
                 assert verdict(machine, abi.audit, number, request | upper) == REFUSE
             assert verdict(machine, abi.audit, number, TCGETS | upper) == ALLOW
             assert verdict(machine, abi.audit, number + 1, seccomp.TIOCSTI | upper) == ALLOW
