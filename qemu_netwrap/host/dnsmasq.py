@@ -9,7 +9,7 @@ from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
 from qemu_netwrap.core import plain
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import cgroup, files, spawn
+from qemu_netwrap.host import cgroup, files, identity, spawn
 from qemu_netwrap.host.spawn import Child
 
 _PATIENCE = 5000  # ms, until SIGKILL
@@ -167,10 +167,20 @@ def stop_anywhere(folder: str) -> None:
 
 
 def _all(folder: str) -> list[Process]:
-    """Return every process that is, or is about to be, the dnsmasq of FOLDER."""
+    """Return every process that is, or is about to be, the dnsmasq of FOLDER.
+
+    Anybody can give a process such words: only those count whose user dnsmasq may have.
+    """
+    from qemu_netwrap.host import accounts
+
     pids = filter(str.isdigit, files.listdir("/proc"))
     words = f"--conf-file={folder}/dnsmasq.conf"
-    return [Process(int(pid), started_at(pid)) for pid in pids if words in _command(pid)]
+    users = {os.geteuid(), accounts.account().uid, accounts.nobody()}
+    return [
+        Process(int(pid), started_at(pid))
+        for pid in pids
+        if words in _command(pid) and identity.user(pid) in users
+    ]
 
 
 def _lock(folder: str) -> str:

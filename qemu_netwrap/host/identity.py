@@ -32,6 +32,15 @@ def lives(process: Process) -> bool:
     return started(process.pid) == process.started
 
 
+def user(pid: int | str) -> int:
+    """Return the user who has started a process (its real one); -1 when it is gone.
+
+    A setuid program's is still the user's own, unlike the owner of its folder in /proc.
+    """
+    words = files.peek(f"/proc/{pid}/status").partition("\nUid:")[2].split()
+    return int(words[0]) if words else -1
+
+
 def namespace(pid: int | str = "self") -> str:
     """Return the number of a process's namespace of process ids; empty if it is not shown."""
     try:

@@ -11,7 +11,7 @@ import os
 from _signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import cgroup, dnsmasq, files
+from qemu_netwrap.host import cgroup, dnsmasq, files, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,8 +103,12 @@ def _kill(process: dnsmasq.Process) -> None:
 
 
 def _all(folder: str) -> list[dnsmasq.Process]:
-    """Return every process that looks out for the network of FOLDER."""
-    pids = filter(str.isdigit, files.listdir("/proc"))
+    """Return every process that looks out for the network of FOLDER.
+
+    Anybody can give a process such words: only those of this user count.
+    """
+    listed = filter(str.isdigit, files.listdir("/proc"))
+    pids = [pid for pid in listed if identity.user(pid) == os.geteuid()]
     mine = [pid for pid in pids if pid != str(os.getpid())]
     found = [pid for pid in mine if _is_for(folder, _command(pid))]
     return [dnsmasq.Process(int(pid), dnsmasq.started_at(pid)) for pid in found]

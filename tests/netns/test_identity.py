@@ -436,3 +436,22 @@ def test_stop_takes_a_time_to_wait(host: Host, seconds: str) -> None:
         pid = tap.removeprefix("qn").removesuffix("-0")
         netwrap(host, "stop", "--timeout", seconds, pid, check=True)
     assert not has_state(host)
+
+
+def test_a_process_with_the_words_of_one_of_ours_is_not_ours(uplinked: Uplinked) -> None:
+    """Those of a dnsmasq, and of what looks out for the way out, whose numbers are not known."""
+    host = uplinked.host
+    with running(host):
+        folder = f"{state_folder(host)}/networks/qn-nat"
+        words = (f"--conf-file={folder}/dnsmasq.conf", folder, "/x/follower.py")
+        setpriv = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+        idle = "import signal; print('up', flush=True); signal.pause()"
+        decoy = host.popen(*setpriv, PYTHON, "-c", idle, *words, stdout=subprocess.PIPE)
+        assert decoy.stdout is not None
+        assert decoy.stdout.readline() == "up\n"
+        host.run("rm", f"{folder}/lookout")
+        os.kill(int(host.read(f"{folder}/dnsmasq.pid")), signal.SIGKILL)
+    assert not has_state(host)
+    assert decoy.poll() is None
+    decoy.kill()
+    decoy.wait(30)
