@@ -18,16 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LINKS = 40  # MAXSYMLINKS, include/linux/namei.h
-_OTHERS = 0o022
 
 
 class Place(Record):
-    """A folder, a link or a file on the way, and whose it is."""
+    """A folder, a link or a file on the way, and what it is like."""
 
     path: str
-    uid: int
-    gid: int
-    mode: int
+    found: os.stat_result
 
 
 def check(path: str, fd: int, *, named: bool) -> None:
@@ -41,33 +38,31 @@ def check(path: str, fd: int, *, named: bool) -> None:
     user = os.environ.get("SUDO_UID", "")
     sudo = int(user) if user.isdecimal() and len(user) <= len(str(1 << 32)) else 0
     trusted = {0, sudo} if named else {0}
-    for place in (*_way(path), _place(path, os.fstat(fd))):
-        if place.uid not in trusted and not which.is_unmapped(place.uid):
-            name = f"; to have it read all the same: --config {path}" if place.uid == sudo else ""
+    for place in (*_way(path), Place(path, os.fstat(fd))):
+        uid = place.found.st_uid
+        if uid not in trusted and not which.is_unmapped(uid):
+            name = f"; to have it read all the same: --config {path}" if uid == sudo else ""
             raise ConfigError(
-                f"{path}: {place.path} belongs to user {place.uid}, not to root",
+                f"{path}: {place.path} belongs to user {uid}, not to root",
                 f"make it root's: chown root: {place.path}{name}",
             )
-        if _is_open(place):
+        if _is_open(place.found):
             raise ConfigError(
                 f"{path}: others than its owner may write to {place.path}",
                 f"close it: chmod go-w {place.path}",
             )
 
 
-def _is_open(place: Place) -> bool:
+def _is_open(found: os.stat_result) -> bool:
     """Whether others than its owner may write to a folder or a file.
 
-    In a folder with the sticky bit they cannot touch what is not theirs. A group of root's, or one
-    of the owner's number, which a user has alone, is no other. A device, /dev/null say, keeps
-    nothing that is written to it.
+    A group of the owner's number, which a user has alone, is no other. A device, /dev/null say,
+    keeps nothing that is written to it.
     """
-    is_kept = not (stat.S_ISLNK(place.mode) or stat.S_ISCHR(place.mode))
-    if not (is_kept and place.mode & _OTHERS):
+    if stat.S_ISLNK(found.st_mode) or stat.S_ISCHR(found.st_mode):
         return False
-    if stat.S_ISDIR(place.mode) and place.mode & stat.S_ISVTX:
-        return False
-    return bool(place.mode & stat.S_IWOTH) or place.gid not in (0, place.uid)
+    has_own_group = found.st_gid == found.st_uid and not found.st_mode & stat.S_IWOTH
+    return not has_own_group and which.is_shared(found)
 
 
 def _way(path: str) -> Iterator[Place]:
@@ -76,7 +71,7 @@ def _way(path: str) -> Iterator[Place]:
     It ends at a descriptor under /proc: what that is tells only the descriptor.
     """
     at, left, links = "/", [*reversed(os.path.join(os.getcwd(), path).split("/"))], 0
-    yield _place(at, os.lstat(at))
+    yield Place(at, os.lstat(at))
     while left:
         part = left.pop()
         if part in ("", "."):
@@ -97,9 +92,4 @@ def _way(path: str) -> Iterator[Place]:
             left += reversed(target.split("/"))
         else:
             at = here
-        yield _place(here, found)
-
-
-def _place(path: str, found: os.stat_result) -> Place:
-    """Return what was found at PATH."""
-    return Place(path, found.st_uid, found.st_gid, found.st_mode)
+        yield Place(here, found)

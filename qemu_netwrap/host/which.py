@@ -42,7 +42,7 @@ def _is_kept_by_root(path: str) -> bool:
             found = os.lstat(path)
         except OSError:
             return False
-        if not stat.S_ISLNK(found.st_mode) and _is_shared(found):
+        if not stat.S_ISLNK(found.st_mode) and is_shared(found):
             return False
         if found.st_uid not in (0, os.geteuid()) and not is_unmapped(found.st_uid):
             return False
@@ -51,7 +51,7 @@ def _is_kept_by_root(path: str) -> bool:
         path = os.path.dirname(path)
 
 
-def _is_shared(found: os.stat_result) -> bool:
+def is_shared(found: os.stat_result) -> bool:
     """Whether others than its owner can change a file, or what a folder leads to.
 
     In a folder with the sticky bit they cannot rename what is not theirs. Debian gives /usr/local
