@@ -115,6 +115,7 @@ class Surroundings(Record):
     uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
     neighbours: Neighbours | None = None  # None: nobody else has a say
     in_order: bool = True  # whether the first of the host's DNS servers is asked first
+    is_left: bool = False  # the bridge is of our making, and its state has been removed
 
 
 class Nic(Record):

@@ -11,6 +11,7 @@ from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.host import cgroup, files, identity, spawn
 from qemu_netwrap.host.spawn import Child
+from qemu_netwrap.host.which import SBIN, find_trusted
 
 _PATIENCE = 5000  # ms, until SIGKILL
 _IDS = 65535  # those that a whole system may use: 65534 is nobody's
@@ -256,3 +257,44 @@ def started_at(pid: str) -> str:
     stat = files.peek(f"/proc/{pid}/stat")
     # The name, in parentheses, may hold anything; fields are counted from behind it.
     return stat.rpartition(")")[2].split()[19] if stat else ""
+
+
+_DHCP_PORT = "0043"  # as /proc/net/udp has it
+
+
+def without_folder(base: str) -> dict[str, Process]:
+    """Return the servers of networks whose folders under BASE have gone, by their bridges.
+
+    Everybody chooses a process's words. So it must be dnsmasq's own program that runs, in this
+    network namespace, with a socket on the DHCP port, which takes a privilege.
+    """
+    head, tail = f"--conf-file={base}/networks/", "/dnsmasq.conf"
+    program, namespace = _same(find_trusted("dnsmasq", SBIN)), _same("/proc/self/ns/net")
+    found = {}
+    for pid in filter(str.isdigit, files.listdir("/proc")):
+        words = [w for w in _command(pid) if w.startswith(head) and w.endswith(tail)]
+        proofs = (_same(f"/proc/{pid}/exe"), _same(f"/proc/{pid}/ns/net"))
+        if words and program and proofs == (program, namespace) and _serves_dhcp(pid):
+            found[words[0][len(head) : -len(tail)]] = Process(int(pid), _started(pid))
+    gone = [bridge for bridge in found if not os.path.exists(f"{base}/networks/{bridge}")]
+    return {bridge: found[bridge] for bridge in gone}
+
+
+def _same(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from all others; None when it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _serves_dhcp(pid: str) -> bool:
+    """Whether a process has a socket on the DHCP port."""
+    rows = [line.split() for line in files.peek(f"/proc/{pid}/net/udp").splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{_DHCP_PORT}")}
+    folder = f"/proc/{pid}/fd"
+    try:
+        return any(os.readlink(f"{folder}/{fd}") in sockets for fd in os.listdir(folder))
+    except OSError:
+        return False

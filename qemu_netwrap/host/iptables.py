@@ -57,6 +57,17 @@ def rules(program: str, table: str) -> tuple[dict[str, str], dict[str, list[Rule
     return policies, found
 
 
+def ours(program: str, table: str) -> dict[str, tuple[str, ...]]:
+    """Return the chains of a table that have rules of ours, by the bridge that these are for."""
+    found: dict[str, tuple[str, ...]] = {}
+    for line in _listed(program, "", table):
+        _, mark, rest = line.partition(MARK)
+        if mark and line.startswith("-A "):
+            bridge, chain = rest.partition('"')[0], line.split()[1]
+            found[bridge] = tuple(dict.fromkeys((*found.get(bridge, ()), chain)))
+    return found
+
+
 def _rule(words: list[str]) -> Rule:
     """Read a rule as `iptables -S` prints it. What is not understood is a condition unknown."""
     conditions: list[Condition] = []

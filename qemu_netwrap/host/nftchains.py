@@ -107,6 +107,21 @@ class Chains(Nftnl):
             if comment in rule.get(NFTA_RULE_USERDATA, b"")
         ]
 
+    def names(self, family: str, table: str) -> list[str]:
+        """Return the names of a table's chains."""
+        answers = self.about(NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN, family, flags=NLM_F_DUMP)
+        found = (dict(attributes(answer, 4)) for answer in answers)
+        return [name_in(c[NFTA_CHAIN_NAME]) for c in found if name_in(c[NFTA_CHAIN_TABLE]) == table]
+
+    def ours(self, family: str, table: str) -> Iterator[tuple[str, str]]:
+        """Yield the chains of a table with rules of ours, and the bridge that these are for."""
+        for chain in self.names(family, table):
+            rules = [
+                rule.get(NFTA_RULE_USERDATA, b"") for rule in self._rules(family, table, chain)
+            ]
+            marks = (data.partition(nftrules.MARK)[2] for data in rules)
+            yield from ((chain, name_in(m.partition(b"\0")[0])) for m in dict.fromkeys(marks) if m)
+
     def _rules(self, family: str, table: str, chain: str) -> Iterator[dict[int, bytes]]:
         """Yield the attributes of each rule of a chain; nothing when it is not there."""
         names = ((NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain))

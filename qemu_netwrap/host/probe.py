@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # What taps can be plugged into by IFLA_MASTER; Open vSwitch takes its ports by other ways.
 BRIDGE_KINDS = ("bridge",)
+LEFT = "left by qemu-netwrap to its other ports"  # a bridge's alias
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 # Where a host's DNS servers are when resolv.conf names a local stub that cannot be asked.
 _DNS_PORT = 53
@@ -108,6 +109,17 @@ def host_bridge() -> str:
         rtnl.close()
 
 
+def is_ours(link: Link) -> bool:
+    """Whether a bridge is of our making, told without state: by its MAC (see `own_bridge`).
+
+    Only root gives a bridge a MAC. One that was left to somebody else's ports says so.
+    """
+    from qemu_netwrap.core import mac
+
+    own = mac.derive(machine(), "bridge", link.name)
+    return link.kind == "bridge" and mac.unpack(link.mac) == own and link.alias != LEFT
+
+
 def surroundings(
     bridge: str, *, places: tuple[Subnet, ...], forwarding: frozenset[str], inner: tuple[str, ...]
 ) -> Surroundings:
@@ -140,6 +152,7 @@ def surroundings(
         machine(),
         neighbours=neighbours.look(bridge, routed=bool(places)),
         in_order=in_order,
+        is_left=there is not None and is_ours(there),
     )
 
 

@@ -43,7 +43,7 @@ BLOCK = -1  # in the place of an interface: TCM_IFINDEX_MAGIC_BLOCK
 ETH_P_ALL = 0x0300  # big-endian
 NDA_DST, NUD_VALID = 1, 0xDE  # that an address of a neighbor is known: not being asked, nor failed
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
-IFLA_AF_SPEC, IFLA_GROUP, IFLA_CARRIER = 26, 27, 33
+IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_CARRIER = 20, 26, 27, 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_LEARNING, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_LOCKED = 8, 33, 39
 IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
@@ -103,6 +103,7 @@ class Link(Record):
     up: bool = False
     carrier: bool = False  # of a tap: whether somebody has it open
     isolated: bool = False  # of a bridge's port: from the other isolated ones
+    alias: str = ""  # what somebody has written to it
 
 
 class PolicyRule(Record):
@@ -252,6 +253,11 @@ class Rtnl(Netlink):
                 raise
             return False
         return True
+
+    def set_alias(self, index: int, alias: str) -> None:
+        """Write something to an interface, for people to read."""
+        body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_IFALIAS, alias.encode())
+        self._do(RTM_SETLINK, 0, body)
 
     def isolate(self, index: int, *, isolated: bool = True) -> None:
         """Keep a bridge's port from the other isolated ones, or no more (Linux 4.18)."""
@@ -424,6 +430,34 @@ class Rtnl(Netlink):
                 return local, preference
         return max(local, 0), RULE_OF_MAIN
 
+    def policy_rules(self, family: int) -> list[PolicyRule]:
+        """Return the policy rules of a family that are like ours, and like nobody else's.
+
+        They have the kernel's protocol, and lead to no table, as its own do.
+        """
+        head = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        rules = []
+        for answer in self._ask(RTM_GETRULE, NLM_F_DUMP, head, RTM_NEWRULE):
+            found = dict(attributes(answer, _RTMSG.size))
+            action = answer[7]
+            is_ours = action in (FR_ACT_BLACKHOLE, FR_ACT_GOTO, FR_ACT_NOP)
+            if is_ours and found.get(FRA_PROTOCOL) == bytes([RTPROT_KERNEL]):
+                rules.append(
+                    PolicyRule(
+                        family,
+                        u32(found.get(FRA_PRIORITY, bytes(4))),
+                        action,
+                        found.get(FRA_IIFNAME, b"")
+                        .rstrip(b"\0")
+                        .decode("utf-8", "surrogateescape"),
+                        found.get(FRA_DST, b""),
+                        answer[1],
+                        u32(found.get(FRA_GOTO, bytes(4))),
+                        action == FR_ACT_BLACKHOLE,
+                    )
+                )
+        return rules
+
     def add_rule(self, rule: PolicyRule) -> None:
         """Add a policy rule; it may be there already."""
         try:
@@ -569,4 +603,5 @@ def _read_link(body: bytes) -> Link:
         bool(flags & IFF_UP),
         found.get(IFLA_CARRIER) == b"\1",
         _is_isolated(info),
+        found.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace"),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from qemu_netwrap.core.survey import LOADED
 from qemu_netwrap.host import survey
-from qemu_netwrap.life import networks, status
+from qemu_netwrap.life import networks, status, strays
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.state import State
 from qemu_netwrap.planning.diagnosis import diagnose
@@ -33,7 +35,10 @@ def leftovers() -> tuple[str, ...] | None:
         ]
     except PermissionError:
         return None
-    return (*runs, *unused)
+    if os.geteuid():
+        return (*runs, *unused)
+    has_nft = survey.driver("nf_tables") == LOADED
+    return (*runs, *unused, *(str(stray) for stray in strays.find(work, has_nft=has_nft)))
 
 
 def faults() -> tuple[tuple[str, str, bool], ...]:

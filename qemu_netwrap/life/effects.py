@@ -13,7 +13,7 @@ import os
 from qemu_netwrap.core import mac, names, plain
 from qemu_netwrap.core import resources as r
 from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import dnsmasq, files, nft, sysctl, tun
+from qemu_netwrap.host import dnsmasq, files, nft, probe, sysctl, tun
 from qemu_netwrap.host.rtnetlink import Link, Rtnl
 from qemu_netwrap.host.spawn import Child
 from qemu_netwrap.life.state import claim, disclaim
@@ -105,6 +105,7 @@ def release_bridge(b: r.Bridge, facts: Facts, work: Work) -> Iterator[None]:
         others = _ports_of_others(link, work) if b.open else []
         if others:
             work.say(f"bridge {b.name} is left: it has ports of somebody else: {', '.join(others)}")
+            work.rtnl.set_alias(link.index, probe.LEFT)
         else:
             _delete(work.rtnl, link)
     elif link is None and "index" in facts and (name := work.rtnl.index_name(int(facts["index"]))):

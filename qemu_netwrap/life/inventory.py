@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 UP = "up"
 DOWN = "down"
 DAMAGED = "damaged"  # it is up, and what is written of it cannot be read
+LEFT = "left"  # its bridge is of our making, and its state has been removed
 FOREIGN = "foreign"  # its bridge is there, and not by our doing
 
 
@@ -47,12 +48,18 @@ def inventory(config: Config, chosen: str, work: Work) -> list[Known]:
         address = f"{subnet.first}/{subnet.length}" if subnet else ""
         six = network.subnet6
         address6 = f"{six.gateway}/{six.length}" if six else ""
-        state = UP if info else FOREIGN if network.bridge in there else DOWN
+        state = UP if info else _without_state(network.bridge) if network.bridge in there else DOWN
         known = Known(network.name, network.mode, network.bridge, state, address, address6)
         found.append(_as_it_is(known, info) if info else known)
     strays = [info for info in up.values() if info]
     found += [_as_it_is(Known(i.name, i.mode, i.bridge, UP), i) for i in strays]
     return [_in_use(known, (chosen or config.default) == known.name, work) for known in found]
+
+
+def _without_state(bridge: str) -> str:
+    """Return whether a bridge that is there without a network is of our making."""
+    link = probe.link(bridge)
+    return LEFT if link is not None and probe.is_ours(link) else FOREIGN
 
 
 def find(name: str, known: list[Known]) -> Known:

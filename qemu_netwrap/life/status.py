@@ -285,8 +285,11 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
             errors += networks.leave(bridge, "", Work(state, said.append))
         except NetwrapError as error:
             errors.append(error)
+    from qemu_netwrap.life import strays  # what `ps` does not need
+
+    told, failed = strays.release(Work(state, said.append))
     state.tidy()
-    return [f"run {run}" for run in released] + said, errors
+    return [f"run {run}" for run in released] + said + told, errors + failed
 
 
 def _left_over(state: State) -> list[NetwrapError]:

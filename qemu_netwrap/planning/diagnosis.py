@@ -254,7 +254,7 @@ def _managers(seen: Survey) -> Iterator[Line]:
 
 def _leftovers(seen: Survey) -> Iterator[Line]:
     if seen.leftovers:
-        found = f"of dead runs: {', '.join(seen.leftovers)}"
+        found = f"of dead runs, or without state: {', '.join(seen.leftovers)}"
         yield Line("leftovers", WARNING, found, "qemu-netwrap gc")
     elif seen.leftovers is not None:
         yield Line("leftovers", OK, "none of dead runs")

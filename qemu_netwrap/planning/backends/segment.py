@@ -94,6 +94,12 @@ def segment(
     Nobody else is there yet who could have the bridge's addresses. dnsmasq advertises from the
     link-local one (src/radv.c).
     """
+    if around.is_left:
+        raise HostError(
+            f"network {network.name}: bridge {network.bridge} is left of a network whose state in"
+            " /run/qemu-netwrap has been removed",
+            "end the VMs that use it, if there are any, then: qemu-netwrap gc",
+        )
     if around.bridge_exists:
         raise HostError(
             f"network {network.name}: an interface {network.bridge} is there already, and not ours",
