@@ -275,7 +275,7 @@ def without_folder(base: str) -> dict[str, Process]:
         words = [w for w in _command(pid) if w.startswith(head) and w.endswith(tail)]
         proofs = (_same(f"/proc/{pid}/exe"), _same(f"/proc/{pid}/ns/net"))
         if words and program and proofs == (program, namespace) and _serves_dhcp(pid):
-            found[words[0][len(head) : -len(tail)]] = Process(int(pid), _started(pid))
+            found[words[0][len(head) : -len(tail)]] = Process(int(pid), started_at(pid))
     gone = [bridge for bridge in found if not os.path.exists(f"{base}/networks/{bridge}")]
     return {bridge: found[bridge] for bridge in gone}
 

@@ -102,6 +102,31 @@ def _kill(process: dnsmasq.Process) -> None:
         pass
 
 
+def without_state(bridge: str, work: Work) -> list[dnsmasq.Process]:
+    """Return what looks out for a network whose state has been removed.
+
+    Everybody chooses a process's words: it must be root's by all its ids, and of this network
+    namespace.
+    """
+    found = _all(work.state.network(bridge))
+    return [process for process in found if _is_roots(process.pid)]
+
+
+def _is_roots(pid: int) -> bool:
+    """Whether a process is root's by all its ids, and of this network namespace."""
+    ids = files.peek(f"/proc/{pid}/status").partition("\nUid:")[2].split("\n")[0].split()
+    try:
+        here = os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/self/ns/net"))
+    except OSError:
+        return False
+    return here and ids == [f"{os.geteuid()}"] * 4
+
+
+def end(process: dnsmasq.Process) -> None:
+    """End one."""
+    _kill(process)
+
+
 def _all(folder: str) -> list[dnsmasq.Process]:
     """Return every process that looks out for the network of FOLDER.
 

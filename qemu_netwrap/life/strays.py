@@ -22,7 +22,7 @@ from qemu_netwrap.host import commands, dnsmasq, files, iptables, nft, probe, sy
 from qemu_netwrap.host.neighbours import legacy_tables
 from qemu_netwrap.host.nftchains import Chains
 from qemu_netwrap.host.rtnetlink import FR_ACT_BLACKHOLE, FR_ACT_GOTO, FR_ACT_NOP
-from qemu_netwrap.life import effects
+from qemu_netwrap.life import effects, lookout
 from qemu_netwrap.planning.backends.ipv6 import GROUP
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def release(work: Work) -> tuple[list[str], list[NetwrapError]]:
 
 def _release(stray: Stray, work: Work) -> None:
     """Release all of one network."""
+    for process in lookout.without_state(stray.bridge, work):
+        lookout.end(process)
     if stray.server is not None:
         dnsmasq.stop(stray.server)
     for each in (*_shared_of(stray.bridge, work), *stray.found):
