@@ -73,3 +73,18 @@ def test_what_comes_by_a_hub(uplinked: Uplinked) -> None:
         with Shell(uplinked.host, *to_hub, *nic, name="two") as two:
             for guest in (one, two):
                 assert guest.reached(WEB_ADDRESS) == {WEB_ADDRESS}
+
+
+def test_an_address_of_the_guests_own_choice(uplinked: Uplinked) -> None:
+    """A guest that never asks DHCP reaches the gateway and the outside, beside one that does."""
+    config = '[networks.nat]\nmode = "nat"\nsubnet = "192.168.0.0/24"\n'
+    uplinked.host.write("/etc/qemu-netwrap/config.toml", config)
+    words = ("-nic", "nat,model=virtio")
+    there = {WEB_ADDRESS, "192.168.0.1"}
+    with Shell(uplinked.host, *words, name="one", address="192.168.0.2/24") as one:
+        one.ask("ip route add default via 192.168.0.1")
+        assert one.reached(*there) == there
+        with Shell(uplinked.host, *words, name="two") as two:
+            assert two.lease.address != "192.168.0.2"
+            assert two.reached(*there) == there
+            assert one.reached(*there) == there

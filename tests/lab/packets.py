@@ -114,6 +114,19 @@ def ipv6(source: str, sender: str, target: str, payload: bytes, header: int = IC
     return ethernet(source, 0x86DD, head + payload, "33:33:00:00:00:01")
 
 
+def request6(source: str, sender: str, number: int, server: bytes) -> bytes:
+    """A request by DHCPv6 of a client that is known by a NUMBER, to the server of a DUID."""
+    client = b"\0\3\0\1" + number.to_bytes(6, "big")
+    options = ((1, client), (2, server), (3, number.to_bytes(4, "big") + bytes(8)))
+    body = b"\3" + number.to_bytes(3, "big")
+    body += b"".join(struct.pack("!HH", kind, len(value)) + value for kind, value in options)
+    target = "ff02::1:2"
+    datagram = struct.pack("!HHHH", 546, 547, 8 + len(body), 0) + body
+    pseudo = ip(sender) + ip(target) + struct.pack("!II", len(datagram), UDP)
+    found = struct.pack("!H", checksum(pseudo + datagram))
+    return ipv6(source, sender, target, datagram[:6] + found + datagram[8:], UDP)
+
+
 def icmp6(sender: str, target: str, kind: int, body: bytes) -> bytes:
     """A message with its checksum; BODY begins behind that."""
     message = bytes((kind, 0, 0, 0)) + body

@@ -208,6 +208,22 @@ def test_a_lease_under_anothers_mac(segment: Segment) -> None:
     assert told["address"] == reserved(segment.host, EVIL)[0]
 
 
+def test_many_leases_by_dhcpv6(segment: Segment) -> None:
+    """A guest gets one address, by however many client identifiers it asks."""
+    host, evil = segment.host, segment.evil
+    local = p.slaac("fe80::", EVIL)
+    (told,) = json.loads(host.run("ip", "-j", "link", "show", "qn-nat").stdout)
+    server = b"\0\3\0\1" + p.raw(told["address"])
+    evil.send(p.solicitation(EVIL, local, gateway_local(host)))
+    for number in range(40):
+        evil.send(p.request6(EVIL, local, number, server))
+    # The answer to the last request, which comes after those to the others.
+    evil.wait_heard(b"\x07" + (39).to_bytes(3, "big"), "the answers")
+    file = host.sh("cat /run/qemu-netwrap/*/networks/qn-nat/leases")
+    six = file.partition("duid")[2].splitlines()[1:]
+    assert [line.split()[2] for line in six] == [p.slaac(segment.prefix, EVIL)]
+
+
 def test_the_host_is_not_deceived(segment: Segment) -> None:
     """Its neighbours are who they are; a guest with an address of its own choice is reached."""
     host, evil = segment.host, segment.evil

@@ -208,7 +208,9 @@ def dnsmasq(network: Network, prefix: Prefix | None, around: Surroundings) -> li
     if prefix is None:
         why = lacking(network, around)
         return [f"# no IPv6: {why}"] if why else []
-    last = prefix.host(_INTERFACE_IDS - 1)
+    # Where each guest has an address reserved, no other is leased: one guest could ask for so many,
+    # by as many DUIDs, that dnsmasq has no lease left for others, of IPv4 either.
+    last = "static" if network.filters_ips else prefix.host(_INTERFACE_IDS - 1)
     lines = [
         "enable-ra",
         f"dhcp-range={prefix.host(_FIRST_GUEST)},{last},slaac,ra-names,{prefix.length},1h",
