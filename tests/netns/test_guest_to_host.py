@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from guest.shell import reached
+from lab import hooked
 from lab.netns import Host, wait_for
 from lab.pumped import MAC, guest_of
+from lab.tool import COMMAND, netwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -337,6 +340,48 @@ def test_a_tap_has_no_part_in_the_guests_ipv6(
     with guest_of(host, guest, tmp_path, word) as tap:
         assert joined(host, tap) <= EVERYBODY
         assert tap not in host.proc_net("if_inet6")
+
+
+@pytest.mark.parametrize("router", [False, True], ids=["a host", "a router"])
+def test_nor_has_a_tap_that_qemu_made(uplinked6: Uplinked, watch: Watch, *, router: bool) -> None:
+    host = uplinked6.host
+    host.set_sysctl("net.ipv6.conf.all.forwarding", int(router))
+    watch.baseline(host)
+    env = {"QEMU_NETWRAP_NETWORK": "nat"}
+    qemu = hooked.start(host, "-nic", f"tap,ifname=tap7,{hooked.SCRIPTS}", env=env)
+    assert hooked.links(host)["tap7"]["master"] == "qn-nat"
+    assert joined(host, "tap7") <= EVERYBODY
+    assert "tap7" not in host.proc_net("if_inet6")
+    hooked.end(qemu, signal.SIGTERM)
+    netwrap(host, "wait", check=True)
+
+
+def test_a_tap_that_stays_has_its_addresses_again(uplinked6: Uplinked, watch: Watch) -> None:
+    host = uplinked6.host
+    host.run("ip", "tuntap", "add", "mine0", "mode", "tap")
+    for state in ("up", "down"):  # its qdisc comes with the first time
+        host.run("ip", "link", "set", "mine0", state)
+    watch.baseline(host)
+    mode = "net.ipv6.conf.mine0.addr_gen_mode"
+    before = host.sysctl(mode)
+    host.run(COMMAND, "ifup", "mine0", env={"QEMU_NETWRAP_NETWORK": "nat"})
+    assert host.sysctl(mode) == "1"
+    netwrap(host, "ifdown", "mine0", check=True)
+    assert host.sysctl(mode) == before
+
+
+def test_a_bridge_that_was_made_is_told_from_one_that_was_there(host: Host) -> None:
+    """A line says that nothing of the host is in it."""
+    for word, said in (
+        ("bridge,br=br7", "on br7 (made, a segment of its own), MAC"),
+        ("bridge,br=br9", "on br9, MAC"),
+    ):
+        if "br9" in word:
+            host.run("ip", "link", "add", "br9", "type", "bridge")
+        done = netwrap(host, "-v", "--", "/bin/true", "-nic", word, check=True)
+        assert said in done.stderr
+        netwrap(host, "wait", check=True)
+    host.run("ip", "link", "del", "br9")
 
 
 def joined(host: Host, device: str) -> set[str]:
