@@ -8,6 +8,7 @@ import sh
 
 from qemu_netwrap.host import asking
 from qemu_netwrap.host.nft import TABLE
+from qemu_netwrap.host.waits import PROGRAM_TIMEOUT
 from qemu_netwrap.host.which import SBIN, find_trusted, is_trusted
 
 _ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
@@ -23,6 +24,8 @@ def our_rules() -> str | None:
         return None
     try:
         return _run(nft, "list", "table", *TABLE.split())
+    except sh.TimeoutException:
+        return None
     except sh.ErrorReturnCode as error:
         return "" if b"No such file" in error.stderr else None
 
@@ -36,5 +39,9 @@ def version(program: str, asked: str = "--version") -> str:
 
 
 def _run(program: str, *args: str) -> str:
-    """Run a program to its end; return what it printed. Raises `sh.ErrorReturnCode`."""
-    return str(sh.Command(program)(*args, _tty_out=False, _env=_ENVIRONMENT))
+    """Run a program to its end; return what it printed.
+
+    Raises `sh.ErrorReturnCode`, and `sh.TimeoutException` for one that takes too long.
+    """
+    command = sh.Command(program)
+    return str(command(*args, _tty_out=False, _env=_ENVIRONMENT, _timeout=PROGRAM_TIMEOUT))

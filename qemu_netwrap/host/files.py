@@ -11,6 +11,8 @@ import fcntl
 import os
 import time
 
+from qemu_netwrap.host import waits
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,7 +59,10 @@ def open_locked(path: str, *, wait: bool = True) -> int:
     while True:
         fd = _open_made(path, os.O_RDONLY)
         try:
-            _flock(fd, wait=wait)
+            if wait:
+                waits.lock(fd, fcntl.LOCK_EX, path)
+            else:
+                _flock(fd)
             if same_file(fd, path):
                 return fd
         except BaseException:
@@ -77,15 +82,15 @@ def replace_locked(path: str) -> int:
     return fd
 
 
-def _flock(fd: int, *, wait: bool) -> None:
-    """Lock FD. Raises `BlockingIOError` when somebody else has the lock and WAIT is false.
+def _flock(fd: int) -> None:
+    """Lock FD. Raises `BlockingIOError` when somebody else has the lock.
 
     Somebody who just looks (`is_locked`) shares it for a moment: then it is tried again. Somebody
     who goes on sharing it has it.
     """
     for _ in range(_LOOKS):
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises if it is taken in earnest
@@ -119,7 +124,7 @@ def is_held(path: str) -> bool:
     except _NO_SUCH:
         return False
     try:
-        _flock(fd, wait=False)
+        _flock(fd)
     except BlockingIOError:
         return True
     finally:
@@ -134,7 +139,7 @@ def wait_unlocked(path: str) -> None:
     except _NO_SUCH:
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
+        waits.lock(fd, fcntl.LOCK_SH, path)
     finally:
         os.close(fd)
 

@@ -39,6 +39,30 @@ def of_file(path: str) -> list[int]:
     return [pid for pid in pids() if _has(pid, wanted)] if wanted is not None else []
 
 
+def lockers(path: str) -> str:
+    """Return who has locked the file PATH, as messages name it; empty where nobody is seen.
+
+    The kernel names the process that took the lock (proc_locks(5)). Where that has handed it on and
+    ended, all are named that have the file open.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    where = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    rows = (line.split() for line in files.peek("/proc/locks").splitlines())
+    took = {int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == where}
+    living = [pid for pid in took if pid > 0 and os.path.exists(f"/proc/{pid}")]
+    others = (pid for pid in of_file(path) if pid != os.getpid())
+    return ", ".join(map(_with_state, living or others))
+
+
+def _with_state(pid: int) -> str:
+    """Return a process as messages name it, with what keeps it from going on."""
+    state = files.peek(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return named(pid) + (", which is stopped," if state[:1] == ["T"] else "")
+
+
 def has_at(pid: int, fd: int, path: str) -> bool:
     """Whether descriptor FD of a process is the file PATH."""
     from qemu_netwrap.host import foreign

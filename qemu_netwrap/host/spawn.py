@@ -9,6 +9,7 @@ import os
 
 from qemu_netwrap.core import plain
 from qemu_netwrap.core.errors import HostError
+from qemu_netwrap.host import waits
 from qemu_netwrap.host.files import open_locked
 from qemu_netwrap.host.which import SBIN, find, find_trusted
 
@@ -68,8 +69,15 @@ class Child:
             os.close(fd)
 
     def wait(self) -> str:
-        """Wait for the end and return what was printed. Raises `HostError` when it failed."""
-        _, status = os.waitpid(self._pid, 0)
+        """Wait for the end and return what was printed.
+
+        Raises `HostError` when it failed, and when it took too long: see `waits.program`.
+        """
+        try:
+            status = waits.program(self._pid, " ".join(self.argv))
+        except BaseException:
+            os.close(self._output)
+            raise
         printed = self._printed()
         code = os.waitstatus_to_exitcode(status)
         if code:

@@ -21,7 +21,7 @@ from _signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigma
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import dnsmasq, files, probe
+from qemu_netwrap.host import dnsmasq, files, probe, waits
 from qemu_netwrap.life import effects, kept_code, networks, runs
 from qemu_netwrap.life.state import LiveTap
 
@@ -93,12 +93,15 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     run = keeping.wanted.run
     folder = keeping.state.run(run)
     try:
+        waits.caller.socket = launcher.fileno()
         alive = files.open_locked(f"{folder}/keeper")
         lock = os.open(f"{folder}/lock", os.O_RDONLY | os.O_CLOEXEC)
         _provision(keeping, launcher)
         tap = _live_by_tap(keeping) if keeping.by_tap else None
         _send(launcher, "ready")
+        waits.caller.leave()
     except Exception as error:
+        waits.caller.leave()
         # Also on what nobody foresaw: whatever has been made must go.
         failures = runs.release(keeping.state, run)
         _send(launcher, _failure(error, failures))
@@ -189,6 +192,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
             for command in explain(resource).do:
                 say(f"+ {command}")
 
+    waits.caller.say = say
     work = effects.Work(keeping.state, say, show)
     nics = []
     for granted in runs.provision(keeping.wanted, work, keeping.reserved):

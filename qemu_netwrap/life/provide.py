@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 
 from qemu_netwrap.core import text
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _MESSAGE = 65536
 _ANCILLARY = 4096
+_SILENCE = 5.0  # seconds
 
 
 def provide(request: Request, reading: Reading) -> tuple[str, ...]:
@@ -188,7 +190,11 @@ def _receive(
     """
     grants: dict[str, Grant] = {}
     tap, begun = "", b""
+    told = False
     while True:
+        if not told and not _has_word(socket):
+            tell(f"the keeper has said nothing for {_SILENCE:.0f} seconds; ^C undoes what it did")
+            told = True
         data, ancillary, _, _ = socket.recvmsg(_MESSAGE, _ANCILLARY)
         if not data:
             raise EOFError
@@ -210,6 +216,13 @@ def _receive(
             tap = fields["tap"]
             grants[tap] = Grant((), (), tuple(fields["macs"].split()))
         heed(kind, fields)
+
+
+def _has_word(socket: _socket.socket) -> bool:
+    """Wait for a word of the keeper's; tell whether one has come in time."""
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(_SILENCE * 1000))
 
 
 class _KeeperError(NetwrapError):
