@@ -114,7 +114,7 @@ class Surroundings(Record):
     six: Around6 | None = None  # of IPv6; None for a network that has none of it
     uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
     neighbours: Neighbours | None = None  # None: nobody else has a say
-    in_order: bool = True  # whether the first of the host's DNS servers is asked first
+    in_order: bool = False  # whether the host's DNS servers are asked in their order
     is_left: bool = False  # the bridge is of our making, and its state has been removed
 
 

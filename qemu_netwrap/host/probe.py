@@ -157,7 +157,10 @@ def surroundings(
 
 
 def resolver() -> tuple[str, bool]:
-    """Return the file with the host's DNS servers, and whether the first of them can be asked.
+    """Return the file with the host's DNS servers, and whether they are to be asked in their order.
+
+    They are if there are several and the first can be asked. Of a single one dnsmasq would in that
+    way make a timeout out of a refusal (REFUSED).
 
     A stub on the host itself, which may know more than the servers behind it, is one of them if
     somebody is there: it may be out of reach, in another network namespace. dnsmasq would not start
@@ -166,9 +169,9 @@ def resolver() -> tuple[str, bool]:
     for path in RESOLVERS:
         asked = [not _is_local(server) or _is_there(server) for server in _nameservers(path)]
         if any(asked):
-            return path, asked[0]
+            return path, asked[0] and len(asked) > 1
     folder = os.path.dirname(os.path.realpath(RESOLVERS[0]))
-    return (RESOLVERS[0] if os.path.isdir(folder) else os.devnull), True
+    return (RESOLVERS[0] if os.path.isdir(folder) else os.devnull), False
 
 
 def _is_local(server: str) -> bool:
