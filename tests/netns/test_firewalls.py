@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lab.fixtures import Watch
     from lab.netns import Uplinked
 
+CONFIGURED = "/etc/qemu-netwrap/config.toml"
+ANY_CLIENT = '[networks.nat]\nmode = "nat"\nmac_filter = false\nip_filter = false\n'
 _LEASED = """\
 #!/bin/sh
 [ "$1" = bound ] || exit 0
@@ -124,6 +126,7 @@ BY_BRIDGE = (
 @contextlib.contextmanager
 def guest_on(host: Host, bridge: str) -> Iterator[Host]:
     """Yield a machine whose eth0 is a port of BRIDGE."""
+    # The guest's MAC is not known: it is no tap of a run.
     with Host("guest") as guest:
         link(guest, "eth0", host, "port0")
         host.run("ip", "link", "set", "port0", "master", bridge)
@@ -147,6 +150,7 @@ def page(guest: Host) -> str:
 @pytest.mark.parametrize("kind", CLOSED)
 def test_guests_are_let_through(kind: str, uplinked: Uplinked, watch: Watch) -> None:
     host = uplinked.host
+    host.write(CONFIGURED, ANY_CLIENT)
     host.sh(CLOSED[kind])
     watch.baseline(host)
     up = netwrap(host, "network", "up", "nat", check=True)
@@ -173,6 +177,7 @@ def test_what_is_closed_of_the_outside_stays_closed(uplinked: Uplinked, watch: W
     """Targets and ports of what is forwarded are the owner's to choose."""
     host = uplinked.host
     host.run("nft", "add table ip t; add chain ip t f { type filter hook forward priority 0; }")
+    host.write(CONFIGURED, ANY_CLIENT)
     host.run("nft", "add rule ip t f tcp dport 80 drop")
     host.run("nft", "add rule ip t f ip daddr 192.0.2.1 drop")
     watch.baseline(host)
@@ -186,6 +191,7 @@ def test_what_is_closed_of_the_outside_stays_closed(uplinked: Uplinked, watch: W
 
 def test_a_firewall_for_bridges(host: Host, watch: Watch) -> None:
     """Its rules name the bridge (nft's ibrname); a kernel that cannot do that is told of."""
+    host.write(CONFIGURED, ANY_CLIENT.replace("nat", "host-only", 2))
     host.run("nft", BY_BRIDGE)
     watch.baseline(host)
     up = netwrap(host, "network", "up", "host-only", check=True)
