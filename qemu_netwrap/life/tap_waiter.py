@@ -17,7 +17,8 @@ _MESSAGE = 1 << 16
 def main() -> None:
     """Sleep until the run's tap is gone, or let go of; then release the run."""
     folder, lock, netlink = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    sys.path[:0] = sys.argv[4:]
+    # As in `waiter`.
+    sys.path[:0] = sys.argv[4:] or [__file__.rsplit("/", 3)[0]]
     while True:
         try:
             os.read(netlink, _MESSAGE)

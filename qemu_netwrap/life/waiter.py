@@ -15,7 +15,8 @@ def main() -> None:
     """Sleep until the last process that holds the run's lock is gone, then release the run."""
     folder, lock = sys.argv[1], int(sys.argv[2])
     fcntl.flock(lock, fcntl.LOCK_EX)
-    sys.path[:0] = sys.argv[3:]
+    # An older version's keeper named no place: it is the one that this file is in.
+    sys.path[:0] = sys.argv[3:] or [__file__.rsplit("/", 3)[0]]
     from qemu_netwrap.life.ending import finish
 
     finish(folder, lock)
