@@ -24,6 +24,7 @@ from qemu_netwrap.face import (
     vfio_commands,
 )
 from qemu_netwrap.face.output import echo
+from qemu_netwrap.host import openfiles
 from qemu_netwrap.life import hook, status, under_sudo
 from qemu_netwrap.life.preview import preview
 from qemu_netwrap.life.state import State
@@ -48,6 +49,7 @@ QemuWords = Annotated[
 def run(argv: list[str]) -> None:
     """Run the command line ARGV. Raises `NetwrapError`; exits otherwise."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or nft's end could not be waited for
+    openfiles.raise_own()
     os.umask(0o022)  # as the keeper: some of what is kept for `network up` is for others to read
     try:
         sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False))

@@ -9,7 +9,7 @@ import typer
 
 from qemu_netwrap.face import options, render, tables
 from qemu_netwrap.face.output import echo
-from qemu_netwrap.host import configfile
+from qemu_netwrap.host import configfile, openfiles
 from qemu_netwrap.life import inventory, keeping_up, status
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.provide import reserved_subnets
@@ -100,6 +100,7 @@ def _work(request: Request, command: str) -> Work:
             for line in explain(resource).do:
                 echo(f"+ {line}", err=True)
 
+    openfiles.require()
     return Work(
         State.to_change(command),
         lambda line: echo(f"qemu-netwrap: {line}", err=True),

@@ -21,12 +21,17 @@ def inherit_lock(fd: int) -> int:
 
 def inherit(fd: int) -> str:
     """Move a descriptor to where QEMU inherits it; return its number as QEMU is told it."""
-    return str(_move(fd, min(_FIRST_FD, os.sysconf("SC_OPEN_MAX") // 2)))
+    return str(_move(fd, first()))
 
 
-def _move(fd: int, first: int) -> int:
-    """Move a descriptor to the lowest free number from FIRST on, for programs to inherit."""
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD, first)
+def first() -> int:
+    """Return the number from which on QEMU inherits descriptors of ours."""
+    return min(_FIRST_FD, os.sysconf("SC_OPEN_MAX") // 2)
+
+
+def _move(fd: int, lowest: int) -> int:
+    """Move a descriptor to the lowest free number from LOWEST on, for programs to inherit."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD, lowest)
     os.close(fd)
     return moved
 

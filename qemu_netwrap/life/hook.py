@@ -14,7 +14,7 @@ from qemu_netwrap.core import words
 from qemu_netwrap.core.errors import HostError, UsageError
 from qemu_netwrap.core.model import Nic, Wanted
 from qemu_netwrap.core.request import NETWORK
-from qemu_netwrap.host import configfile, files, holders, identity, probe
+from qemu_netwrap.host import configfile, files, holders, identity, openfiles, probe
 from qemu_netwrap.life import keeper, provide, runs
 from qemu_netwrap.life.state import State, prepare
 from qemu_netwrap.life.telling import tell
@@ -86,6 +86,8 @@ def begin(keep: int = -1) -> None:
     """
     files.close_from(3, keep)
     provide.fill_standard()
+    openfiles.raise_own()
+    openfiles.require()
     signal(SIGCHLD, SIG_DFL)
 
 

@@ -21,7 +21,7 @@ from _signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigma
 from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.host import dnsmasq, files, probe, waits
+from qemu_netwrap.host import dnsmasq, files, openfiles, probe, waits
 from qemu_netwrap.life import effects, kept_code, networks, runs
 from qemu_netwrap.life.state import LiveTap
 
@@ -94,6 +94,7 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     folder = keeping.state.run(run)
     try:
         waits.caller.socket = launcher.fileno()
+        openfiles.raise_own()
         alive = files.open_locked(f"{folder}/keeper")
         lock = os.open(f"{folder}/lock", os.O_RDONLY | os.O_CLOEXEC)
         _provision(keeping, launcher)

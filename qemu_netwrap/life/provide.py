@@ -10,8 +10,8 @@ from qemu_netwrap.core import text
 from qemu_netwrap.core.errors import NetwrapError, UsageError
 from qemu_netwrap.core.model import BRIDGE, Grant
 from qemu_netwrap.core.request import NETWORK
-from qemu_netwrap.host import configfile, identity, probe
-from qemu_netwrap.host.handover import file_of, inherit, inherit_lock
+from qemu_netwrap.host import configfile, handover, identity, openfiles, probe
+from qemu_netwrap.host.handover import file_of, inherit
 from qemu_netwrap.life import keeper, runs, state
 from qemu_netwrap.life.telling import tell
 from qemu_netwrap.planning import plan as planning
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qemu_netwrap.core.ipv4 import Subnet
-    from qemu_netwrap.core.model import Config, Network, Wanted
+    from qemu_netwrap.core.model import Config, Network, Nic, Wanted
     from qemu_netwrap.core.request import Request
     from qemu_netwrap.life.passthrough import Passing
     from qemu_netwrap.planning.plan import Plan
@@ -51,12 +51,12 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     if not draft.nics and passing is None:
         return reading.line.words
     _check_apart(request, draft.wanted)
+    openfiles.require(1 + sum(map(_descriptors, draft.wanted.nics)), handover.first())
     state.prepare()
     here = state.State.here()
     held = _hold(draft.wanted, here)
     run, lock = runs.claim(here, str(os.getpid()))
-    lock = inherit_lock(lock)
-    runs.write_owner(here, run, identity.of(os.getpid()), _uid(request.run_as), lock)
+    lock = _own(here, run, lock, _uid(request.run_as))
     plan = draft if draft.run == run else make_plan(request, reading, config, run)
     wanted = plan.wanted
     keeping = keeper.Keeping(
@@ -84,6 +84,25 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
         at: file_of(text.encode("utf-8", "surrogateescape")) for at, text in rewritten.files.items()
     }
     return rewritten.words(paths)
+
+
+def _descriptors(nic: Nic) -> int:
+    """Return how many descriptors of ours QEMU inherits for a NIC: taps, vhosts and ports."""
+    return nic.queues * (2 if nic.vhost else 1) + len(nic.forwards)
+
+
+def _own(here: state.State, run: str, lock: int, uid: int) -> int:
+    """Put a run's lock where QEMU, user UID's, inherits it, and write down that it does.
+
+    Return its number. Where that fails nothing is left of the run.
+    """
+    try:
+        lock = handover.inherit_lock(lock)
+        runs.write_owner(here, run, identity.of(os.getpid()), uid, lock)
+    except OSError:
+        runs.release(here, run)
+        raise
+    return lock
 
 
 def _uid(user: str) -> int:
@@ -133,10 +152,15 @@ def have_kept(
     HEED gets what it says meanwhile; NOT_FOR_IT are descriptors that it must not hold. Raises
     `NetwrapError` when it fails or dies; nothing is left behind then.
     """
-    socket = keeper.start(keeping, *not_for_it)
+    try:
+        socket = keeper.start(keeping, *not_for_it)
+    except OSError:
+        runs.release(keeping.state, keeping.wanted.run)
+        raise
     try:
         grants = _receive(socket, heed)
     except EOFError:
+        openfiles.raise_own()  # this process becomes no QEMU now
         failures = runs.release(keeping.state, keeping.wanted.run)
         left = "; ".join(error.message for error in failures)
         raise NetwrapError(
