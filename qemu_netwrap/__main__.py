@@ -110,9 +110,7 @@ def _host_error(error: OSError) -> NetwrapError:
     where = f"{error.filename}: " if error.filename else ""
     from qemu_netwrap.host.remedies import remedy
 
-    otherwise = "run as root" if isinstance(error, PermissionError) else "--debug shows where"
-    hint = remedy(error, otherwise)
-    return NetwrapError(f"{where}{error.strerror or error}", hint)
+    return NetwrapError(f"{where}{error.strerror or error}", remedy(error, "--debug shows where"))
 
 
 if __name__ == "__main__":

@@ -82,8 +82,7 @@ class CommandLine(Record):
     def may_set_up_taps(self) -> bool:
         """Whether some tap may be set up in the user's own way. Quick, and not exact."""
         texts = (option.value or "" for option in self.named(*NETWORK))
-        own = any(key in text for text in texts for key in ("ifname", "helper", "script"))
-        return own and self.runs
+        return self.runs and any(map(_may_set_up_tap, texts))
 
     @property
     def may_pass_through(self) -> bool:
@@ -159,6 +158,13 @@ def parse_for(
         (WITH_ARGUMENT | with_argument) - gone,
         (WITHOUT_ARGUMENT | without_argument) - gone,
     )
+
+
+def _may_set_up_tap(text: str) -> bool:
+    """Tell whether a netdev may be set up in the user's own way, so that it can fail for that."""
+    if any(key in text for key in ("ifname", "helper", "script")):
+        return True
+    return "fd" in text and ("vhost" in text or "br=" in text)
 
 
 def _asks_for_help(option: Option) -> bool:

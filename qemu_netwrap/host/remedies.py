@@ -1,21 +1,23 @@
-"""What to do about errors of the kernel that have one meaning wherever they come up."""
+"""What to do about an error of the kernel, by its number, its place and the privilege there is."""
 
 from __future__ import annotations
 
-import errno
+from qemu_netwrap.core.causes import RUN, cause
 
-_REMEDIES = {
-    errno.EMFILE: "too many files are open: raise the limit (ulimit -n), or ask for fewer ports,"
-    " queues or NICs",
-    errno.ENFILE: "the host has too many files open: see sysctl fs.file-nr, raise fs.file-max",
-    errno.ENOMEM: "the host is short of memory",
-    errno.ENOBUFS: "the host is short of memory for its network",
-    errno.ENOSPC: "the disk, or /run, is full: make room there",
-    errno.EROFS: "what is to be written there is on a file system that can only be read",
-    errno.EINVAL: "the kernel refuses that value; -v shows what was being done",
-}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.causes import Standing
 
 
-def remedy(error: OSError, otherwise: str) -> str:
-    """Return the hint for an error; OTHERWISE where its number alone does not tell."""
-    return _REMEDIES.get(error.errno or 0, otherwise)
+def remedy(error: OSError, otherwise: str, place: str = "") -> str:
+    """Return the hint for an error at PLACE, by default its file; OTHERWISE where none is known."""
+    where = place or (error.filename if isinstance(error.filename, str) else "")
+    found = cause(error.errno or 0, where or RUN, standing())
+    return str(found) if found else otherwise
+
+
+def standing() -> Standing:
+    """Return with what privilege this process asks, and where."""
+    from qemu_netwrap.host import survey  # what a launch that succeeds does not need
+
+    return survey.standing()

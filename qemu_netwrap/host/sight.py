@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
-from qemu_netwrap.core import bridge_acl
+from qemu_netwrap.core import bridge_acl, causes
 from qemu_netwrap.core.errors import ConfigError
 from qemu_netwrap.core.names import ifname_fault
 from qemu_netwrap.host import bridge_conf, files
@@ -50,9 +51,24 @@ def missing(scripts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(script for script in scripts if not os.access(script, os.X_OK))
 
 
-def has_vhost() -> bool:
-    """Whether /dev/vhost-net is there for this user."""
-    return os.access("/dev/vhost-net", os.R_OK | os.W_OK)
+def why_no_tun() -> str:
+    """Say why taps cannot be opened, with the remedy; empty if they can."""
+    return _why_not(causes.TUN)
+
+
+def why_no_vhost() -> str:
+    """Say why vhost=on cannot be had, with the remedy; empty if it can."""
+    return _why_not(causes.VHOST)
+
+
+def _why_not(path: str) -> str:
+    """Say why a device cannot be opened, with the remedy; it is not opened for that."""
+    if os.access(path, os.R_OK | os.W_OK):
+        return ""
+    from qemu_netwrap.host.remedies import standing
+
+    number = errno.EACCES if os.path.exists(path) else errno.ENOENT
+    return str(causes.cause(number, path, standing()))
 
 
 def has_net_admin() -> bool:

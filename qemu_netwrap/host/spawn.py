@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from qemu_netwrap.core import plain
@@ -37,6 +38,18 @@ def require(program: str) -> str:
         )
     package = _PACKAGES.get(program, program)
     raise HostError(f"{program} is not there", f"install it: apt install {package}")
+
+
+def _failed(argv: tuple[str, ...], printed: str, first: str) -> HostError:
+    """Return the error for a program that failed; programs tell numbers by their texts."""
+    from qemu_netwrap.host.remedies import remedy  # what a launch that succeeds does not need
+
+    hint = f"it was run as: {' '.join(argv)}"
+    for number in (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EMFILE):
+        if os.strerror(number) in printed:
+            hint = f"{remedy(OSError(number, ''), hint, '/run')}; {hint}"
+            break
+    return HostError(f"{argv[0]}: {first}", hint)
 
 
 class Child:
@@ -82,7 +95,7 @@ class Child:
         code = os.waitstatus_to_exitcode(status)
         if code:
             first = printed.splitlines()[0] if printed else f"exit status {code}"
-            raise HostError(f"{self.argv[0]}: {first}", f"it was run as: {' '.join(self.argv)}")
+            raise _failed(self.argv, printed, first)
         return printed
 
     def _printed(self) -> str:

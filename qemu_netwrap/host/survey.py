@@ -6,6 +6,7 @@ import _socket
 import errno
 import os
 
+from qemu_netwrap.core.causes import CAPABILITIES, TUN, VHOST, Standing
 from qemu_netwrap.core.managers import FIREWALLD, MANAGERS
 from qemu_netwrap.core.neighbours import Neighbours
 from qemu_netwrap.core.survey import (
@@ -47,9 +48,9 @@ def look(leftovers: tuple[str, ...] | None) -> Survey:
         qemu=_qemu(),
         nft=_program("nft"),
         dnsmasq=_program("dnsmasq"),
-        tun=_device("/dev/net/tun", "tun", (10, 200)),
+        tun=tun(),
         kvm=_device("/dev/kvm", "kvm", (10, 232)),
-        vhost_net=_device("/dev/vhost-net", "vhost_net", (10, 238)),
+        vhost_net=vhost_net(),
         bridge=driver("bridge"),
         nf_tables=nf_tables,
         iommu_groups=len(_names("/sys/kernel/iommu_groups")),
@@ -62,6 +63,27 @@ def look(leftovers: tuple[str, ...] | None) -> Survey:
         leftovers=leftovers,
         ipv6=_ipv6(),
     )
+
+
+def standing() -> Standing:
+    """Return with what privilege this process asks, and where."""
+    held = _capabilities()
+    return Standing(
+        os.geteuid() == 0,
+        tuple(name for name in CAPABILITIES if name not in held),
+        _container(),
+        frozenset(name for name in ("tun", "vhost_net") if driver(name) == LOADED),
+    )
+
+
+def tun() -> Device:
+    """Look at the device that taps are made by."""
+    return _device(TUN, "tun", (10, 200))
+
+
+def vhost_net() -> Device:
+    """Look at the device that vhost=on takes."""
+    return _device(VHOST, "vhost_net", (10, 238))
 
 
 def _beside() -> Neighbours:

@@ -38,9 +38,14 @@ def write(family: str, device: str, key: str, value: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(value)
     except OSError as error:
-        raise HostError(
-            f"{path}: {error.strerror}", "is /proc/sys writable here? Containers often forbid it"
-        ) from error
+        raise refusal(path, error) from error
+
+
+def refusal(path: str, error: OSError) -> HostError:
+    """Return the error for a setting that cannot be written."""
+    from qemu_netwrap.host.remedies import remedy  # what a launch that succeeds does not need
+
+    return HostError(f"{path}: {error.strerror}", remedy(error, "-v shows the step", path))
 
 
 def is_writable() -> bool:

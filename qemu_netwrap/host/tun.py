@@ -10,18 +10,11 @@ import struct
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.host import files
 
-DEVICE = "/dev/net/tun"
+DEVICE, VHOST = "/dev/net/tun", "/dev/vhost-net"
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE, IFF_TUN_EXCL = 0x2, 0x1000, 0x4000, 0x100, 0x8000
 IFF_PERSIST = 0x800
 _IFREQ = struct.Struct("16sH22x")
-
-_REMEDIES = {
-    errno.ENOENT: "load the module: modprobe tun; in a container, pass the device in",
-    errno.ENODEV: "the kernel has no tun driver: modprobe tun",
-    errno.EACCES: "run as root, or let this user at the device (udev makes it 0666)",
-    errno.EPERM: "this needs CAP_NET_ADMIN: run as root; -nic user needs no privilege",
-}
 
 
 def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
@@ -45,11 +38,7 @@ def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
             os.close(fd)
         if error.errno == errno.EBUSY:
             raise
-        from qemu_netwrap.host.remedies import remedy
-
-        hint = remedy(error, f"is it the tun device? ls -l {DEVICE}: 10, 200")
-        hint = _REMEDIES.get(error.errno or 0, hint)
-        raise HostError(f"tap {name}: {DEVICE}: {error.strerror}", hint) from error
+        raise no_tap(error) from error
     return fds
 
 
@@ -62,11 +51,22 @@ def is_persistent(name: str) -> bool:
 def open_vhost(count: int) -> list[int]:
     """Return COUNT descriptors of /dev/vhost-net. Raises `HostError`."""
     try:
-        return [os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
+        return [os.open(VHOST, os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
     except OSError as error:
-        from qemu_netwrap.host.remedies import remedy
+        raise no_vhost(error) from error
 
-        raise HostError(
-            f"vhost=on: /dev/vhost-net: {error.strerror}",
-            remedy(error, "load the module: modprobe vhost_net; or leave out vhost=on"),
-        ) from error
+
+def no_tap(error: OSError) -> HostError:
+    """Return the error for taps that cannot be had here."""
+    from qemu_netwrap.host.remedies import remedy  # what a launch that succeeds does not need
+
+    hint = remedy(error, f"is it the tun device? ls -l {DEVICE}: 10, 200", DEVICE)
+    return HostError(f"taps: {DEVICE}: {error.strerror}", hint)
+
+
+def no_vhost(error: OSError) -> HostError:
+    """Return the error for a vhost=on that cannot be had here."""
+    from qemu_netwrap.host.remedies import remedy
+
+    hint = remedy(error, "modprobe vhost_net", VHOST)
+    return HostError(f"vhost=on: {VHOST}: {error.strerror}", f"leave out vhost=on; {hint}")

@@ -445,7 +445,7 @@ def acquire_tap(t: r.Tap, note: Note, work: Work) -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        raise _taken(t.name) from error
+        raise taken(t.name) from error
     link = link_named(work.rtnl, t.name)
     note(index=str(link.index))
     work.indexes[t.name] = link.index
@@ -734,7 +734,7 @@ def packed(address: str) -> bytes:
     return _socket.inet_pton(family, address)
 
 
-def _taken(tap: str) -> HostError:
+def taken(tap: str) -> HostError:
     """Return the error for a tap that is there already, naming who holds it."""
     from qemu_netwrap.host.holders import holder_of_tap
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap.host import sight
+from qemu_netwrap.host import qemuconfig, sight
 from qemu_netwrap.life.telling import tell
-from qemu_netwrap.planning.foresight import Sight, foresee
+from qemu_netwrap.planning.foresight import Sight, foresee, scripts
 from qemu_netwrap.planning.networks import DEFAULT_BRIDGE
-from qemu_netwrap.planning.reading import NO_SCRIPT, SCRIPTS, faults, read
+from qemu_netwrap.planning.reading import faults, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,21 +17,28 @@ if TYPE_CHECKING:
     from qemu_netwrap.host.users import User
 
 _KINDS = ("tap", "bridge")
+MACVTAP = "/dev/tap%d"  # in a QEMU that opens a macvtap by its name, since 10.0
 
 
-def foretell(line: CommandLine, user: User | None) -> None:
-    """Say what QEMU, run as USER or else as oneself, will not manage with what is left to it."""
+def foretell(line: CommandLine, user: User | None, program: str, *, alone: bool) -> None:
+    """Say what the QEMU in PROGRAM, run as USER or else as oneself, will not manage by itself.
+
+    ALONE, it has to set up all its netdevs.
+    """
     reading = read(line, {})
     if any(faults(reading)):
         return  # QEMU's own message says what is wrong
     spawn_denied = spawning_is_denied(line)
     for net in reading.netdevs:
-        left = reading.is_left_alone(net) or net.has("ifname")
+        left = alone or reading.is_left_alone(net) or net.has("ifname")
         if net.type in _KINDS and not net.is_ours and left:
             try:
-                seen = _look(net, user).replace(forbids_programs=spawn_denied)
+                seen = _look(net, user, program, alone=alone)
             except OSError:
                 continue  # what cannot be seen is not told; QEMU will
+            if not (alone or reading.is_left_alone(net) or seen.is_there):
+                continue  # the tap is made for QEMU
+            seen = seen.replace(forbids_programs=spawn_denied)
             for what in foresee(net, seen):
                 tell(f"{net.option.typed}: {what}")
 
@@ -41,21 +48,34 @@ def spawning_is_denied(line: CommandLine) -> bool:
     return any("spawn=deny" in (option.value or "") for option in line.named("sandbox"))
 
 
-def _look(net: NetOption, user: User | None) -> Sight:
-    """Look at what one netdev needs of the host."""
+def _look(net: NetOption, user: User | None, program: str, *, alone: bool) -> Sight:
+    """Look at what one netdev needs of the host, with the QEMU in PROGRAM."""
     uid = user.uid if user else os.geteuid()
     fields: dict[str, object] = {}
     if net.value("ifname"):
         fields |= sight.interface(net.value("ifname"))
-    if net.value("helper"):
-        fields |= sight.helper(net.value("helper"), net.value("br") or DEFAULT_BRIDGE, uid)
-        if uid != 0 and (user is not None or sight.has_no_new_privileges()):
-            fields |= {"helper_may": False, "gains_nothing": True} if fields else {}
-    scripts = tuple(net.value(key) for key in SCRIPTS if net.value(key) not in NO_SCRIPT)
+    helper = net.value("helper")
+    if alone and net.type == "bridge" and not helper:
+        from qemu_netwrap.life import unaided
+
+        helper = unaided.default_helper(program)
+    if helper:
+        fields |= _helper(helper, net.value("br") or DEFAULT_BRIDGE, uid, user)
+    if fields.get("is_macvtap"):
+        fields["opens_macvtap"] = qemuconfig.is_in(program, MACVTAP)
     return Sight(
         uid=uid,
         privileged=uid == os.geteuid() and sight.has_net_admin(),
-        scripts_missing=sight.missing(scripts),
-        has_vhost=sight.has_vhost(),
+        scripts_missing=sight.missing(scripts(net)),
+        no_tun=sight.why_no_tun(),
+        no_vhost=sight.why_no_vhost(),
         **fields,  # type: ignore[arg-type] # each has its type where it is looked for
     )
+
+
+def _helper(path: str, bridge: str, uid: int, user: User | None) -> dict[str, object]:
+    """Look at QEMU's bridge helper."""
+    fields = sight.helper(path, bridge, uid)
+    if fields and uid != 0 and (user is not None or sight.has_no_new_privileges()):
+        fields |= {"helper_may": False, "gains_nothing": True}
+    return fields

@@ -92,7 +92,7 @@ def _refusal(nic: Nic, forward: Forward, error: OSError, state: State) -> HostEr
         )
     from qemu_netwrap.host.remedies import remedy
 
-    return HostError(f"{port}: {error.strerror}", remedy(error, _NEEDS_ROOT))
+    return HostError(f"{port}: {error.strerror}", remedy(error, _NEEDS_ROOT, "ports"))
 
 
 def _run_with(forward: Forward, state: State) -> str:

@@ -53,11 +53,12 @@ def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> No
     user = user_of(request)
     line, reading = read_line(request.words, program, user)
     argv = line.words
-    if line.may_set_up_taps and not request.quiet:
+    alone = reading is not None and _is_qemus_alone(request, reading, program, shim)
+    if (line.may_set_up_taps or (alone and shim)) and not request.quiet:
         from qemu_netwrap.life.foretell import foretell
 
-        foretell(line, user)
-    if reading is not None and not _is_qemus_alone(request, reading, program, shim):
+        foretell(line, user, program, alone=alone)
+    if reading is not None and not alone:
         # Here, so that a QEMU without networks of ours does not pay for them.
         from qemu_netwrap.life.provide import provide
 

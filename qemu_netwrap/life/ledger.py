@@ -5,8 +5,6 @@ Orderly end, failed start and clean-up after a crash all go through `release_all
 
 from __future__ import annotations
 
-import errno
-
 from qemu_netwrap.core.errors import HostError, NetwrapError
 from qemu_netwrap.core.resources import Unreadable
 from qemu_netwrap.life.effects import ACQUIRE, RELEASE
@@ -18,14 +16,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.resources import Resource
     from qemu_netwrap.life.effects import Work
     from qemu_netwrap.life.journal import Entry, Journal
-
-
-_HINTS = {
-    errno.EPERM: "this needs CAP_NET_ADMIN: run as root",
-    errno.EACCES: "this needs CAP_NET_ADMIN: run as root",
-    errno.ENOSPC: "/run is full: make room there",
-    errno.EROFS: "/run can only be read: state cannot be kept there",
-}
 
 
 def acquire_all(resources: Iterable[Resource], journal: Journal, work: Work) -> None:
@@ -122,7 +112,7 @@ def host_error(resource: Resource, error: OSError) -> HostError:
     """Return the kernel's refusal as an error of ours."""
     from qemu_netwrap.host.remedies import remedy  # what a launch that succeeds does not need
 
-    hint = _HINTS.get(error.errno or 0) or remedy(error, "-v shows what was being done")
+    hint = remedy(error, "-v shows what was being done")
     return HostError(f"{_what(resource)}: {error.strerror or error}", hint)
 
 

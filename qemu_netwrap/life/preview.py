@@ -9,7 +9,7 @@ from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, tap_of
 from qemu_netwrap.host import configfile, which
-from qemu_netwrap.life import forwards, launch, provide, runs
+from qemu_netwrap.life import launch, preflight, provide, runs
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.networks import Info, gateways, read_info, resources_of
 from qemu_netwrap.life.state import State
@@ -73,7 +73,8 @@ def preview(request: Request) -> Preview:
     names = {b: guest_names(plan.guest if info.address else "") for b, info in infos.items()}
     work = Work(State.here())
     nics = tuple(planned.nic for planned in plan.nics)
-    forwards.check(nics, work.state)
+    preflight.check(nics, work.state)
+    preflight.check_settings(resources)
     for nic in nics:
         grants[nic.tap] = _placeholder(nic)
         info = infos[nic.network.bridge]

@@ -27,6 +27,7 @@ files of runs, and the locks, are root's alone: who may open a lock's file may h
 
 from __future__ import annotations
 
+import errno
 import os
 
 from qemu_netwrap.core import text
@@ -355,7 +356,27 @@ def _made_root() -> os.stat_result:
         except FileNotFoundError:
             continue  # who ends just now has tidied it away
         except OSError as error:
-            raise HostError(f"{ROOT}: {error.strerror}", _NEEDS_ROOT) from error
+            raise _no_root(error) from error
+
+
+def foresee() -> None:
+    """Raise the `HostError` that a launch would where state cannot be kept; make nothing."""
+    folder = ROOT if os.path.isdir(ROOT) else os.path.dirname(ROOT)
+    found = os.statvfs(folder)
+    number = 0
+    if found.f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif (found.f_blocks and not found.f_bavail) or (found.f_files and not found.f_favail):
+        number = errno.ENOSPC
+    if number:
+        raise _no_root(OSError(number, os.strerror(number)))
+
+
+def _no_root(error: OSError) -> HostError:
+    """Return the error for a root folder that cannot be made or written to."""
+    from qemu_netwrap.host.remedies import remedy  # what a launch that succeeds does not need
+
+    return HostError(f"{ROOT}: {error.strerror}", remedy(error, _NEEDS_ROOT, ROOT))
 
 
 def _check(command: str) -> None:

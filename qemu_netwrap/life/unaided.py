@@ -35,7 +35,7 @@ def can_do(request: Request, reading: Reading, program: str) -> bool:
     ifnames = tuple(net.ifname for net in wanted if net.ifname)
     there = probe.existing(ifnames)
     bridged = [net for net in wanted if net.ifname not in there]
-    helper = _helper(program)
+    helper = default_helper(program)
     if not bridged or not helper or not all(_is_helped(net, helper) for net in bridged):
         return False
     if not request.quiet and (request.verbose or os.isatty(2)):
@@ -44,7 +44,7 @@ def can_do(request: Request, reading: Reading, program: str) -> bool:
     return True
 
 
-def _helper(program: str) -> str:
+def default_helper(program: str) -> str:
     """Return the bridge helper that a QEMU was built to call; empty where it is not there."""
     paths = (f"{folder}/{sight.HELPER}" for folder in _FOLDERS)
     found = (path for path in paths if os.path.exists(path))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+from qemu_netwrap.core import causes
+from qemu_netwrap.core.causes import CAPABILITIES
 from qemu_netwrap.core.managers import FIREWALLD, MANAGERS
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.survey import LOADABLE, LOADED, MISSING, WRONG_NODE
@@ -13,17 +17,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.survey import Device, Ipv6, Program, Survey
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
-# What networks of ours take: bridges and taps; dnsmasq's ports and raw socket, and its own user.
-CAPABILITIES = ("net_admin", "net_raw", "net_bind_service", "setuid", "setgid")
 DNS_PORT, DHCP6_PORT = 53, 547
-# Found and remedy, by how opening /dev/net/tun fails.
-_TUN_ERRORS = {
-    "EACCES": ("this user may not open it", "sudo chmod 666 /dev/net/tun"),
-    WRONG_NODE: (
-        "what is there is not the tun device",
-        "rm /dev/net/tun && mknod -m 666 /dev/net/tun c 10 200",
-    ),
-}
 
 
 class Line(Record):
@@ -71,35 +65,41 @@ def _qemu(seen: Survey) -> Line:
 
 
 def _privilege(seen: Survey) -> Line:
-    lacking = [name for name in CAPABILITIES if name not in seen.capabilities]
-    if not lacking:
+    lacking = causes.privilege(_standing(seen))
+    if lacking is None:
         found = "root" if seen.is_root else "not root, with capabilities"
         alone = ", alone in its user namespace: dnsmasq runs as root of it" if seen.is_lone else ""
         return Line("privilege", OK, f"{found}{alone}")
     if not seen.is_root:
         found = "an ordinary user: networks are made by root, who also sees more here"
         return Line("privilege", BROKEN, found, "sudo qemu-netwrap doctor")
-    found = f"root without {', '.join(f'CAP_{name.upper()}' for name in lacking)}"
-    if seen.container:
-        what = " ".join(f"--cap-add {name.upper()}" for name in lacking)
-        return Line("privilege", BROKEN, f"{found}, in {seen.container}", _in_container(what))
-    return Line("privilege", BROKEN, found, "sudo qemu-netwrap doctor")
+    return Line("privilege", BROKEN, lacking.why, lacking.remedy)
+
+
+def _standing(seen: Survey) -> causes.Standing:
+    lacking = tuple(name for name in CAPABILITIES if name not in seen.capabilities)
+    loaded = {"tun": seen.tun, "vhost_net": seen.vhost_net}
+    drivers = frozenset(name for name, device in loaded.items() if device.driver == LOADED)
+    return causes.Standing(seen.is_root, lacking, seen.container, drivers)
 
 
 def _tun(seen: Survey) -> Line:
     """Tell a missing node, a missing driver and a missing permission apart."""
     tun, what = seen.tun, seen.tun.path
-    load = _in_container(f"--device {what}") if seen.container else "modprobe tun"
-    if tun.error == "ENOENT":
-        is_there = tun.driver == LOADED and not seen.container
-        remedy = f"mkdir -p /dev/net && mknod -m 666 {what} c 10 200" if is_there else load
-        return Line(what, BROKEN, f"the node is missing; its driver {_is(tun.driver)}", remedy)
-    if tun.driver == MISSING or tun.error in ("ENODEV", "ENXIO"):
-        return Line(what, BROKEN, "the node is there, the driver is missing", "modprobe tun")
-    if tun.error:
-        others = f"it cannot be opened: {tun.error}; containers forbid it by device rules", load
-        return Line(what, BROKEN, *_TUN_ERRORS.get(tun.error, others))
+    error = tun.error
+    if tun.driver == MISSING and error != "ENOENT":
+        error = "ENODEV"
+    found = causes.cause(_number(error), causes.TUN, _standing(seen)) if error else None
+    if found is not None:
+        more = f"; its driver {_is(tun.driver)}" if error == "ENOENT" else ""
+        return Line(what, BROKEN, f"{found.why}{more}", found.remedy)
     return Line(what, OK, "there" if tun.driver == LOADED else "there, its driver on demand")
+
+
+def _number(name: str) -> int:
+    """Return the number of an error that is told by its name."""
+    numbers = {code: number for number, code in errno.errorcode.items()}
+    return causes.WRONG_NODE if name == WRONG_NODE else numbers.get(name, 0)
 
 
 def _kernel(what: str, state: str, used_by: str, seen: Survey) -> Line:
@@ -155,7 +155,7 @@ def _forwarding(seen: Survey) -> Line:
             return Line("forwarding", OK, found)
         remedy = "mount -o remount,rw /proc/sys"
         if seen.container:
-            remedy = _in_container("--security-opt systempaths=unconfined")
+            remedy = causes.in_container("--security-opt systempaths=unconfined")
         return Line("forwarding", WARNING, f"{found}, IPv6's not: nat has none", remedy)
     found = (
         "this host is a router" if seen.is_router else "off; switched on for nat's devices alone"
@@ -272,7 +272,3 @@ def _where(program: Program) -> str:
 
 def _is(driver: str) -> str:
     return {LOADED: "is there", LOADABLE: "is not loaded"}.get(driver, "is missing")
-
-
-def _in_container(what: str) -> str:
-    return f"start the container with {what}  # docker, podman"

@@ -6,8 +6,9 @@ come: the words reach QEMU as they are.
 
 from __future__ import annotations
 
+from qemu_netwrap.core.causes import TUN, VHOST
 from qemu_netwrap.core.record import Record
-from qemu_netwrap.planning.reading import NO_SCRIPT, SCRIPTS
+from qemu_netwrap.planning.reading import NO_SCRIPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.core.netoption import NetOption
 
+IFUP = "/etc/qemu-ifup"  # DEFAULT_NETWORK_SCRIPT, QEMU's include/net/net.h
 IFF_TAP, IFF_MULTI_QUEUE = 0x2, 0x100  # linux/if_tun.h
 
 
@@ -34,23 +36,64 @@ class Sight(Record):
     acl: str = ""  # what bridge.conf has against it
     bridge: str = ""  # the bridge that the helper is to use, if that is not there
     scripts_missing: tuple[str, ...] = ()
-    has_vhost: bool = True
+    no_tun: str = ""  # why taps cannot be opened, with the remedy
+    no_vhost: str = ""  # the same of vhost=on
+    opens_macvtap: bool = True  # whether this QEMU opens a macvtap by its name
     forbids_programs: bool = False  # -sandbox spawn=deny
 
 
 def foresee(net: NetOption, seen: Sight) -> Iterator[str]:
     """Yield what will go wrong with a netdev of the user's own, each with its remedy."""
-    if net.value("ifname") and seen.is_there:
+    own = opens_tun(net)
+    if own and seen.no_tun:
+        yield f"{TUN}: {seen.no_tun}"
+    elif own and seen.is_there:
         yield from _tap(net, seen)
+    elif own and not seen.privileged:
+        yield _not_made(net, seen)
     if seen.helper:
         yield from _helper(seen)
     for script in seen.scripts_missing:
         yield f"script {script} is not there, or cannot be executed; script=no is for none"
-    runs = seen.helper or any(net.value(key) not in NO_SCRIPT for key in SCRIPTS)
-    if seen.forbids_programs and runs:
+    if seen.forbids_programs and (seen.helper or scripts(net)):
         yield "-sandbox spawn=deny forbids scripts and helpers: QEMU will die of it without a word"
-    if net.type == "tap" and net.value("vhost") == "on" and not seen.has_vhost:
-        yield "vhost=on: /dev/vhost-net cannot be opened: modprobe vhost_net, or leave out vhost=on"
+    if opens_vhost(net) and seen.no_vhost:
+        yield f"vhost=on: {VHOST} cannot be opened: leave out vhost=on; {seen.no_vhost}"
+    if net.type == "tap" and net.has("br") and not net.has("helper"):
+        yield (
+            "QEMU ignores br= without helper=: put the tap on the bridge yourself"
+            f" (ip link set {net.value('ifname') or 'TAP'} master {net.value('br')})"
+        )
+
+
+def opens_tun(net: NetOption) -> bool:
+    """Whether QEMU opens /dev/net/tun for a netdev, by itself (net/tap.c, `net_init_tap`)."""
+    return net.type == "tap" and not any(net.has(key) for key in ("fd", "fds", "helper"))
+
+
+def opens_vhost(net: NetOption) -> bool:
+    """Whether QEMU opens /dev/vhost-net for a netdev (net/tap.c, `net_init_tap_one`)."""
+    if net.type != "tap" or net.has("vhostfd") or net.has("vhostfds"):
+        return False
+    return net.flag("vhost", default=net.flag("vhostforce", default=False))
+
+
+def scripts(net: NetOption) -> tuple[str, ...]:
+    """Return the scripts that QEMU runs for a netdev: without script= its default one."""
+    if not opens_tun(net):
+        return ()
+    up = net.value("script") if net.has("script") else IFUP
+    down = net.value("downscript")
+    return tuple(each for each in (up, down) if each not in NO_SCRIPT)
+
+
+def _not_made(net: NetOption, seen: Sight) -> str:
+    """Return that this user makes no tap."""
+    name = net.value("ifname") or "tap0"
+    return (
+        f"only root makes a tap: sudo ip tuntap add {name} mode tap user {seen.uid}, and give it"
+        f" ifname={name}"
+    )
 
 
 def _tap(net: NetOption, seen: Sight) -> Iterator[str]:
@@ -58,6 +101,11 @@ def _tap(net: NetOption, seen: Sight) -> Iterator[str]:
     name = net.value("ifname")
     many = bool(seen.tun_flags and seen.tun_flags & IFF_MULTI_QUEUE)
     if seen.is_macvtap:
+        if not seen.opens_macvtap:
+            yield (
+                f"{name} is a macvtap, which QEMU opens by its name since 10.0: give it by"
+                f" descriptor: fd=3 3<>/dev/tap$(cat /sys/class/net/{name}/ifindex)"
+            )
         return
     if not seen.tun_flags or not seen.tun_flags & IFF_TAP:
         yield f"{name} is there, and is no tap: choose another ifname="

@@ -11,6 +11,7 @@ from qemu_netwrap.core.errors import HostError, UsageError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.ipv6 import Prefix
 from qemu_netwrap.core.model import NAT
+from qemu_netwrap.planning.backends.services import DHCP6_PORT, DHCP_PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward,
                 f"{where}: {forward}: network {network.name} has no IPv6",
                 "leave out ipv6 = false in the configuration, or use the IPv4 address",
             )
+        if _is_dhcps(forward):
+            raise UsageError(
+                f"{where}: {forward}: the network's own DHCP server needs udp port {forward.port}"
+                " of the host",
+                "choose another port for hostfwd=",
+            )
         if not (forward.guest or has_nic):
             raise UsageError(
                 f"{where}: {forward}: there is no NIC of the guest's to lead to",
@@ -51,6 +58,13 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward,
         if wrong:
             raise UsageError(f"{where}: {wrong}", _REMEDY)
     return found
+
+
+def _is_dhcps(forward: Forward) -> bool:
+    """Whether a port is one that a nat network's DHCP server binds on every address."""
+    return forward.protocol == "udp" and forward.port == (
+        DHCP6_PORT if forward.is_ipv6 else DHCP_PORT
+    )
 
 
 def refuse_twins(nics: Iterable[Nic]) -> None:

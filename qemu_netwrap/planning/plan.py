@@ -265,9 +265,16 @@ def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
 
 
 def _refuse_twins(nics: list[PlannedNic]) -> None:
-    """Refuse two taps of one name: the kernel has one of each."""
+    """Refuse an interface's name for two: the kernel has one of each."""
     seen: set[str] = set()
+    bridges = {planned.nic.network.bridge for planned in nics}
     for planned in nics:
+        if planned.nic.tap in bridges:
+            raise UsageError(
+                f"{planned.net.option.typed}: ifname {planned.nic.tap} is a bridge's name in this"
+                " command",
+                "choose another ifname=, or leave it out: a free name is found",
+            )
         if planned.nic.tap in seen:
             raise UsageError(
                 f"{planned.net.option.typed}: ifname {planned.nic.tap} is taken by another NIC of"

@@ -41,6 +41,8 @@ TAP = ("-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no")
 BRIDGE = "ip link add br0 type bridge"
 NO_BRIDGE = "ip link del br0"
 GONE = "ip link del tap0"
+PERSISTENT = "ip tuntap add tap0 mode tap"
+NODE = "mknod -m 666 /run/tun c 10 200"
 HELPED = ("-netdev", f"bridge,id=n,helper={HELPER}")
 
 CASES = {
@@ -58,7 +60,8 @@ CASES = {
     ),
     "somebody else's tap": Case(
         TAP, "tap0 is of user 1: make it for this one: sudo ip tuntap add tap0 mode tap user 65534",
-        "ip tuntap add tap0 mode tap user 1", GONE, user=NOBODY,
+        f"ip tuntap add tap0 mode tap user 1; {NODE}; mount --bind /run/tun /dev/net/tun",
+        f"umount /dev/net/tun; rm /run/tun; {GONE}", user=NOBODY,
     ),
     "no acl file": Case(
         HELPED, f"{ACL} is missing: echo 'allow br0' | sudo tee -a {ACL}", BRIDGE, NO_BRIDGE
@@ -87,6 +90,20 @@ CASES = {
         ("-netdev", "tap,id=n,script=/nosuch/ifup,downscript=no"),
         "script /nosuch/ifup is not there",
     ),
+    "no tun for a tap with a script": Case(
+        ("-netdev", "tap,id=n,script=/bin/true,downscript=no"),
+        "/dev/net/tun: the node is missing", "mount -t tmpfs net /dev/net", "umount /dev/net",
+    ),
+    "no root for a tap with a script": Case(
+        ("-netdev", "tap,id=n,script=/bin/true,downscript=no"),
+        "only root makes a tap: sudo ip tuntap add tap0 mode tap user 65534",
+        f"{NODE}; mount --bind /run/tun /dev/net/tun", "umount /dev/net/tun; rm /run/tun",
+        user=NOBODY,
+    ),
+    "no default script": Case(
+        ("-netdev", "tap,id=n,ifname=tap0,downscript=no"),
+        "script /etc/qemu-ifup is not there", f"rm -f /etc/qemu-ifup; {PERSISTENT}", GONE,
+    ),
     "sandbox and script": Case(
         ("-sandbox", "on,spawn=deny", "-netdev", "tap,id=n,script=/bin/true,downscript=no"),
         "-sandbox spawn=deny forbids scripts and helpers", status=REFUSED_SPAWN,
@@ -109,6 +126,49 @@ def test_foretold(host: Host, watch: Watch, case: Case) -> None:
     assert first.startswith(f"qemu-netwrap: {case.words[-2]} {case.words[-1]}: {case.says}")
     assert rest == bare.stderr
     host.run("sh", "-euc", case.undo)
+    watch.baseline(host)
+
+
+def test_a_descriptor_with_vhost(host: Host, watch: Watch) -> None:
+    """QEMU 7 aborts where it cannot open /dev/vhost-net for a tap that it gets by descriptor."""
+    host.sh(f"{PERSISTENT}; mount -t tmpfs dev /mnt; cp -a /dev/null /dev/zero /dev/urandom /mnt")
+    watch.baseline(host)
+    attach = "import fcntl,os,struct,sys;f=os.open('/dev/net/tun',2);os.set_inheritable(f,True);"
+    attach += "fcntl.ioctl(f,0x400454ca,struct.pack('16sH22x',b'tap0',0x1002));os.dup2(f,9);"
+    attach += "os.set_inheritable(9,True);os.execvp(sys.argv[1],sys.argv[1:])"
+    hidden = 'mount --rbind /mnt /dev; exec "$@"'
+    words = (QEMU, *IDLE, "-netdev", "tap,id=n,fd=9,vhost=on")
+    done = host.run(
+        *("python3", "-c", attach, "unshare", "-m", "sh", "-c", hidden, "sh", COMMAND, "--"),
+        *words, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.startswith(
+        "qemu-netwrap: -netdev tap,id=n,fd=9,vhost=on: vhost=on: /dev/vhost-net cannot be opened:"
+    )
+    host.sh(f"umount /mnt; {GONE}")
+    watch.baseline(host)
+
+
+def test_br_beside_a_tap_that_is_there(host: Host, watch: Watch) -> None:
+    host.sh(PERSISTENT)
+    watch.baseline(host)
+    words = ("-netdev", f"{TAP[1]},br=br0,queues=2")
+    done = netwrap(host, "--", QEMU, *IDLE, *words)
+    assert "QEMU ignores br= without helper=" in done.stderr
+    assert "(ip link set tap0 master br0)" in done.stderr
+    host.sh(GONE)
+    watch.baseline(host)
+
+
+def test_a_macvtap_by_its_name(host: Host, watch: Watch) -> None:
+    host.sh("ip link add e1 type veth peer name e2; ip link add link e1 name tap0 type macvtap")
+    watch.baseline(host)
+    program = QEMU if qemus.installed() < 10 else str(qemus.recent())
+    done = host.run("timeout", "20", COMMAND, "--", program, *IDLE, *TAP, check=False)
+    told = "tap0 is a macvtap, which QEMU opens by its name since 10.0" in done.stderr
+    assert told == (qemus.installed() < 10)
+    host.sh("ip link del e1")
     watch.baseline(host)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from qemu_netwrap.core.causes import CAPABILITIES
 from qemu_netwrap.core.neighbours import ClosedChain, IptablesFilter, Neighbours
 from qemu_netwrap.core.survey import (
     LOADABLE,
@@ -19,7 +20,6 @@ from qemu_netwrap.core.survey import (
 )
 from qemu_netwrap.planning.diagnosis import (
     BROKEN,
-    CAPABILITIES,
     OK,
     WARNING,
     Line,
@@ -75,7 +75,7 @@ def test_a_good_host() -> None:
         ("kernel: bridge", {"bridge": MISSING}, "missing", "modprobe bridge"),
         ("kernel: nf_tables", {"nf_tables": MISSING}, "missing", "modprobe nf_tables"),
         ("privilege", {"is_root": False, "capabilities": frozenset()}, "ordinary user", "sudo"),
-        ("privilege", {"capabilities": frozenset(CAPABILITIES[1:])}, "CAP_NET_ADMIN", "sudo"),
+        ("privilege", {"capabilities": frozenset(CAPABILITIES[1:])}, "CAP_NET_ADMIN", "capsh"),
         (
             "privilege",
             {"capabilities": frozenset(CAPABILITIES[2:]), "container": "docker"},
