@@ -54,11 +54,18 @@ def interface_id(mac: bytes) -> bytes:
 def claim(mac: bytes, address: bytes, address6: bytes) -> bytes:
     """Return the program by which MAC alone speaks for an IPv4 and an IPv6 address; b"" for none.
 
-    And for the IPv6 addresses that SLAAC makes of the MAC.
+    And for the IPv6 addresses that SLAAC makes of the MAC. Nor does another look whether somebody
+    has them: who does the same at that time would give them up (RFC 5227, RFC 4862).
     """
     own = [interface_id(mac)]
     own += [] if address6.endswith(own[0]) or not address6 else [address6]
-    arp: list[Line] = [("ld", 28, "", ""), ("jeq", _number(address), "mine", "next")]
+    arp: list[Line] = [
+        ("ld", 28, "", ""),
+        ("jeq", _number(address), "mine", ""),
+        ("jeq", 0, "", "next"),
+        ("ld", 38, "", ""),
+        ("jeq", _number(address), "mine", "next"),
+    ]
     return assemble(
         [
             ("ldh", 12, "", ""),
@@ -67,7 +74,10 @@ def claim(mac: bytes, address: bytes, address6: bytes) -> bytes:
             ("ja", 0, "next", ""),
             "ip6",
             ("ldb", _HEADER6, "", ""),
-            ("jeq", NEIGHBOR_ADVERTISEMENT, "", "source"),
+            ("jeq", NEIGHBOR_ADVERTISEMENT, "target", ""),
+            ("jeq", NEIGHBOR_SOLICITATION, "", "source"),
+            *_from_nobody("target", "source"),
+            "target",
             *(line for end in own for line in _ends_with(end, _TARGET6, "mine")),
             ("ja", 0, "next", ""),
             "source",
@@ -240,6 +250,16 @@ def _neighbor_discovery(gateways: list[bytes]) -> list[Line]:
         "solicitation",
         *(line for address in gateways for line in _ends_with(address, _SOURCE6, "drop")),
         ("ja", 0, "next", ""),
+    ]
+
+
+def _from_nobody(yes: str, no: str) -> list[Line]:
+    """Return the jumps by whether an IPv6 source is ::, or a prefix alone."""
+    return [
+        ("ld", _SOURCE6 + 8, "", ""),
+        ("jeq", 0, "", no),
+        ("ld", _SOURCE6 + 12, "", ""),
+        ("jeq", 0, yes, no),
     ]
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.core.frames import Line
 
 _AFTER_IP6 = 54  # in an Ethernet frame
+_VLAN_ID = 0xFFF  # of a tag's second half
 _HOP_BY_HOP, _ROUTING, _DESTINATION = 0, 43, 60
 
 
@@ -34,13 +35,20 @@ def program() -> bytes:
 
     Of IPv6, headers before ICMP's that nobody on a link needs are dropped whatever follows; a
     hop-by-hop header of eight bytes is what reports of multicast groups have. What comes in
-    fragments the kernel does not take (RFC 6980), or puts together of a first one seen here.
+    fragments the kernel does not take (RFC 6980), or puts together of a first one seen here. One
+    VLAN tag is off by now; those behind it that name no VLAN the kernel takes off later.
     """
     return frames.assemble(
         [
             ("ldh", 12, "", ""),
             ("jeq", frames.IPV6, "ip6", ""),
-            ("jeq", frames.IPV4, "", "next"),
+            ("jeq", frames.IPV4, "ip4", ""),
+            ("jeq", frames.VLAN, "tag", ""),
+            ("jeq", frames.QINQ, "", "next"),
+            "tag",
+            ("ldh", 14, "", ""),
+            ("jset", _VLAN_ID, "next", "drop"),
+            "ip4",
             ("ldb", 23, "", ""),
             ("jeq", frames.ICMP, "icmp4", "next"),
             *frames.icmp4("next"),

@@ -147,6 +147,18 @@ def solicitation(source: str, address: str, target: str) -> bytes:
     return ipv6(source, address, ALL_NODES, message)
 
 
+def solicited(address: str) -> str:
+    """The multicast address at which who has an IPv6 ADDRESS is asked."""
+    return socket.inet_ntop(socket.AF_INET6, ip("ff02::1:ff00:0")[:13] + ip(address)[13:])
+
+
+def looking(source: str, address: str) -> bytes:
+    """A look whether somebody has an IPv6 address: a solicitation of nobody's."""
+    target = solicited(address)
+    message = icmp6("::", target, NEIGHBOR_SOLICITATION, bytes(4) + ip(address))
+    return ipv6(source, "::", target, message)
+
+
 def router(sender: str) -> bytes:
     """A router advertisement, without its packet."""
     return icmp6(sender, ALL_NODES, ROUTER_ADVERTISEMENT, bytes((64, 8, 7, 8)) + bytes(8))

@@ -39,7 +39,7 @@ out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 out.bind(("eth0", 0))
 mac, target, *frames = sys.argv[1:]
 for frame in frames:
-    kind = "0800" if frame.startswith("4") else "86dd"
+    kind = {"4": "0800", "6": "86dd"}.get(frame[0], "")
     out.send(bytes.fromhex((target + mac).replace(":", "") + kind + frame))
 """
 # Answer each datagram on port 5000 with where it came from, on standard output.
@@ -111,10 +111,19 @@ def redirect(host: str, options: bytes = b"") -> bytes:
     return ip4(1, ROUTER, host, data[:2] + checksum(data) + data[4:], options)
 
 
+def tagged(packet: bytes, count: int) -> bytes:
+    """A packet behind VLAN tags that name no VLAN, with the type of each."""
+    kind = b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\0"
+    return bytes((0x81, 0, 0, 0)) * count + kind + packet
+
+
 ADVERTISEMENTS: Final = {
     "plain": advertisement(),
     "behind destination options": advertisement(before=b"\x3a\0\1\4\0\0\0\0", first=60),
     "behind hop-by-hop options": advertisement(before=b"\x3a\0\1\4\0\0\0\0", first=0),
+    # Linux takes off any number of tags without a VLAN, the last ones behind a packet filter.
+    "behind two tags": tagged(advertisement(), 2),
+    "behind three tags": tagged(advertisement(), 3),
 }
 
 

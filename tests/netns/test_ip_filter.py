@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from lab import packets as p
-from lab.netns import wait_for
+from lab.netns import Host, wait_for
+from lab.pumped import guest_of
 from lab.standin import StandIn
 from lab.tool import netwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from lab.netns import Host
+    from pathlib import Path
 
 EVIL: Final = "52:54:00:00:00:66"
 VICTIM: Final = "52:54:00:00:00:77"
@@ -28,6 +28,7 @@ subnet = "192.168.0.0/24"
 """
 GATEWAY: Final = "192.168.0.1"
 FREE: Final = "192.168.0.2"
+NOBODY: Final = "0.0.0.0"  # noqa: S104 - the sender of a look for duplicates
 MARK: Final = b"mark of a test"
 _NEXT: Final = iter(range(1, 1 << 16))
 
@@ -163,14 +164,38 @@ def test_addresses_of_others(segment: Segment) -> None:
     for prefix in ("fe80::", segment.prefix):
         for address in (p.slaac(prefix, EVIL), p.slaac(prefix, "52:54:00:00:00:99")):
             assert segment.passes(p.advertisement(EVIL, address))
-    # A look for duplicates claims nothing.
-    assert segment.passes(p.arp(EVIL, "0.0.0.0", segment.address))  # noqa: S104
+    # A look for duplicates, which would have the one who is just looking too give the address up.
+    assert segment.passes(p.arp(EVIL, NOBODY, FREE))
+    assert not segment.passes(p.arp(EVIL, NOBODY, segment.address))
+    assert segment.passes(p.looking(EVIL, p.slaac("fe80::", EVIL)))
+    for address in theirs6[:2]:
+        assert not segment.passes(p.looking(EVIL, address))
+    # To ask for them is no such look.
+    assert segment.passes(p.arp(EVIL, FREE, segment.address))
+    assert segment.passes(p.solicitation(EVIL, p.slaac("fe80::", EVIL), local))
     segment.victim.end()
     netwrap(segment.host, "wait", segment.victim.run, check=True)
     assert (
         "pref 2 bpf chain 0 handle"
         in segment.host.run("tc", "filter", "show", "block", block(segment.host)).stdout
     )
+
+
+def test_who_just_comes_keeps_the_address(host6: Host, tmp_path: Path) -> None:
+    """A guest's kernel looks for duplicates, and a hostile neighbour then says that it does too."""
+    local = p.slaac("fe80::", VICTIM)
+    with Host("guest") as guest, guest_of(host6, guest, tmp_path, "nat", up=False):
+        guest.set_sysctl("net.ipv6.conf.eth0.accept_dad", 1)
+        with StandIn(host6, *nic(EVIL)) as evil:
+            guest.run("ip", "link", "set", "eth0", "up")
+            evil.wait_heard(p.ip("::") + p.ip(p.solicited(local)), "the look for duplicates")
+            evil.send(*[p.looking(EVIL, local)] * 3)
+            shown = ("ip", "-6", "address", "show", "dev", "eth0", "scope", "link")
+            wait_for(
+                lambda: "tentative" not in (told := guest.run(*shown).stdout) or "dadf" in told,
+                "the end of the look",
+            )
+            assert local in guest.run(*shown, "-dadfailed").stdout
 
 
 def gateway_local(host: Host) -> str:
