@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.survey import LOADED
-from qemu_netwrap.host import survey
+from qemu_netwrap.host import dhcp_probe, survey
 from qemu_netwrap.life import networks, status, strays
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.state import State
@@ -47,8 +48,25 @@ def faults() -> tuple[tuple[str, str, bool], ...]:
         shown = status.all_networks(State.here())
     except PermissionError:
         return ()
-    return tuple(
+    seen = [
         (network.name, fault.removesuffix(status.REMEDY), fault.endswith(status.REMEDY))
         for network in shown
         for fault in network.faults
+    ]
+    dropped = [(network.name, fault, False) for network in shown for fault in _dropped(network)]
+    return (*seen, *dropped)
+
+
+def _dropped(network: status.NetworkStatus) -> tuple[str, ...]:
+    """Return what of DHCP does not pass the host's firewalls, tried on a network that is up."""
+    if os.geteuid() or not network.dnsmasq:
+        return ()
+    try:
+        asked, answered = dhcp_probe.probe(network.bridge, network.address.partition("/")[0])
+    except (OSError, HostError):
+        return ()  # what this host lacks for it is told by the lines about that
+    where = f"{network.bridge}; see nft list ruleset and iptables-save"
+    return (
+        *([] if asked else [f"a firewall drops guests' DHCP: let UDP port 67 in from {where}"]),
+        *([] if answered else [f"a firewall drops DHCP's answers: let UDP port 68 out by {where}"]),
     )

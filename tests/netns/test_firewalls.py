@@ -213,3 +213,44 @@ def test_a_firewall_over_somebody_elses_bridge_is_told(host: Host, watch: Watch)
     assert "bridge b f may drop frames of its guests" in told
     assert "remedy: nft 'insert rule bridge b f meta ibrname" in told
     netwrap(host, "wait", check=True)
+
+
+# Rules that come before the accepts for a network: what they drop, and how they are taken away.
+DROPS = {
+    "requests, by nft": (
+        "drops guests' DHCP",
+        (
+            "nft add table ip t; nft add chain ip t i '{ type filter hook input priority -300; }';"
+            " nft add rule ip t i udp dport 67 drop"
+        ),
+        "nft delete table ip t",
+    ),
+    "requests, by legacy iptables": (
+        "drops guests' DHCP",
+        "iptables-legacy -t raw -A PREROUTING -p udp --dport 67 -j DROP",
+        "iptables-legacy -t raw -F",
+    ),
+    "answers": (
+        "drops DHCP's answers",
+        "iptables-legacy -t mangle -A OUTPUT -p udp --dport 68 -j DROP",
+        "iptables-legacy -t mangle -F",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DROPS)
+def test_doctor_tries_whether_dhcp_passes(what: str, uplinked: Uplinked, watch: Watch) -> None:
+    """It sends a request and an answer by the bridge, rather than to believe what rules say."""
+    host = uplinked.host
+    says, drop, undo = DROPS[what]
+    host.sh(f"{drop}; {undo}")  # legacy tables stay, empty, once they have been used
+    watch.baseline(host)
+    netwrap(host, "network", "up", "nat", check=True)
+    before = netwrap(host, "doctor").stdout
+    host.sh(drop)
+    found = netwrap(host, "doctor").stdout
+    host.sh(undo)
+    assert says not in before
+    assert says in found
+    assert netwrap(host, "doctor").stdout == before
+    netwrap(host, "network", "down", "nat", check=True)
