@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 RTM_GETADDR, RTM_GETNEIGH, RTM_GETRULE, RTM_GETNEXTHOP = 22, 30, 34, 106
 _BUFFER = 1 << 23  # room for an error of every message in a batch
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+# How the kernel refuses a way whose gateway, source or nexthop object is not there.
+_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL)
 _DUMPS = 10  # tries to get a dump that nothing changed under
 
 
@@ -231,6 +233,13 @@ def routes_added(had: Belongings, target: Link) -> list[Message]:
     messages = [nexthop.moved(target.index) for nexthop in had.nexthops]
     routes = (*had.routes, *had.by_object)
     return messages + [r.moved(target.index, target.index, NLM_F_APPEND) for r in routes]
+
+
+def excused(had: Belongings, messages: list[Message]) -> list[Message]:
+    """Return MESSAGES, which may fail where an address is over by now: what led by it went too."""
+    if all(address.lifetimes[1] for address in had.addresses):
+        return messages
+    return [each.replace(pardoned=(*each.pardoned, *_UNREACHABLE)) for each in messages]
 
 
 def neighbours_told(had: Belongings, has: Belongings, target: Link) -> list[Message]:

@@ -101,10 +101,10 @@ def _give(mover: Mover, link: Link, fields: dict[str, str]) -> None:
         return  # the kernel takes no routes by it, and had none
     known = {route.key for route in has.every_route}
     before = int(fields["index"])
-    mover.batch([nexthop.moved(link.index) for nexthop in had.nexthops])
-    mover.batch(
-        [r.moved(before, link.index, NLM_F_APPEND) for r in had.routes if r.key not in known]
-    )
+    routes = [route for route in had.routes if route.key not in known]
+    mover.batch(belongings.excused(had, [n.moved(link.index) for n in had.nexthops]))
+    moved = [route.moved(before, link.index, NLM_F_APPEND) for route in routes]
+    mover.batch(belongings.excused(had, moved))
     mover.batch(belongings.neighbours_told(had, has, link))
 
 
@@ -125,9 +125,10 @@ def _read(fields: dict[str, str]) -> Belongings:
 
 def _set_link(mover: Mover, link: Link, fields: dict[str, str]) -> None:
     """Set an interface's MTU, MAC and bridge, and bring it up if it was."""
-    messages = [_set(link.index, attribute(IFLA_MTU, rt.U32.pack(int(fields["mtu"]))))]
+    mover.batch([_set(link.index, attribute(IFLA_MTU, rt.U32.pack(int(fields["mtu"]))))])
     if fields["mac"] != mac.unpack(link.mac):
-        messages.append(_set(link.index, attribute(IFLA_ADDRESS, mac.pack(fields["mac"]))))
+        _set_mac(mover, link, fields["mac"])
+    messages = []
     if fields["master"]:
         master = mover.link(fields["master"])
         if master is None:
@@ -139,6 +140,33 @@ def _set_link(mover: Mover, link: Link, fields: dict[str, str]) -> None:
     if fields["up"] == "1":
         messages.append(_up(link.index, up=True))
     mover.batch(messages)
+
+
+def _set_mac(mover: Mover, link: Link, wanted: str) -> None:
+    """Give an interface its MAC back. Raises `HostError` if it cannot have it.
+
+    The driver of a virtual function may refuse one (EADDRNOTAVAIL: igbvf, where the physical
+    function has set it), and have it by itself a moment later, when it has heard from that.
+    """
+    why = ""
+
+    def has_it() -> bool:
+        nonlocal why
+        now = mover.link_at(link.index)
+        if now is None or mac.unpack(now.mac) == wanted:
+            return True
+        try:
+            mover.batch([_set(link.index, attribute(IFLA_ADDRESS, mac.pack(wanted)))])
+        except OSError as error:
+            why = error.strerror or str(error)
+            return False
+        return True
+
+    if not wait(has_it, PATIENCE):
+        raise HostError(
+            f"interface {link.name} cannot have its MAC {wanted} back: {why}",
+            "for a virtual function: ip link set PF vf NUMBER mac MAC; then qemu-netwrap gc",
+        )
 
 
 def _rename(mover: Mover, index: int, name: str) -> None:

@@ -152,7 +152,8 @@ class Address(Record):
         drop = dict.fromkeys((IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS))
         rest = exchanged(self.body, IFADDR.size, drop)
         head = IFADDR.pack(self.body[0], self.body[1], 0, self.body[3], source.index)
-        return Message(RTM_DELADDR, 0, head + rest, (errno.EADDRNOTAVAIL,))
+        gone = errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO  # it, its interface, all of IPv6
+        return Message(RTM_DELADDR, 0, head + rest, gone)
 
     def _for(self, source: Link, target: Link, flags: int) -> bytes:
         """Return the body of a request for TARGET."""

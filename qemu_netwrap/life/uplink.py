@@ -166,7 +166,7 @@ def _restore(mover: Mover, nic: Link, had: Belongings) -> None:
         routes=tuple(route for route in had.routes if route.body[0] not in taken),
     )
     mover.batch(belongings.addresses_given(lost, has, nic, nic))
-    mover.batch(belongings.routes_added(lost, nic))
+    mover.batch(belongings.excused(lost, belongings.routes_added(lost, nic)))
 
 
 def _await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> None:

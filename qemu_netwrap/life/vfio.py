@@ -317,9 +317,12 @@ def acquire_node(n: r.GroupNode, note: Note, _work: Work) -> Iterator[None]:
 def release_node(n: r.GroupNode, facts: Facts, _work: Work) -> Iterator[None]:
     """Give the node back to whom it was; it goes with the group's last device on vfio-pci."""
     node = pci.group_node(n.group)
-    if "owner" in facts and os.path.exists(node) and os.stat(node).st_uid == n.uid:
-        uid, _, gid = facts["owner"].partition(":")
-        os.chown(node, int(uid), int(gid))
+    uid, _, gid = facts.get("owner", "").partition(":")
+    try:
+        if uid and os.stat(node).st_uid == n.uid:
+            os.chown(node, int(uid), int(gid))
+    except FileNotFoundError:
+        pass
     yield
 
 

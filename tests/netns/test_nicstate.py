@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.netns import wait_for
+
 if TYPE_CHECKING:
     from lab.netns import Host
 
@@ -75,3 +77,83 @@ def test_whose_name_is_taken(host: Host) -> None:
     done = host.run(sys.executable, "-c", _RESTORE, "eth9", saved, check=False)
     assert "cannot have its name back: another has it" in done.stderr
     host.run("sh", "-euc", "ip link del nic0; ip link del eth9")
+
+
+def test_whose_driver_refuses_the_mac_for_a_moment(host: Host) -> None:
+    """As that of a virtual function does, until it has heard from the physical one.
+
+    Here it is a macvlan's, which takes no MAC that another one on its interface has.
+    """
+    own = "52:54:00:00:00:01"
+    make = "ip link add {} address {} mtu {} link low0 type macvlan mode private; ip link set {} up"
+    host.sh(f"{_LINK.replace('nic0', 'low0')}; ip link set low0 up")
+    host.sh(make.format("nic0", own, 1400, "nic0"))
+    saved = python(host, _SAVE, "nic0")
+    host.sh("ip link del nic0")
+    host.sh(make.format("other0", own, 1300, "other0"))
+    host.sh("ip link add nic0 mtu 1300 link low0 type macvlan mode private")
+    host.sh("ip link set nic0 up")
+    assert host.run("ip", "link", "set", "nic0", "address", own, check=False).returncode
+    restoring = host.popen(sys.executable, "-c", _RESTORE, "nic0", saved)
+    wait_for(lambda: "mtu 1400" in host.sh("ip link show nic0"), "the MTU")
+    host.sh("ip link del other0")
+    assert restoring.wait(30) == 0
+    assert own in host.sh("ip link show nic0")
+    host.sh("ip link del low0")
+
+
+def test_whose_driver_refuses_the_mac(host: Host) -> None:
+    """An interface that is up with another MAC than it had is no success."""
+    host.sh(_LINK)
+    saved = python(host, _SAVE, "nic0")
+    old = next(field for field in saved.split("\t") if field.startswith("mac="))
+    refused = saved.replace(old, "mac=00:00:00:00:00:00")
+    done = host.run(sys.executable, "-c", _RESTORE, "nic0", refused, check=False)
+    assert "cannot have its MAC 00:00:00:00:00:00 back: Cannot assign requested" in done.stderr
+    host.sh("ip link del nic0")
+
+
+def test_whose_addresses_are_over(host: Host) -> None:
+    """What led by them would have gone with them: it is no failure that it does not come back."""
+    host.sh(_LINK)
+    host.sh(
+        "ip link set nic0 up; ip address add 192.0.2.7/24 dev nic0\n"
+        "ip address add 198.18.0.1/24 dev nic0 valid_lft 5000 preferred_lft 4000\n"
+        "ip address add 2001:db8::7/64 dev nic0 nodad valid_lft 5000 preferred_lft 4000\n"
+        "ip route add default via 198.18.0.9 dev nic0\n"
+        "ip route add 198.51.100.0/24 dev nic0 src 198.18.0.1\n"
+        "ip route add 198.51.101.0/24 via 192.0.2.1 dev nic0\n"
+        "ip -6 route add 2001:db8:1::/48 via 2001:db8::1 dev nic0\n"
+        "ip nexthop add id 7 via 198.18.0.3 dev nic0; ip route add 198.51.102.0/24 nhid 7\n"
+    )
+    saved = python(host, _SAVE, "nic0")
+    at = next(field for field in saved.split("\t") if field.startswith("at="))
+    early = f"at={int(at.removeprefix('at=')) - 6000}"
+    host.sh(f"ip link del nic0; {_LINK}")
+    python(host, _RESTORE, "nic0", saved.replace(at, early))
+    assert "192.0.2.7/24" in host.sh("ip address show dev nic0")
+    assert "198.18.0.1" not in host.sh("ip address show dev nic0")
+    routes = host.sh("ip route show table main")
+    assert "198.51.101.0/24 via 192.0.2.1" in routes
+    assert "198.18.0" not in routes
+    host.sh("ip link del nic0")
+
+
+def test_taking_what_has_gone(host: Host) -> None:
+    """Addresses that have gone, with their interface or with all of its IPv6, are taken."""
+    take = (
+        "import subprocess, sys\n"
+        "from qemu_netwrap.host.belongings import Mover, addresses_taken\n"
+        "mover = Mover()\n"
+        "link = mover.link('nic0')\n"
+        "had = mover.belongings(link.index)\n"
+        "assert len(had.movable) == 2\n"
+        "subprocess.run(sys.argv[1].split(), check=True)\n"
+        "mover.batch(addresses_taken(had, link))\n"
+    )
+    for gone in ("address flush dev nic0", "link set nic0 mtu 1000", "link del nic0"):
+        host.sh(_LINK)
+        host.sh("ip link set nic0 up; ip address add 192.0.2.7/24 dev nic0")
+        host.sh("ip address add 2001:db8::7/64 dev nic0 nodad")
+        python(host, take, f"ip {gone}")
+        host.sh("[ ! -e /sys/class/net/nic0 ] || ip link del nic0")
