@@ -29,6 +29,9 @@ _HELP_ELEMENTS = frozenset(
     for key in ("", "type=", "model=", "driver=", "qom-type=", "backend=", "trace=")
     for value in ("help", "?")
 )
+_HELP_WORDS = frozenset({"help", "?"})
+# How else an element may begin that asks for help: QEMU looks for the key, whatever its value.
+_HELP_ALSO = {"device": ("help=", "?="), "drive": ("format=help", "format=?")}
 
 
 class Option(Record):
@@ -169,9 +172,14 @@ def _may_set_up_tap(text: str) -> bool:
 
 def _asks_for_help(option: Option) -> bool:
     """Tell whether this option's value asks QEMU for a list of possible values."""
-    if option.name not in ANSWERS_HELP or option.value is None:
+    if option.value is None:
+        return False
+    if option.name == "name":  # whose first element is a name
+        return not _HELP_WORDS.isdisjoint(option.value.split(",")[1:])
+    if option.name not in ANSWERS_HELP:
         return False
     elements = [option.value] if option.name == "L" else option.value.split(",")
     if option.name == "accel":
         del elements[1:]
-    return any(element in _HELP_ELEMENTS for element in elements)
+    more = _HELP_ALSO.get(option.name, ())
+    return any(each in _HELP_ELEMENTS or each.startswith(more or "\0") for each in elements)

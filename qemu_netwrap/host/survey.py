@@ -162,7 +162,7 @@ def _uplink() -> Uplink:
     """Return the device of the default route, and whether a bridge could have it."""
     rtnl = Rtnl()
     try:
-        device = rtnl.default_device()
+        device = rtnl.default_device() or rtnl.default_device(_socket.AF_INET6)
     finally:
         rtnl.close()
     if not device:

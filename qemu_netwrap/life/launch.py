@@ -63,8 +63,24 @@ def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> No
         from qemu_netwrap.life.provide import provide
 
         argv = provide(request, reading)
+    if not (request.quiet or os.path.basename(program).startswith(_QEMUS)):
+        _hint_at_order(request.words)
     signal(SIGCHLD, ignored)
     _become(program, argv, user, keep=tuple(request.keep_env.split(",")))
+
+
+def _hint_at_order(argv: tuple[str, ...]) -> None:
+    """Say where a wrapper belongs, if words behind another program's begin a QEMU."""
+    names = (os.path.basename(word) for word in argv[1:])
+    at = next((at for at, name in enumerate(names, 1) if name.startswith(SHIM_PREFIX)), 0)
+    if at:
+        from qemu_netwrap.life.telling import tell
+
+        before = " ".join(argv[:at])
+        tell(
+            f"{argv[0]} is no QEMU, and gets these words as they are: put it in front:"
+            f" {before} qemu-netwrap -- {argv[at]} ..."
+        )
 
 
 def is_qemu_name(name: str) -> bool:
@@ -146,6 +162,10 @@ def read_line(
         if with_argument:
             line = words.parse_for(argv, with_argument, without)
     if not line.runs:
+        if line.prints_and_exits and any(line.named(*words.NETWORK)):
+            from qemu_netwrap.planning import helped
+
+            line = line.with_options(helped.in_qemus_words(line))
         return line, None
     files = {}
     if os.path.exists(OWN_CONFIG) or next(line.named("readconfig"), None):

@@ -6,6 +6,7 @@ QEMU makes those of -nic first, then those of -net nic, then the -device ones (s
 from __future__ import annotations
 
 from qemu_netwrap.core import mac, numbers
+from qemu_netwrap.core.optlist import OptList
 from qemu_netwrap.core.record import Record
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+_ALIASES = {"virtio-net": "virtio-net-pci"}  # system/qdev-monitor.c
 HUB = "hub 0"  # what -net puts its netdevs and NICs on (net/hub.c)
 
 
@@ -85,6 +87,7 @@ def wire(line: CommandLine, groups: Groups, nets: tuple[NetOption, ...]) -> Wiri
     # A netdev has one peer: the NIC that comes with it, a hub's port, or one that names it.
     taken = {net.option for net in netdevs if net.form != "netdev"}
     taken |= {peer.option for port in ports if (peer := _find(by_id, port))}
+    own_macs = _global_macs(line)
     for entry, key in _plugged(groups, nets):
         peer = _find(by_id, entry)
         wrong = _plug_fault(entry, peer, taken)
@@ -93,7 +96,8 @@ def wire(line: CommandLine, groups: Groups, nets: tuple[NetOption, ...]) -> Wiri
             continue
         if peer is not None:
             taken.add(peer.option)
-        nics.append(_nic(entry, key, HUB if peer is None else segments[peer.option]))
+        nic = _nic(entry, key, HUB if peer is None else segments[peer.option])
+        nics.append(_by_global(nic, own_macs) if own_macs else nic)
     carriers = _grouped((segments[n.option], n) for n in netdevs if n.type != "hubport")
     guests = _grouped((nic.segment, nic) for nic in nics)
     return Wiring(netdevs, tuple(nics), has_default, tuple(faults), segments, carriers, guests)
@@ -162,6 +166,33 @@ def _segment(net: NetOption, number: int, of_peer: Mapping[str, NetOption]) -> s
     if port is not None:
         return f"hub {numbers.integer(port.value('hubid'))}"
     return f"netdev {number}"
+
+
+def _global_macs(line: CommandLine) -> dict[str, str]:
+    """Return the MACs that -global gives to each driver, the last one of each."""
+    found: dict[str, str] = {}
+    for option in line.named("global"):
+        text = option.value or ""
+        if text.startswith("driver="):
+            opts = OptList.parse(text, "driver")
+            driver, key, typed = (opts.get(k) or "" for k in ("driver", "property", "value"))
+        else:
+            path, _, typed = text.partition("=")
+            driver, _, key = path.partition(".")
+        if key == "mac":
+            found[driver] = typed
+    return found
+
+
+def _by_global(nic: GuestNic, macs: Mapping[str, str]) -> GuestNic:
+    """Return a NIC with the MAC of its driver, where it is a -device without one of its own."""
+    driver = _ALIASES.get(nic.model, nic.model)
+    if nic.entry.group != "device" or nic.entry.opts.get("mac") is not None or driver not in macs:
+        return nic
+    try:
+        return nic.replace(mac=mac.parse(macs[driver], strict=True))
+    except ValueError:
+        return nic  # QEMU has its own message for it
 
 
 def _nic(entry: Entry, key: str, segment: str) -> GuestNic:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Chain = tuple[str, str, list[str]]
 
+_MULTICAST = 224  # 224.0.0.0/4, and what is reserved or broadcast above it
 _LOOPBACK = {"ip": "127.0.0.1", "ip6": "::1"}
 _LOOPBACKS = {"ip": "127.0.0.0/8", "ip6": "::1"}
 
@@ -42,6 +43,11 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward,
                 f"{where}: {forward}: network {network.name} has no IPv6",
                 "leave out ipv6 = false in the configuration, or use the IPv4 address",
             )
+        if _is_nobodys(forward):
+            raise UsageError(
+                f"{where}: {forward}: {forward.host} is no address of one host",
+                "name an address of this host (ip address), or none",
+            )
         if _is_dhcps(forward):
             raise UsageError(
                 f"{where}: {forward}: the network's own DHCP server needs udp port {forward.port}"
@@ -58,6 +64,13 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward,
         if wrong:
             raise UsageError(f"{where}: {wrong}", _REMEDY)
     return found
+
+
+def _is_nobodys(forward: Forward) -> bool:
+    """Whether the host's address is for many: multicast, or broadcast."""
+    if forward.is_ipv6:
+        return forward.host.lower().startswith("ff")
+    return bool(forward.host) and int(forward.host.partition(".")[0]) >= _MULTICAST
 
 
 def _is_dhcps(forward: Forward) -> bool:

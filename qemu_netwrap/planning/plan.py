@@ -90,7 +90,8 @@ def make(
     placed: set[Option] = set()
     existing = frozenset(facts.existing)
     taken = set(existing)
-    vm = vm_key(reading.line, facts.folder)
+    described = _with_sections(reading)
+    vm = vm_key(described, facts.folder)
     loading = {option.name for option in reading.line.named("incoming", "loadvm")}
     for net in reading.netdevs:
         if net.type == SRIOV:
@@ -121,7 +122,7 @@ def make(
 
         hostfwd.refuse_twins(planned.nic for planned in nics)
     _refuse_two_uplinks(nics)
-    guest = guest_name(reading.line)
+    guest = guest_name(described)
     return Plan(
         reading.line,
         facts.run,
@@ -132,6 +133,24 @@ def make(
         vm,
         tuple(_details(nics)),
     )
+
+
+def _with_sections(reading: Reading) -> CommandLine:
+    """Return the command line with what its -readconfig files say of the VM's name and disks."""
+    if not reading.files:
+        return reading.line
+    places: dict[int, list[Option]] = {
+        at: [
+            file.place(number, at)
+            for number, section in enumerate(file.sections)
+            if section.group in ("name", "drive")
+        ]
+        for at, file in reading.files.items()
+    }
+    options = places.get(-1, [])
+    for option in reading.line.options:
+        options += [option, *places.get(option.at, ())]
+    return reading.line.replace(options=tuple(options))
 
 
 def guest_name(line: CommandLine) -> str:

@@ -1,0 +1,25 @@
+"""Words of ours in a command line with which QEMU only prints: it knows none of them."""
+
+from __future__ import annotations
+
+from qemu_netwrap.core import netoption
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.core.words import CommandLine
+
+_KEPT = ("id", "model")
+
+
+def in_qemus_words(line: CommandLine) -> dict[int, str]:
+    """Return, by their index, the arguments of network options of ours as QEMU can read them.
+
+    They name a user network, of which nothing is made, with the model whose list is asked for.
+    """
+    found = {}
+    for option in line.named("netdev", "nic", "net"):
+        net = netoption.parse(option)
+        if net is not None and net.is_ours:
+            kept = (f"{key}={net.value(key)}" for key in _KEPT if net.has(key))
+            found[option.at] = ",".join(("user", *kept))
+    return found
