@@ -9,7 +9,7 @@ from qemu_netwrap.core.names import guest_names
 from qemu_netwrap.core.record import Record
 from qemu_netwrap.core.resources import Bridge, HostName, Membership, Resource, tap_of
 from qemu_netwrap.host import configfile, which
-from qemu_netwrap.life import launch, preflight, provide, runs
+from qemu_netwrap.life import launch, mtu, preflight, provide, runs
 from qemu_netwrap.life.effects import Work
 from qemu_netwrap.life.networks import Info, gateways, read_info, resources_of
 from qemu_netwrap.life.state import State
@@ -103,7 +103,7 @@ def preview(request: Request) -> Preview:
         tuple(networks),
         tuple(nic.replace(macs=grants[nic.tap].macs, mac_key=()) for nic in nics),
         tuple(explain(resource) for resource in resources),
-        plan.details,
+        (*plan.details, *mtu.notes(plan)),
     )
 
 

@@ -71,6 +71,11 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     if not request.quiet:
         for note in (*plan.notes, *(plan.details if request.verbose else ())):
             tell(note)
+        if any("host_mtu" in word for word in reading.line.words) or reading.files:
+            from qemu_netwrap.life import mtu  # what few launches need
+
+            for note in mtu.notes(plan):
+                tell(note)
     chosen: list[str] = []
     grants = have_kept(keeping, _teller(request, wanted, chosen), lock, *held)
     for fd in held:

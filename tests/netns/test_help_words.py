@@ -87,6 +87,23 @@ def test_another_wrapper_is_told_its_place(host: Host) -> None:
     assert done.returncode == 1
 
 
+def test_a_larger_host_mtu_than_the_networks_is_told(host: Host) -> None:
+    host.sh("ip link add br9 mtu 9000 type bridge")
+    for net, says in (
+        ("nat", "host_mtu=9000 is more than nat carries (1500)"),
+        ("bridge,br=br9", ""),
+    ):
+        words = ("-netdev", f"{net},id=n", "-device", "virtio-net-pci,netdev=n,host_mtu=9000")
+        shown = netwrap(host, "plan", QEMU, *words, check=True).stdout
+        assert ("host_mtu=9000 is more" in shown) == bool(says)
+        assert says in shown
+        # -M none has no bus for the device: QEMU ends by itself.
+        done = netwrap(host, "--", QEMU, *IDLE, *words)
+        assert ("host_mtu=9000 is more" in done.stderr) == bool(says)
+        netwrap(host, "wait", check=True)
+    host.sh("ip link del br9")
+
+
 def test_doctor_finds_the_uplink_of_a_host_without_ipv4(host: Host) -> None:
     host.sh("ip link add e1 type veth peer name e2; ip link set e2 up; ip link set e1 up")
     host.sh("ip -6 addr add 2001:db8::2/64 dev e1 nodad; ip -6 route add default via 2001:db8::1")
