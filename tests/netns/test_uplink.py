@@ -448,19 +448,6 @@ def test_the_bridge_is_deleted_by_somebody(bare: Lan) -> None:
     wait_same(host, before)
 
 
-def test_the_bridge_is_deleted_and_a_lease_is_over(net: Lan) -> None:
-    """What led by the address would have gone with it: the rest comes back, and nothing is left."""
-    host = net.machine
-    before = snapshot(host)
-    leased = "address add 198.18.0.1/24 dev eth0 valid_lft 5000 preferred_lft 4000"
-    batch(host, leased, "route add 198.18.9.0/24 via 198.18.0.9 dev eth0")
-    with running(host, *YES):
-        batch(host, "link del br0")
-        later = "s/^at \\(.*\\)$/echo at $((\\1 - 6000))/e"  # as if it had been noted long ago
-        host.sh(f"sed -i '{later}' /run/qemu-netwrap/*/networks/br0/uplink")
-    wait_same(host, before)
-
-
 # What goes with a deleted bridge and is not noted: objects that other routes refer to.
 LOST = ("route del 10.5.0.0/16", "route del 10.9.0.0/16", "route del 10.10.0.0/16", "nexthop flush")
 UNDONE = (
