@@ -47,6 +47,7 @@ IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_CARRIER = 20, 26, 27, 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_LEARNING, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_LOCKED = 8, 33, 39
 IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
+IFLA_BR_MCAST_SNOOPING = 23
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 IFA_F_NODAD = 0x02
 # What an interface has of each family, linux/if_link.h, and of settings by number, linux/ip.h.
@@ -178,14 +179,18 @@ class Rtnl(Netlink):
         stp: bool,
         forward_delay: int,
         hello_time: int,
+        snooping: bool = True,
         up: bool = True,
     ) -> None:
-        """Make a bridge. Times in seconds; below 0 leaves the kernel's own."""
+        """Make a bridge. Times in seconds; below 0 leaves the kernel's own.
+
+        SNOOPING leaves to the kernel's own whether only ports that ask for multicast get it.
+        """
         body = (
             _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
             + attribute(IFLA_IFNAME, name.encode() + b"\0")
             + attribute(IFLA_ADDRESS, mac)
-            + _bridge_info(stp, forward_delay, hello_time)
+            + _bridge_info(stp, forward_delay, hello_time, snooping=snooping)
         )
         self._do(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
@@ -530,13 +535,21 @@ def name_of(index: int) -> str:
         asking.close()
 
 
-def _bridge_info(stp: bool, forward_delay: int, hello_time: int) -> bytes:  # noqa: FBT001
+def _bridge_info(
+    stp: bool,  # noqa: FBT001
+    forward_delay: int,
+    hello_time: int,
+    *,
+    snooping: bool = True,
+) -> bytes:
     """Encode a bridge's STP and times; those below 0 are left out."""
     data = attribute(IFLA_BR_STP_STATE, struct.pack("=I", int(stp)))
     if forward_delay >= 0:
         data += attribute(IFLA_BR_FORWARD_DELAY, struct.pack("=I", forward_delay * USER_HZ))
     if hello_time >= 0:
         data += attribute(IFLA_BR_HELLO_TIME, struct.pack("=I", hello_time * USER_HZ))
+    if not snooping:
+        data += attribute(IFLA_BR_MCAST_SNOOPING, b"\0")
     info = attribute(IFLA_INFO_KIND, b"bridge") + attribute(IFLA_INFO_DATA, data)
     return attribute(IFLA_LINKINFO, info)
 

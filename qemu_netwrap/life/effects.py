@@ -60,6 +60,9 @@ def acquire_bridge(b: r.Bridge, note: Note, work: Work) -> Iterator[None]:
         stp=b.stp,
         forward_delay=b.forward_delay,
         hello_time=b.hello_time,
+        # By one query a guest would make itself who is asked where multicast is wanted, and
+        # neighbor discovery no longer reach whoever has not said so.
+        snooping=not b.guarded,
         up=not b.guarded,
     )
     made = work.rtnl.link(b.name)

@@ -45,6 +45,7 @@ def _bridge(b: r.Bridge) -> tuple[tuple[str, ...], tuple[str, ...]]:
     # The kernel counts in hundredths of a second here.
     timers += [f"forward_delay {b.forward_delay * 100}"] if b.forward_delay >= 0 else []
     timers += [f"hello_time {b.hello_time * 100}"] if b.hello_time >= 0 else []
+    timers += ["mcast_snooping 0"] if b.guarded else []
     group = f" group {b.group}" if b.group else ""
     make = f"ip link add {b.name} address {b.mac}{group} type bridge {' '.join(timers)}"
     quiet = [f"ip link set {b.name} addrgenmode none"] if b.guarded else []

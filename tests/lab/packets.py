@@ -159,6 +159,14 @@ def looking(source: str, address: str) -> bytes:
     return ipv6(source, "::", target, message)
 
 
+def query(source: str, sender: str) -> bytes:
+    """A question of a multicast router's, who wants what: answer in a millisecond (MLDv2)."""
+    body = struct.pack("!HH", 1, 0) + ip("::") + bytes((2, 125, 0, 0))
+    hop_by_hop = bytes((ICMPV6, 0, 5, 2, 0, 0, 1, 0))  # router alert
+    frame = ipv6(source, sender, ALL_NODES, hop_by_hop + icmp6(sender, ALL_NODES, 130, body), 0)
+    return frame[:21] + b"\1" + frame[22:]  # the hop limit
+
+
 def router(sender: str) -> bytes:
     """A router advertisement, without its packet."""
     return icmp6(sender, ALL_NODES, ROUTER_ADVERTISEMENT, bytes((64, 8, 7, 8)) + bytes(8))

@@ -198,6 +198,17 @@ def test_who_just_comes_keeps_the_address(host6: Host, tmp_path: Path) -> None:
             assert local in guest.run(*shown, "-dadfailed").stdout
 
 
+def test_multicast_reaches_whoever_it_is_for(segment: Segment) -> None:
+    """A guest that asks who wants multicast does not take neighbor discovery from the others."""
+    local = p.slaac("fe80::", VICTIM)
+    group = p.solicited(local)
+    question = p.icmp6(ROGUE, group, p.NEIGHBOR_SOLICITATION, bytes(4) + p.ip(local))
+    segment.evil.send(p.query(EVIL, ROGUE))
+    # A bridge that listens acts on it a millisecond later, when answers are there.
+    for _ in range(50):
+        assert segment.passes(p.ipv6(EVIL, ROGUE, group, question))
+
+
 def gateway_local(host: Host) -> str:
     """The link-local address of the network's bridge."""
     (told,) = json.loads(host.run("ip", "-j", "link", "show", "qn-nat").stdout)

@@ -137,7 +137,9 @@ def refused(code: int) -> Iterator[None]:
     [(False, 0, -1), (False, -1, 7), (True, 2, 1), (True, 30, 10), (True, -1, -1)],
 )
 def test_bridge(rtnl: Rtnl, ip: Netlink, stp: bool, forward_delay: int, hello_time: int) -> None:
-    rtnl.add_bridge("br0", MAC, stp=stp, forward_delay=forward_delay, hello_time=hello_time)
+    rtnl.add_bridge(
+        "br0", MAC, stp=stp, forward_delay=forward_delay, hello_time=hello_time, snooping=not stp
+    )
     link = seen(ip, "br0")
     data = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
     assert link.get_attr("IFLA_ADDRESS") == MAC.hex(":")
@@ -147,6 +149,7 @@ def test_bridge(rtnl: Rtnl, ip: Netlink, stp: bool, forward_delay: int, hello_ti
         1500 if forward_delay < 0 else forward_delay * 100
     )
     assert data.get_attr("IFLA_BR_HELLO_TIME") == (200 if hello_time < 0 else hello_time * 100)
+    assert data.get_attr("IFLA_BR_MCAST_SNOOPING") == int(not stp)
     made = rtnl.link("br0")
     assert made is not None
     assert made == as_link(link) == rtnl.link_at(link["index"])

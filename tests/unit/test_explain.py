@@ -64,7 +64,7 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
         [
             (
                 "ip link add b address 52:54:00:00:00:01 group 7"
-                " type bridge stp_state 0 forward_delay 0"
+                " type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
             ),
             "ip link set b addrgenmode none",
             "sysctl -w net/ipv4/conf/b/rp_filter=1",
