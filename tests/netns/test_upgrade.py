@@ -45,7 +45,7 @@ class Installation:
     def program(self, name: str, *words: str) -> tuple[str, ...]:
         """Return the same for another of the package's programs."""
         start = f"from qemu_netwrap.__main__ import {name}; {name}()"
-        return (str(self.folder / "bin" / "python3"), "-c", start, *words)
+        return (str(self.folder / "bin" / "python3"), "-I", "-c", start, *words)
 
     def upgrade(self) -> None:
         """Replace each module by one that fits no other."""
@@ -146,7 +146,7 @@ def test_versions_share_a_network(running: _Running, installation: Installation,
 
 
 OLDER: Final[dict[str, tuple[str, str]]] = {
-    "an older journal": ("\tdad=0", ""),
+    "an older journal": ("\tguarded=1\tfiltered=0", "\tdad=0"),
     "a newer journal": ("\tBridge\t", "\tBridge\tcolour=red\t"),
     "a newer info": ("network\tname=", "network\tcolour=red\tname="),
     "an older info": ("\taddress6=", "\tformerly="),
