@@ -94,12 +94,15 @@ def _is_open(family: str, where: str, known: list[tuple[str, str]], g: Guard, wo
     The host has become a router meanwhile, by Docker's start say. Or a network of an earlier
     version forwards by the device: nobody marks its packets.
     """
+    marking = {g.bridge, *(who for who, _ in known)}
+    if where == ALL:  # the switch is on because networks have thrown it: who else needs it?
+        users = files.read(work.state.switch(ALL, "forwarding")).split("\n")[1:]
+        return not {*filter(None, users)} <= marking
     kind, _, device = where.partition(" ")
     if kind != _IIF or device == g.bridge:
         return False
     users = files.read(work.state.forwarding(device)).split()[1:]
-    is_elders = not {*users} <= {g.bridge, *(who for who, _ in known)}
-    return is_elders or sysctl.read(family, ALL, "forwarding") == "1"
+    return not {*users} <= marking or sysctl.read(family, ALL, "forwarding") == "1"
 
 
 def _delete(rules: list[str], needed: list[str], work: Work) -> None:

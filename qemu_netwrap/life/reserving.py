@@ -9,8 +9,11 @@ from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.ipv4 import Subnet
 from qemu_netwrap.core.mac import pack
 from qemu_netwrap.core.reservations import choose, configured, guest_fault
+from qemu_netwrap.core.resources import HostName
 from qemu_netwrap.host import files
 from qemu_netwrap.life.effects import packed
+from qemu_netwrap.life.journal import Journal
+from qemu_netwrap.life.state import claim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +71,22 @@ def free_address(nic: Nic, mac: str, info: Info, work: Work) -> str:
     taken.known.update(meant)
     mine = (a for a, each in leased.items() if each == mac and not guest_fault(a, subnet))
     return next((a for a in mine if a not in taken), "") or choose(mac, subnet, taken)
+
+
+def claim_for_elders(bridge: str, work: Work) -> None:
+    """Write down which names and addresses living runs of an older version have on a network.
+
+    That version did not, and the first comer keeps them. With the MACs' lock, as `address_for`.
+    """
+    state = work.state
+    for run in filter(state.is_alive, state.members(bridge)):
+        for entry in Journal(f"{state.run(run)}/journal").peek():
+            host = entry.resource
+            if isinstance(host, HostName) and host.bridge == bridge:
+                if host.address:
+                    claim(state.address(bridge, host.address), run, host.mac)
+                if host.name:
+                    claim(state.name(bridge, host.name), run, host.mac)
 
 
 def slaac_address(mac: str, info: Info) -> str:

@@ -211,6 +211,10 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
         macs, addresses = [], []
         # One at a time: of two runs that look for a free MAC, the second sees the first's.
         with files.Lock(work.state.macs_lock):
+            if _has_elders(bridge, work):
+                from qemu_netwrap.life import reserving  # what a launch on a bridge does not need
+
+                reserving.claim_for_elders(bridge, work)
             for number in range(len(nic.macs)):
                 chosen = _choose_mac(nic, number, wanted.run, work)
                 label = next(names[bridge])
@@ -225,6 +229,14 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
         ledger.acquire_all(chains, journal, work)
         taps = tuple(work.taps.get(nic.tap, ()))
         yield Granted(nic, infos[bridge], tuple(macs), taps, tuple(vhosts), forwards)
+
+
+def _has_elders(bridge: str, work: Work) -> bool:
+    """Whether a network has guests, and no file of what they have alone: an older version's."""
+    folder = work.state.network(bridge)
+    if any(os.path.isdir(f"{folder}/{name}") for name in ("names", "addresses")):
+        return False
+    return bool(files.listdir(f"{folder}/hosts"))
 
 
 def own_address(

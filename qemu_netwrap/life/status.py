@@ -516,5 +516,14 @@ def _taps(
     for run in members:
         for nic in runs.read_info(state, run)[1]:
             tap = work.rtnl.link(nic.tap) if nic.bridge == bridge else None
-            if tap is not None:
+            if tap is not None and not _is_anothers(state, run, tap):
                 yield run, tap
+
+
+def _is_anothers(state: State, run: str, tap: Link) -> bool:
+    """Whether a tap only has the name of the one that a run lived by."""
+    try:
+        lived_by = state.tap(run)
+    except HostError:
+        return False
+    return lived_by is not None and lived_by.index != tap.index

@@ -5,6 +5,7 @@ Each installation here is a copy of the package in a venv of its own.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sysconfig
 import venv
@@ -13,9 +14,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 import pytest
 
+from lab import elder
+from lab.elder import Elder
 from lab.leaks import snapshot, wait_same
 from lab.netns import wait_for
 from lab.tool import COMMAND, netwrap
+from qemu_netwrap.core import reservations
+from qemu_netwrap.core.ipv4 import Subnet
+from qemu_netwrap.life import waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,3 +219,49 @@ def test_one_damaged_file_does_not_hide_the_others(running: _Running, how: str, 
         wait_for(lambda: not other.run.exists(), "the other's release")
     running.end()
     wait_same(host, running.before)
+
+
+def heir_of(address: str) -> str:
+    """Return a MAC whose guest gets ADDRESS on the elder's network, where nobody has it."""
+    subnet = Subnet.around("10.208.251.1/24")
+    macs = (f"52:54:00:00:{n >> 8:02x}:{n & 255:02x}" for n in range(1 << 16))
+    return next(mac for mac in macs if reservations.choose(mac, subnet, ()) == address)
+
+
+def asked(host: Host) -> None:
+    """Everything that shows is content with what another version has left."""
+    for words in (("ps",), ("network", "list"), ("network", "show", "nat"), ("gc",)):
+        done = netwrap(host, *words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    shown = json.loads(netwrap(host, "ps", "--json", check=True).stdout)
+    assert [each["faults"] for part in shown.values() for each in part if each["faults"]] == []
+
+
+@pytest.mark.parametrize(("first", "keeper"), [("elder", waiter.__file__), ("heir", "")])
+def test_a_vm_of_927bebb_and_one_that_joins_its_network(
+    uplinked: Uplinked, vm: str, first: str, keeper: str
+) -> None:
+    """Whoever goes first: the other one keeps what it has, and all goes with the last."""
+    host = uplinked.host
+    before = snapshot(host)
+    old = Elder(host, keeper)
+    asked(host)
+    mac = heir_of(elder.ADDRESS)
+    words = (COMMAND, "-q", "--", vm, "-name", elder.NAME, "-nic", f"nat,mac={mac}")
+    with _Running(host, words) as new:
+        asked(host)
+        hosts = state(host) / "networks" / "qn-nat" / "hosts"
+        assert (hosts / elder.MAC).read_text("utf-8").startswith(f"{elder.MAC},{elder.ADDRESS},")
+        assert elder.ADDRESS not in (hosts / mac).read_text("utf-8")
+        assert elder.NAME not in (hosts / mac).read_text("utf-8")
+        if first == "elder":
+            old.end()
+            assert netwrap(host, "wait", old.name).returncode == 0
+            assert elder.NAME in (hosts / mac).read_text("utf-8")
+            asked(host)
+    if first == "heir":
+        wait_for(lambda: not new.run.exists(), "the new one's release")
+        asked(host)
+        assert netwrap(host, "stop", old.name).returncode == 0
+        old.end()
+    wait_same(host, before)
