@@ -68,18 +68,31 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
         debug=request.debug,
         passing=passing,
     )
-    if not request.quiet:
-        for note in (*plan.notes, *(plan.details if request.verbose else ())):
-            tell(note)
-        if any("host_mtu" in word for word in reading.line.words) or reading.files:
-            from qemu_netwrap.life import mtu  # what few launches need
-
-            for note in mtu.notes(plan):
-                tell(note)
+    _tell_notes(request, reading, plan)
     chosen: list[str] = []
     grants = have_kept(keeping, _teller(request, wanted, chosen), lock, *held)
     for fd in held:
         inherit(fd)
+    return _new_words(plan, grants, passing, chosen)
+
+
+def _tell_notes(request: Request, reading: Reading, plan: Plan) -> None:
+    """Tell the user what the plan has to say, unless it is to be quiet."""
+    if request.quiet:
+        return
+    for note in (*plan.notes, *(plan.details if request.verbose else ())):
+        tell(note)
+    if any("host_mtu" in word for word in reading.line.words) or reading.files:
+        from qemu_netwrap.life import mtu  # what few launches need
+
+        for note in mtu.notes(plan):
+            tell(note)
+
+
+def _new_words(
+    plan: Plan, grants: dict[str, Grant], passing: Passing | None, chosen: list[str]
+) -> tuple[str, ...]:
+    """Return QEMU's new words; CHOSEN are the addresses of the devices that are passed through."""
     rewritten = rewrite.rewrite(plan, grants)
     if passing is not None:
         from qemu_netwrap.life import passthrough
