@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.core.resources import Resource
+    from qemu_netwrap.host.rtnetlink import Link
     from qemu_netwrap.life.effects import Work
 
 
@@ -54,37 +55,41 @@ def put_back(bridge: str, work: Work) -> None:
 
 
 def missing(bridge: str, work: Work) -> Iterator[tuple[str, str]]:
-    """Yield the living runs, and their MACs, that a bridge should have an entry of, and has not."""
+    """Yield the living runs, and their MACs, that a bridge should have an entry of, and has not.
+
+    A tap that somebody has taken out of the bridge, or put on another one, has none there.
+    """
     state, master = work.state, work.rtnl.link(bridge)
     if master is None:
         return
     there = {mac.unpack(raw) for raw in work.rtnl.stuck(master.index)}
     for own in files.listdir(state.macs_folder):
         run, where = ("", "") if own in there else state.mac_holder(own, bridge)
-        if run and where == bridge and any(_filters(run, own, bridge, work)):
+        if run and where == bridge and any(_filtered_ports(run, own, bridge, work)):
             yield run, own
 
 
 def _restore(run: str, own: str, bridge: str, work: Work) -> bool:
     """Give a run's MAC its entries with the bridge and dnsmasq; return whether dnsmasq's is new."""
-    for each in _filters(run, own, bridge, work):
-        tap = work.rtnl.link(each.tap)
-        if tap is not None and tap.master:
-            try:
-                work.rtnl.stick(tap.index, mac.pack(own))
-            except OSError:
-                continue  # its run ends just now
+    for tap in _filtered_ports(run, own, bridge, work):
+        try:
+            work.rtnl.stick(tap.index, mac.pack(own))
+        except OSError:
+            continue  # its run ends just now
     has_dnsmasq = os.path.isdir(f"{work.state.network(bridge)}/hosts")
     hosts = (each for each in _resources(run, work) if isinstance(each, HostName))
     found = [each for each in hosts if (each.mac, each.bridge) == (own, bridge)]
     return has_dnsmasq and any(effects.write_host(each, work) for each in found)
 
 
-def _filters(run: str, own: str, bridge: str, work: Work) -> Iterator[MacFilter]:
-    """Yield the filters of a run on BRIDGE that let a MAC pass."""
+def _filtered_ports(run: str, own: str, bridge: str, work: Work) -> Iterator[Link]:
+    """Yield the taps of a run that are ports of BRIDGE, with a filter that lets a MAC pass."""
+    master = work.rtnl.link(bridge)
     for each in _resources(run, work):
         if isinstance(each, MacFilter) and each.bridge == bridge and own in each.macs.split():
-            yield each
+            tap = work.rtnl.link(each.tap)
+            if tap is not None and master is not None and tap.master == master.index:
+                yield tap
 
 
 def _resources(run: str, work: Work) -> Iterator[Resource]:
