@@ -152,11 +152,6 @@ CASES = {
         ("-nic", "nat"), ("qn-nat", "ermi"), user=("setpriv", "--bounding-set=-net_admin"),
         hint="CAP_NET_ADMIN",
     ),
-    "/proc/sys not writable": Case(
-        ("-nic", "nat"), ("/proc/sys/net/", "ead-only"),
-        setup="mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys",
-        hint="ontainer",
-    ),
     "/dev/net/tun missing": Case(
         ("-nic", "nat"), ("/dev/net/tun", "No such file"), setup=NO_TUN, hint="modprobe tun"
     ),
