@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 
 TYPE_CHECKING = False
@@ -21,7 +22,7 @@ def wait(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> 
     while not condition():
         if time.monotonic() >= until:
             return False
-        time.sleep(pause)
+        _sleep(pause)
     return True
 
 
@@ -37,4 +38,9 @@ def insist(action: Callable[[], T], refusal: int, seconds: float, pause: float =
         except OSError as error:
             if error.errno != refusal or time.monotonic() >= until:
                 raise
-        time.sleep(pause)
+        _sleep(pause)
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep by poll(2), whose time is relative; time.sleep waits for a moment of a clock's."""
+    select.poll().poll(seconds * 1000)

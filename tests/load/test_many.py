@@ -41,7 +41,7 @@ def test_fifty_launchers_at_once_on_a_cold_network(
     look = fleet.look()
     assert len(look.addresses["qn-nat"]) == 1
     names = [chain.split()[0] for chain in look.chains("qn-nat")]
-    assert len(names) == len(set(names)) == 2
+    assert len(names) == len(set(names)) == 4  # prerouting, forward, sources, postrouting
     assert look.rules.count("masquerade") == 2  # IPv4 and IPv6
     assert look.is_forwarding
     assert len(fleet.given_macs()) == TOGETHER
