@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap.core import netoption
+from qemu_netwrap.core.words import PRINTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,9 +15,12 @@ _KEPT = ("id", "model")
 def in_qemus_words(line: CommandLine) -> dict[int, str]:
     """Return, by their index, the arguments of network options of ours as QEMU can read them.
 
-    They name a user network, of which nothing is made, with the model whose list is asked for.
+    They name a user network, of which nothing is made, with the model whose list is asked for. None
+    beside an option with which QEMU ends before it looks at them (-version, -help: system/vl.c).
     """
-    found = {}
+    found: dict[int, str] = {}
+    if any(option.name in PRINTS for option in line.options):
+        return found
     for option in line.named("netdev", "nic", "net"):
         net = netoption.parse(option)
         if net is not None and net.is_ours:
