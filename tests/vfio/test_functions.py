@@ -132,8 +132,9 @@ def test_one_run_right_after_another(machine: Nested) -> None:
 
 
 def keeper_of(machine: Nested, job: Job) -> str:
-    """Return the number of a run's keeper."""
-    return machine.sh(f"pgrep -f '/waiter.py .*/runs/{job.pid} '")
+    """Return the number of a run's keeper, once it sleeps."""
+    asleep = f"pgrep -f '/waiter.py .*/runs/{job.pid} '"
+    return machine.sh(f"for i in $(seq 600); do {asleep} && break; sleep 0.1; done")
 
 
 def test_a_keeper_that_is_killed(machine: Nested) -> None:
