@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from qemu_netwrap.core.errors import HostError
 from qemu_netwrap.core.hostfwd import Forward, parse
 from qemu_netwrap.core.model import Network, Nic
+from qemu_netwrap.host import patience
 from qemu_netwrap.life.forwards import hold
 from qemu_netwrap.life.state import State
 from qemu_netwrap.planning import hostfwd
@@ -181,6 +181,6 @@ def test_a_port_whose_holder_just_ends_is_waited_for(
         nic = Nic("nic", Network("nat", "nat", "qn-nat"), "tap", forwards=(forward,))
         with pytest.raises(HostError, match="is taken"):
             hold([nic], state)
-        monkeypatch.setattr(time, "sleep", lambda _: holder.close())
+        monkeypatch.setattr(patience, "_sleep", lambda _: holder.close())
         for fd in hold([nic], state):
             os.close(fd)
