@@ -13,6 +13,11 @@ PEERS = uml-utilities bridge-utils net-tools libvirt-daemon libvirt-daemon-drive
 # The tests that a system other than the usual one also has to pass.
 QUICK = tests/unit tests/netns tests/guest tests/judge
 
+# Workers of pytest: tests wait more than they compute.
+WORKERS = $(shell expr $$(nproc) + 1)
+SIDE_BY_SIDE = --dist loadgroup \
+               --tx '$(WORKERS)*popen//python=$(CURDIR)/tests/lab/boxed $(CURDIR)/$(BIN)/python'
+
 VENV = .venv
 CLEAN = build/clean
 BIN = $(VENV)/bin
@@ -34,7 +39,7 @@ demo: setup ## show what it does, with real guests
 	$(BIN)/python tests/lab/demo.py
 
 test: setup lint ## lint, then run every test on the built wheel (ARGS='-k name' for some)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
 debian13: ## the demo and the quick tests on a Debian 13 made for it (root, by debootstrap)
 	tools/debian13 sh -c 'make demo && CI=true make test ARGS="$(or $(ARGS),$(QUICK))"'

@@ -36,6 +36,22 @@ def pytest_configure() -> None:
     settings.load_profile("patient")
 
 
+# Tests that share what is dear to make stay in one worker; those that take long begin first.
+_TOGETHER = ("vfio", "cost")
+_EARLY = ("vfio", "crash", "fidelity")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Prepare for workers side by side (pytest-xdist, `--dist loadgroup`); harmless without."""
+    here = Path(__file__).parent
+    folders = {item: item.path.relative_to(here).parts[0] for item in items}
+    for item, folder in folders.items():
+        if folder in _TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(folder))
+    items.sort(key=lambda item: folders[item] not in _EARLY)
+
+
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turn a skip into a failure with its reason. An expected failure, xfail, is not a skip."""
     if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
