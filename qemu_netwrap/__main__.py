@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from qemu_netwrap.core.errors import NetwrapError, UsageError
+from qemu_netwrap.errors import NetwrapError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ def main() -> None:
     argv = sys.argv[1:]
     debug = False
     try:
-        from qemu_netwrap.life import launch as launching
+        from qemu_netwrap.runtime import launcher as launching
 
         if launching.is_qemu_name(os.path.basename(sys.argv[0])):
             _be_qemu(sys.argv[0], argv)
-        from qemu_netwrap.face import words
+        from qemu_netwrap.cli import splitter
 
-        typed = words.split(argv)
+        typed = splitter.split(argv)
         debug = "--debug" in typed.options
         if typed.command or not typed.qemu:
-            from qemu_netwrap.face import cli
+            from qemu_netwrap.cli import main as cli
 
             cli.run(argv)
         else:
-            launching.launch(words.request(typed), known=words.COMMANDS)
+            launching.launch(splitter.request(typed), known=splitter.COMMANDS)
     except (NetwrapError, OSError) as problem:
         if debug:
             raise
@@ -46,32 +46,32 @@ def _be_qemu(shim: str, argv: list[str]) -> NoReturn:
     The kernel tells a script its path, not how it was called (execve(2), "Interpreter scripts"): a
     path that PATH leads to was found there, as almost always.
     """
-    from qemu_netwrap.core.request import Request
-    from qemu_netwrap.host import which
-    from qemu_netwrap.life.launch import launch
+    from qemu_netwrap.linux import programs
+    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.runtime.launcher import launch
 
     name = os.path.basename(shim)
-    called = name if which.find(name) == shim else shim
+    called = name if programs.find(name) == shim else shim
     launch(Request((called, *argv)), shim=shim)
 
 
 def ifup() -> None:
     """Be qemu-ifup: QEMU calls it with a tap's name. Exits."""
-    from qemu_netwrap.life import hook
+    from qemu_netwrap.runtime import ifup_hook
 
-    _serve_tap("qemu-ifup", hook.ifup)
+    _serve_tap("qemu-ifup", ifup_hook.ifup)
 
 
 def ifdown() -> None:
     """Be qemu-ifdown: QEMU calls it with a tap's name. Exits."""
-    from qemu_netwrap.life import hook
+    from qemu_netwrap.runtime import ifup_hook
 
-    _serve_tap("qemu-ifdown", hook.ifdown)
+    _serve_tap("qemu-ifdown", ifup_hook.ifdown)
 
 
 def bridge_helper() -> None:
     """Be the bridge helper: QEMU calls it for a tap's descriptor. Exits."""
-    from qemu_netwrap.life import bridge_helper as helper
+    from qemu_netwrap.runtime import bridge_helper as helper
 
     try:
         helper.serve(sys.argv[1:])
@@ -108,7 +108,7 @@ def _tell(error: NetwrapError) -> None:
 def _host_error(error: OSError) -> NetwrapError:
     """Return what the kernel refused, and nobody foresaw, as an error of ours."""
     where = f"{error.filename}: " if error.filename else ""
-    from qemu_netwrap.host.remedies import remedy
+    from qemu_netwrap.linux.remedies import remedy
 
     return NetwrapError(f"{where}{error.strerror or error}", remedy(error, "--debug shows where"))
 

@@ -21,7 +21,11 @@ LADDER: Final[dict[str, tuple[str, ...]]] = {
     "`site`, and the venv's .pth files": (_PYTHON, "-c", _EXIT),
     "what every launch loads, and exec": (*US, _TRUE),
     "the grammar of QEMU's network options": (*US, _TRUE, "-nic", "user"),
-    "the modules that provision": (_PYTHON, "-c", f"import qemu_netwrap.life.provide; {_EXIT}"),
+    "the modules that provision": (
+        _PYTHON,
+        "-c",
+        f"import qemu_netwrap.runtime.provision; {_EXIT}",
+    ),
     "planning, keeper, a tap on a bridge": (*US, _TRUE, "-nic", f"bridge,br={BRIDGE}"),
     "joining nat: locks, a MAC, a look at the uplink": (*US, _TRUE, "-nic", "nat"),
 }

@@ -13,17 +13,19 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
-from qemu_netwrap.core.errors import NetwrapError
-from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.model import Network
-from qemu_netwrap.core.resources import Membership, Resource, from_line
-from qemu_netwrap.host import files, sysctl, tun
-from qemu_netwrap.host.belongings import Mover
-from qemu_netwrap.host.dbus import Bus
-from qemu_netwrap.host.rtnetlink import Rtnl
-from qemu_netwrap.host.spawn import Child
-from qemu_netwrap.life import effects, keeping_up, ledger, networks, runs, state, status
-from qemu_netwrap.life.journal import Journal
+from qemu_netwrap import state
+from qemu_netwrap.errors import NetwrapError
+from qemu_netwrap.linux import files, sysctl, tun
+from qemu_netwrap.linux.dbus import Bus
+from qemu_netwrap.linux.netlink.interface_copy import Mover
+from qemu_netwrap.linux.netlink.links import Rtnl
+from qemu_netwrap.linux.process import Child
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.network import Network
+from qemu_netwrap.resources import effects
+from qemu_netwrap.resources.kinds import Membership, Resource, from_line
+from qemu_netwrap.runtime import executor, membership, pinning, runs, status
+from qemu_netwrap.runtime.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,16 +153,16 @@ class _Server:
         files.make_folder(self._folder(owner))
         journal = Journal(f"{self._folder(owner)}/journal")
         return self._told(
-            lambda: ledger.acquire_all([from_line(line) for line in lines], journal, self.work)
+            lambda: executor.acquire_all([from_line(line) for line in lines], journal, self.work)
         )
 
     def release(self, owner: str) -> dict[str, Any]:
         kind, _, name = owner.partition("/")
         if kind == "net":
-            errors = networks.leave(name, "0", self.work)
+            errors = membership.leave(name, "0", self.work)
         else:
             journal = Journal(f"{self._folder(owner)}/journal")
-            errors = ledger.release_all(journal, self.work)
+            errors = executor.release_all(journal, self.work)
             if not errors:
                 files.remove_folder(self._folder(owner))
         self.state.tidy()
@@ -176,11 +178,11 @@ class _Server:
         return {"errors": [error.message for error in errors]}
 
     def keep_up(self, fields: str) -> dict[str, Any]:
-        return self._told(lambda: keeping_up.keep_up(_network(fields), self.work, ()))
+        return self._told(lambda: pinning.keep_up(_network(fields), self.work, ()))
 
     def let_go(self, bridge: str) -> dict[str, Any]:
-        dropped: list[keeping_up.Dropped] = []
-        told = self._told(lambda: dropped.append(keeping_up.let_go(bridge, self.work)))
+        dropped: list[pinning.Dropped] = []
+        told = self._told(lambda: dropped.append(pinning.let_go(bridge, self.work)))
         return {**told, **({"dropped": dropped[0].__dict__} if dropped else {})}
 
     def collect(self) -> dict[str, Any]:
@@ -192,8 +194,8 @@ class _Server:
         if run not in self.locks:
             self.live(run)
         Journal(f"{self.state.run(run)}/journal").intend(Membership(network.bridge, run))
-        infos: list[networks.Info] = []
-        told = self._told(lambda: infos.append(networks.join(network, run, self.work)))
+        infos: list[membership.Info] = []
+        told = self._told(lambda: infos.append(membership.join(network, run, self.work)))
         return {**told, **({"info": infos[0].__dict__} if infos else {})}
 
     def _folder(self, owner: str) -> str:

@@ -15,7 +15,7 @@ from contract.acting import Actor, DiedError
 from lab import neighbours
 from lab.leaks import snapshot, wait_same
 from lab.neighbours import FIREWALL_CMD
-from qemu_netwrap.core import resources as r
+from qemu_netwrap.resources import kinds as r
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

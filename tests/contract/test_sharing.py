@@ -9,7 +9,7 @@ import pytest
 from contract.acting import Actor, DiedError
 from lab.leaks import Snapshot, snapshot, wait_same
 from lab.netns import wait_for
-from qemu_netwrap.core import resources as r
+from qemu_netwrap.resources import kinds as r
 
 if TYPE_CHECKING:
     from collections.abc import Callable

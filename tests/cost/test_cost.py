@@ -18,8 +18,8 @@ import pytest
 from cost.trace import Trace
 from lab.netns import Host, internet, wait_for
 from lab.tool import COMMAND, netwrap
-from qemu_netwrap.host import files
-from qemu_netwrap.life import waiter
+from qemu_netwrap.linux import files
+from qemu_netwrap.runtime import waiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -181,8 +181,9 @@ def kill(pid: int, *, wait: bool = True) -> None:
 
 def install(injector: Injector) -> None:
     """Wrap whatever the product does something by."""
-    from qemu_netwrap.host import belongings, dnsmasq, files, sysctl
-    from qemu_netwrap.host.rtnetlink import Rtnl
+    from qemu_netwrap.linux import dnsmasq, files, sysctl
+    from qemu_netwrap.linux.netlink import interface_copy
+    from qemu_netwrap.linux.netlink.links import Rtnl
 
     def wrap(
         place: Any,  # noqa: ANN401 - a module or a class
@@ -225,15 +226,15 @@ def install(injector: Injector) -> None:
     wrap(fcntl, "ioctl")
     wrap(files.Lock, "__exit__")
     wrap(Rtnl, "_do")
-    wrap(belongings.Mover, "batch")
+    wrap(interface_copy.Mover, "batch")
     wrap(sysctl, "write")
     wrap(dnsmasq, "_signal")
     if os.environ.get(PASSES):
         _install_passing(injector, wrap)
     if injector.role == LAUNCHER:
-        from qemu_netwrap.life import keeper, kept_code, provide
+        from qemu_netwrap.runtime import keeper, kept_code, provision
 
-        wrap(provide, "inherit")
+        wrap(provision, "inherit")
         wrap(keeper, "_send")
         wrap(keeper, "_send_fds")
         keep = kept_code.keep
@@ -242,12 +243,13 @@ def install(injector: Injector) -> None:
 
 def _install_passing(injector: Injector, wrap: Callable[..., None]) -> None:
     """Wrap what devices are passed through by: tests/vfio."""
-    from qemu_netwrap.host import nicstate, pci, vfs
+    from qemu_netwrap.linux import pci
+    from qemu_netwrap.linux.netlink import interface_state, vf_settings
 
     wrap(pci, "_write", lambda path, _: not path.endswith(("bind", "drivers_probe", "numvfs")))
-    wrap(vfs, "set_vf")
+    wrap(vf_settings, "set_vf")
     for name in ("_rename", "_set_link", "_put_settings", "_give", "set_up"):
-        wrap(nicstate, name)
+        wrap(interface_state, name)
     patiently = pci._write_patiently
 
     def write(path: str, text: str) -> None:
@@ -286,7 +288,7 @@ def wait_as_waiter() -> None:
     sys.path.insert(0, os.environ["CRASH_PACKAGES"])
     sys.path.insert(0, os.path.dirname(here))
     install(Injector(os.environ[TRIAL], WAITER))
-    from qemu_netwrap.life import waiter
+    from qemu_netwrap.runtime import waiter
 
     waiter.main()
 
@@ -294,11 +296,11 @@ def wait_as_waiter() -> None:
 def serve() -> None:
     """Start commands as told, a JSON object a line; answer with how each began or ended."""
     import qemu_netwrap
-    from qemu_netwrap.face import cli
-    from qemu_netwrap.life import provide
+    from qemu_netwrap.cli import main as cli
+    from qemu_netwrap.runtime import provision
 
     assert cli
-    assert provide
+    assert provision
     os.environ["CRASH_PACKAGES"] = os.path.dirname(os.path.dirname(qemu_netwrap.__file__))
     for line in sys.stdin:
         told = json.loads(line)

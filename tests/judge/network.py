@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qemu_netwrap.core.numbers import integer
+from qemu_netwrap.qemu.numbers import integer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qemu_netwrap.planning.reading import Reading
+    from qemu_netwrap.qemu.network_options import Reading
 
 DEFAULT_MAC = re.compile(r"52:54:00:12:34:[5-9a-f][0-9a-f]")  # QEMU's pool, net/net.c
 ALIASES = {"virtio": "virtio-net-pci", "virtio-net": "virtio-net-pci"}

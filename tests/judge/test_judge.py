@@ -26,16 +26,17 @@ import pytest
 from judge import inputs, network
 from lab.netns import Host
 from lab.qemus import both
-from qemu_netwrap.core.errors import UsageError
-from qemu_netwrap.core.model import Config, Grant
-from qemu_netwrap.host import qemuconfig
-from qemu_netwrap.life import launch
-from qemu_netwrap.planning import plan, reading, rewrite
+from qemu_netwrap.errors import UsageError
+from qemu_netwrap.linux import qemu_files
+from qemu_netwrap.model.network import Config
+from qemu_netwrap.model.run import Grant
+from qemu_netwrap.qemu import network_options, rewrite
+from qemu_netwrap.runtime import launcher, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.core.model import Nic
+    from qemu_netwrap.model.run import Nic
 
 INPUTS: Final = list(inputs.read())
 COURT: Final = str(Path(__file__).with_name("court.py"))
@@ -59,7 +60,7 @@ class Made:
     """What the package made of a command line: nothing for one it does not touch."""
 
     accepts: bool
-    reading: reading.Reading | None = None
+    reading: network_options.Reading | None = None
     plan: plan.Plan | None = None
     why: str = ""
     is_error: bool = False
@@ -157,14 +158,16 @@ def objection(court: Court, each: inputs.Input, folder: Path) -> str:
 def package(typed: tuple[str, ...], program: str) -> Made:
     """Return what the package makes of a command line, by the way of a launch."""
     try:
-        line, wanted = launch.read_line(typed, program, None)
+        line, wanted = launcher.read_line(typed, program, None)
         made = plan.make(wanted, Config(), plan.Facts(RUN, "machine")) if wanted else None
     except UsageError as error:
         return Made(accepts=False, why=error.message, is_error=True)
     if line.refused or line.prints_and_exits:
         return Made(accepts=False, why="refused by its words, or only prints")
-    seen = wanted or reading.read(line, qemuconfig.load(line, program, launch.OWN_CONFIG))
-    faults = list(reading.faults(seen, lambda strange: launch.known(program, strange, None)))
+    seen = wanted or network_options.read(line, qemu_files.load(line, program, launcher.OWN_CONFIG))
+    faults = list(
+        network_options.faults(seen, lambda strange: launcher.known(program, strange, None))
+    )
     if faults:
         assert made is None
         return Made(accepts=False, why=str(faults))

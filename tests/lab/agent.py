@@ -141,7 +141,13 @@ def main() -> None:
     """Answer until the port closes."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     verbs = {"run": run, "start": start, "poll": poll, "call": call}
-    for module in ("face.cli", "life.provide", "life.passthrough", "life.vfio", "host.vfs"):
+    for module in (
+        "cli.main",
+        "runtime.provision",
+        "passthrough.assign",
+        "resources.vfio",
+        "linux.netlink.vf_settings",
+    ):
         importlib.import_module(f"qemu_netwrap.{module}")
     with Path(sys.argv[1]).open("r+b", buffering=0) as port:
         pending = b""

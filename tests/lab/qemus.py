@@ -9,7 +9,7 @@ from typing import Final
 
 from lab import packages
 from lab.guest import QEMU, cache, tool
-from qemu_netwrap.host import which
+from qemu_netwrap.linux import programs
 
 _PACKAGES: Final = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")
 _PROGRAM: Final = "usr/bin/qemu-system-x86_64"
@@ -29,7 +29,7 @@ def recent() -> Path:
     Only the first call that needs the backports' package downloads and unpacks it.
     """
     if installed() >= _RECENT:
-        return Path(which.find(QEMU))
+        return Path(programs.find(QEMU))
     target = cache() / f"qemu-{packages.BACKPORTS}"
     if not (target / _PROGRAM).exists():
         with packages.apt(packages.BACKPORTS) as words:
@@ -47,4 +47,4 @@ def leaving(user: str = "", root: str = "") -> tuple[str, ...]:
 
 def both() -> list[str]:
     """Return the programs of the QEMUs that a machine can offer: one where they are the same."""
-    return list(dict.fromkeys((which.find(QEMU), str(recent()))))
+    return list(dict.fromkeys((programs.find(QEMU), str(recent()))))

@@ -11,21 +11,14 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from load.fleet import SOAK, TALLY
-from qemu_netwrap.core import (
-    config,
-    hostfwd,
-    mac,
-    numbers,
-    pci,
-    plain,
-    readconfig,
-    resources,
-    shown,
-)
-from qemu_netwrap.core.errors import HostError, NetwrapError
-from qemu_netwrap.core.model import Surroundings
-from qemu_netwrap.core.resources import Dnsmasq
-from qemu_netwrap.planning import backends
+from qemu_netwrap import networks, printable
+from qemu_netwrap.config import parse
+from qemu_netwrap.errors import HostError, NetwrapError
+from qemu_netwrap.model import mac, pci, plain_text
+from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.qemu import hostfwd, numbers, readconfig
+from qemu_netwrap.resources import kinds
+from qemu_netwrap.resources.kinds import Dnsmasq
 from unit import test_generated as generated
 
 if TYPE_CHECKING:
@@ -106,7 +99,7 @@ def configured(dice: random.Random) -> None:
     mode = dice.choice(("'nat'", "'host-only'", odd(dice)))
     lines = ["[networks.a]", f"mode = {mode}"]
     for _ in range(dice.randrange(4)):
-        key = dice.choice((*config.KEYS, odd(dice)))
+        key = dice.choice((*parse.KEYS, odd(dice)))
         text = json.dumps(odd(dice).replace("\ud800", ""))
         forms = (
             text,
@@ -117,26 +110,26 @@ def configured(dice: random.Random) -> None:
             "0x" + "f" * 5000,
         )
         lines.append(f"{key} = {dice.choice(forms)}")
-    for network in config.parse("\n".join(lines), "c.toml").networks:
-        for resource in backends.resources(network, Surroundings()):
+    for network in parse.parse("\n".join(lines), "c.toml").networks:
+        for resource in networks.resources(network, Surroundings()):
             if isinstance(resource, Dnsmasq):
-                plain.dnsmasq(resource.config)
+                plain_text.dnsmasq(resource.config)
 
 
 def kept(dice: random.Random) -> None:
     """Read a line of a journal, and a file of QEMU's, that somebody has spoilt."""
     readconfig.parse("x", "".join(odd(dice) for _ in range(8)))
-    line = resources.Bridge("br0", "52:54:00:00:00:01").to_line()
+    line = kinds.Bridge("br0", "52:54:00:00:00:01").to_line()
     at = dice.randrange(len(line))
-    found = resources.from_line(line[:at] + odd(dice) + line[at + dice.randrange(3) :])
-    if isinstance(found, resources.Unreadable):
+    found = kinds.from_line(line[:at] + odd(dice) + line[at + dice.randrange(3) :])
+    if isinstance(found, kinds.Unreadable):
         raise ValueError(found.line)  # noqa: TRY004 - a value is refused, not a type
 
 
 def read(dice: random.Random) -> None:
     """Read values."""
     text = odd(dice)
-    assert shown.line(text).isprintable()
+    assert printable.line(text).isprintable()
     numbers.fault("x", text, dice.choice(("u16", "u32", "i64", "size", "bool", "str")))
     reader: Callable[[str], object] = dice.choice((hostfwd.parse, mac.parse, pci.parse))
     reader(text)

@@ -13,7 +13,7 @@ import pytest
 from lab.netns import Host, wait_for
 from lab.tool import IDLE, QEMU, netwrap
 from load.fleet import ENDING, SOAK, Fleet
-from qemu_netwrap.host import files
+from qemu_netwrap.linux import files
 
 if TYPE_CHECKING:
     import random

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from lab import qemus
 from lab.commands import commands
 from lab.tool import IDLE, QEMU
-from qemu_netwrap.core import words
-from qemu_netwrap.core.netoption import OUR_TYPES
+from qemu_netwrap.qemu import command_line
+from qemu_netwrap.qemu.netdev_options import OUR_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def refusal(host: Host, command: Command) -> str:
     said = host.run(QEMU, *command.words[1:], END, check=False).stderr
     if f" {END}: {UNKNOWN}" not in said:
         return last(said)
-    options = words.parse(command.words).named("netdev", "nic", "net")
+    options = command_line.parse(command.words).named("netdev", "nic", "net")
     return refused_options(host, *(w for o in options for w in (f"-{o.name}", o.value or "")))
 
 

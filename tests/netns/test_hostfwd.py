@@ -14,8 +14,8 @@ import pytest
 from lab.leaks import snapshot
 from lab.netns import UPLINK_ADDRESS, Host, internet, link, wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
-from qemu_netwrap.core.hostfwd import parse
-from qemu_netwrap.planning import hostfwd
+from qemu_netwrap.networks import port_forwards
+from qemu_netwrap.qemu.hostfwd import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,7 +142,7 @@ def test_from_everywhere(uplinked: Uplinked, protocol: str) -> None:
 def test_the_chains_lead_ipv6_too(bridged: str) -> None:
     """For networks that have it; they have not yet."""
     forwards = [parse(f"{protocol}::2222-[fd00:9::5]:22") for protocol in ("tcp", "udp")]
-    chains = hostfwd.rules("port0", "br0", ("fd00:9::1/64",), forwards)
+    chains = port_forwards.rules("port0", "br0", ("fd00:9::1/64",), forwards)
     with internet(ipv6=True) as both, Host("guest") as guest, Host("neighbour") as neighbour:
         host, net = both.host, both.net
         host.set_sysctl("net.ipv6.conf.all.forwarding", 1)

@@ -12,7 +12,7 @@ import pytest
 from contract.acting import Actor
 from lab.netns import Host, link, wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
-from qemu_netwrap.core import resources as r
+from qemu_netwrap.resources import kinds as r
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ import pytest
 from lab.hooked import ps
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
-from qemu_netwrap.core import mac
+from qemu_netwrap.model import mac
 
 if TYPE_CHECKING:
     from lab.netns import Host

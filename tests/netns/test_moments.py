@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.netns import wait_for
 from lab.tool import COMMAND, netwrap
-from qemu_netwrap.host.holders import holders_of_tap
+from qemu_netwrap.linux.holders import holders_of_tap
 
 if TYPE_CHECKING:
     import subprocess

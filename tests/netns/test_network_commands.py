@@ -11,7 +11,7 @@ import pytest
 from lab.leaks import snapshot, wait_same
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
-from qemu_netwrap.core import config as core_config
+from qemu_netwrap.config import parse as core_config
 
 if TYPE_CHECKING:
     import subprocess

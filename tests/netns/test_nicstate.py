@@ -143,7 +143,7 @@ def test_taking_what_has_gone(host: Host) -> None:
     """Addresses that have gone, with their interface or with all of its IPv6, are taken."""
     take = (
         "import subprocess, sys\n"
-        "from qemu_netwrap.host.belongings import Mover, addresses_taken\n"
+        "from qemu_netwrap.linux.netlink.interface_copy import Mover, addresses_taken\n"
         "mover = Mover()\n"
         "link = mover.link('nic0')\n"
         "had = mover.belongings(link.index)\n"

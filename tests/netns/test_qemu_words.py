@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from qemu_netwrap.core.qemu_options import WITH_ARGUMENT, WITHOUT_ARGUMENT, parse_help
+from qemu_netwrap.qemu.known_options import WITH_ARGUMENT, WITHOUT_ARGUMENT, parse_help
 
 QEMU = shutil.which("qemu-system-x86_64")
 

@@ -17,11 +17,12 @@ import pytest
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.model import Route
-from qemu_netwrap.host import ipv6, rtnetlink
-from qemu_netwrap.host.netlink import NLM_F_DUMP
-from qemu_netwrap.host.rtnetlink import RTM_GETLINK, RTM_NEWLINK, Link, Rtnl, name_of
+from qemu_netwrap.linux import ipv6_facts
+from qemu_netwrap.linux.netlink import NLM_F_DUMP
+from qemu_netwrap.linux.netlink import links as rtnetlink
+from qemu_netwrap.linux.netlink.links import RTM_GETLINK, RTM_NEWLINK, Link, Rtnl, name_of
+from qemu_netwrap.model.host import Route
+from qemu_netwrap.model.ipv4 import Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -299,7 +300,7 @@ def test_plug_refused(rtnl: Rtnl, ip: Netlink) -> None:
 
 def test_without_the_privilege(inside: Host) -> None:
     script = (
-        "from qemu_netwrap.host.rtnetlink import Rtnl\n"
+        "from qemu_netwrap.linux.netlink.links import Rtnl\n"
         "print(Rtnl().link('lo').mtu)\n"
         "try: Rtnl().add_bridge('br0', bytes(6), stp=False, forward_delay=0, hello_time=-1)\n"
         "except OSError as error: print(error.errno, error)\n"
@@ -362,10 +363,10 @@ def test_a_device_that_goes_while_its_routes_are_read(
         inside.run("ip", "link", "delete", "passing", check=False)
         return name_of(index)
 
-    with contextlib.closing(ipv6.Rtnl6()) as rtnl6:
+    with contextlib.closing(ipv6_facts.Rtnl6()) as rtnl6:
         for module, routes, addresses in (
             (rtnetlink, rtnl.routes, ("192.0.2.1/24", "198.51.100.1/24")),
-            (ipv6, rtnl6.routes, ("2001:db8:1::1/64", "2001:db8:2::1/64")),
+            (ipv6_facts, rtnl6.routes, ("2001:db8:1::1/64", "2001:db8:2::1/64")),
         ):
             monkeypatch.setattr(module, "name_of", late)
             for device, address in zip(("passing", "staying"), addresses, strict=True):

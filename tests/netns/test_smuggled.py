@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.tool import IDLE, QEMU, netwrap
-from qemu_netwrap.core import plain
+from qemu_netwrap.model import plain_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def test_a_guests_name_is_a_name_to_dnsmasq(host: Host, tmp_path: Path, name: st
     mac = "52:54:00:00:00:77"
     hosts = tmp_path / "hosts"
     hosts.mkdir()
-    (hosts / mac).write_text(plain.lease_words((mac, name)) + "\n")
+    (hosts / mac).write_text(plain_text.lease_words((mac, name)) + "\n")
     (tmp_path / "conf").write_text(SERVER)
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)

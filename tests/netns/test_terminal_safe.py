@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from lab.tool import IDLE, QEMU, netwrap
-from qemu_netwrap.core import shown
-from qemu_netwrap.core.errors import NetwrapError
+from qemu_netwrap import printable
+from qemu_netwrap.errors import NetwrapError
 
 if TYPE_CHECKING:
     from lab.netns import Host, Uplinked
@@ -28,12 +28,12 @@ def is_safe(text: str) -> bool:
 
 @pytest.mark.parametrize("text", ACTED_ON, ids=ascii)
 def test_every_way_out_spells_it(text: str) -> None:
-    assert is_safe(shown.line(text))
+    assert is_safe(printable.line(text))
     assert is_safe(NetwrapError(text, text).message + NetwrapError(text, text).hint)
     assert is_safe(str(NetwrapError(text)))
-    assert json.loads(f'"{shown.line(text)}"') == text
-    assert shown.lines(f"a\n{text}").count("\n") == 1
-    assert shown.line("b\udcffä…") == "b\\xffä…"
+    assert json.loads(f'"{printable.line(text)}"') == text
+    assert printable.lines(f"a\n{text}").count("\n") == 1
+    assert printable.line("b\udcffä…") == "b\\xffä…"
 
 
 def test_what_a_configuration_says(host: Host) -> None:

@@ -19,9 +19,9 @@ from lab.elder import Elder
 from lab.leaks import snapshot, wait_same
 from lab.netns import wait_for
 from lab.tool import COMMAND, netwrap
-from qemu_netwrap.core import reservations
-from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.life import waiter
+from qemu_netwrap.model import reservations
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.runtime import waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

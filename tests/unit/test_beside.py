@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.core.model import BRIDGE, HOST_ONLY, NAT, Network, Surroundings
-from qemu_netwrap.core.neighbours import (
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.model.coexistence import (
     FORWARD,
     INPUT,
     IP,
@@ -17,7 +16,10 @@ from qemu_netwrap.core.neighbours import (
     IptablesFilter,
     Neighbours,
 )
-from qemu_netwrap.core.resources import (
+from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.model.network import BRIDGE, HOST_ONLY, NAT, Network
+from qemu_netwrap.networks import coexistence, resources
+from qemu_netwrap.resources.kinds import (
     Dnsmasq,
     FirewalldZone,
     IptablesAccepts,
@@ -27,7 +29,6 @@ from qemu_netwrap.core.resources import (
     Rules,
     Unmanaged,
 )
-from qemu_netwrap.planning.backends import beside, resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,7 +146,7 @@ def test_dhcp_of_ipv6_matters_where_it_is_served() -> None:
     network, made = Network("n", NAT, "b"), (Dnsmasq("b", "dhcp-range=::,constructor:b\n"),)
     assert needed(NAT, Neighbours(taken=(547,))) == []
     with pytest.raises(HostError, match="port 547 on every interface"):
-        beside.completed(network, Surroundings(), Neighbours(taken=(547,)), made)
-    server, _ = beside.completed(network, Surroundings(), Neighbours(dns_port=288), made)
+        coexistence.completed(network, Surroundings(), Neighbours(taken=(547,)), made)
+    server, _ = coexistence.completed(network, Surroundings(), Neighbours(dns_port=288), made)
     assert isinstance(server, Dnsmasq)
     assert server.config.endswith("dhcp-option=option6:dns-server,[::]\n")

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.commands import Command, commands
-from qemu_netwrap.core import qemu_options, words
-from qemu_netwrap.core.errors import NetwrapError
-from qemu_netwrap.core.model import Config, Grant
-from qemu_netwrap.planning import rewrite
+from qemu_netwrap.errors import NetwrapError
+from qemu_netwrap.model.network import Config
+from qemu_netwrap.model.run import Grant
+from qemu_netwrap.qemu import command_line, known_options, rewrite
 from unit.test_golden import Host, planned_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.core.model import Nic
-    from qemu_netwrap.planning.plan import Plan
+    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.runtime.plan import Plan
 
 COMMANDS = list(commands())
 DATA = Path(__file__).parent / "data"
 # The options of QEMU 7.2, Debian 12's.
-DEBIANS = qemu_options.parse_help((DATA / "qemu-7.2-help.txt").read_text())
+DEBIANS = known_options.parse_help((DATA / "qemu-7.2-help.txt").read_text())
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=[c.where for c in COMMANDS])
@@ -46,7 +46,7 @@ def test_there_are_many_of_each_kind() -> None:
 def outcome_of(command: Command) -> tuple[str, ...]:
     host: Host = {"existing": list(command.there), "host_bridge": command.host_bridge}
     try:
-        plan = planned_for(DATA, words.parse_for(command.words, *DEBIANS), Config(), host)
+        plan = planned_for(DATA, command_line.parse_for(command.words, *DEBIANS), Config(), host)
     except NetwrapError as error:
         return (f"error: {error.message}",)
     return ("unchanged",) if plan is None else (*changes(plan), *taps(plan))

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core import config
-from qemu_netwrap.core.errors import ConfigError
-from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.ipv6 import Prefix
-from qemu_netwrap.core.model import Config, Network
+from qemu_netwrap.config import parse
+from qemu_netwrap.errors import ConfigError
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.ipv6 import Prefix
+from qemu_netwrap.model.network import Config, Network
 
 NAT = '[networks.lab]\nmode = "nat"\n'
 BRIDGE = '[networks.lan]\nmode = "bridge"\n'
@@ -26,7 +26,7 @@ VALUES = st.one_of(
     ),
     st.text(max_size=8),
 )
-KEYS = st.sampled_from([*config.KEYS, "nosuch", '"a b"', "mode.x"])
+KEYS = st.sampled_from([*parse.KEYS, "nosuch", '"a b"', "mode.x"])
 LINES = st.one_of(
     st.sampled_from(
         ["[networks.a]", "[networks.b]", "[networks]", "[[networks]]", "[networks.'x y']", "[n]"]
@@ -38,7 +38,7 @@ LINES = st.one_of(
 
 
 def only(text: str) -> Network:
-    (network,) = config.parse(text, "c.toml").networks
+    (network,) = parse.parse(text, "c.toml").networks
     return network
 
 
@@ -83,29 +83,29 @@ def test_every_key() -> None:
     lab = lab.replace(host_services=("ssh", "tcp/8080", "udp/1-9"))
     lab = lab.replace(tftp="/srv/tftp", bootfile="http://192.0.2.1/boot.ipxe")
     closed = Network("closed", "host-only", "qn-closed", Subnet.parse("10.1.0.0/29"), ipv6=False)
-    found = config.parse(text, "c.toml")
+    found = parse.parse(text, "c.toml")
     assert found == Config("lan", (lan, lab, closed), "c.toml")
     assert found.network("lab") == found.by_bridge("qn-lab") == lab
     assert found.network("x") is found.by_bridge("x") is None
-    assert set(config.KEYS) == {line.split()[0] for line in text.splitlines() if "=" in line} - {
+    assert set(parse.KEYS) == {line.split()[0] for line in text.splitlines() if "=" in line} - {
         "default"
     }
 
 
 def test_defaults() -> None:
-    assert config.parse("", "c.toml") == Config(path="c.toml")
+    assert parse.parse("", "c.toml") == Config(path="c.toml")
     assert only(NAT) == Network("lab", "nat", "qn-lab", None, ipv6=True, subnet6=None)
     assert only(BRIDGE).forward_delay is only(BRIDGE).hello_time is None
 
 
 @pytest.mark.parametrize("name", ["nat", "host-only"])
 def test_built_in_networks_can_be_the_default(name: str) -> None:
-    assert config.parse(f'default = "{name}"', "c.toml").default == name
+    assert parse.parse(f'default = "{name}"', "c.toml").default == name
 
 
 @pytest.mark.parametrize(("text", "found"), [("", False), ("bind_group = true", True)])
 def test_bind_group(text: str, *, found: bool) -> None:
-    assert config.parse(text, "c.toml").bind_group is found
+    assert parse.parse(text, "c.toml").bind_group is found
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_bind_group(text: str, *, found: bool) -> None:
 )
 def test_mistakes(text: str, line: int, message: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse(text, "c.toml")
+        parse.parse(text, "c.toml")
     assert caught.value.message.startswith(f"c.toml:{line}: ")
     assert message in caught.value.message
     assert hint in caught.value.hint
@@ -245,18 +245,18 @@ def test_mistakes(text: str, line: int, message: str, hint: str) -> None:
 def test_the_line_is_found_in_the_right_table(header: str) -> None:
     text = f'{BRIDGE}stp = true\n\n{header}\nmode = "nat"\n  stp = 1\n'
     with pytest.raises(ConfigError, match=r"^c\.toml:7: networks\.lab\.stp: "):
-        config.parse(text, "c.toml")
+        parse.parse(text, "c.toml")
 
 
 @given(st.lists(LINES, max_size=8))
 def test_any_text_is_a_configuration_or_a_mistake(lines: list[str]) -> None:
     text = "\n".join(lines)
     try:
-        found = config.parse(text, "c.toml")
+        found = parse.parse(text, "c.toml")
     except ConfigError as error:
         mistake = error
     else:
-        assert {network.mode for network in found.networks} <= set(config.MODES)
+        assert {network.mode for network in found.networks} <= set(parse.MODES)
         return
     place, line, _ = mistake.message.split(":", 2)
     assert place == "c.toml"

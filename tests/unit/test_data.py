@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core import mac, names, text
-from qemu_netwrap.core.ipv4 import Subnet, format_address, parse_address
-from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import KINDS, Resource, Tap, Unreadable, from_line
+from qemu_netwrap import record_text
+from qemu_netwrap.model import mac, names
+from qemu_netwrap.model.ipv4 import Subnet, format_address, parse_address
+from qemu_netwrap.record import Record
+from qemu_netwrap.resources.kinds import KINDS, Resource, Tap, Unreadable, from_line
 
 FIELDS = {"str": st.text(), "int": st.integers(), "bool": st.booleans()}
 SUBNETS = st.builds(
@@ -94,21 +95,21 @@ def test_a_changed_copy() -> None:
     st.dictionaries(st.from_regex(r"[a-z_]+", fullmatch=True), st.text()),
 )
 def test_a_line_is_read_as_it_was_written(kind: str, fields: dict[str, str]) -> None:
-    line = text.write(kind, fields)
+    line = record_text.write(kind, fields)
     assert "\n" not in line
-    assert text.read(line) == (kind, fields)
+    assert record_text.read(line) == (kind, fields)
 
 
 @given(st.text(alphabet="\\\t\nnt="))
 def test_escapes(value: str) -> None:
-    assert text.unescape(text.escape(value)) == value
-    assert not {"\t", "\n"} & set(text.escape(value))
+    assert record_text.unescape(record_text.escape(value)) == value
+    assert not {"\t", "\n"} & set(record_text.escape(value))
 
 
 @given(st.text())
 def test_any_line_is_read_or_refused(line: str) -> None:
     try:
-        kind, fields = text.read(line)
+        kind, fields = record_text.read(line)
     except ValueError:
         return
     assert isinstance(kind, str)

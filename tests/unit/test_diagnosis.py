@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from qemu_netwrap.core.causes import CAPABILITIES
-from qemu_netwrap.core.neighbours import ClosedChain, IptablesFilter, Neighbours
-from qemu_netwrap.core.survey import (
+from qemu_netwrap.doctor.checks import BROKEN, OK, WARNING, Line, diagnose, works
+from qemu_netwrap.doctor.facts import (
     LOADABLE,
     LOADED,
     MISSING,
@@ -18,14 +17,8 @@ from qemu_netwrap.core.survey import (
     Survey,
     Uplink,
 )
-from qemu_netwrap.planning.diagnosis import (
-    BROKEN,
-    OK,
-    WARNING,
-    Line,
-    diagnose,
-    works,
-)
+from qemu_netwrap.model.causes import CAPABILITIES
+from qemu_netwrap.model.coexistence import ClosedChain, IptablesFilter, Neighbours
 
 GOOD = Survey(
     is_root=True,

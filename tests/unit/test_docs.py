@@ -12,8 +12,8 @@ import pytest
 import typer.main
 from typer.core import TyperGroup, TyperOption
 
-from qemu_netwrap.core import config
-from qemu_netwrap.face import cli
+from qemu_netwrap.cli import main
+from qemu_netwrap.config import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield from commands(inner, (*path, name))
 
 
-TYPED = dict(commands(typer.main.get_command(cli.app)))
+TYPED = dict(commands(typer.main.get_command(main.app)))
 WORDS = sorted({" ".join(path) for path in TYPED if path})
 OPTIONS = sorted(
     {
@@ -89,13 +89,13 @@ def test_man_page_has_every_command_and_option() -> None:
 
 
 def test_man_page_of_the_configuration_has_every_key() -> None:
-    assert missing(shown(PAGES[1]), [*config.KEYS, *config.TOP, *config.MODES]) == []
+    assert missing(shown(PAGES[1]), [*parse.KEYS, *parse.TOP, *parse.MODES]) == []
 
 
 def test_readme_has_every_command_option_and_key() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     leaves = [p[-1] for p, c in TYPED.items() if p and not isinstance(c, TyperGroup)]
-    assert missing(text, [*leaves, *OPTIONS, *config.KEYS, *config.TOP]) == []
+    assert missing(text, [*leaves, *OPTIONS, *parse.KEYS, *parse.TOP]) == []
 
 
 @pytest.mark.parametrize("file", COMPLETIONS)

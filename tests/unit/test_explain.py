@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from qemu_netwrap.core import ingress
-from qemu_netwrap.core import resources as r
-from qemu_netwrap.life import effects, networks
-from qemu_netwrap.planning import explain
+from qemu_netwrap.linux import ingress_filter
+from qemu_netwrap.resources import effects, explain
+from qemu_netwrap.resources import kinds as r
+from qemu_netwrap.runtime import membership
 
 PCI = "/sys/bus/pci"
 SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
@@ -71,7 +71,7 @@ SAMPLES: list[tuple[r.Resource, list[str], list[str]]] = [
             "sysctl -w net/ipv4/conf/b/accept_redirects=0",
             "sysctl -w net/ipv4/conf/b/accept_source_route=0",
             "sysctl -w net/ipv4/conf/b/route_localnet=0",
-            *ingress.commands("b"),
+            *ingress_filter.commands("b"),
             "ip link set b up",
             "ip addr add fe80::1/64 dev b nodad",
         ],
@@ -388,5 +388,5 @@ def test_every_kind_has_an_explanation_and_a_release() -> None:
     kinds = set(r.KINDS.values())
     assert {type(resource) for resource, _, _ in SAMPLES} == kinds
     assert set(explain._EXPLAIN) == kinds
-    assert r.Membership in effects.RELEASE, networks  # which adds it
+    assert r.Membership in effects.RELEASE, membership  # which adds it
     assert set(effects.RELEASE) == kinds

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from qemu_netwrap.core import bridge_acl, netoption
-from qemu_netwrap.core.suggest import suggestion
-from qemu_netwrap.core.words import Option
-from qemu_netwrap.planning.foresight import IFF_MULTI_QUEUE, IFF_TAP, Sight, foresee
+from qemu_netwrap.model.suggest import suggestion
+from qemu_netwrap.qemu import bridge_conf, netdev_options
+from qemu_netwrap.qemu.command_line import Option
+from qemu_netwrap.runtime.tap_warnings import IFF_MULTI_QUEUE, IFF_TAP, Sight, foresee
 
 MANY = IFF_TAP | IFF_MULTI_QUEUE
 
 
 def foreseen(text: str, **seen: object) -> str:
-    net = netoption.parse(Option("netdev", 1, text))
+    net = netdev_options.parse(Option("netdev", 1, text))
     assert net is not None
     sight = Sight(uid=1000, privileged=False).replace(is_there=True, tun_flags=IFF_TAP, owner=1000)
     return "; ".join(foresee(net, sight.replace(**seen)))
@@ -72,7 +72,7 @@ RULES = "# allow br0\n\nallow br0\nallow br1 \ndeny br1\n\tallow\tbr3\n"
     ],
 )  # fmt: skip
 def test_bridge_conf(text: str, bridge: str, says: str) -> None:
-    assert bridge_acl.verdict(bridge_acl.parse(text).rules, bridge) == says
+    assert bridge_conf.verdict(bridge_conf.parse(text).rules, bridge) == says
 
 
 @pytest.mark.parametrize(

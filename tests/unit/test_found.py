@@ -10,21 +10,23 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core import config, words
-from qemu_netwrap.core.errors import ConfigError, NetwrapError, UsageError
-from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.model import NAT, Config, Network, Route, Surroundings
-from qemu_netwrap.core.names import guest_names
-from qemu_netwrap.core.record import Record
-from qemu_netwrap.core.resources import Bridge, Rules, Tap
-from qemu_netwrap.face import cli
-from qemu_netwrap.face import words as our_words
-from qemu_netwrap.host import files
-from qemu_netwrap.life import runs
-from qemu_netwrap.life.journal import Journal
-from qemu_netwrap.life.state import State
-from qemu_netwrap.planning import backends, plan
-from qemu_netwrap.planning.reading import interpret
+from qemu_netwrap import networks
+from qemu_netwrap.cli import main
+from qemu_netwrap.cli import splitter as our_words
+from qemu_netwrap.config import parse
+from qemu_netwrap.errors import ConfigError, NetwrapError, UsageError
+from qemu_netwrap.linux import files
+from qemu_netwrap.model.host import Route, Surroundings
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.names import guest_names
+from qemu_netwrap.model.network import NAT, Config, Network
+from qemu_netwrap.qemu import command_line
+from qemu_netwrap.qemu.network_options import interpret
+from qemu_netwrap.record import Record
+from qemu_netwrap.resources.kinds import Bridge, Rules, Tap
+from qemu_netwrap.runtime import plan, runs
+from qemu_netwrap.runtime.journal import Journal
+from qemu_netwrap.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +39,7 @@ LISTS = st.lists(
 
 
 def planned(*argv: str) -> plan.Plan | None:
-    reading = interpret(words.parse(["qemu", *argv]))
+    reading = interpret(command_line.parse(["qemu", *argv]))
     if reading is None:
         return None
     return plan.make(reading, Config(), plan.Facts("1", "machine"))
@@ -188,7 +190,7 @@ def test_json_nested_deeply() -> None:
 @pytest.mark.parametrize("value", ["[]", '["lan"]', "{}", "{a=1}", "0", "false", "1979-05-27"])
 def test_a_default_that_is_no_string(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^c\.toml:1: default: expected a string"):
-        config.parse(f"default = {value}", "c.toml")
+        parse.parse(f"default = {value}", "c.toml")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_a_default_that_is_no_string(value: str) -> None:
 )
 def test_a_message_is_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse(text, "c.toml")
+        parse.parse(text, "c.toml")
     assert "\n" not in caught.value.message
 
 
@@ -211,13 +213,13 @@ def test_a_message_is_one_line(text: str) -> None:
 )
 def test_the_line_of_a_mistake(text: str, line: int) -> None:
     with pytest.raises(ConfigError, match=rf"^c\.toml:{line}: "):
-        config.parse(text, "c.toml")
+        parse.parse(text, "c.toml")
 
 
 @pytest.mark.parametrize("text", [f"x = {'1' * 5000}", "x = " + "[" * 5000], ids=["long", "deep"])
 def test_toml_that_python_will_not_read(text: str) -> None:
     with pytest.raises(ConfigError):
-        config.parse(text, "c.toml")
+        parse.parse(text, "c.toml")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_toml_that_python_will_not_read(text: str) -> None:
 )
 def test_values_that_cannot_work(setting: str) -> None:
     with pytest.raises(ConfigError):
-        config.parse(f'[networks.lab]\nmode = "nat"\n{setting}', "c.toml")
+        parse.parse(f'[networks.lab]\nmode = "nat"\n{setting}', "c.toml")
 
 
 # Networks
@@ -235,7 +237,7 @@ def test_values_that_cannot_work(setting: str) -> None:
 def test_every_uplink_is_guarded() -> None:
     """An uplink whose forwarding only we switch on must not make the host its router."""
     around = Surroundings(routes=(Route(Subnet.parse("0.0.0.0/0"), "6to4"),))
-    made = backends.resources(Network("nat", NAT, "qn-nat"), around)
+    made = networks.resources(Network("nat", NAT, "qn-nat"), around)
     rules = "".join(r.rules for r in made if isinstance(r, Rules))
     assert 'iifname "6to4" oifname != { "qn-nat", "6to4" } drop' in rules
 
@@ -302,7 +304,7 @@ def test_a_run_is_known_whatever_its_words(tmp_path: Path, odd: str) -> None:
 
 
 def test_words_that_inform_are_known_to_typer() -> None:
-    app = typer.main.get_command(cli.app)
+    app = typer.main.get_command(main.app)
     declared = {word for param in app.params for word in param.opts}
     helps = set(app.context_settings["help_option_names"])
     assert declared | helps >= our_words.INFORM

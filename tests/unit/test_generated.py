@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from qemu_netwrap.core import readconfig, words
-from qemu_netwrap.core.errors import NetwrapError
-from qemu_netwrap.core.model import Config, Grant
-from qemu_netwrap.core.names import ifname_fault
-from qemu_netwrap.core.netkeys import TYPES, keys_of
-from qemu_netwrap.core.qemu_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
-from qemu_netwrap.planning import plan, rewrite
-from qemu_netwrap.planning.reading import interpret
+from qemu_netwrap.errors import NetwrapError
+from qemu_netwrap.model.names import ifname_fault
+from qemu_netwrap.model.network import Config
+from qemu_netwrap.model.run import Grant
+from qemu_netwrap.qemu import command_line as words
+from qemu_netwrap.qemu import readconfig, rewrite
+from qemu_netwrap.qemu.known_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
+from qemu_netwrap.qemu.netdev_schema import TYPES, keys_of
+from qemu_netwrap.qemu.network_options import interpret
+from qemu_netwrap.runtime import plan
 
 COUNT: Final = 1500
 KINDS: Final = (*sorted(TYPES), "nat", "host-only", "nat", "tap", "tap", "", "nosuch", "tap,")

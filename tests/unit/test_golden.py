@@ -25,23 +25,18 @@ from typing import Any, TypedDict
 
 import pytest
 
-from qemu_netwrap.core import config as configuration
-from qemu_netwrap.core import readconfig, words
-from qemu_netwrap.core.errors import NetwrapError
-from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.ipv6 import Around6, Prefix, Route6
-from qemu_netwrap.core.model import (
-    Candidate,
-    Config,
-    Grant,
-    Network,
-    Nic,
-    Route,
-    Surroundings,
-)
-from qemu_netwrap.core.resources import Dnsmasq, Resource, Rules
-from qemu_netwrap.planning import backends, plan, rewrite
-from qemu_netwrap.planning.reading import interpret
+from qemu_netwrap import networks
+from qemu_netwrap.config import parse as configuration
+from qemu_netwrap.errors import NetwrapError
+from qemu_netwrap.model.host import Candidate, Route, Surroundings
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.ipv6 import Around6, Prefix, Route6
+from qemu_netwrap.model.network import Config, Network
+from qemu_netwrap.model.run import Grant, Nic
+from qemu_netwrap.qemu import command_line, readconfig, rewrite
+from qemu_netwrap.qemu.network_options import interpret
+from qemu_netwrap.resources.kinds import Dnsmasq, Resource, Rules
+from qemu_netwrap.runtime import plan
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir())
@@ -79,7 +74,7 @@ def test_golden(case: str) -> None:
 def test_every_outcome_and_every_backend_has_a_case() -> None:
     assert [name for name in OUTCOMES if not list(GOLDEN.glob(f"*/{name}"))] == []
     plans = "".join(path.read_text() for path in GOLDEN.glob("*/plan.json"))
-    assert [mode for mode in backends.BACKENDS if f'"mode": "{mode}"' not in plans] == []
+    assert [mode for mode in networks.BACKENDS if f'"mode": "{mode}"' not in plans] == []
 
 
 def outcome_of(folder: Path) -> dict[str, str]:
@@ -89,7 +84,7 @@ def outcome_of(folder: Path) -> dict[str, str]:
     toml = read(folder / "config.toml")
     config = configuration.parse(toml, "config.toml") if toml else Config()
     try:
-        planned = planned_for(folder, words.parse(argv), config, host)
+        planned = planned_for(folder, command_line.parse(argv), config, host)
         if planned is None:
             return {"unchanged": ""}
         return {"plan.json": json.dumps(shown(planned, config, host), indent=2) + "\n"}
@@ -102,7 +97,7 @@ def read(path: Path) -> str:
 
 
 def planned_for(
-    folder: Path, line: words.CommandLine, config: Config, host: Host
+    folder: Path, line: command_line.CommandLine, config: Config, host: Host
 ) -> plan.Plan | None:
     """The plan, made as a launch makes it; None when there is nothing to do."""
     files = {
@@ -179,7 +174,7 @@ def resources_of(network: Network, config: Config, host: Host) -> tuple[Resource
         six=around6(network, host),
         uplink=candidate(network.uplink, host),
     )
-    return backends.resources(network, around)
+    return networks.resources(network, around)
 
 
 def around6(network: Network, host: Host) -> Around6 | None:

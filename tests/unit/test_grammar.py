@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core import netoption, words
-from qemu_netwrap.core.jsonopts import JsonObject
-from qemu_netwrap.core.numbers import parse_uint32
-from qemu_netwrap.core.optlist import OptList
-from qemu_netwrap.core.qemu_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
-from qemu_netwrap.core.words import Option
-from qemu_netwrap.planning import reading
+from qemu_netwrap.qemu import command_line, netdev_options, network_options
+from qemu_netwrap.qemu.command_line import Option
+from qemu_netwrap.qemu.json_options import JsonObject
+from qemu_netwrap.qemu.keyval import OptList
+from qemu_netwrap.qemu.known_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
+from qemu_netwrap.qemu.numbers import parse_uint32
 
 LISTS = st.text(alphabet="ab=, no{}id\"':é\n", max_size=30) | st.text(max_size=30)
 OPTIONS = st.sampled_from("-netdev -nic -net -device --nic -S -m -h -nosuch - -- ---nic".split())
@@ -23,8 +22,8 @@ def option(value: str, name: str = "netdev") -> Option:
 
 
 def fault_of(value: str, name: str = "netdev") -> str:
-    seen = reading.read(words.parse(["qemu", f"-{name}", value]), {})
-    return next((wrong for _, wrong in reading.faults(seen)), "")
+    seen = network_options.read(command_line.parse(["qemu", f"-{name}", value]), {})
+    return next((wrong for _, wrong in network_options.faults(seen)), "")
 
 
 # Words
@@ -32,7 +31,7 @@ def fault_of(value: str, name: str = "netdev") -> str:
 
 @given(st.lists(OPTIONS | LISTS, max_size=12))
 def test_any_words_can_be_cut_and_put_together_again(argv: list[str]) -> None:
-    line = words.parse(argv)
+    line = command_line.parse(argv)
     assert line.words == tuple(argv)
     assert line.with_values({}) == tuple(argv)
     values = {o.at: o.value for o in line.options if o.value is not None}
@@ -43,9 +42,9 @@ def test_any_words_can_be_cut_and_put_together_again(argv: list[str]) -> None:
 
 @given(st.lists(OPTIONS | LISTS, max_size=12))
 def test_any_network_option_can_be_read(argv: list[str]) -> None:
-    for found in words.parse(argv).named("netdev", "nic", "net"):
-        net = netoption.parse(found)
-        assert net is None or isinstance(netoption.fault(net), str)
+    for found in command_line.parse(argv).named("netdev", "nic", "net"):
+        net = netdev_options.parse(found)
+        assert net is None or isinstance(netdev_options.fault(net), str)
 
 
 def test_cuts_as_qemu_does() -> None:
@@ -63,7 +62,7 @@ def test_cuts_as_qemu_does() -> None:
         "-nic=x",
         "-NIC",
     ]
-    line = words.parse(argv)
+    line = command_line.parse(argv)
     assert line.options == (Option("m", 2, "2G"), Option("S", 4), Option("name", 5, "-nic"))
     assert line.images == ("disk",)
     assert line.unknown == ("-", "--", "---nic", "-nic=x", "-NIC")
@@ -72,14 +71,14 @@ def test_cuts_as_qemu_does() -> None:
 
 
 def test_a_missing_argument_is_seen() -> None:
-    assert words.parse(["qemu", "-S", "-nic"]).truncated
-    assert words.parse(["qemu", "-S", "-nic"]).refused
-    assert not words.parse(["qemu", "-nic", "-S"]).refused
+    assert command_line.parse(["qemu", "-S", "-nic"]).truncated
+    assert command_line.parse(["qemu", "-S", "-nic"]).refused
+    assert not command_line.parse(["qemu", "-nic", "-S"]).refused
 
 
 def test_words_of_a_qemu_not_met_yet() -> None:
     argv = ["qemu", "-new", "-nic", "-flag", "-nic", "user"]
-    line = words.parse(argv, WITH_ARGUMENT | {"new"}, WITHOUT_ARGUMENT | {"flag"})
+    line = command_line.parse(argv, WITH_ARGUMENT | {"new"}, WITHOUT_ARGUMENT | {"flag"})
     assert [(o.name, o.value) for o in line.options] == [
         ("new", "-nic"),
         ("flag", None),
@@ -104,7 +103,7 @@ def test_words_of_a_qemu_not_met_yet() -> None:
     ],
 )
 def test_prints_and_exits(argv: str, prints: bool) -> None:
-    assert words.parse(["qemu", *argv.split()]).prints_and_exits is prints
+    assert command_line.parse(["qemu", *argv.split()]).prints_and_exits is prints
 
 
 # Lists
@@ -183,7 +182,7 @@ def test_what_is_no_json_object(text: str) -> None:
 @pytest.mark.parametrize("value", "on off yes no true false y n".split())
 def test_booleans(value: str) -> None:
     assert fault_of(f"tap,id=a,vhost={value}") == ""
-    net = netoption.parse(option(f"tap,vhost={value}"))
+    net = netdev_options.parse(option(f"tap,vhost={value}"))
     assert net is not None
     assert net.flag("vhost", default=value not in {"on", "yes", "true", "y"}) == (
         value in {"on", "yes", "true", "y"}

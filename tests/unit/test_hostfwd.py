@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.core.hostfwd import Forward, parse
-from qemu_netwrap.core.model import Network, Nic
-from qemu_netwrap.host import patience
-from qemu_netwrap.life.forwards import hold
-from qemu_netwrap.life.state import State
-from qemu_netwrap.planning import hostfwd
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import polling
+from qemu_netwrap.model.network import Network
+from qemu_netwrap.model.run import Nic
+from qemu_netwrap.networks import port_forwards
+from qemu_netwrap.qemu.hostfwd import Forward, parse
+from qemu_netwrap.runtime.host_ports import hold
+from qemu_netwrap.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,17 +141,17 @@ comment "C"
 
 def chains(text: str) -> set[str]:
     """The hooks that there is a chain for."""
-    found = hostfwd.rules("t", "b", GATEWAYS, [parse(text)])
+    found = port_forwards.rules("t", "b", GATEWAYS, [parse(text)])
     return {line.split()[1] for line in found.splitlines() if line.startswith("chain ")}
 
 
 def test_rules() -> None:
-    found = hostfwd.rules("t", "b", GATEWAYS, [parse("tcp::2222-10.9.0.5:22")])
+    found = port_forwards.rules("t", "b", GATEWAYS, [parse("tcp::2222-10.9.0.5:22")])
     assert found == ALL.replace('"C"', '"qemu-netwrap: t"')
 
 
 def test_rules_for_ipv6() -> None:
-    found = hostfwd.rules("t", "b", GATEWAYS, [parse("tcp::2222-[fd00:9::5]:22")])
+    found = port_forwards.rules("t", "b", GATEWAYS, [parse("tcp::2222-[fd00:9::5]:22")])
     expected = ALL.replace("ipv4", "ipv6").replace("ip saddr", "ip6 saddr")
     for four, six in (
         ("ip daddr", "ip6 daddr"),
@@ -181,6 +182,6 @@ def test_a_port_whose_holder_just_ends_is_waited_for(
         nic = Nic("nic", Network("nat", "nat", "qn-nat"), "tap", forwards=(forward,))
         with pytest.raises(HostError, match="is taken"):
             hold([nic], state)
-        monkeypatch.setattr(patience, "_sleep", lambda _: holder.close())
+        monkeypatch.setattr(polling, "_sleep", lambda _: holder.close())
         for fd in hold([nic], state):
             os.close(fd)

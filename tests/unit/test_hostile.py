@@ -8,12 +8,13 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_netwrap.core import config
-from qemu_netwrap.core.errors import ConfigError, HostError
-from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.model import HOST_ONLY, NAT, Route, Surroundings
-from qemu_netwrap.core.resources import Dnsmasq, Rules
-from qemu_netwrap.planning import backends
+from qemu_netwrap import networks
+from qemu_netwrap.config import parse
+from qemu_netwrap.errors import ConfigError, HostError
+from qemu_netwrap.model.host import Route, Surroundings
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.network import HOST_ONLY, NAT
+from qemu_netwrap.resources.kinds import Dnsmasq, Rules
 
 TEXT = st.one_of(
     st.text(max_size=20),
@@ -45,9 +46,9 @@ def test_no_word_of_a_configuration_reaches_another_language(
     )
     text = "\n".join(lines)
     try:
-        (network,) = config.parse(text, "c.toml").networks
+        (network,) = parse.parse(text, "c.toml").networks
         route = Route(Subnet.parse("0.0.0.0/0"), uplink)
-        made = backends.resources(network, Surroundings(routes=(route,)))
+        made = networks.resources(network, Surroundings(routes=(route,)))
     except (ConfigError, HostError):
         return
     for resource in made:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core import ipv6
-from qemu_netwrap.core.ipv6 import Prefix
+from qemu_netwrap.model import ipv6
+from qemu_netwrap.model.ipv6 import Prefix
 
 ADDRESSES = st.one_of(
     st.integers(0, 2**128 - 1),

@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core.resources import (
-    Address,
-    Bridge,
-    HostName,
-    Membership,
-    Resource,
-    Rules,
-    Tap,
-)
-from qemu_netwrap.host import files
-from qemu_netwrap.life.journal import Entry, Journal
+from qemu_netwrap.linux import files
+from qemu_netwrap.resources.kinds import Address, Bridge, HostName, Membership, Resource, Rules, Tap
+from qemu_netwrap.runtime.journal import Entry, Journal
 
 if TYPE_CHECKING:
     from pathlib import Path

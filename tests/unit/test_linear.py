@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from qemu_netwrap.core import words
-from qemu_netwrap.core.model import Config, Grant
-from qemu_netwrap.planning import plan, rewrite
-from qemu_netwrap.planning.reading import interpret
+from qemu_netwrap.model.network import Config
+from qemu_netwrap.model.run import Grant
+from qemu_netwrap.qemu import command_line, rewrite
+from qemu_netwrap.qemu.network_options import interpret
+from qemu_netwrap.runtime import plan
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -65,7 +66,7 @@ def steps(argv: list[str]) -> int:
     before = sys.gettrace()
     sys.settrace(trace)  # type: ignore[arg-type] # it returns itself
     try:
-        line = words.parse(["qemu-system-x86_64", *argv])
+        line = command_line.parse(["qemu-system-x86_64", *argv])
         reading = interpret(line)
         assert reading is not None
         made = plan.make(reading, Config(), plan.Facts("4242", "machine"))

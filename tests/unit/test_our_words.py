@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.core import TyperGroup, TyperOption
 
-from qemu_netwrap.core.errors import UsageError
-from qemu_netwrap.core.request import Request
-from qemu_netwrap.face import cli, words
-from qemu_netwrap.face.words import Typed
+from qemu_netwrap.cli import main, splitter
+from qemu_netwrap.cli.splitter import Typed
+from qemu_netwrap.errors import UsageError
+from qemu_netwrap.runtime.launch_options import Request
 
 QEMU = ["qemu-system-x86_64", "-nic", "nat", "-q", "--", "--network", "x"]
 
@@ -22,58 +22,58 @@ QEMU = ["qemu-system-x86_64", "-nic", "nat", "-q", "--", "--network", "x"]
 @pytest.mark.parametrize("cut", [[], ["--"]])
 def test_qemus_words_are_all_that_follows(options: str, cut: list[str]) -> None:
     ours = options.split()
-    assert words.split([*ours, *cut, *QEMU]) == Typed(tuple(ours), "", tuple(QEMU))
+    assert splitter.split([*ours, *cut, *QEMU]) == Typed(tuple(ours), "", tuple(QEMU))
 
 
 @given(st.lists(st.text(), min_size=1))
 def test_nothing_after_the_dashes_is_ours(qemu: list[str]) -> None:
-    assert words.split(["-q", "--", *qemu]) == Typed(("-q",), "", tuple(qemu))
+    assert splitter.split(["-q", "--", *qemu]) == Typed(("-q",), "", tuple(qemu))
 
 
-@pytest.mark.parametrize("command", sorted(words.COMMANDS | words.INFORM))
+@pytest.mark.parametrize("command", sorted(splitter.COMMANDS | splitter.INFORM))
 def test_commands(command: str) -> None:
-    assert words.split(["-v", command, "-x", "--", "y"]) == Typed(("-v",), command)
-    assert words.split(["--", command]) == Typed((), "", (command,))
-    assert words.split(["--network", command, "qemu"]) == Typed(
+    assert splitter.split(["-v", command, "-x", "--", "y"]) == Typed(("-v",), command)
+    assert splitter.split(["--", command]) == Typed((), "", (command,))
+    assert splitter.split(["--network", command, "qemu"]) == Typed(
         ("--network", command), "", ("qemu",)
     )
 
 
 @pytest.mark.parametrize("argv", [[], ["-q"], ["--"], ["-q", "--"], ["--network"]])
 def test_no_qemu(argv: list[str]) -> None:
-    typed = words.split(argv)
+    typed = splitter.split(argv)
     assert (typed.command, typed.qemu) == ("", ())
 
 
 @pytest.mark.parametrize("word", ["-x", "--nosuch", "--nosuch=1", "-qv", "--quiet=1", "-", "---"])
 def test_unknown_options(word: str) -> None:
     with pytest.raises(UsageError, match="unknown option") as caught:
-        words.split(["-q", word, "qemu"])
+        splitter.split(["-q", word, "qemu"])
     assert caught.value.message.startswith(word)
     assert caught.value.hint
 
 
 def test_request() -> None:
-    typed = words.split(
+    typed = splitter.split(
         "--network=a=b --config c.toml --run-as me --config d.toml -q -v --debug qemu -S".split()
     )
-    assert words.request(typed) == Request(
+    assert splitter.request(typed) == Request(
         ("qemu", "-S"), "a=b", "d.toml", "me", quiet=True, verbose=True, debug=True
     )
-    assert words.request(Typed(("--quiet", "--verbose"), "", ("q",))) == Request(
+    assert splitter.request(Typed(("--quiet", "--verbose"), "", ("q",))) == Request(
         ("q",), quiet=True, verbose=True
     )
-    assert words.request(Typed((), "", ("q",))) == Request(("q",))
+    assert splitter.request(Typed((), "", ("q",))) == Request(("q",))
 
 
 def test_variables_to_keep_add_up() -> None:
-    typed = words.split("--keep-env A,B --run-as me --keep-env=C qemu".split())
-    assert words.request(typed) == Request(("qemu",), run_as="me", keep_env="A,B,C")
+    typed = splitter.split("--keep-env A,B --run-as me --keep-env=C qemu".split())
+    assert splitter.request(typed) == Request(("qemu",), run_as="me", keep_env="A,B,C")
 
 
 @pytest.mark.parametrize("word", ["qemu", "qemu-system-x86_64", "kvm", "./x", "/bin/true", "a/b"])
 def test_programs(word: str) -> None:
-    assert words.split(["-q", word, "-x"]) == Typed(("-q",), "", (word, "-x"))
+    assert splitter.split(["-q", word, "-x"]) == Typed(("-q",), "", (word, "-x"))
 
 
 @pytest.mark.parametrize(
@@ -96,25 +96,25 @@ def test_programs(word: str) -> None:
 )
 def test_what_is_neither_a_command_nor_a_qemu(typed: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        words.split(typed.split() or [""])
+        splitter.split(typed.split() or [""])
     assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("options", [("--network",), ("-q", "--config="), ("--run-as", "")])
 def test_a_value_is_missing(options: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="a value is missing") as caught:
-        words.request(Typed(options, "", ("qemu",)))
+        splitter.request(Typed(options, "", ("qemu",)))
     assert caught.value.hint
 
 
 def test_options_and_commands_are_those_that_typer_knows() -> None:
-    app = typer.main.get_command(cli.app)
+    app = typer.main.get_command(main.app)
     assert isinstance(app, TyperGroup)
-    assert set(app.commands) == words.COMMANDS
+    assert set(app.commands) == splitter.COMMANDS
     options = [p for p in app.params if isinstance(p, TyperOption)]
     assert options == app.params
     flags = {word: p.name for p in options if p.is_flag for word in p.opts}
     assert flags.pop("--version") == "version"
-    assert flags == words.FLAGS
-    assert {w: p.name for p in options if not p.is_flag for w in p.opts} == words.WITH_VALUE
-    assert {"words", *words.WITH_VALUE.values(), *words.FLAGS.values()} == set(Request.fields)
+    assert flags == splitter.FLAGS
+    assert {w: p.name for p in options if not p.is_flag for w in p.opts} == splitter.WITH_VALUE
+    assert {"words", *splitter.WITH_VALUE.values(), *splitter.FLAGS.values()} == set(Request.fields)

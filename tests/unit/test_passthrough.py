@@ -6,35 +6,37 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qemu_netwrap.core import pci, readconfig, words
-from qemu_netwrap.core.errors import HostError, UsageError
-from qemu_netwrap.planning import passthrough, plan, rewrite
-from qemu_netwrap.planning.reading import Reading, interpret
+from qemu_netwrap.errors import HostError, UsageError
+from qemu_netwrap.model import pci
+from qemu_netwrap.passthrough import devices
+from qemu_netwrap.qemu import command_line, readconfig, rewrite
+from qemu_netwrap.qemu.network_options import Reading, interpret
+from qemu_netwrap.runtime import plan
 
 if TYPE_CHECKING:
-    from qemu_netwrap.planning.passthrough import HostDevice
+    from qemu_netwrap.passthrough.devices import HostDevice
 
 BDF = "0000:01:10.4"
 NIC = pci.Device("0000:02:00.0", "020000", "8086:10d3", "e1000e", group="9", ifnames=("eth1",))
 
 
 def reading(*qemu: str) -> Reading:
-    found = interpret(words.parse(["qemu", *qemu]))
+    found = interpret(command_line.parse(["qemu", *qemu]))
     assert found is not None
     return found
 
 
 def wanted(*qemu: str) -> tuple[HostDevice, ...]:
-    return passthrough.find(reading(*qemu))
+    return devices.find(reading(*qemu))
 
 
 def become(*qemu: str) -> tuple[str, ...]:
     """Return the words that a QEMU gets, every VF being BDF."""
     read = reading(*qemu)
-    found = passthrough.find(read)
+    found = devices.find(read)
     unchanged = rewrite.rewrite(plan.Plan(read.line, "RUN"), {})
     chosen = tuple(device.host or BDF for device in found)
-    return passthrough.put(unchanged, found, chosen).words({})
+    return devices.put(unchanged, found, chosen).words({})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_what_qemu_will_refuse_is_qemus(device: str) -> None:
 
 @pytest.mark.parametrize("device", ["virtio-net,mac=vfio", "vfio-ap,sysfsdev=/x", "e1000"])
 def test_other_devices_are_not_looked_at(device: str) -> None:
-    assert interpret(words.parse(["qemu", "-device", device])) is None
+    assert interpret(command_line.parse(["qemu", "-device", device])) is None
 
 
 @pytest.mark.parametrize(
@@ -130,18 +132,22 @@ def test_a_virtual_function(qemu: str, words_now: str) -> None:
 
 def test_devices_from_a_file() -> None:
     text = '[device "d"]\n  driver = "vfio-pci"\n  host = "02:00.0"\n'
-    read = interpret(words.parse(["qemu", "-readconfig", "f"]), {1: readconfig.parse("f", text)})
+    read = interpret(
+        command_line.parse(["qemu", "-readconfig", "f"]), {1: readconfig.parse("f", text)}
+    )
     assert read is not None
-    (found,) = passthrough.find(read)
+    (found,) = devices.find(read)
     assert (found.label, found.host) == ("d", "0000:02:00.0")
 
 
 def test_a_virtual_function_is_not_for_a_file() -> None:
     text = '[nic]\n  type = "sriov"\n  pf = "eth0"\n'
-    read = interpret(words.parse(["qemu", "-readconfig", "f"]), {1: readconfig.parse("f", text)})
+    read = interpret(
+        command_line.parse(["qemu", "-readconfig", "f"]), {1: readconfig.parse("f", text)}
+    )
     assert read is not None
     with pytest.raises(UsageError, match="cannot stand in a file"):
-        passthrough.find(read)
+        devices.find(read)
 
 
 def test_the_devices_mac_is_the_virtual_functions() -> None:
@@ -181,7 +187,7 @@ def test_a_netdev_has_one_device(net: str) -> None:
 )
 def test_what_is_wrong_is_told(net: str) -> None:
     with pytest.raises(UsageError) as caught:
-        interpret(words.parse(["qemu", *net.split()]))
+        interpret(command_line.parse(["qemu", *net.split()]))
     assert caught.value.message.startswith(net)
     assert caught.value.hint
 
@@ -190,31 +196,31 @@ def test_a_group_of_its_own() -> None:
     bridge = pci.Device("0000:00:04.0", "060400", "1b36:000c", "pcieport", group="9")
     stub = NIC.replace(bdf="0000:02:00.1", driver="pci-stub", ifnames=())
     other = [bridge, NIC, stub, stub.replace(driver=""), stub.replace(driver="mlx5_vfio_pci")]
-    assert passthrough.siblings("x", NIC, other, {NIC.bdf}, bind_group=False) == ()
+    assert devices.siblings("x", NIC, other, {NIC.bdf}, bind_group=False) == ()
 
 
 def test_a_group_with_others() -> None:
     twin = NIC.replace(bdf="0000:02:00.1", ifnames=("eth2",))
     with pytest.raises(HostError, match=r"02:00\.1 \(Ethernet controller, driver e1000e, eth2\)"):
-        passthrough.siblings("x", NIC, [NIC, twin], {NIC.bdf}, bind_group=False)
-    assert passthrough.siblings("x", NIC, [NIC, twin], {NIC.bdf}, bind_group=True) == (twin,)
+        devices.siblings("x", NIC, [NIC, twin], {NIC.bdf}, bind_group=False)
+    assert devices.siblings("x", NIC, [NIC, twin], {NIC.bdf}, bind_group=True) == (twin,)
     both = {NIC.bdf, twin.bdf}
-    assert passthrough.siblings("x", NIC, [NIC, twin], both, bind_group=False) == ()
+    assert devices.siblings("x", NIC, [NIC, twin], both, bind_group=False) == ()
 
 
-def check(device: pci.Device, use: passthrough.Use | None = None) -> None:
-    use = use or passthrough.Use()
-    passthrough.check_device("x", device, use, {"br0": "the way here"})
+def check(device: pci.Device, use: devices.Use | None = None) -> None:
+    use = use or devices.Use()
+    devices.check_device("x", device, use, {"br0": "the way here"})
 
 
 def test_what_is_in_use_is_refused() -> None:
-    check(NIC, passthrough.Use("", frozenset({"eth1", "bond0"})))
+    check(NIC, devices.Use("", frozenset({"eth1", "bond0"})))
     with pytest.raises(HostError, match=r"in use by qemu \(pid 7\)"):
-        check(NIC, passthrough.Use("qemu (pid 7)"))
+        check(NIC, devices.Use("qemu (pid 7)"))
     with pytest.raises(HostError, match="carries the way here"):
-        check(NIC, passthrough.Use("", frozenset({"eth1", "br0"})))
+        check(NIC, devices.Use("", frozenset({"eth1", "br0"})))
     with pytest.raises(HostError, match=r"carries eth1\.5, which would be gone"):
-        check(NIC, passthrough.Use("", frozenset({"eth1", "eth1.5"}), ("eth1.5",)))
+        check(NIC, devices.Use("", frozenset({"eth1", "eth1.5"}), ("eth1.5",)))
     with pytest.raises(HostError, match="has virtual functions"):
         check(NIC.replace(vfs=(BDF,)))
     with pytest.raises(HostError, match="PCI bridge"):
@@ -223,9 +229,9 @@ def test_what_is_in_use_is_refused() -> None:
 
 @pytest.mark.parametrize(("iommu", "remaps"), [(False, True), (True, False)])
 def test_a_host_that_cannot(iommu: bool, remaps: bool) -> None:
-    passthrough.check_host(has_iommu=True, remaps_interrupts=True)
+    devices.check_host(has_iommu=True, remaps_interrupts=True)
     with pytest.raises(HostError) as caught:
-        passthrough.check_host(has_iommu=iommu, remaps_interrupts=remaps)
+        devices.check_host(has_iommu=iommu, remaps_interrupts=remaps)
     assert caught.value.hint
 
 
@@ -249,15 +255,17 @@ def test_a_host_that_cannot(iommu: bool, remaps: bool) -> None:
 )
 def test_memory_to_lock(qemu: str, mebibytes: int) -> None:
     read = reading(*qemu.split(), "-device", "vfio-pci,host=1:0.0")
-    assert passthrough.memory_to_lock(read, 2) == (mebibytes << 20) + (1 << 30)
+    assert devices.memory_to_lock(read, 2) == (mebibytes << 20) + (1 << 30)
 
 
 def test_memory_to_lock_of_a_file() -> None:
     file = readconfig.parse("memory.cfg", '[memory]\nsize = "8G"\n')
-    line = words.parse(["qemu", "-readconfig", "memory.cfg", "-device", "vfio-pci,host=1:0.0"])
+    line = command_line.parse(
+        ["qemu", "-readconfig", "memory.cfg", "-device", "vfio-pci,host=1:0.0"]
+    )
     read = interpret(line, {1: file})
     assert read is not None
-    assert passthrough.memory_to_lock(read, 1) == 9 << 30
+    assert devices.memory_to_lock(read, 1) == 9 << 30
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from typing import Final
 
 import pytest
 
-from qemu_netwrap.core import addresses, config, hostfwd, managers, plain, reservations
-from qemu_netwrap.core.errors import ConfigError, HostError
-from qemu_netwrap.core.model import Surroundings
-from qemu_netwrap.core.resources import Dnsmasq, Rules
-from qemu_netwrap.host import dbus
-from qemu_netwrap.planning import backends
+from qemu_netwrap import networks
+from qemu_netwrap.config import parse
+from qemu_netwrap.errors import ConfigError, HostError
+from qemu_netwrap.linux import dbus
+from qemu_netwrap.model import addresses, network_managers, plain_text, reservations
+from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.qemu import hostfwd
+from qemu_netwrap.resources.kinds import Dnsmasq, Rules
 
 SMUGGLED: Final = (
     *(
@@ -73,7 +75,7 @@ def test_no_string_of_a_configuration_brings_a_line_of_its_own(place: str) -> No
     for form, char in itertools.product(forms, SMUGGLED):
         typed = form.format(WELL.get(place, "a"), char, TAIL)
         with pytest.raises(ConfigError):
-            config.parse(FIELDS[place].replace("%s", quoted(typed)), "c.toml")
+            parse.parse(FIELDS[place].replace("%s", quoted(typed)), "c.toml")
 
 
 @pytest.mark.parametrize("char", [*SMUGGLED, "%x\n", ",", "#", " ", '"'], ids=ascii)
@@ -99,7 +101,7 @@ def test_addresses_are_written_as_they_were_understood() -> None:
 @pytest.mark.parametrize("name", ["192.0.2.7", "3600", "1.2"])
 def test_a_host_is_not_called_what_dnsmasq_takes_for_an_address_or_a_time(name: str) -> None:
     with pytest.raises(ConfigError, match="no host name"):
-        config.parse(f"[networks.a]\nmode='nat'\nhosts = {{'{name}' = '192.0.2.1'}}", "c.toml")
+        parse.parse(f"[networks.a]\nmode='nat'\nhosts = {{'{name}' = '192.0.2.1'}}", "c.toml")
 
 
 @pytest.mark.parametrize(
@@ -119,36 +121,36 @@ def test_a_host_is_not_called_what_dnsmasq_takes_for_an_address_or_a_time(name: 
 )
 def test_dnsmasq_is_told_nothing_that_runs_or_writes(line: str) -> None:
     with pytest.raises(HostError):
-        plain.dnsmasq(f"interface=br0\n{line}\n")
-    assert plain.dnsmasq("interface=br0\n# no IPv6: x (y)\n").startswith("interface")
+        plain_text.dnsmasq(f"interface=br0\n{line}\n")
+    assert plain_text.dnsmasq("interface=br0\n# no IPv6: x (y)\n").startswith("interface")
 
 
 @pytest.mark.parametrize("char", SMUGGLED, ids=ascii)
 def test_what_is_composed_is_looked_at_once_more(char: str) -> None:
     with pytest.raises(HostError):
-        plain.joined([f"interface=br0{char}dhcp-script=/x"])
+        plain_text.joined([f"interface=br0{char}dhcp-script=/x"])
     with pytest.raises(HostError):
-        plain.lease_words(["52:54:00:00:00:01", f"web{char}"])
+        plain_text.lease_words(["52:54:00:00:00:01", f"web{char}"])
     with pytest.raises(HostError):
         dbus._string(f"br0{char}")
     if char not in ("\n", "\r\n"):  # which a file of several lines has
         with pytest.raises(HostError):
-            managers.MANAGERS[managers.NETWORKD].text_of(f"br0{char}")
+            network_managers.MANAGERS[network_managers.NETWORKD].text_of(f"br0{char}")
 
 
 def test_one_guest_is_one_guest() -> None:
     mac = "52:54:00:00:00:01"
-    assert plain.lease_words([mac, "10.0.0.2", "[fd00::2]", "web"]).endswith(",[fd00::2],web")
+    assert plain_text.lease_words([mac, "10.0.0.2", "[fd00::2]", "web"]).endswith(",[fd00::2],web")
     for more in ("web,ignore", "a b"):
         with pytest.raises(HostError):
-            plain.lease_words([mac, more])
+            plain_text.lease_words([mac, more])
 
 
 @pytest.mark.parametrize("name", ["*", "!x", "a;b", "a b", "~x", "a?", "[a]", "a\\b", "a,b", "a=b"])
 def test_a_managers_file_names_no_pattern(name: str) -> None:
-    assert not managers.can_name(name)
-    assert managers.can_name("br-0.7_x")
-    assert managers.can_name("3br")
+    assert not network_managers.can_name(name)
+    assert network_managers.can_name("br-0.7_x")
+    assert network_managers.can_name("3br")
 
 
 def test_what_a_network_needs_passes() -> None:
@@ -160,11 +162,11 @@ def test_what_a_network_needs_passes() -> None:
         hosts = { files = "192.0.2.9", "a.b" = "2001:db8::9" }
         addresses = { web = "10.0.0.9" }
     """
-    (network,) = config.parse(text, "c.toml").networks
+    (network,) = parse.parse(text, "c.toml").networks
     assert reservations.fault(network) == ""
-    made = backends.resources(network, Surroundings())
+    made = networks.resources(network, Surroundings())
     (server,) = (each for each in made if isinstance(each, Dnsmasq))
-    assert plain.dnsmasq(server.config) == server.config
+    assert plain_text.dnsmasq(server.config) == server.config
     assert "server=fe80::53%eth0\n" in server.config
     assert "server=2001:db8::53\n" in server.config
     assert any(isinstance(each, Rules) for each in made)

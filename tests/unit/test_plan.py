@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core import names, words
-from qemu_netwrap.core.errors import HostError, UsageError
-from qemu_netwrap.core.ipv4 import Subnet
-from qemu_netwrap.core.model import HOST_ONLY, NAT, Config, Grant, Network, Route, Surroundings
-from qemu_netwrap.planning import backends, plan, rewrite
-from qemu_netwrap.planning.backends import segment
-from qemu_netwrap.planning.reading import interpret
+from qemu_netwrap import networks
+from qemu_netwrap.errors import HostError, UsageError
+from qemu_netwrap.model import names
+from qemu_netwrap.model.host import Route, Surroundings
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.network import HOST_ONLY, NAT, Config, Network
+from qemu_netwrap.model.run import Grant
+from qemu_netwrap.networks import routed
+from qemu_netwrap.qemu import command_line, rewrite
+from qemu_netwrap.qemu.network_options import interpret
+from qemu_netwrap.runtime import plan
 
 # Options that are not ours, each with its argument; none of them makes QEMU print help.
 THEIRS = st.one_of(
@@ -41,7 +45,7 @@ ROUTES = st.builds(
     lambda pool, address, length, device: Route(
         Subnet((pool.network | address & ~pool.mask) >> 32 - length << 32 - length, length), device
     ),
-    st.sampled_from(segment.POOLS),
+    st.sampled_from(routed.POOLS),
     st.integers(0, 0xFFFFFFFF),
     st.integers(0, 32),
     st.sampled_from(["eth0", "tun0"]),
@@ -49,7 +53,7 @@ ROUTES = st.builds(
 
 
 def planned(argv: list[str], config: Config | None = None) -> plan.Plan | None:
-    reading = interpret(words.parse(argv))
+    reading = interpret(command_line.parse(argv))
     if reading is None:
         return None
     return plan.make(reading, config or Config(), plan.Facts("4194304z", "machine"))
@@ -111,15 +115,15 @@ def test_a_chosen_subnet_is_free_and_stays_the_same(
     taken = [r.subnet for r in routes if r.subnet.length >= 2] + [r.subnet for r in others]
     around = Surroundings(routes=tuple(routes), reserved=tuple(r.subnet for r in others))
     try:
-        chosen = segment.subnet_of(network, around)
+        chosen = routed.subnet_of(network, around)
     except HostError:
-        assert all(any(pool.overlaps(subnet) for subnet in taken) for pool in segment.POOLS)
+        assert all(any(pool.overlaps(subnet) for subnet in taken) for pool in routed.POOLS)
         return
     reference = ipaddress.IPv4Network(str(chosen))
     assert reference.is_private
     assert reference.prefixlen == 24
     assert not any(reference.overlaps(ipaddress.IPv4Network(str(other))) for other in taken)
-    assert segment.subnet_of(network, around) == chosen
+    assert routed.subnet_of(network, around) == chosen
 
 
 def test_a_pool_is_used_to_its_last_subnet() -> None:
@@ -134,16 +138,14 @@ def test_a_pool_is_used_to_its_last_subnet() -> None:
         for subnet in pool.address_exclude(ipaddress.IPv4Network(str(free)))
     ]
     network = Network("lab", NAT, "qn-lab")
-    assert segment.subnet_of(network, Surroundings(routes=tuple(routes))) == free
+    assert routed.subnet_of(network, Surroundings(routes=tuple(routes))) == free
     full = Surroundings(routes=(*routes, Route(free, "eth2")))
     with pytest.raises(HostError, match="network lab: no free /24"):
-        segment.subnet_of(network, full)
+        routed.subnet_of(network, full)
 
 
 def test_networks_have_subnets_that_differ() -> None:
-    chosen = {
-        segment.subnet_of(Network(n, NAT, n), Surroundings()) for n in (NAT, HOST_ONLY, "lab")
-    }
+    chosen = {routed.subnet_of(Network(n, NAT, n), Surroundings()) for n in (NAT, HOST_ONLY, "lab")}
     assert len(chosen) == 3
 
 
@@ -151,24 +153,24 @@ def test_a_configured_subnet_is_used_unless_a_route_is_in_the_way() -> None:
     subnet = Subnet.parse("192.168.0.0/24")
     network = Network("lab", NAT, "qn-lab", subnet)
     default = Route(Subnet.parse("0.0.0.0/0"), "eth0")
-    assert segment.subnet_of(network, Surroundings(routes=(default,))) == subnet
+    assert routed.subnet_of(network, Surroundings(routes=(default,))) == subnet
     route = Route(Subnet.parse("192.168.0.128/25"), "eth0", 100)
     message = r"overlaps the host's route 192\.168\.0\.128/25 dev eth0 table 100$"
     with pytest.raises(HostError, match=message):
-        segment.subnet_of(network, Surroundings(routes=(default, route)))
+        routed.subnet_of(network, Surroundings(routes=(default, route)))
 
 
 def test_a_bridge_that_is_there_is_not_made() -> None:
     there = Surroundings(bridge_exists=True)
-    assert backends.resources(Network("lan", "bridge", "lan0"), there) == ()
+    assert networks.resources(Network("lan", "bridge", "lan0"), there) == ()
     for mode in (NAT, HOST_ONLY):
         with pytest.raises(HostError, match="lan0 is there already"):
-            backends.resources(Network("lan", mode, "lan0"), there)
+            networks.resources(Network("lan", mode, "lan0"), there)
 
 
 def test_nothing_is_asked_that_the_plan_does_not_need() -> None:
     def asked(argv: str, config: Config, chosen: str = "") -> plan.Questions:
-        reading = interpret(words.parse(["qemu", *argv.split()]))
+        reading = interpret(command_line.parse(["qemu", *argv.split()]))
         assert reading is not None
         return plan.questions(reading, config, chosen)
 

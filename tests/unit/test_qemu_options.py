@@ -6,12 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_netwrap.core.qemu_options import (
-    SOMETIMES,
-    WITH_ARGUMENT,
-    WITHOUT_ARGUMENT,
-    parse_help,
-)
+from qemu_netwrap.qemu.known_options import SOMETIMES, WITH_ARGUMENT, WITHOUT_ARGUMENT, parse_help
 
 DATA = Path(__file__).parent / "data"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qemu_netwrap.core.readconfig import parse
+from qemu_netwrap.qemu.readconfig import parse
 
 LINES = st.sampled_from(
     [

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap.core import reservations
-from qemu_netwrap.core.ipv4 import Subnet, format_address, parse_address
-from qemu_netwrap.core.model import Network
+from qemu_netwrap.model import reservations
+from qemu_netwrap.model.ipv4 import Subnet, format_address, parse_address
+from qemu_netwrap.model.network import Network
 
 SUBNET = Subnet.parse("10.0.0.0/28")
 GUESTS = [f"10.0.0.{number}" for number in range(2, 15)]

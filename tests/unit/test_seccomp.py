@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import pytest
 
-from qemu_netwrap.core import seccomp
+from qemu_netwrap.linux import seccomp
 
 ALLOW: Final = 0x7FFF0000
 REFUSE: Final = 0x00050000 | errno.EPERM

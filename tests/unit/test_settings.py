@@ -6,10 +6,10 @@ import tomllib
 
 import pytest
 
-from qemu_netwrap.core import config
-from qemu_netwrap.core.settings import Setting, settings
-from qemu_netwrap.core.tomlplace import line_of
-from qemu_netwrap.planning.networks import defined
+from qemu_netwrap.config import parse
+from qemu_netwrap.config.effective import Setting, settings
+from qemu_netwrap.config.toml_position import line_of
+from qemu_netwrap.runtime.network_choice import defined
 
 TEXT = """\
 # networks.a.stp = true
@@ -38,11 +38,11 @@ def test_lines(path: str, line: int) -> None:
 
 
 def test_every_key_that_is_for_the_mode_is_told() -> None:
-    read = config.parse(TEXT, "c")
+    read = parse.parse(TEXT, "c")
     found = settings(read, defined(read), "", TEXT)
     by_network = {name: {s.key: s for s in found if s.network == name} for name in ("", "a", "b")}
-    assert set(by_network["a"]) == {k for k, (modes, _) in config.KEYS.items() if "nat" in modes}
-    assert set(by_network["b"]) == {k for k, (modes, _) in config.KEYS.items() if "bridge" in modes}
+    assert set(by_network["a"]) == {k for k, (modes, _) in parse.KEYS.items() if "nat" in modes}
+    assert set(by_network["b"]) == {k for k, (modes, _) in parse.KEYS.items() if "bridge" in modes}
     assert by_network["a"]["stp"] == Setting("a", "stp", True, "c:4")
     assert by_network[""]["default"] == Setting("", "default", None, "default")
     assert by_network[""]["bind_group"] == Setting("", "bind_group", False, "default")
@@ -73,7 +73,7 @@ def test_every_value_is_toml() -> None:
         mode = "bridge"
         uplink = "enp3s0"
     """
-    read = config.parse(text, "c")
+    read = parse.parse(text, "c")
     for network in read.networks:
         shown = "\n".join(s.text for s in settings(read, (network,), "", text) if s.network)
         given = tomllib.loads(text)["networks"][network.name]

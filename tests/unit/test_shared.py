@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import files
-from qemu_netwrap.life import shared
-from qemu_netwrap.life.state import State
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files
+from qemu_netwrap.passthrough import pci_state
+from qemu_netwrap.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,10 +19,10 @@ BDF = "0000:01:00.0"
 
 
 def test_a_lock_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = shared.Shared(State(f"{tmp_path}/boot-net"))
+    found = pci_state.Shared(State(f"{tmp_path}/boot-net"))
     with found.lock_of(BDF):
         pass
-    monkeypatch.setattr(shared, "_LONGER", 0.1)
+    monkeypatch.setattr(pci_state, "_LONGER", 0.1)
     with files.Lock(f"{found.base}/locks/{BDF}"):
         with pytest.raises(HostError, match=rf"{BDF}: .* \(pid {os.getpid()}\)") as caught:
             found.lock_of(BDF).__enter__()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import files
-from qemu_netwrap.life import runs, state
+from qemu_netwrap import state
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files
+from qemu_netwrap.runtime import runs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qemu_netwrap.core import resources as r
-from qemu_netwrap.core import words
-from qemu_netwrap.core.errors import HostError
-from qemu_netwrap.host import files, nicstate, pci
-from qemu_netwrap.life import devices, passthrough, runs, vfio
-from qemu_netwrap.life.effects import Work
-from qemu_netwrap.life.shared import Shared
-from qemu_netwrap.life.state import State
-from qemu_netwrap.planning.passthrough import find
-from qemu_netwrap.planning.reading import interpret
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, pci
+from qemu_netwrap.linux.netlink import interface_state
+from qemu_netwrap.passthrough import assign
+from qemu_netwrap.passthrough.devices import find
+from qemu_netwrap.passthrough.pci_state import Shared
+from qemu_netwrap.qemu import command_line
+from qemu_netwrap.qemu.network_options import interpret
+from qemu_netwrap.resources import kinds as r
+from qemu_netwrap.resources import vfio
+from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.runtime import runs, vfio_bind
+from qemu_netwrap.state import State
 
 if TYPE_CHECKING:
-    from qemu_netwrap.planning.passthrough import HostDevice
+    from qemu_netwrap.passthrough.devices import HostDevice
 
 RECORD = Path(__file__).parent / "data" / "sysfs.json"
 PF, TWINS, E1000E = "0000:01:00.0", ("0000:02:00.0", "0000:02:00.1"), "0000:03:00.0"
@@ -48,7 +51,7 @@ def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             place.write_text(text, "utf-8")
     monkeypatch.setattr(pci, "SYS", f"{tmp_path}/sys")
     monkeypatch.setattr(pci, "DEV", f"{tmp_path}/dev/vfio")
-    monkeypatch.setattr(nicstate, "_SYS", f"{tmp_path}/sys/class/net")
+    monkeypatch.setattr(interface_state, "_SYS", f"{tmp_path}/sys/class/net")
     for name in ("INTERRUPTS", "MOUNTS", "SWAPS"):
         monkeypatch.setattr(pci, name, f"{tmp_path}/proc/{name.lower()}")
     return tmp_path
@@ -118,7 +121,7 @@ def test_interrupts(sysfs: Path) -> None:
 
 @pytest.mark.usefixtures("sysfs")
 def test_the_list(tmp_path: Path) -> None:
-    found = {d.bdf: d for d in devices.all_devices(State(f"{tmp_path}/run/boot-net"))}
+    found = {d.bdf: d for d in vfio_bind.all_devices(State(f"{tmp_path}/run/boot-net"))}
     assert set(found) == {PF, *TWINS, E1000E, VIRTIO, *VFS}
     assert found[PF].obstacle == "has virtual functions"
     assert found[TWINS[0]].obstacle == f"group shared with {TWINS[1]}"
@@ -188,7 +191,7 @@ def test_disks_that_the_host_uses(sysfs: Path, by_ways: bool) -> None:
     (sysfs / "proc/mounts").write_text("20 1 7:0 / /snap ro - squashfs /dev/loop0 ro\n", "utf-8")
     device = pci.look(E1000E)
     assert device is not None
-    passthrough.check_use("x", device, {})
+    assign.check_use("x", device, {})
     told = []
     for line in (
         "30 1 259:1 / / rw shared:1 - ext4 /dev/root rw",
@@ -197,7 +200,7 @@ def test_disks_that_the_host_uses(sysfs: Path, by_ways: bool) -> None:
         (sysfs / "proc/mounts").write_text(f"{line}\n", "utf-8")
         told.append(pci.disk_in_use(E1000E))
     with pytest.raises(HostError, match="in use by the host: /dev/nvme0n1p1 is mounted on /home"):
-        passthrough.check_use("x", device, {})
+        assign.check_use("x", device, {})
     (sysfs / "proc/mounts").unlink()
     (sysfs / "proc/swaps").write_text("Filename Type\n/dev/nvme0n1p1 partition 9 0 -2\n", "utf-8")
     told.append(pci.disk_in_use(E1000E))
@@ -212,19 +215,19 @@ def test_disks_that_the_host_uses(sysfs: Path, by_ways: bool) -> None:
     assert pci.disk_in_use(PF) == ("", "")
 
 
-def passing(*qemu: str, session: str = "") -> passthrough.Passing:
+def passing(*qemu: str, session: str = "") -> assign.Passing:
     """Return what is to be passed through, with all that shares a group."""
-    reading = interpret(words.parse(["qemu", *qemu]))
+    reading = interpret(command_line.parse(["qemu", *qemu]))
     assert reading is not None
-    return passthrough.Passing(find(reading), bind_group=True, session=session)
+    return assign.Passing(find(reading), bind_group=True, session=session)
 
 
-def refused(wanted: passthrough.Passing, state: State) -> str:
+def refused(wanted: assign.Passing, state: State) -> str:
     """Return why a run gets nothing, and that it has touched nothing."""
     work = Work(state)
     try:
         with pytest.raises(HostError) as caught:
-            next(passthrough.acquire(wanted, "7", work))
+            next(assign.acquire(wanted, "7", work))
     finally:
         work.rtnl.close()
     assert not os.path.exists(f"{state.run('7')}/journal")
@@ -234,7 +237,7 @@ def refused(wanted: passthrough.Passing, state: State) -> str:
 def test_others_of_a_group_are_looked_at(sysfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = State(f"{sysfs}/run/boot-net")
     wanted = passing("-device", f"vfio-pci,host={TWINS[0]}", session="192.0.2.7")
-    monkeypatch.setattr(nicstate, "with_address", {"192.0.2.7": "eth2"}.get)
+    monkeypatch.setattr(interface_state, "with_address", {"192.0.2.7": "eth2"}.get)
     said = refused(wanted, state)
     assert f"{TWINS[1]} (Ethernet controller, driver e1000e, eth2) carries the SSH session" in said
     (sysfs / "sys/class/net/eth2/upper_eth2.5").mkdir()
@@ -249,12 +252,12 @@ def test_what_the_host_is_reached_by_once_dead_runs_were_collected(
     sysfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = sysfs / "sys/devices/pci0000:00/0000:00:05.0/0000:03:00.0/net/eth3"
-    monkeypatch.setattr(passthrough, "_reached", lambda _: {"eth3": "the host's default route"})
+    monkeypatch.setattr(assign, "_reached", lambda _: {"eth3": "the host's default route"})
     wanted = passing("-device", f"vfio-pci,host={E1000E}")
-    passthrough._check_all(wanted)
+    assign._check_all(wanted)
     monkeypatch.setattr(runs, "collect", lambda _: net.mkdir(parents=True))
     assert "carries the host's default route" in refused(wanted, State(f"{sysfs}/run/boot-net"))
-    passthrough._check_all(wanted.replace(force_uplink=True))
+    assign._check_all(wanted.replace(force_uplink=True))
 
 
 def test_a_function_that_shares_a_group_with_its_own_physical_one(sysfs: Path) -> None:
@@ -315,9 +318,9 @@ def test_named_functions_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         order.append(want.label)
         return runs.DeviceInfo(want.label, "", "", key[-1])
 
-    monkeypatch.setattr(passthrough, "_acquire", acquire)
+    monkeypatch.setattr(assign, "_acquire", acquire)
     work = Work(State(f"{tmp_path}/run/boot-net"))
-    found = [(info.label, info.mac) for info in passthrough.acquire(wanted, "7", work)]
+    found = [(info.label, info.mac) for info in assign.acquire(wanted, "7", work)]
     work.rtnl.close()
     assert order == ["b", "d", "a", "c"]
     # In the order typed, each with the MAC that it has wherever another stands.
@@ -334,10 +337,10 @@ def test_functions_are_made_for_all_of_a_run() -> None:
     ]
     several = passing(*(word for pair in pairs for word in pair), "-nic", "sriov,pf=eth1,vf=90")
     one = passing("-nic", "sriov,pf=eth0", "-nic", "sriov,pf=eth0,vf=29")
-    assert passthrough._to_make(several, pf) == 0
+    assert assign._to_make(several, pf) == 0
     pf = pf.replace(vfs=(), total_vfs=60)
-    assert [passthrough._to_make(each, pf) for each in (several, one)] == [20, 30]
-    assert passthrough._to_make(one, pf.replace(total_vfs=7)) == 7
+    assert [assign._to_make(each, pf) for each in (several, one)] == [20, 30]
+    assert assign._to_make(one, pf.replace(total_vfs=7)) == 7
 
 
 @pytest.mark.usefixtures("sysfs")
@@ -347,6 +350,6 @@ def test_a_group_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([True, False, False, *[True] * 1000])  # somebody looks; then somebody has it
     monkeypatch.setattr(pci, "is_group_open", lambda _: next(looks))
     monkeypatch.setattr(vfio, "_MOMENT", 0.1)
-    passthrough.check_use("x", device, {})
+    assign.check_use("x", device, {})
     with pytest.raises(HostError, match="is in use by a process"):
-        passthrough.check_use("x", device, {})
+        assign.check_use("x", device, {})

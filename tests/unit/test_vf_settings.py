@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qemu_netwrap.host.vfs import Vf
+from qemu_netwrap.linux.netlink.vf_settings import Vf
 
 BEFORE = Vf("52:54:00:00:00:01", "5", "3", "1", "0", "1000", "200")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qemu_netwrap.host import which
+from qemu_netwrap.linux import programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,20 +24,20 @@ def program(tmp_path: Path) -> Path:
     path = folder / "nft"
     path.write_text("", "utf-8")
     path.chmod(0o755)
-    assert which.is_trusted(str(path))
+    assert programs.is_trusted(str(path))
     return path
 
 
 @pytest.mark.parametrize("mode", [0o757, 0o1757, 0o1777])
 def test_a_file_that_others_may_write(program: Path, mode: int) -> None:
     program.chmod(mode)
-    assert not which.is_trusted(str(program))
+    assert not programs.is_trusted(str(program))
 
 
 @pytest.mark.parametrize(("mode", "trusted"), [(0o757, False), (0o1777, True), (0o755, True)])
 def test_a_folder_that_others_may_write(program: Path, mode: int, trusted: bool) -> None:
     program.parent.chmod(mode)
-    assert which.is_trusted(str(program)) is trusted
+    assert programs.is_trusted(str(program)) is trusted
 
 
 @ROOT
@@ -45,7 +45,7 @@ def test_a_folder_that_others_may_write(program: Path, mode: int, trusted: bool)
 def test_a_folder_that_a_group_may_write(program: Path, group: str, trusted: bool) -> None:
     os.chown(program.parent, 0, grp.getgrnam(group).gr_gid)
     program.parent.chmod(0o775)
-    assert which.is_trusted(str(program)) is trusted
+    assert programs.is_trusted(str(program)) is trusted
 
 
 @ROOT
@@ -53,7 +53,7 @@ def test_debians_usr_local(program: Path) -> None:
     staff = grp.getgrnam("staff")
     os.chown(program.parent, 0, staff.gr_gid)
     program.parent.chmod(0o2775)
-    assert which.is_trusted(str(program)) is not bool(staff.gr_mem)
+    assert programs.is_trusted(str(program)) is not bool(staff.gr_mem)
 
 
 @ROOT
@@ -61,10 +61,10 @@ def test_debians_usr_local(program: Path) -> None:
 def test_what_belongs_to_somebody_else(program: Path, tmp_path: Path, whose: str) -> None:
     link = tmp_path / "link"
     link.symlink_to(program)
-    assert which.is_trusted(str(link))
+    assert programs.is_trusted(str(link))
     what = {"file": program, "folder": program.parent, "link": link}[whose]
     os.chown(what, 65534, 65534, follow_symlinks=False)
-    assert not which.is_trusted(str(link))
+    assert not programs.is_trusted(str(link))
 
 
 def test_the_next_on_path_is_taken(
@@ -78,6 +78,6 @@ def test_the_next_on_path_is_taken(
     (bad / "nft").write_text("", "utf-8")
     (bad / "nft").chmod(0o777)
     monkeypatch.setenv("PATH", f"{bad}:{other}")
-    assert which.find("nft") == str(bad / "nft")
-    assert which.find_trusted("nft") == str(program)
-    assert which.find_trusted("nosuch") == ""
+    assert programs.find("nft") == str(bad / "nft")
+    assert programs.find_trusted("nft") == str(program)
+    assert programs.find_trusted("nosuch") == ""

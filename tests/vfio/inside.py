@@ -134,7 +134,7 @@ def _links(paths: Iterable[Path]) -> dict[str, str]:
 
 def _said(act: Any) -> str:  # noqa: ANN401 - a function
     """Do something; return the error that it ends with, as a user sees it."""
-    from qemu_netwrap.core.errors import NetwrapError
+    from qemu_netwrap.errors import NetwrapError
 
     try:
         act()
@@ -145,14 +145,14 @@ def _said(act: Any) -> str:  # noqa: ANN401 - a function
 
 def count(pf: str, number: str) -> str:
     """Have virtual functions made."""
-    from qemu_netwrap.host import pci as host
+    from qemu_netwrap.linux import pci as host
 
     return _said(lambda: host.set_vf_count(pf, int(number)))
 
 
 def unbind(bdf: str) -> str:
     """Take a device from its driver, with three seconds' patience."""
-    from qemu_netwrap.host import pci as host
+    from qemu_netwrap.linux import pci as host
 
     # What is started later is forked from here, and must have its own.
     patience, host.PATIENCE = host.PATIENCE, 3.0

@@ -1,0 +1,114 @@
+"""`qemu-netwrap network`: the networks by name, and keeping one up between runs."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qemu_netwrap.cli import options, render, tables
+from qemu_netwrap.cli.output import echo
+from qemu_netwrap.config import file
+from qemu_netwrap.linux import open_files
+from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.resources.explain import explain
+from qemu_netwrap.runtime import inventory, network_choice, pinning, status
+from qemu_netwrap.runtime.provision import reserved_subnets
+from qemu_netwrap.state import State
+
+if TYPE_CHECKING:
+    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.runtime.launch_options import Request
+
+app = typer.Typer(
+    help="List networks, and keep them up between runs.", context_settings=options.CONTEXT
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A network, or its bridge.")]
+
+
+@app.command("list")
+def list_(context: typer.Context, json: options.Json = False) -> None:
+    """Show all networks: configured, built in, or up."""
+    known = _inventory(context.obj)
+    if json:
+        echo(json_module.dumps(render.plain(known), indent=2))
+    else:
+        echo(tables.networks_text(known))
+
+
+@app.command()
+def show(context: typer.Context, name: Name, json: options.Json = False) -> None:
+    """Show a network: where it is, who uses it, its leases."""
+    known = inventory.find(name, _inventory(context.obj))
+    up = status.network(State.here(), known.bridge) if known.state == inventory.UP else None
+    if json:
+        data = {**render.plain(known), **(render.plain(up) if up else {})}
+        echo(json_module.dumps(data, indent=2))
+    else:
+        echo(tables.network_text(known, up))
+
+
+@app.command()
+def up(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A network.")],
+) -> None:
+    """Make a network if need be, and keep it up, with runs or without."""
+    request: Request = context.obj
+    config = file.load(request.config)
+    network = network_choice.named(name, config, name)
+    work = _work(request, f"network up {name}")
+    info = pinning.keep_up(network, work, reserved_subnets(config))
+    if info is None:
+        _say(request, f"{network.name}: bridge {network.bridge} is there, and not ours to keep up")
+    else:
+        where = f"{info.bridge} {info.address}".rstrip()
+        _say(request, f"{network.name}: up ({where}) until qemu-netwrap network down {name}")
+
+
+@app.command()
+def down(context: typer.Context, name: Name) -> None:
+    """Keep a network up no longer: it goes, now or with its last run."""
+    request: Request = context.obj
+    work = _work(request, f"network down {name}")
+    known = inventory.find(name, _inventory(request))
+    if known.state != inventory.UP:
+        _say(request, f"{known.name}: it is not up")
+        return
+    dropped = pinning.let_go(known.bridge, work)
+    before = "" if dropped.was_kept else "it was not kept up, "
+    if dropped.members:
+        users = ", ".join(dropped.members)
+        _say(request, f"{known.name}: {before}it goes with the last run that uses it: {users}")
+    else:
+        _say(request, f"{known.name}: down")
+
+
+def _inventory(request: Request) -> list[inventory.Known]:
+    """Return all networks."""
+    config = file.load(request.config)
+    return inventory.inventory(config, request.network, Work(State.here()))
+
+
+def _work(request: Request, command: str) -> Work:
+    """Return what changing networks needs; -v shows each step as a command."""
+
+    def show_step(resource: Resource) -> None:
+        if request.verbose:
+            for line in explain(resource).do:
+                echo(f"+ {line}", err=True)
+
+    open_files.require()
+    return Work(
+        State.to_change(command),
+        lambda line: echo(f"qemu-netwrap: {line}", err=True),
+        show_step,
+    )
+
+
+def _say(request: Request, line: str) -> None:
+    """Say how it went."""
+    if not request.quiet:
+        echo(line)

@@ -1,0 +1,162 @@
+"""What the commands print: plans and states, as text for people or as plain data for JSON."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from qemu_netwrap.cli.tables import columns
+from qemu_netwrap.linux.hook_files import Hook
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.ipv6 import Prefix
+from qemu_netwrap.record import Record
+from qemu_netwrap.runtime.preview import NetworkPreview, Preview
+from qemu_netwrap.runtime.status import NetworkStatus, RunStatus
+
+_RUN_HEAD = ("RUN", "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY")
+_NIC_HEAD = ("NIC", "NETWORK", "MAC", "ADDRESS")
+_FORWARD_HEAD = ("RUN", "HOST", "GUEST")
+_NETWORK_HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "MEMBERS", "KEPT", "PORTS", "DNSMASQ")
+
+
+def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """Return records, and tuples of them, as dicts and lists; subnets as text."""
+    if isinstance(value, (Subnet, Prefix)):
+        return str(value)
+    if isinstance(value, Record):
+        return {name: plain(inner) for name, inner in value.__dict__.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def plan_data(shown: Preview) -> dict[str, Any]:
+    """Return a plan as data for JSON."""
+    steps = [
+        {
+            "kind": type(step.resource).__name__,
+            **plain(step.resource),
+            "do": step.do,
+            "undo": step.undo,
+        }
+        for step in shown.steps
+    ]
+    networks = [
+        {
+            "name": n.network.name,
+            "mode": n.network.mode,
+            "bridge": n.network.bridge,
+            "address": n.address,
+            "address6": n.address6,
+            "action": n.action,
+        }
+        for n in shown.networks
+    ]
+    nics = []
+    for nic in shown.nics:
+        fields = {**plain(nic), "network": nic.network.name}
+        del fields["mac_key"]  # how MACs of ours are made is nobody's business
+        nics.append(fields)
+    found = {"networks": networks, "nics": nics, "steps": steps, "argv": shown.argv}
+    return {**found, "notes": shown.notes} if shown.notes else found
+
+
+def plan_text(shown: Preview) -> str:
+    """Return a plan for people."""
+    if not shown.steps:
+        return f"nothing to provision; QEMU gets its words as they are:\n  {shlex.join(shown.argv)}"
+    do = [command for step in shown.steps for command in step.do]
+    undo = [command for step in reversed(shown.steps) for command in step.undo]
+    lines = [
+        *map(_network_line, shown.networks), *shown.notes,
+        "", "do:", *_indented(do),
+        "", "undo, when QEMU is gone; a network with its last run:", *_indented(undo),
+        "", "QEMU becomes:", f"  {shlex.join(shown.argv)}",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _network_line(shown: NetworkPreview) -> str:
+    """Return what becomes of a network, in a line."""
+    network = shown.network
+    where = " ".join(filter(None, (network.bridge, shown.address, shown.address6)))
+    return f"network {network.name} ({network.mode}, {where}): {shown.action}"
+
+
+def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
+    """Return runs and networks for people."""
+    blocks = []
+    if runs:
+        blocks.append(columns([(*_RUN_HEAD, *_NIC_HEAD), *(row for r in runs for row in _rows(r))]))
+    forwards = [row for run in runs for row in _forward_rows(run)]
+    if forwards:
+        blocks.append(columns([_FORWARD_HEAD, *forwards]))
+    if networks:
+        blocks.append(columns([_NETWORK_HEAD, *map(_network_row, networks)]))
+    faults = [f"run {r.run}: {fault}" for r in runs for fault in r.faults]
+    faults += [f"network {n.name or n.bridge}: {fault}" for n in networks for fault in n.faults]
+    if faults:
+        blocks.append("\n".join(faults))
+    return "\n\n".join(blocks) or "nothing runs"
+
+
+def hooks_text(hooks: list[Hook]) -> str:
+    """Return the scripts that QEMU calls by default, for people."""
+    kept = (f"; before: {hook.saved}" if hook.saved else "" for hook in hooks)
+    return "\n".join(f"{h.path}: {h.state}{more}" for h, more in zip(hooks, kept, strict=True))
+
+
+def _rows(run: RunStatus) -> list[tuple[str, ...]]:
+    """Return a run's rows: one for each NIC, the run itself on the first."""
+    head = (
+        run.run,
+        run.name or "-",
+        run.state,
+        str(run.pid or "-"),
+        _duration(run.uptime),
+        f"{run.cpu:.1f}s",
+        f"{run.memory / 1048576:.0f}M",
+    )
+    nics: list[tuple[str, ...]] = [
+        *(
+            (n.tap, n.network, ",".join(n.macs) or "-", ",".join(n.addresses) or "-")
+            for n in run.nics
+        ),
+        *((d.bdf, d.pf or "-", d.mac or "-", "-") for d in run.devices),
+    ] or [("-",) * len(_NIC_HEAD)]
+    return [(*(head if not at else ("",) * len(head)), *nic) for at, nic in enumerate(nics)]
+
+
+def _forward_rows(run: RunStatus) -> list[tuple[str, ...]]:
+    """Return a row for each port of the host that leads to a run's guest."""
+    return [
+        (run.run, f"{f.protocol} {f.host or '*'}:{f.port}", f"{f.guest}:{f.guest_port}")
+        for nic in run.nics
+        for f in nic.forwards
+    ]
+
+
+def _network_row(network: NetworkStatus) -> tuple[str, ...]:
+    """Return a network's row."""
+    return (
+        network.name,
+        network.mode,
+        network.bridge,
+        ",".join(filter(None, (network.address, network.address6))) or "-",
+        str(len(network.members)),
+        "yes" if network.kept else "-",
+        str(len(network.ports)),
+        str(network.dnsmasq or "-"),
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _indented(commands: list[str]) -> list[str]:
+    """Return commands as lines, indented; those of several lines too."""
+    return [f"  {line}" for command in commands for line in command.split("\n")]

@@ -1,0 +1,122 @@
+"""Our own words before QEMU's: read without typer, which costs more than a whole launch.
+
+The options are those that `cli` declares for `launch`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.errors import UsageError
+from qemu_netwrap.record import Record
+from qemu_netwrap.runtime.launch_options import Request
+
+COMMANDS = frozenset(
+    "plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio".split()
+)
+WITH_VALUE = {
+    "--network": "network", "--config": "config", "--run-as": "run_as", "--keep-env": "keep_env",
+}  # fmt: skip
+FLAGS = {
+    "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--debug": "debug",
+    "--yes-uplink": "yes_uplink", "--bind-group": "bind_group", "--force-uplink": "force_uplink",
+}  # fmt: skip
+INFORM = frozenset({"--help", "-h", "--version"})
+# What other programs call what one of the commands does.
+ALIASES = {
+    "list": "ps", "ls": "ps", "status": "ps", "runs": "ps", "top": "ps",
+    "kill": "stop", "rm": "stop", "delete": "stop", "destroy": "stop", "shutdown": "stop",
+    "poweroff": "stop", "halt": "stop", "quit": "stop", "end": "stop",
+    "clean": "gc", "cleanup": "gc", "prune": "gc",
+    "check": "doctor", "test": "doctor", "diagnose": "doctor",
+    "dry-run": "plan", "preview": "plan", "show": "plan",
+    "up": "network up", "down": "network down", "net": "network", "networks": "network list",
+    "install": "hooks install", "configure": "config", "settings": "config show",
+    "version": "--version", "help": "--help", "man": "--help", "usage": "--help",
+}  # fmt: skip
+_EXAMPLE = "qemu-netwrap -- qemu-system-x86_64"
+
+
+class Typed(Record):
+    """Our words, cut: options of ours, a command of ours or else QEMU's words."""
+
+    options: tuple[str, ...]
+    command: str = ""
+    qemu: tuple[str, ...] = ()
+
+
+def split(argv: list[str]) -> Typed:
+    """Cut ARGV where QEMU's words begin: at `--`, or at the first word that is not ours."""
+    at = 0
+    while at < len(argv):
+        word = argv[at]
+        name = word.partition("=")[0]
+        if word == "--":
+            return Typed(tuple(argv[:at]), "", tuple(argv[at + 1 :]))
+        if word in INFORM:
+            return Typed(tuple(argv[:at]), word)
+        if not word.startswith("-"):
+            if word in COMMANDS:
+                return Typed(tuple(argv[:at]), word)
+            if not is_program(word):
+                raise _unknown_command(argv[at:])
+            return Typed(tuple(argv[:at]), "", tuple(argv[at:]))
+        if name not in WITH_VALUE and word not in FLAGS:
+            raise _unknown_option(argv[at:])
+        at += 2 if word in WITH_VALUE else 1
+    return Typed(tuple(argv))
+
+
+def is_program(word: str) -> bool:
+    """Whether WORD, where a command could stand, names a QEMU to be started.
+
+    Any other program stands behind `--`: a slip must not start what happens to have its name.
+    """
+    return word.startswith("qemu") or word == "kvm" or "/" in word
+
+
+def _unknown_command(argv: list[str]) -> UsageError:
+    """Return the error for a first word that is neither a command nor a QEMU."""
+    from qemu_netwrap.model.suggest import suggestion
+
+    word = argv[0]
+    meant = ALIASES.get(word.lower())
+    near = f"did you mean {meant}? " if meant else suggestion(word, COMMANDS)
+    if "." in word:
+        hint = f"QEMU's program comes first: {_EXAMPLE} {word}"
+    else:
+        hint = f"{near}see qemu-netwrap --help; a program stands behind --: qemu-netwrap -- {word}"
+    return UsageError(f"{word}: unknown command", hint)
+
+
+def _unknown_option(argv: list[str]) -> UsageError:
+    """Return the error for an option that is none of the launcher's; it may be QEMU's."""
+    from qemu_netwrap.model.suggest import suggestion
+    from qemu_netwrap.qemu.known_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
+
+    word = argv[0]
+    near = suggestion(word.partition("=")[0], [*WITH_VALUE, *FLAGS, *INFORM])
+    name = word[2:] if word.startswith("--") else word[1:]
+    if name in WITH_ARGUMENT | WITHOUT_ARGUMENT:
+        near = near if word.startswith("--") else ""
+        return UsageError(
+            f"{word}: this is an option of QEMU's, and QEMU is not named",
+            f"{near}QEMU's program comes first: {_EXAMPLE} {' '.join(argv)}",
+        )
+    return UsageError(f"{word}: unknown option", f"{near}see qemu-netwrap --help")
+
+
+def request(typed: Typed) -> Request:
+    """Return the launch that was typed. Raises `UsageError`."""
+    values: dict[str, str | bool] = {}
+    words = iter(typed.options)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word in FLAGS:
+            values[FLAGS[word]] = True
+            continue
+        text = value if equals else next(words, "")
+        if not text:
+            raise UsageError(f"{name}: a value is missing", "see qemu-netwrap --help")
+        if name == "--keep-env" and "keep_env" in values:
+            text = f"{values['keep_env']},{text}"
+        values[WITH_VALUE[name]] = text
+    return Request(typed.qemu, **values)  # type: ignore[arg-type] # the tables give each its type

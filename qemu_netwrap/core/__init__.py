@@ -1,1 +1,0 @@
-"""Floor 0: what is known without looking at anything: QEMU's grammar, the model, resources."""

@@ -1,0 +1,73 @@
+"""What `doctor` tells: the host as it was seen, rated. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qemu_netwrap.doctor import probe
+from qemu_netwrap.doctor.checks import diagnose
+from qemu_netwrap.doctor.facts import LOADED
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import dhcp_probe
+from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.runtime import membership, status, strays
+from qemu_netwrap.state import State
+
+if TYPE_CHECKING:
+    from qemu_netwrap.doctor.checks import Line
+
+
+def checkup() -> tuple[Line, ...]:
+    """Look at the host and rate it."""
+    return diagnose(probe.look(leftovers()).replace(faults=faults()))
+
+
+def leftovers() -> tuple[str, ...] | None:
+    """Return what dead runs have left; None for those who may not know, all but root."""
+    state = State.here()
+    try:
+        runs = [f"run {run}" for run in state.runs() if not state.is_alive(run)]
+        work = Work(state)
+        unused = [
+            f"network on {bridge}"
+            for bridge in state.networks()
+            if not membership.is_kept(bridge, work)
+            and not any(state.is_alive(run) for run in membership.members(bridge, work))
+        ]
+    except PermissionError:
+        return None
+    if os.geteuid():
+        return (*runs, *unused)
+    has_nft = probe.driver("nf_tables") == LOADED
+    return (*runs, *unused, *(str(stray) for stray in strays.find(work, has_nft=has_nft)))
+
+
+def faults() -> tuple[tuple[str, str, bool], ...]:
+    """Return what is wrong with networks that are up; nothing for those who may not know."""
+    try:
+        shown = status.all_networks(State.here())
+    except PermissionError:
+        return ()
+    seen = [
+        (network.name, fault.removesuffix(status.REMEDY), fault.endswith(status.REMEDY))
+        for network in shown
+        for fault in network.faults
+    ]
+    dropped = [(network.name, fault, False) for network in shown for fault in _dropped(network)]
+    return (*seen, *dropped)
+
+
+def _dropped(network: status.NetworkStatus) -> tuple[str, ...]:
+    """Return what of DHCP does not pass the host's firewalls, tried on a network that is up."""
+    if os.geteuid() or not network.dnsmasq:
+        return ()
+    try:
+        asked, answered = dhcp_probe.probe(network.bridge, network.address.partition("/")[0])
+    except (OSError, HostError):
+        return ()  # what this host lacks for it is told by the lines about that
+    where = f"{network.bridge}; see nft list ruleset and iptables-save"
+    return (
+        *([] if asked else [f"a firewall drops guests' DHCP: let UDP port 67 in from {where}"]),
+        *([] if answered else [f"a firewall drops DHCP's answers: let UDP port 68 out by {where}"]),
+    )

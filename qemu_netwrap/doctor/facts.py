@@ -1,0 +1,75 @@
+"""What `doctor` looks at: facts about the host, without a judgement."""
+
+from __future__ import annotations
+
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.coexistence import Neighbours
+
+# How much of the kernel is there: loaded or built in, to be loaded, or not to be had.
+LOADED, LOADABLE, MISSING = "loaded", "loadable", "missing"
+
+WRONG_NODE = "WRONG"  # beside the errnos' names: what is there is another device, or none
+
+
+class Device(Record):
+    """A device node and its driver."""
+
+    path: str
+    driver: str  # LOADED, LOADABLE or MISSING
+    error: str = ""  # the errno's name when it cannot be opened; empty when it can, or is not tried
+
+
+class Program(Record):
+    """A program: where it is, empty if nowhere, and what it says of its version."""
+
+    path: str = ""
+    version: str = ""
+
+
+class Uplink(Record):
+    """The device of the default route."""
+
+    device: str = ""  # empty: there is no default route
+    is_bridge: bool = False
+    is_wifi: bool = False
+    is_ethernet: bool = False
+    master: str = ""
+
+
+class Ipv6(Record):
+    """What there is of IPv6."""
+
+    missing: str = ""  # why there is none
+    uplink: str = ""  # the device of its default route; empty without one
+    is_router: bool = False
+    by_device: bool = True  # forwarding can be switched on device by device (Linux 6.17)
+
+
+class Survey(Record):
+    """The host. What only root can see is None for others."""
+
+    is_root: bool
+    capabilities: frozenset[str]
+    container: str  # what kind; empty outside
+    qemu: Program
+    nft: Program
+    dnsmasq: Program
+    tun: Device
+    kvm: Device
+    vhost_net: Device
+    bridge: str  # the kernel's bridge: LOADED, LOADABLE or MISSING
+    nf_tables: str
+    iommu_groups: int
+    sysctl_writable: bool
+    is_router: bool
+    uplink: Uplink
+    beside: Neighbours | None  # what a launch would find of others
+    running: frozenset[str]  # of firewalld and the network managers: who is there
+    leftovers: tuple[str, ...] | None  # of dead runs
+    ipv6: Ipv6
+    is_lone: bool = False  # a user namespace that has root alone
+    # Of networks that are up: the name, what is wrong, whether a run that joins mends it.
+    faults: tuple[tuple[str, str, bool], ...] = ()

@@ -1,0 +1,56 @@
+"""Errors of ours: one line that says what and where, and a hint with the remedy.
+
+Exit statuses are those of env(1), timeout(1) and other programs that run a program: 125 when the
+wrapper itself fails, 126 when the command cannot be executed, 127 when it is not found.
+"""
+
+from __future__ import annotations
+
+FAILED = 125
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+
+
+def _shown(text: str) -> str:
+    """Return TEXT as one line that a terminal only shows."""
+    if text.isprintable():
+        return text
+    from qemu_netwrap import printable  # what a launch that succeeds does not need
+
+    return printable.line(text)
+
+
+class NetwrapError(Exception):
+    """Something of ours failed. `message` is one line; `hint` the remedy, or empty."""
+
+    status = FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Keep message and hint apart: they are printed on lines of their own."""
+        # What users typed, or files hold, may have line ends in it, and what a terminal acts on.
+        self.message, self.hint = _shown(message), _shown(hint)
+        super().__init__(self.message)
+
+
+class UsageError(NetwrapError):
+    """The words are wrong: an option of ours, or one of our words in QEMU's options."""
+
+
+class ConfigError(NetwrapError):
+    """The configuration file is wrong; the message starts with FILE:LINE."""
+
+
+class HostError(NetwrapError):
+    """The host refuses or lacks something: a privilege, a program, a device, a free name."""
+
+
+class NotExecutableError(NetwrapError):
+    """QEMU is there and cannot be executed."""
+
+    status = NOT_EXECUTABLE
+
+
+class NotFoundError(NetwrapError):
+    """QEMU is not there."""
+
+    status = NOT_FOUND

@@ -1,1 +1,0 @@
-"""Floor 4: the command line and what it prints."""

@@ -1,1 +1,0 @@
-"""Floor 2: effectors. Each module touches one surface of the host and nothing else."""

@@ -1,0 +1,92 @@
+"""Looks at what else on the host has a say in whether guests have a network.
+
+Signs first: a few files, two requests to nf_tables, and sockets that are bound and closed. Where
+there is none, nothing more is loaded or asked.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.linux import files, nft
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.coexistence import Neighbours
+
+# Of those behind the first none is assigned (IANA), nor given out by bindresvport(3), from 600 on.
+DNS_PORTS = (53, *range(288, 308), 28, 30, 32, 34, 36)
+DHCP_PORT, DHCP6_PORT = 67, 547
+_OPEN_FROM = "/proc/sys/net/ipv4/ip_unprivileged_port_start"  # of IPv6 too
+# What a manager (model.network_managers) makes when it starts.
+_MANAGERS = {
+    "NetworkManager": "/run/NetworkManager",
+    "systemd-networkd": "/run/systemd/netif/state",
+}
+# By the families of model.coexistence: whether br_netfilter shows bridged frames to firewalls, and
+# which tables of legacy iptables have been used.
+_BRIDGED = {"ip": "bridge-nf-call-iptables", "ip6": "bridge-nf-call-ip6tables"}
+_LEGACY = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
+
+
+def look(bridge: str, *, routed: bool) -> Neighbours | None:
+    """Return what there is for a network on BRIDGE; None when there is nobody.
+
+    ROUTED is a network that gets a subnet.
+
+    What may not be asked, without privilege, is taken for nothing.
+    """
+    managers = tuple(name for name, sign in _MANAGERS.items() if os.path.exists(sign))
+    bridged = tuple(f for f, key in _BRIDGED.items() if _is_on(f"/proc/sys/net/bridge/{key}"))
+    tables = nft.foreign_tables()
+    if not (routed or bridged):
+        # Without br_netfilter only firewalls for bridges see the frames of a plain bridge.
+        tables = tuple(table for table in tables if table[0] == "bridge")
+    legacy = tuple(f for f in _LEGACY if (routed or bridged) and legacy_tables(f))
+    open_from = int(files.read(_OPEN_FROM) or 1024)
+    dns_port, taken = _ports(open_from) if routed else (DNS_PORTS[0], ())
+    is_moved = dns_port != DNS_PORTS[0]
+    is_open = routed and open_from <= DHCP6_PORT
+    if not (managers or tables or legacy or taken or is_moved or is_open):
+        return None
+    from qemu_netwrap.linux import firewalls
+    from qemu_netwrap.linux.network_managers import running
+    from qemu_netwrap.model.coexistence import Neighbours
+
+    asked = firewalls.Wanted(bridge, (*DNS_PORTS[:1], dns_port, DHCP_PORT, DHCP6_PORT))
+    filters, chains = firewalls.that_drop(tables, legacy, asked)
+    return Neighbours(
+        filters,
+        chains,
+        firewalls.FIREWALLD_TABLE in tables,
+        running(managers),
+        dns_port,
+        taken,
+        open_from,
+        bridged,
+    )
+
+
+def _ports(open_from: int) -> tuple[int, tuple[int, ...]]:
+    """Return a free port for DNS, and those of DHCP that somebody has on every address.
+
+    dnsmasq shares its UDP ports (SO_REUSEADDR): who may bind to one gets its packets. So DNS is on
+    a port below OPEN_FROM, where that takes a privilege. If there is no such port, it is on 53.
+    """
+    from qemu_netwrap.linux import ports
+
+    dhcp = ((ports.IPV4, DHCP_PORT), (ports.IPV6, DHCP6_PORT))
+    taken = tuple(port for family, port in dhcp if ports.is_taken(family, ports.UDP, port))
+    closed = tuple(port for port in DNS_PORTS if port < open_from)
+    return ports.first_free(closed or DNS_PORTS[:1]), taken
+
+
+def _is_on(path: str) -> bool:
+    """Whether a sysctl is on; not when there is none."""
+    return files.read(path).strip() == "1"
+
+
+def legacy_tables(family: str) -> tuple[str, ...]:
+    """Return the filtering tables of legacy iptables in use: asking iptables would make them."""
+    used = files.peek(f"/proc/net/{_LEGACY[family]}").split()
+    return tuple(table for table in ("raw", "mangle", "filter") if table in used)

@@ -1,0 +1,169 @@
+"""Method calls on the system's D-Bus, with arguments that are strings or numbers.
+
+Encoded by hand (D-Bus Specification, "Message Protocol" and "Authentication Protocol"): a launch
+makes one or two of them, and starting dbus-send or busctl for each takes longer. Little-endian.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+
+from qemu_netwrap.model import plain_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+ADDRESS = "/run/dbus/system_bus_socket"
+_PATIENCE = 10.0  # seconds
+_CALL, _RETURN, _ERROR = 1, 2, 3
+_NO_AUTO_START = 2
+_PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = (
+    1, 2, 3, 4, 5, 6, 8,
+)  # fmt: skip
+_BUS = "org.freedesktop.DBus"
+
+
+class DBusError(Exception):
+    """A call failed; `name` is the error's, empty when the bus could not be talked to."""
+
+    def __init__(self, name: str, text: str) -> None:
+        """Keep the name beside what is to be read."""
+        super().__init__(text)
+        self.name = name
+
+
+class Bus:
+    """A connection to the system's bus. It is nobody's service: nothing is started by a call."""
+
+    def __init__(self) -> None:
+        """Connect. Raises `DBusError` when there is no bus."""
+        self._serial = 0
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        self._socket.settimeout(_PATIENCE)
+        try:
+            self._socket.connect(ADDRESS)
+            self._socket.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode())
+            self._socket.sendall(b"\r\n")
+            if not self._line().startswith(b"OK "):
+                raise DBusError("", "the system's D-Bus does not let us in")
+            self._socket.sendall(b"BEGIN\r\n")
+        except OSError as error:
+            self._socket.close()
+            raise DBusError("", f"the system's D-Bus: {error.strerror or error}") from error
+        self.call(_BUS, "/org/freedesktop/DBus", _BUS, "Hello")
+
+    def __enter__(self) -> Self:
+        """Return the connection itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def has(self, name: str) -> bool:
+        """Whether a service of that name runs."""
+        path = "/org/freedesktop/DBus"
+        return self.call(_BUS, path, _BUS, "NameHasOwner", name)[:1] == b"\1"
+
+    def call(
+        self, destination: str, path: str, interface: str, member: str, *arguments: str | int
+    ) -> bytes:
+        """Call a method; return the answer's body. Raises `DBusError`."""
+        self._serial += 1
+        signature = "".join("s" if isinstance(each, str) else "u" for each in arguments)
+        body = b""
+        for each in arguments:
+            body += bytes(-len(body) % 4)
+            body += _string(each) if isinstance(each, str) else struct.pack("<I", each)
+        fields = [
+            (_PATH, "o", path),
+            (_INTERFACE, "s", interface),
+            (_MEMBER, "s", member),
+            (_DESTINATION, "s", destination),
+        ]
+        header = b""
+        for number, kind, value in fields:
+            header += bytes(-len(header) % 8)
+            header += bytes((number, 1)) + kind.encode() + b"\0" + _string(value)
+        if signature:
+            header += bytes(-len(header) % 8)
+            header += bytes((_SIGNATURE, 1)) + b"g\0" + _signature(signature)
+        start = struct.pack(
+            "<cBBBIII", b"l", _CALL, _NO_AUTO_START, 1, len(body), self._serial, len(header)
+        )
+        message = start + header
+        try:
+            self._socket.sendall(message + bytes(-len(message) % 8) + body)
+            return self._answer()
+        except OSError as error:
+            raise DBusError("", f"{destination}: {error.strerror or error}") from error
+
+    def _answer(self) -> bytes:
+        """Return the body of the answer to the last call; other messages are left aside."""
+        while True:
+            _, kind, _, _, size, _, length = struct.unpack("<cBBBIII", self._read(16))
+            fields = _fields(self._read(length + -length % 8)[:length])
+            body = self._read(size)
+            if fields.get(_REPLY_SERIAL) != struct.pack("<I", self._serial):
+                continue
+            if kind == _RETURN:
+                return body
+            if kind == _ERROR:
+                raise DBusError(text(fields[_ERROR_NAME]), text(body) or text(fields[_ERROR_NAME]))
+
+    def _line(self) -> bytes:
+        """Read a line of the authentication."""
+        line = b""
+        while not line.endswith(b"\r\n"):
+            line += self._read(1)
+        return line
+
+    def _read(self, size: int) -> bytes:
+        """Read so many bytes."""
+        data = b""
+        while len(data) < size:
+            more = self._socket.recv(size - len(data))
+            if not more:
+                raise DBusError("", "the system's D-Bus has hung up")
+            data += more
+        return data
+
+
+def text(body: bytes) -> str:
+    """Return the string that a body, or a field, begins with; empty when there is none."""
+    size = int.from_bytes(body[:4], "little")
+    return body[4 : 4 + size].decode("utf-8", "replace")
+
+
+def _string(value: str) -> bytes:
+    """Encode a string or an object path."""
+    raw = plain_text.line(value).encode()
+    return struct.pack("<I", len(raw)) + raw + b"\0"
+
+
+def _signature(value: str) -> bytes:
+    """Encode a signature."""
+    return bytes((len(value),)) + value.encode() + b"\0"
+
+
+def _fields(data: bytes) -> dict[int, bytes]:
+    """Read a header's fields: each a number, and a variant with a string, signature or number."""
+    found, at = {}, 0
+    while at < len(data):
+        at += -at % 8
+        number, kind = data[at], data[at + 2 : at + 3]
+        at += 4
+        if kind == b"g":
+            size = data[at] + 2
+        else:
+            size = 4 if kind == b"u" else 4 + int.from_bytes(data[at : at + 4], "little") + 1
+        found[number] = data[at : at + size]
+        at += size
+    return found

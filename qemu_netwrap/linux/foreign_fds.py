@@ -1,0 +1,90 @@
+"""Descriptors of other processes, asked for what they are instead of for their names.
+
+What /proc/PID/fd calls a descriptor is a path in that process's mount namespace, and a tap's name
+in fdinfo is a name in that tap's network namespace: anybody can choose either. Device and inode,
+and what the tap itself answers, are the kernel's.
+
+The system calls are made by way of ctypes, which Python has no words of its own for. So this is
+imported by commands, and by a launch that fails: never by one that succeeds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import struct
+
+from qemu_netwrap.record import Record
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD, _AT_STATX_DONT_SYNC = -100, 0x4000
+_STATX_TYPE, _STATX_INO = 0x1, 0x100
+_STATX_SIZE = 256
+# Of struct statx (linux/stat.h): stx_mode, stx_ino, and the four halves of two device numbers.
+_STATX = struct.Struct("28xH2xQ88x4I")
+_PIDFD_GETFD = 438  # the same on every architecture
+_TUNGETIFF, _TUNGETDEVNETNS = 0x800454D2, 0x54E3  # linux/if_tun.h
+_IFREQ = struct.Struct("16sH22x")
+
+
+class Kind(Record):
+    """What a file is: for a device its number, else the file system's and the inode's."""
+
+    is_device: bool
+    device: int
+    inode: int
+
+
+def kind(path: str) -> Kind | None:
+    """Return what PATH is, links followed; None if that cannot be told.
+
+    The file system behind it is not asked: somebody's FUSE may never answer.
+    """
+    raw = ctypes.create_string_buffer(_STATX_SIZE)
+    words = (path.encode("utf-8", "surrogateescape"), _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO)
+    if _LIBC.statx(_AT_FDCWD, *words, raw):
+        return None
+    mode, inode, *numbers = _STATX.unpack_from(raw)
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        return Kind(is_device=True, device=os.makedev(*numbers[:2]), inode=stat.S_IFMT(mode))
+    return Kind(is_device=False, device=os.makedev(*numbers[2:]), inode=inode)
+
+
+def tap(pid: int, fd: int) -> tuple[str, bool] | None:
+    """Return the name of the tap that descriptor FD of a process has, and whether it is ours.
+
+    It is if it is in the network namespace of this process. None if it cannot be asked: that takes
+    the right to trace the process, and CAP_NET_ADMIN.
+    """
+    try:
+        copy = _copy(pid, fd)
+    except OSError:
+        return None
+    try:
+        name = _IFREQ.unpack(fcntl.ioctl(copy, _TUNGETIFF, _IFREQ.pack(b"", 0)))[0]
+        there = fcntl.ioctl(copy, _TUNGETDEVNETNS)
+    except OSError:
+        return None
+    finally:
+        os.close(copy)
+    try:
+        is_here = os.path.samestat(os.fstat(there), os.stat("/proc/self/ns/net"))
+    finally:
+        os.close(there)
+    return name.rstrip(b"\0").decode("utf-8", "surrogateescape"), is_here
+
+
+def _copy(pid: int, fd: int) -> int:
+    """Return a copy of a process's descriptor. Raises `OSError`."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        copy = _LIBC.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+    finally:
+        os.close(pidfd)
+    if copy < 0:
+        number = ctypes.get_errno() or errno.EPERM
+        raise OSError(number, os.strerror(number))
+    return int(copy)

@@ -1,0 +1,140 @@
+"""Who holds something: looked up when a launch has failed on it, and by commands that ask.
+
+A file is told by its device and inode, a tap by what it answers itself: see `foreign`. Holding
+something proves nothing of who a process is: the descriptor may have been sent to it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.linux import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.linux.foreign_fds import Kind
+
+
+def named(pid: int | str) -> str:
+    """Return a process as messages name it, `PROGRAM (pid N)`.
+
+    Every process chooses its own name: what is no letter goes to no terminal.
+    """
+    name = files.peek(f"/proc/{pid}/comm").removesuffix("\n")
+    return f"{''.join(c if c.isprintable() else '?' for c in name)} (pid {pid})"
+
+
+def pids() -> list[int]:
+    """Return the numbers of all processes."""
+    return [int(name) for name in files.listdir("/proc") if name.isdigit()]
+
+
+def of_file(path: str) -> list[int]:
+    """Return the processes that have the file or device PATH open, or mapped."""
+    from qemu_netwrap.linux import foreign_fds  # ctypes: what no launch that succeeds needs
+
+    wanted = foreign_fds.kind(path)
+    return [pid for pid in pids() if _has(pid, wanted)] if wanted is not None else []
+
+
+def lockers(path: str) -> str:
+    """Return who has locked the file PATH, as messages name it; empty where nobody is seen.
+
+    The kernel names the process that took the lock (proc_locks(5)). Where that has handed it on and
+    ended, all are named that have the file open.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    where = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    rows = (line.split() for line in files.peek("/proc/locks").splitlines())
+    took = {int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == where}
+    living = [pid for pid in took if pid > 0 and os.path.exists(f"/proc/{pid}")]
+    others = (pid for pid in of_file(path) if pid != os.getpid())
+    return ", ".join(map(_with_state, living or others))
+
+
+def _with_state(pid: int) -> str:
+    """Return a process as messages name it, with what keeps it from going on."""
+    state = files.peek(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return named(pid) + (", which is stopped," if state[:1] == ["T"] else "")
+
+
+def has_at(pid: int, fd: int, path: str) -> bool:
+    """Whether descriptor FD of a process is the file PATH."""
+    from qemu_netwrap.linux import foreign_fds
+
+    wanted = foreign_fds.kind(path)
+    return wanted is not None and foreign_fds.kind(f"/proc/{pid}/fd/{fd}") == wanted
+
+
+def _has(pid: int, wanted: Kind) -> bool:
+    """Whether a process has a file open in any of its threads, or mapped."""
+    from qemu_netwrap.linux import foreign_fds
+
+    for task in _peek_dir(f"/proc/{pid}/task"):
+        folder = f"/proc/{pid}/task/{task}/fd"
+        if any(foreign_fds.kind(f"{folder}/{fd}") == wanted for fd in _peek_dir(folder)):
+            return True
+    return not wanted.is_device and _has_mapped(pid, wanted)
+
+
+def _has_mapped(pid: int, wanted: Kind) -> bool:
+    """Whether a process has a file mapped: that keeps it open without a descriptor."""
+    device = f"{os.major(wanted.device):02x}:{os.minor(wanted.device):02x}"
+    for task in _peek_dir(f"/proc/{pid}/task"):
+        text = files.peek(f"/proc/{pid}/task/{task}/maps")
+        if text:  # the threads of a process share them; one that has ended shows none
+            lines = (line.split(None, 5) for line in text.splitlines())
+            return any(words[3:5] == [device, str(wanted.inode)] for words in lines)
+    return False
+
+
+def holder_of_tap(name: str) -> str:
+    """Return the process that has tap NAME open, as `PROGRAM (pid N)`; empty if none is seen."""
+    pid = next(holders_of_tap(name), 0)
+    return named(pid) if pid else ""
+
+
+def holders_of_tap(name: str) -> Iterator[int]:
+    """Yield the processes that have tap NAME of this network namespace open."""
+    if name:
+        yield from (pid for pid in pids() if has_tap(pid, name))
+
+
+def has_tap(pid: int, name: str) -> bool:
+    """Whether a process has tap NAME of this network namespace open.
+
+    The kernel shows a name in the descriptor's fdinfo (drivers/net/tun.c, `tun_chr_show_fdinfo`),
+    and none for a descriptor that has no tap, or none any more. It may be another network
+    namespace's, so the tap is asked; for those who may not ask, the process's own has to do.
+    """
+    folder = f"/proc/{pid}/fdinfo"
+    return any(
+        f"iff:\t{name}\n" in files.peek(f"{folder}/{fd}") and _is_tap(pid, int(fd), name)
+        for fd in _peek_dir(folder)
+    )
+
+
+def _is_tap(pid: int, fd: int, name: str) -> bool:
+    """Whether a descriptor that shows the name of a tap has the one of this network namespace."""
+    from qemu_netwrap.linux import foreign_fds
+
+    asked = foreign_fds.tap(pid, fd)
+    if asked is not None:
+        return asked == (name, True)
+    try:
+        return os.path.samestat(os.stat("/proc/self/ns/net"), os.stat(f"/proc/{pid}/ns/net"))
+    except OSError:
+        return False
+
+
+def _peek_dir(path: str) -> list[str]:
+    """Return the names in a folder of /proc as far as we may look."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []

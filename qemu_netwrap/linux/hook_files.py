@@ -1,0 +1,100 @@
+"""The scripts in /etc that QEMU calls by default: ours put there, what was there given back."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files
+from qemu_netwrap.linux.installed import installed
+from qemu_netwrap.record import Record
+
+NAMES = ("qemu-ifup", "qemu-ifdown")
+SAVED = ".before-qemu-netwrap"
+_MARK = "# qemu-netwrap hooks install put this here; qemu-netwrap hooks remove takes it away."
+
+OURS = "ours"
+BROKEN = "ours, but the program it calls is gone"
+FOREIGN = "not ours"
+MISSING = "not there"
+
+
+class Hook(Record):
+    """One of the scripts: where it is, whose, and where what was there before is kept."""
+
+    path: str
+    state: str
+    saved: str = ""
+
+
+def status(root: str = "") -> list[Hook]:
+    """Return how the scripts are, below folder ROOT."""
+    return [_look(path) for path in _paths(root)]
+
+
+def install(root: str = "") -> list[Hook]:
+    """Put our scripts there, below folder ROOT; what is there is kept beside them.
+
+    A file that calls the installed program, not a link to it: /etc is the administrator's, and
+    package managers write through links. Raises `HostError` when what is to be kept has no place.
+    """
+    hooks = status(root)
+    for hook in hooks:
+        if hook.state == FOREIGN and hook.saved and not _is_same(hook.path, hook.saved):
+            raise HostError(
+                f"{hook.path} is not ours, and {hook.saved} keeps what was there before",
+                "somebody has replaced ours: remove or rename one of the two",
+            )
+    for hook in hooks:
+        text = _script(os.path.basename(hook.path))
+        if hook.state == FOREIGN and not hook.saved:
+            os.link(hook.path, f"{hook.path}{SAVED}", follow_symlinks=False)
+        files.write(hook.path, text, 0o755)
+        os.chmod(hook.path, 0o755)  # noqa: S103 - whatever the umask is: a QEMU of any user runs it
+    return status(root)
+
+
+def remove(root: str = "") -> list[Hook]:
+    """Take our scripts away, below folder ROOT, and give back what was there before.
+
+    Raises `HostError` for one that somebody has replaced; it is left as it is.
+    """
+    for hook in status(root):
+        if hook.state in (OURS, BROKEN):
+            if hook.saved:
+                os.rename(hook.saved, hook.path)
+            else:
+                os.unlink(hook.path)
+        elif hook.saved:
+            raise HostError(
+                f"{hook.path} is {hook.state}: somebody has replaced or removed ours",
+                f"what was there before is {hook.saved}: rename or remove it",
+            )
+    return status(root)
+
+
+def _paths(root: str) -> list[str]:
+    return [os.path.join(root or "/", "etc", name) for name in NAMES]
+
+
+def _look(path: str) -> Hook:
+    """Return how one script is."""
+    saved = f"{path}{SAVED}" if os.path.lexists(f"{path}{SAVED}") else ""
+    if not os.path.lexists(path):
+        return Hook(path, MISSING, saved)
+    text = files.read(path)
+    if _MARK not in text:
+        return Hook(path, FOREIGN, saved)
+    called = shlex.split(text.splitlines()[-1])[1]
+    return Hook(path, OURS if os.access(called, os.X_OK) else BROKEN, saved)
+
+
+def _is_same(path: str, other: str) -> bool:
+    """Whether two names are of one file: an installation was cut short."""
+    return os.path.samestat(os.lstat(path), os.lstat(other))
+
+
+def _script(name: str) -> str:
+    """Return the script that calls the installed program NAME. Raises `HostError`."""
+    return f'#!/bin/sh\n{_MARK}\nexec {shlex.quote(installed(name))} "$@"\n'

@@ -1,0 +1,24 @@
+"""Where the programs are that were installed with this package."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import programs
+
+
+def installed(name: str) -> str:
+    """Return the path of our program NAME. Raises `HostError` when it is not there.
+
+    It is beside the one that runs; else where Python's scripts are, or somewhere on PATH where
+    nobody else could have put it.
+    """
+    beside = (os.path.dirname(os.path.realpath(sys.argv[0])), sysconfig.get_path("scripts"))
+    found = (programs.find(f"{each}/{name}") for each in beside)
+    program = next(filter(None, found), "") or programs.find_trusted(name)
+    if not program:
+        raise HostError(f"{name} is not installed", "install the package, not its modules alone")
+    return os.path.abspath(program)

@@ -1,0 +1,273 @@
+"""All that leads through an interface of the host, and the messages that hand it to another.
+
+A batch of messages goes to the kernel in one call, which no signal cuts in two (net/netlink/
+af_netlink.c, `netlink_rcv_skb`). pyroute2 would decode and encode again what is only to be copied.
+"""
+
+from __future__ import annotations
+
+import _socket
+import collections
+import errno
+import os
+
+from qemu_netwrap.linux.netlink import (
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    error_of,
+    message,
+)
+from qemu_netwrap.linux.netlink import messages as rt
+from qemu_netwrap.linux.netlink.links import RTM_GETLINK, RTM_GETROUTE, RTM_NEWLINK, Rtnl
+from qemu_netwrap.linux.netlink.messages import Address, Message, Neighbour, Nexthop, Route, Rule
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from qemu_netwrap.linux.netlink.links import Link
+
+RTM_GETADDR, RTM_GETNEIGH, RTM_GETRULE, RTM_GETNEXTHOP = 22, 30, 34, 106
+_BUFFER = 1 << 23  # room for an error of every message in a batch
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+# How the kernel refuses a way whose gateway, source or nexthop object is not there.
+_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL)
+_DUMPS = 10  # tries to get a dump that nothing changed under
+
+
+class Belongings(Record):
+    """All that leads through one interface."""
+
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()  # not those that the kernel makes with the addresses
+    by_object: tuple[Route, ...] = ()  # routes that follow a nexthop object of its
+    contested: frozenset[tuple[object, ...]] = frozenset()  # keys that other routes have too
+    nexthops: tuple[Nexthop, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    unmade: tuple[tuple[int, int, bytes], ...] = ()  # prefixes of its addresses without a route
+
+    @property
+    def movable(self) -> tuple[Address, ...]:
+        """The addresses that can be another interface's as well."""
+        return tuple(address for address in self.addresses if not address.is_link_local)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing of it is the host's: what is there the kernel has made by itself."""
+        return not (self.movable or self.routes or self.nexthops)
+
+    @property
+    def every_route(self) -> tuple[Route, ...]:
+        """The routes through it, but for those that the kernel makes with its addresses."""
+        return (*self.routes, *self.by_object)
+
+    def gateways(self, index: int) -> tuple[tuple[int, bytes], ...]:
+        """Return family and address of the default gateways by interface INDEX."""
+        found = (w for r in self.every_route if r.is_default for w in r.gateways(index))
+        return tuple(dict.fromkeys(found))
+
+
+class Mover(Rtnl):
+    """A netlink socket that reads an interface's belongings, and sends batches."""
+
+    def __init__(self) -> None:
+        """Open the socket, with room for large batches."""
+        super().__init__()
+        try:
+            for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
+                self._socket.setsockopt(_socket.SOL_SOCKET, option, _BUFFER)
+        except PermissionError:
+            pass  # `plan` only looks
+
+    def belongings(self, index: int) -> Belongings:
+        """Return what interface INDEX has."""
+        addresses = [a for a in self.addresses() if a.index == index]
+        addresses = [a for a in addresses if not a.flags & rt.IFA_F_DADFAILED]
+        routes = [
+            Route(body)
+            for family in (rt.AF_INET, rt.AF_INET6)
+            for body in self._dump(RTM_GETROUTE, rt.RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        ]
+        through = [route for route in routes if route.leaves_by(index)]
+        own = [route for route in through if rt.RTA_NH_ID not in route.values]
+        kernels = [route for route in own if route.is_kernels(addresses)]
+        keys = collections.Counter(route.key for route in routes)
+        made = {(r.body[0], r.body[1], r.values.get(rt.RTA_DST, b"")) for r in kernels}
+        return Belongings(
+            tuple(addresses),
+            tuple(sorted((r for r in own if r not in kernels), key=lambda r: -r.body[6])),
+            tuple(route for route in through if rt.RTA_NH_ID in route.values),
+            frozenset(key for key, count in keys.items() if count > 1),
+            tuple(nexthop for nexthop in self._nexthops() if nexthop.index == index),
+            tuple(n for n in self.neighbours() if n.index == index),
+            tuple(a.prefix for a in addresses if a.has_route and a.prefix not in made),
+        )
+
+    def addresses(self) -> list[Address]:
+        """Return every address of this host."""
+        return [Address(b) for b in self._dump(RTM_GETADDR, rt.IFADDR.pack(0, 0, 0, 0, 0))]
+
+    def neighbours(self) -> Iterator[Neighbour]:
+        """Yield every entry of the ARP and ND tables, proxies too."""
+        for flags in (0, rt.NTF_PROXY):
+            yield from map(Neighbour, self._dump(RTM_GETNEIGH, rt.NDMSG.pack(0, 0, 0, flags, 0)))
+
+    def neighbour(self, index: int, family: int, address: bytes) -> int:
+        """Return what is known (NUD_…) of a neighbour by interface INDEX; 0 for nothing."""
+        found = (n for n in self.neighbours() if n.index == index)
+        return next((n.state for n in found if n.key == (family, address)), 0)
+
+    def rules(self, device: str) -> list[Rule]:
+        """Return the policy rules that name an interface, without the kernel's and our own."""
+        found = [
+            Rule(body)
+            for family in (rt.AF_INET, rt.AF_INET6)
+            for body in self._dump(RTM_GETRULE, rt.RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        ]
+        return [rule for rule in found if rule.names(device) and not rule.is_kernels]
+
+    def is_running(self, index: int) -> bool:
+        """Whether an interface is up and has its carrier."""
+        flags, _ = self.nature(index)
+        return flags & (rt.IFF_UP | rt.IFF_RUNNING) == rt.IFF_UP | rt.IFF_RUNNING
+
+    def nature(self, index: int) -> tuple[int, int]:
+        """Return an interface's flags (IFF_…) and kind of hardware (ARPHRD_…)."""
+        answer = next(self._ask(RTM_GETLINK, 0, rt.IFINFO.pack(0, 0, index, 0, 0), RTM_NEWLINK))
+        _, hardware, _, flags, _ = rt.IFINFO.unpack_from(answer)
+        return flags, hardware
+
+    def batch(self, messages: list[Message]) -> None:
+        """Send MESSAGES in one call: they are carried out one after the other, all of them.
+
+        Raises the first `OSError` that is not pardoned.
+        """
+        if not messages:
+            return
+        first = self._sequence + 1
+        self._sequence += len(messages)
+        data = b""
+        for number, each in enumerate(messages, first):
+            flags = NLM_F_REQUEST | each.flags | (NLM_F_ACK if number == self._sequence else 0)
+            data += message(each.kind, flags, number, each.body)
+        self._socket.sendto(data, (0, 0))
+        failed = 0
+        for number, code in self._answers(self._sequence):
+            if code and code not in messages[number - first].pardoned:
+                failed = failed or code
+        if failed:
+            raise OSError(failed, os.strerror(failed))
+
+    def _answers(self, last: int) -> Iterator[tuple[int, int]]:
+        """Yield number and error of the messages that are answered, LAST at last."""
+        while True:
+            for kind, _, number, body in self._receive():
+                if kind == NLMSG_ERROR:
+                    yield number, error_of(body)
+                    if number == last:
+                        return
+
+    def _dump(self, kind: int, head: bytes) -> list[bytes]:
+        """Return the bodies of a whole dump, made again if something changed meanwhile."""
+        found: list[bytes] = []
+        for _ in range(_DUMPS):
+            try:
+                # RTM_NEW… is two below RTM_GET… (linux/rtnetlink.h).
+                found = list(self._ask(kind, NLM_F_DUMP, head, kind - 2))
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+                    raise
+                return []  # a kernel without IPv6, or without nexthops
+            if not self._is_torn:
+                break
+        return found
+
+    def _nexthops(self) -> Iterator[Nexthop]:
+        """Yield the nexthop objects."""
+        return map(Nexthop, self._dump(RTM_GETNEXTHOP, rt.NHMSG.pack(0, 0, 0, 0, 0)))
+
+
+def addresses_given(had: Belongings, has: Belongings, source: Link, target: Link) -> list[Message]:
+    """Return what gives SOURCE's addresses to TARGET, but for those that it HAS already.
+
+    In the order they were given: of several IPv4 addresses in a subnet the first is the primary
+    one, and IPv6 puts the last one first.
+    """
+    there = {address.key for address in has.addresses}
+    new = [a for a in had.addresses if a.key not in there and a.lifetimes[1]]
+    four = [address for address in new if address.body[0] == rt.AF_INET]
+    six = [address for address in reversed(new) if address.body[0] == rt.AF_INET6]
+    messages = [message for a in (*four, *six) for message in a.added(source, target)]
+    return messages + [rt.unrouted(prefix, target.index) for prefix in had.unmade]
+
+
+def addresses_taken(had: Belongings, source: Link) -> list[Message]:
+    """Return what takes SOURCE's addresses: secondary ones first, they go with their primary."""
+    return [address.deleted(source) for address in reversed(had.movable)]
+
+
+def routes_moved(had: Belongings, source: Link, target: Link) -> list[Message]:
+    """Return what has SOURCE's routes lead through TARGET.
+
+    A route is replaced in its place, so that at no time there is none. Where there are others of
+    its key, which replacing might hit, it is added behind them, and the old one deleted.
+    """
+    messages = [nexthop.moved(target.index) for nexthop in had.nexthops]
+    for route in had.routes:
+        if route.key in had.contested:
+            messages.append(route.moved(source.index, target.index, NLM_F_APPEND))
+            messages.append(route.deleted())
+        else:
+            messages.append(route.moved(source.index, target.index, NLM_F_REPLACE))
+    return messages
+
+
+def routes_added(had: Belongings, target: Link) -> list[Message]:
+    """Return what gives routes to TARGET again, whose they were: behind those of others."""
+    messages = [nexthop.moved(target.index) for nexthop in had.nexthops]
+    routes = (*had.routes, *had.by_object)
+    return messages + [r.moved(target.index, target.index, NLM_F_APPEND) for r in routes]
+
+
+def excused(had: Belongings, messages: list[Message]) -> list[Message]:
+    """Return MESSAGES, which may fail where an address is over by now: what led by it went too."""
+    if all(address.lifetimes[1] for address in had.addresses):
+        return messages
+    return [each.replace(pardoned=(*each.pardoned, *_UNREACHABLE)) for each in messages]
+
+
+def neighbours_told(had: Belongings, has: Belongings, target: Link) -> list[Message]:
+    """Return what tells TARGET of SOURCE's neighbours: what was learned is to be confirmed."""
+    fixed = {n.key for n in has.neighbours if n.state & rt.NUD_PERMANENT}
+    messages = []
+    for neighbour in had.neighbours:
+        state = neighbour.state
+        if state & rt.NUD_PERMANENT or not state:  # no state: a proxy
+            messages.append(neighbour.told(target.index, state, NLM_F_EXCL))
+        elif state & rt.NUD_KNOWN and neighbour.key not in fixed:
+            messages.append(neighbour.told(target.index, rt.NUD_STALE, NLM_F_REPLACE))
+    return messages
+
+
+def probed(had: Belongings, target: Link, gateways: Iterable[tuple[int, bytes]]) -> list[Message]:
+    """Return what has the kernel ask gateways whether they are there.
+
+    One that is known stays in use until it has not answered (Documentation/networking/
+    ip-sysctl.rst, ucast_solicit): nothing waits for the answer. A permanent one is not asked, it
+    would be permanent no more (net/core/neighbour.c, NEIGH_UPDATE_F_USE).
+    """
+    known = {n.key: n for n in had.neighbours if n.state & rt.NUD_KNOWN}
+    fixed = {n.key for n in had.neighbours if n.state & rt.NUD_PERMANENT}
+    return [
+        known[way].told(target.index, rt.NUD_PROBE, NLM_F_REPLACE)
+        if way in known
+        else rt.asked(target.index, *way)
+        for way in gateways
+        if way not in fixed
+    ]

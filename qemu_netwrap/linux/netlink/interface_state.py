@@ -1,0 +1,298 @@
+"""An interface of the host: who uses it; all that it loses with its driver, noted and given back.
+
+For runs that pass NICs through, in the keeper: never on the way of any other launch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+
+from qemu_netwrap import record_text
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, sysctl
+from qemu_netwrap.linux.netlink import NLM_F_APPEND, attribute, interface_copy
+from qemu_netwrap.linux.netlink import messages as rt
+from qemu_netwrap.linux.netlink.interface_copy import Belongings, Mover
+from qemu_netwrap.linux.netlink.links import IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU
+from qemu_netwrap.linux.netlink.messages import Address, Message, Neighbour, Nexthop, Route
+from qemu_netwrap.linux.polling import wait
+from qemu_netwrap.model import mac
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qemu_netwrap.linux.netlink.links import Link
+
+PATIENCE = 10.0  # seconds for an interface to appear, for udev to name it, for a carrier
+_SYS = "/sys/class/net"
+
+
+def save(ifname: str) -> str:
+    """Return all that an interface would lose with its driver, as a line of text."""
+    mover = Mover()
+    try:
+        link = mover.link(ifname)
+        if link is None:
+            raise HostError(f"interface {ifname} has gone", "somebody removed it; try again")
+        had = mover.belongings(link.index)
+        fields = {
+            "index": str(link.index),
+            "mac": mac.unpack(link.mac),
+            "mtu": str(link.mtu),
+            "up": str(int(link.up)),
+            "master": mover.index_name(link.master) if link.master else "",
+            "at": str(_now()),
+            "settings": " ".join(_settings(ifname)),
+        }
+    finally:
+        mover.close()
+    fixed = tuple(n for n in had.neighbours if n.state & rt.NUD_PERMANENT or not n.state)
+    bodies = {
+        "address": [address.body for address in had.addresses],
+        "route": [r.body for r in had.routes] + [_by_object(r) for r in had.by_object],
+        "nexthop": [nexthop.body for nexthop in had.nexthops],
+        "neighbour": [neighbour.body for neighbour in fixed],
+    }
+    for kind, found in bodies.items():
+        fields |= {f"{kind}{number}": body.hex() for number, body in enumerate(found)}
+    return record_text.write(ifname, fields)
+
+
+def _by_object(route: Route) -> bytes:
+    """Return a route as it follows a nexthop object: the kernel takes no way of its own beside it.
+
+    net/ipv4/fib_frontend.c, `rtm_to_fib_config`.
+    """
+    ways = (rt.RTA_OIF, rt.RTA_GATEWAY, rt.RTA_VIA, rt.RTA_MULTIPATH)
+    body = route.body
+    return body[: rt.RTMSG.size] + rt.exchanged(body, rt.RTMSG.size, dict.fromkeys(ways))
+
+
+def restore(ifname: str, saved: str) -> None:
+    """Make an interface what `save` found. Raises `HostError` if its old name is taken."""
+    name, fields = record_text.read(saved)
+    mover = Mover()
+    try:
+        found = mover.link(ifname)
+        if found is None:
+            raise HostError(f"interface {ifname} has gone", "run qemu-netwrap gc once it is back")
+        index = found.index
+        _await_udev(index)
+        # By its index: udev may have named it anew.
+        if mover.index_name(index) != name:
+            _rename(mover, index, name)
+        _set_link(mover, found, fields)
+        _put_settings(name, fields["settings"].split())
+        link = mover.link_at(index)
+        if link is not None:
+            _give(mover, link, fields)
+    finally:
+        mover.close()
+
+
+def _give(mover: Mover, link: Link, fields: dict[str, str]) -> None:
+    """Give an interface what led through it, under the number that it has now."""
+    had, has = _read(fields), mover.belongings(link.index)
+    mover.batch(interface_copy.addresses_given(had, has, link, link))
+    if not link.up:
+        return  # the kernel takes no routes by it, and had none
+    known = {route.key for route in has.every_route}
+    before = int(fields["index"])
+    routes = [route for route in had.routes if route.key not in known]
+    mover.batch(interface_copy.excused(had, [n.moved(link.index) for n in had.nexthops]))
+    moved = [route.moved(before, link.index, NLM_F_APPEND) for route in routes]
+    mover.batch(interface_copy.excused(had, moved))
+    mover.batch(interface_copy.neighbours_told(had, has, link))
+
+
+def _read(fields: dict[str, str]) -> Belongings:
+    """Return what `save` has written of an interface's belongings, addresses the older by now."""
+    passed = _now() - int(fields["at"])
+
+    def bodies(kind: str) -> Iterator[bytes]:
+        return (bytes.fromhex(v) for k, v in fields.items() if k.rstrip("0123456789") == kind)
+
+    return Belongings(
+        addresses=tuple(Address(body).aged(passed) for body in bodies("address")),
+        routes=tuple(map(Route, bodies("route"))),
+        nexthops=tuple(map(Nexthop, bodies("nexthop"))),
+        neighbours=tuple(map(Neighbour, bodies("neighbour"))),
+    )
+
+
+def _set_link(mover: Mover, link: Link, fields: dict[str, str]) -> None:
+    """Set an interface's MTU, MAC and bridge, and bring it up if it was."""
+    mover.batch([_set(link.index, attribute(IFLA_MTU, rt.U32.pack(int(fields["mtu"]))))])
+    if fields["mac"] != mac.unpack(link.mac):
+        _set_mac(mover, link, fields["mac"])
+    messages = []
+    if fields["master"]:
+        master = mover.link(fields["master"])
+        if master is None:
+            raise HostError(
+                f"{fields['master']}, which the interface was a port of, has gone",
+                "make it anew, then run qemu-netwrap gc",
+            )
+        messages.append(_set(link.index, attribute(rt.IFLA_MASTER, rt.U32.pack(master.index))))
+    if fields["up"] == "1":
+        messages.append(_up(link.index, up=True))
+    mover.batch(messages)
+
+
+def _set_mac(mover: Mover, link: Link, wanted: str) -> None:
+    """Give an interface its MAC back. Raises `HostError` if it cannot have it.
+
+    The driver of a virtual function may refuse one (EADDRNOTAVAIL: igbvf, where the physical
+    function has set it), and have it by itself a moment later, when it has heard from that.
+    """
+    why = ""
+
+    def has_it() -> bool:
+        nonlocal why
+        now = mover.link_at(link.index)
+        if now is None or mac.unpack(now.mac) == wanted:
+            return True
+        try:
+            mover.batch([_set(link.index, attribute(IFLA_ADDRESS, mac.pack(wanted)))])
+        except OSError as error:
+            why = error.strerror or str(error)
+            return False
+        return True
+
+    if not wait(has_it, PATIENCE):
+        raise HostError(
+            f"interface {link.name} cannot have its MAC {wanted} back: {why}",
+            "for a virtual function: ip link set PF vf NUMBER mac MAC; then qemu-netwrap gc",
+        )
+
+
+def _rename(mover: Mover, index: int, name: str) -> None:
+    """Give an interface its old name back."""
+    raw = name.encode("utf-8", "surrogateescape") + b"\0"
+    try:
+        mover.batch([_up(index, up=False), _set(index, attribute(IFLA_IFNAME, raw))])
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        raise HostError(
+            f"interface {name} cannot have its name back: another has it",
+            f"rename that, then run qemu-netwrap gc; see ip link show {name}",
+        ) from error
+
+
+def _set(index: int, attributes: bytes) -> Message:
+    """Return what sets attributes of an interface."""
+    return Message(rt.RTM_SETLINK, 0, rt.IFINFO.pack(0, 0, index, 0, 0) + attributes)
+
+
+def _up(index: int, *, up: bool) -> Message:
+    """Return what brings an interface up, or down."""
+    return Message(rt.RTM_SETLINK, 0, rt.IFINFO.pack(0, 0, index, int(up), rt.IFF_UP))
+
+
+def is_up(ifname: str) -> bool:
+    """Whether an interface is there, and up."""
+    with contextlib.closing(Mover()) as mover:
+        link = mover.link(ifname)
+        return link is not None and link.up
+
+
+def set_up(ifname: str, *, up: bool) -> None:
+    """Bring an interface up, or down."""
+    with contextlib.closing(Mover()) as mover:
+        link = mover.link(ifname)
+        if link is not None:
+            mover.batch([_up(link.index, up=up)])
+
+
+def is_idle(ifname: str) -> bool:
+    """Whether nobody seems to use an interface: it is down, on no bridge, without addresses."""
+    with contextlib.closing(Mover()) as mover:
+        link = mover.link(ifname)
+        if link is None or link.up or link.master:
+            return False
+        return not mover.belongings(link.index).addresses
+
+
+def given(ifname: str) -> tuple[str, ...]:
+    """Return the addresses that somebody has given an interface, as ip(8) shows them.
+
+    Not what the kernel gives any that is up: link-local ones, and those of a router's prefix.
+    """
+    with contextlib.closing(Mover()) as mover:
+        link = mover.link(ifname)
+        found = mover.belongings(link.index).addresses if link is not None else ()
+        return tuple(each.text for each in found if not (each.is_link_local or each.is_announced))
+
+
+def with_address(address: str) -> str:
+    """Return the interface that has an address; empty if none does."""
+    with contextlib.closing(Mover()) as mover:
+        found = (each for each in mover.addresses() if each.text.partition("/")[0] == address)
+        first = next(found, None)
+        return mover.index_name(first.index) if first is not None else ""
+
+
+def uppers(ifname: str) -> set[str]:
+    """Return an interface with all that stand on it: its bridge, bond, VLANs."""
+    found: set[str] = set()
+    wanted = [ifname]
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found.add(name)
+            wanted += _on(name)
+    return found
+
+
+def dependents(ifname: str) -> tuple[str, ...]:
+    """Return the interfaces that would go with this one: its VLANs and macvlans."""
+    master = os.path.basename(os.path.realpath(f"{_SYS}/{ifname}/master"))
+    return tuple(name for name in _on(ifname) if name != master)
+
+
+def _on(ifname: str) -> list[str]:
+    """Return the interfaces that stand on one."""
+    links = files.listdir(f"{_SYS}/{ifname}")
+    return [link.removeprefix("upper_") for link in links if link.startswith("upper_")]
+
+
+def await_carrier(ifname: str) -> None:
+    """Wait a while until an interface, which may just have been brought up, has its link."""
+    wait(lambda: files.read(f"{_SYS}/{ifname}/carrier").strip() == "1", PATIENCE)
+
+
+def _settings(ifname: str) -> Iterator[str]:
+    """Yield the settings (net/*/conf) in which an interface differs from a new one."""
+    for family, key, value in sysctl.choices(ifname):
+        if value != sysctl.read(family, "default", key):
+            yield f"{family}/{key}={value}"
+
+
+def _put_settings(ifname: str, saved: list[str]) -> None:
+    """Give an interface settings that `_settings` has yielded."""
+    for entry in saved:
+        path, _, value = entry.partition("=")
+        family, _, key = path.partition("/")
+        sysctl.give(family, ifname, key, value)
+
+
+def wait_interfaces(find: Callable[[], tuple[str, ...]], count: int) -> tuple[str, ...]:
+    """Wait until FIND, which returns interfaces, returns COUNT of them; return those there are."""
+    wait(lambda: len(find()) >= count, PATIENCE)
+    return find()
+
+
+def _await_udev(index: int) -> None:
+    """Wait until udev, where it runs, is through with a new interface: it may rename it."""
+    if os.path.exists("/run/udev/control"):
+        wait(lambda: os.path.exists(f"/run/udev/data/n{index}"), PATIENCE)
+
+
+def _now() -> int:
+    """Return the seconds since the host was started, those asleep included."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME))

@@ -1,0 +1,81 @@
+"""Looking at links in full, by pyroute2: for commands that are asked, never for a launch."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from qemu_netwrap.record import Record
+
+__all__ = ["IPRoute", "NetlinkError", "Port", "links", "ports"]
+
+
+class Port(Record):
+    """A port of a bridge, with its counters in bytes as the guest's NIC would count them."""
+
+    name: str
+    up: bool
+    received: int
+    sent: int
+
+
+def ports(bridge: str) -> list[Port]:
+    """Return a bridge's ports; none when there is no such bridge."""
+    with IPRoute() as ip:
+        found = _get(ip, bridge)
+        if found is None:
+            return []
+        index = found["index"]
+        return [_port(link) for link in ip.get_links(master=index)]
+
+
+def links(names: list[str]) -> dict[str, Port]:
+    """Return those of the named interfaces that are there."""
+    with IPRoute() as ip:
+        found = ((name, _get(ip, name)) for name in names)
+        return {name: _port(link) for name, link in found if link is not None}
+
+
+def neighbours6(bridge: str) -> list[tuple[str, str]]:
+    """Return MAC and IPv6 address of those whom the host has met on a bridge, links' own left out.
+
+    What SLAAC gives to a guest is written nowhere else.
+    """
+    with IPRoute() as ip:
+        found = _get(ip, bridge)
+        if found is None:
+            return []
+        entries = ip.get_neighbours(family=socket.AF_INET6, ifindex=found["index"])
+        pairs = [(e.get_attr("NDA_LLADDR"), e.get_attr("NDA_DST")) for e in entries]
+        return [(mac, address) for mac, address in pairs if mac and not _is_local(address)]
+
+
+def _is_local(address: str) -> bool:
+    """Whether an IPv6 address is of a link alone, or of many at once."""
+    return address.startswith(("fe8", "fe9", "fea", "feb", "ff"))
+
+
+def _get(ip: IPRoute, name: str) -> Any:  # noqa: ANN401 - pyroute2 is untyped
+    """Return an interface as pyroute2 shows it; None when there is none of that name (any more)."""
+    try:
+        return ip.link("get", ifname=name)[0]
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+        return None
+
+
+def _port(link: object) -> Port:
+    """Read what pyroute2 says of a link. What the host sends into a tap, the guest receives."""
+    get = link.get_attr  # type: ignore[attr-defined] # pyroute2 is untyped
+    stats = get("IFLA_STATS64") or {}
+    return Port(
+        get("IFLA_IFNAME"),
+        get("IFLA_OPERSTATE") == "UP",
+        stats.get("tx_bytes", 0),
+        stats.get("rx_bytes", 0),
+    )

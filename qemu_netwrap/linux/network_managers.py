@@ -1,0 +1,60 @@
+"""Network managers on this host: which run, and which of them has an interface in its hands."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.linux import files
+from qemu_netwrap.linux.dbus import Bus, DBusError
+from qemu_netwrap.model.network_managers import DHCPCD, MANAGERS, NETWORK_MANAGER, NETWORKD, Manager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.linux.netlink.links import Link
+
+
+def running(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of NAMES, of `MANAGERS`, that can be told something by D-Bus."""
+    if not names:
+        return ()
+    try:
+        with Bus() as bus:
+            return tuple(name for name in names if bus.has(MANAGERS[name].service))
+    except DBusError:
+        return ()
+
+
+def reload(manager: Manager) -> None:
+    """Have a manager read its files again. Raises `DBusError`."""
+    with Bus() as bus:
+        bus.call(manager.service, manager.path, manager.interface, "Reload", *manager.arguments)
+
+
+def manager_of(link: Link) -> str:
+    """Return the program that would undo what is done to an interface; empty if none is seen.
+
+    NetworkManager(8) and systemd-networkd(8) write down, by ifindex, what they manage; dhcpcd(8)
+    has a process for each interface.
+    """
+    path = f"/run/NetworkManager/devices/{link.index}"
+    if _values(path, "managed") & {"1", "true"} and _lives("NetworkManager"):
+        return NETWORK_MANAGER
+    path = f"/run/systemd/netif/links/{link.index}"
+    states = _values(path, "ADMIN_STATE")
+    if states and not states & {"unmanaged", "initialized"} and _lives("systemd-network"):
+        return NETWORKD
+    pids = (f"/run/dhcpcd/{link.name}{tail}.pid" for tail in ("", "-4", "-6"))
+    running = (files.read(path).strip() for path in pids)
+    return DHCPCD if any(p.isdigit() and os.path.exists(f"/proc/{p}") for p in running) else ""
+
+
+def _values(path: str, key: str) -> set[str]:
+    """Return what KEY is in a file of KEY=VALUE lines."""
+    rows = (line.partition("=") for line in files.read(path).splitlines())
+    return {value.strip() for name, _, value in rows if name.strip() == key}
+
+
+def _lives(program: str) -> bool:
+    """Whether a process has that name, of which proc(5) keeps 15 bytes."""
+    pids = filter(str.isdigit, files.listdir("/proc"))
+    return any(files.peek(f"/proc/{pid}/comm").startswith(program[:15]) for pid in pids)

@@ -1,0 +1,355 @@
+"""PCI devices and VFIO, by sysfs and /dev/vfio.
+
+What is where: Documentation/ABI/testing/sysfs-bus-pci, Documentation/driver-api/vfio.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, holders, polling
+from qemu_netwrap.linux.process import Child
+from qemu_netwrap.model.pci import VFIO, Device
+
+SYS = "/sys"
+DEV = "/dev/vfio"
+INTERRUPTS = "/proc/interrupts"
+MOUNTS = "/proc/self/mountinfo"
+SWAPS = "/proc/swaps"
+PATIENCE = 120.0  # seconds for a driver to let a device go, or to take it
+_LET_GO = 20.0  # seconds for a process that ends to close what it has of VFIO
+_MODULES = {VFIO: "vfio-pci"}
+
+
+def device_folder(bdf: str) -> str:
+    """Return a device's folder."""
+    return f"{SYS}/bus/pci/devices/{bdf}"
+
+
+def look(bdf: str) -> Device | None:
+    """Return what sysfs tells of a device; None when there is none."""
+    folder = device_folder(bdf)
+    if not os.path.exists(folder):
+        return None
+    total = _read(f"{folder}/sriov_totalvfs")
+    count = len([name for name in files.listdir(folder) if name.startswith("virtfn")])
+    return Device(
+        bdf,
+        _read(f"{folder}/class").removeprefix("0x"),
+        ":".join(_read(f"{folder}/{name}").removeprefix("0x") for name in ("vendor", "device")),
+        _link(f"{folder}/driver"),
+        override(bdf),
+        _link(f"{folder}/iommu_group"),
+        ifnames(bdf),
+        _link(f"{folder}/physfn"),
+        int(total) if total else 0,
+        tuple(_link(f"{folder}/virtfn{number}") for number in range(count)),
+    )
+
+
+def all_devices() -> list[Device]:
+    """Return every device."""
+    found = (look(bdf) for bdf in files.listdir(f"{SYS}/bus/pci/devices"))
+    return [device for device in found if device is not None]
+
+
+def members(group: str) -> list[Device]:
+    """Return the devices of an IOMMU group."""
+    found = (look(bdf) for bdf in files.listdir(f"{SYS}/kernel/iommu_groups/{group}/devices"))
+    return [device for device in found if device is not None]
+
+
+def has_iommu() -> bool:
+    """Whether the kernel has put any device into an IOMMU group."""
+    return bool(files.listdir(f"{SYS}/kernel/iommu_groups"))
+
+
+def remaps_interrupts() -> bool:
+    """Whether interrupts are remapped, or VFIO is told to do without; yes where it is not known.
+
+    Without, VFIO's type1 refuses every device (`vfio_iommu_type1_attach_group`). On x86 the names
+    of remapped interrupts begin with IR- (the irq_chips of drivers/iommu/intel/irq_remapping.c and
+    amd/iommu.c).
+    """
+    if _read(f"{SYS}/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts") == "Y":
+        return True
+    iommus = files.listdir(f"{SYS}/class/iommu")
+    x86 = any(name.startswith(("dmar", "ivhd")) for name in iommus)
+    return not x86 or " IR-" in files.read(INTERRUPTS)
+
+
+def by_ifname(ifname: str) -> str:
+    """Return the address of the device that a network interface belongs to; empty if none does."""
+    path = os.path.realpath(f"{SYS}/class/net/{ifname}/device")
+    while len(path) > len(SYS):
+        if os.path.basename(os.path.realpath(f"{path}/subsystem")) == "pci":
+            return os.path.basename(path)
+        path = os.path.dirname(path)  # virtio has a device of its own between
+    return ""
+
+
+def by_path(path: str) -> str:
+    """Return the address of the device that a path in sysfs leads to; empty if it is no PCI one."""
+    name = os.path.basename(os.path.realpath(path))
+    return name if os.path.exists(device_folder(name)) else ""
+
+
+def ifnames(bdf: str) -> tuple[str, ...]:
+    """Return a device's network interfaces, those of a virtio device behind it as well."""
+    folder = device_folder(bdf)
+    inner = [name for name in files.listdir(folder) if name.startswith("virtio")]
+    places = (folder, *(f"{folder}/{name}" for name in inner))
+    return tuple(name for place in places for name in files.listdir(f"{place}/net"))
+
+
+def driver(bdf: str) -> str:
+    """Return a device's driver; empty without one."""
+    return _link(f"{device_folder(bdf)}/driver")
+
+
+def override(bdf: str) -> str:
+    """Return a device's driver_override; empty without one."""
+    found = _read(f"{device_folder(bdf)}/driver_override")
+    return "" if found == "(null)" else found
+
+
+def set_override(bdf: str, name: str) -> None:
+    """Say which driver alone may take a device; any that knows it, if NAME is empty."""
+    _write(f"{device_folder(bdf)}/driver_override", f"{name}\n")
+
+
+def unbind(bdf: str) -> None:
+    """Take a device from its driver, if it has one."""
+    if driver(bdf):
+        _write_patiently(f"{device_folder(bdf)}/driver/unbind", bdf)
+
+
+def bind(bdf: str, name: str) -> None:
+    """Give a device, that is without a driver, to a driver. Raises `HostError` if that fails.
+
+    By driver_override and drivers_probe: unlike `new_id` that reaches no other device.
+    """
+    load(name)
+    set_override(bdf, name)
+    _write_patiently(f"{SYS}/bus/pci/drivers_probe", bdf)
+    now = driver(bdf)
+    if now != name:
+        raise HostError(
+            f"{bdf}: driver {name} did not take it" + (f"; {now} has it" if now else ""),
+            "the kernel's log says more: dmesg",
+        )
+
+
+def load(name: str) -> None:
+    """Load a driver's module, if the driver is not there."""
+    if os.path.exists(f"{SYS}/bus/pci/drivers/{name}"):
+        return
+    try:
+        Child(("modprobe", "--", _MODULES.get(name, name))).wait()
+    except HostError as error:
+        raise HostError(
+            f"driver {name} is not there: {error.message}",
+            "is it in this kernel? VFIO is CONFIG_VFIO_PCI" if name == VFIO else error.hint,
+        ) from error
+
+
+def set_vf_count(pf: str, count: int) -> None:
+    """Make COUNT virtual functions, or remove them all with 0. Raises `HostError`.
+
+    No driver of this host takes new ones. Removing waits, in the kernel and for ever, for a
+    process that has one of them open: look first.
+    """
+    before = autoprobe(pf)
+    if count:
+        set_autoprobe(pf, "0")
+    try:
+        _write_patiently(f"{device_folder(pf)}/sriov_numvfs", str(count))
+    except OSError as error:
+        raise count_refused(pf, count, error) from error
+    finally:
+        set_autoprobe(pf, before)
+
+
+def autoprobe(pf: str) -> str:
+    """Return whether drivers of this host take new virtual functions: `1` or `0`."""
+    return _read(f"{device_folder(pf)}/sriov_drivers_autoprobe")
+
+
+def set_autoprobe(pf: str, value: str) -> None:
+    """Say whether drivers of this host take new VFs; with kernels before 4.12 they always do."""
+    if autoprobe(pf) not in ("", value):
+        _write(f"{device_folder(pf)}/sriov_drivers_autoprobe", value)
+
+
+COUNT_REFUSALS = {
+    errno.EBUSY: (
+        "there are virtual functions already, and their number changes by way of 0 only",
+        "use those that are there, or remove them: echo 0 > sriov_numvfs",
+    ),
+    errno.ENOSPC: (
+        "the firmware has left too little room of bus numbers or memory",
+        "look for an SR-IOV switch in the firmware's setup; kernel word: pci=realloc",
+    ),
+    errno.ERANGE: ("the device has not that many", "sriov_totalvfs says how many it has"),
+    errno.ENOENT: ("its driver makes none", "load the vendor's driver for it"),
+    errno.EIO: ("the device refuses", "the kernel's log says more: dmesg"),
+}
+
+
+def count_refused(pf: str, count: int, error: OSError) -> HostError:
+    """Return the kernel's refusal to make virtual functions in plain words."""
+    why, hint = COUNT_REFUSALS.get(
+        error.errno or 0, (error.strerror or str(error), "the kernel's log says more: dmesg")
+    )
+    return HostError(f"{pf}: {count} virtual functions cannot be made: {why}", hint)
+
+
+def group_node(group: str) -> str:
+    """Return the device node of an IOMMU group."""
+    return f"{DEV}/{group}"
+
+
+def is_group_open(group: str) -> bool:
+    """Whether a process has an IOMMU group: the kernel lets one at a time open it.
+
+    Unlike a look into /proc this sees also a process that is just ending.
+    """
+    try:
+        os.close(os.open(group_node(group), os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
+
+
+def wait_group_closed(group: str) -> None:
+    """Wait a while until nobody has an IOMMU group open. Raises `HostError` if somebody goes on."""
+    if not polling.wait(lambda: not (group and is_group_open(group)), _LET_GO):
+        by = group_holder(group)
+        raise HostError(
+            f"IOMMU group {group} is still in use{f' by {by}' if by else ''}",
+            "end that process, then run qemu-netwrap gc",
+        )
+
+
+def group_holder(group: str) -> str:
+    """Return the process that has an IOMMU group open, as `PROGRAM (pid N)`; empty if none is."""
+    having = holders.of_file(group_node(group))
+    return holders.named(having[0]) if having else ""
+
+
+def disk_in_use(bdf: str) -> tuple[str, str]:
+    """Return what the host does with a disk of a device, in words, and the remedy; or two empty."""
+    for name in _disks(bdf):
+        users = files.listdir(f"{SYS}/class/block/{name}/holders")
+        if users:
+            return f"/dev/{name} is part of {', '.join(users)}", "take it out of that first"
+        places = _mounted(name)
+        if places:
+            return f"/dev/{name} is mounted on {', '.join(places)}", "unmount it first"
+        swaps = (line.split()[0] for line in files.read(SWAPS).splitlines()[1:])
+        if any(os.path.basename(os.path.realpath(swap)) == name for swap in swaps):
+            return f"/dev/{name} is swap space", f"stop that first: swapoff /dev/{name}"
+    return "", ""
+
+
+def _disks(bdf: str) -> list[str]:
+    """Return the disks of a device, and their partitions.
+
+    A disk that NVMe could reach by several ways is no way's own: nvme0c0n1 is one to nvme0n1, which
+    is below /sys/devices/virtual (drivers/nvme/host/multipath.c).
+    """
+    folder = os.path.realpath(device_folder(bdf)) + "/"
+    places = {
+        name: os.path.realpath(f"{SYS}/class/block/{name}")
+        for name in files.listdir(f"{SYS}/class/block")
+    }
+    own = [name for name, place in places.items() if place.startswith(folder)]
+    by_ways = {
+        f"{name[: name.rindex('c')]}{name[name.rindex('n') :]}" for name in own if _is_way(name)
+    }
+    shared = [name for name, place in places.items() if by_ways & set(place.split("/"))]
+    return sorted({*own, *shared})
+
+
+def _is_way(name: str) -> bool:
+    """Whether a disk's name is that of one of the ways to it: nvme0c0n1."""
+    _, found, rest = name.removeprefix("nvme").partition("c")
+    return name.startswith("nvme") and bool(found) and "n" in rest
+
+
+def _mounted(name: str) -> list[str]:
+    """Return where a disk or partition is mounted (proc(5) on mountinfo).
+
+    By its number or by its name: a btrfs has a number of its own.
+    """
+    number = _read(f"{SYS}/class/block/{name}/dev")
+    found = []
+    for line in files.read(MOUNTS).splitlines():
+        words = line.split(" ")
+        source = words[words.index("-") + 2]
+        if words[2] == number or source == f"/dev/{name}":
+            found.append(words[4])
+    return found
+
+
+def _write(path: str, text: str) -> None:
+    """Write to a file of sysfs, in one write."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _write_patiently(path: str, text: str) -> None:
+    """Write to a file of sysfs by a child, who can be given up: some writes hang in the kernel.
+
+    Raises `OSError` as the write would, and `HostError` when it is given up.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 0
+        try:
+            # Whoever reads what we print is not to wait for a child that hangs.
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            _write(path, text)
+        except OSError as error:
+            status = error.errno or errno.EIO
+        except BaseException:  # noqa: BLE001 - a forked child must not return
+            status = errno.EIO
+        os._exit(status)
+    child = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(child, select.POLLIN)
+    ended = poll.poll(PATIENCE * 1000)
+    os.close(child)
+    if not ended:
+        raise HostError(
+            f"{path}: the kernel hangs over writing {text} there; given up",
+            "a process may have the device open, or its driver is stuck: dmesg says more",
+        )
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        number = code if code > 0 else errno.EIO
+        raise OSError(number, os.strerror(number), path)
+
+
+def _read(path: str) -> str:
+    """Return the text of a file of sysfs; empty when it is not there, or cannot be read now."""
+    try:
+        return files.read(path).strip()
+    except OSError:
+        return ""
+
+
+def _link(path: str) -> str:
+    """Return the name of what a link leads to; empty when it is not there."""
+    try:
+        return os.path.basename(os.readlink(path))
+    except OSError:
+        return ""

@@ -1,0 +1,182 @@
+"""Processes: how they fare, by psutil; their kin; and how they are ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+import psutil
+
+from qemu_netwrap.linux import files, holders, process_identity
+from qemu_netwrap.linux.process_identity import Process
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_LOOK = 0.5  # seconds, after which it is looked for processes that have come meanwhile
+_KILLING = 5.0  # seconds, until it is given up: the kernel keeps those that wait for hardware
+
+
+class Usage(Record):
+    """What a process has used. Times in seconds, memory (resident) in bytes."""
+
+    pid: int
+    name: str
+    uptime: float
+    cpu: float
+    memory: int
+
+
+class Kin(Record):
+    """A process that lives, and its parent's pid."""
+
+    process: Process
+    parent: int
+
+
+class Users(Record):
+    """The users of a process: who it is (real), acts as (effective), and can become (saved)."""
+
+    real: int
+    effective: int
+    saved: int
+
+    def may_signal(self, other: Users) -> bool:
+        """Whether the kernel lets a process of these users signal one of others (kill(2))."""
+        ours = {self.real, self.effective}
+        return self.effective == 0 or bool(ours & {other.real, other.saved})
+
+
+def all_kin() -> dict[int, Kin]:
+    """Return all processes by pid. One that has ended is none, also where nobody has buried it."""
+    found = {}
+    for pid in holders.pids():
+        words = files.peek(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        # Whose first thread has ended may have others (proc(5): state, num_threads).
+        if words and not (words[0] in "ZX" and int(words[17]) <= 1):
+            found[pid] = Kin(Process(pid, words[19]), int(words[1]))
+    return found
+
+
+def below(roots: Iterable[int], kin: dict[int, Kin]) -> list[Kin]:
+    """Return the children of processes, theirs, and so on."""
+    children: dict[int, list[Kin]] = {}
+    for each in kin.values():
+        children.setdefault(each.parent, []).append(each)
+    found: list[Kin] = []
+    ahead = [*roots]
+    seen = {*ahead}
+    while ahead:
+        fresh = [each for each in children.get(ahead.pop(), []) if each.process.pid not in seen]
+        found += fresh
+        seen.update(each.process.pid for each in fresh)
+        ahead += [each.process.pid for each in fresh]
+    return found
+
+
+def users(pid: int) -> Users | None:
+    """Return the users of a process; None when it is gone."""
+    words = files.peek(f"/proc/{pid}/status").partition("\nUid:")[2].split()
+    return Users(*map(int, words[:3])) if words else None
+
+
+def number_in(pid: int) -> int:
+    """Return the number that a process has in its own namespace of process ids; 0 if it is gone."""
+    words = files.peek(f"/proc/{pid}/status").partition("\nNSpid:")[2].partition("\n")[0].split()
+    return int(words[-1]) if words else 0
+
+
+def usage(pid: int) -> Usage | None:
+    """Return what a process has used; None when it is gone."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return Usage(
+                process.pid,
+                process.name(),
+                max(0.0, time.time() - process.create_time()),
+                times.user + times.system,
+                process.memory_info().rss,
+            )
+    except psutil.Error:
+        return None
+
+
+def running(names: tuple[str, ...]) -> frozenset[str]:
+    """Return those of the named programs that run."""
+    return frozenset(p.info["name"] for p in psutil.process_iter(["name"])) & frozenset(names)
+
+
+def stop(look: Callable[[list[Process]], list[Process]], patience: float) -> list[int]:
+    """End processes; return the pids that had to be killed.
+
+    LOOK returns those to end that live, of which it is given the ones found so far: they start
+    others meanwhile. They are asked first (SIGTERM) and killed after PATIENCE seconds.
+    """
+    asked = _signal_all(look, signal.SIGTERM, [], patience)
+    killed = _signal_all(look, signal.SIGKILL, asked, _KILLING) if look(asked) else []
+    return [process.pid for process in killed]
+
+
+def _signal_all(
+    look: Callable[[list[Process]], list[Process]],
+    number: int,
+    known: list[Process],
+    patience: float,
+) -> list[Process]:
+    """Signal each process once and wait until all have ended, PATIENCE seconds at most.
+
+    Return those that got the signal; KNOWN are those found earlier.
+    """
+    deadline = time.monotonic() + patience
+    signalled: list[Process] = []
+    while living := look([*known, *signalled]):
+        for process in living:
+            if process not in signalled:
+                send(process, number)
+                signalled.append(process)
+        if time.monotonic() >= deadline:
+            break
+        until = min(deadline, time.monotonic() + _LOOK)
+        for process in living:
+            ends_by(process, until)
+    return signalled
+
+
+def send(process: Process, number: int) -> None:
+    """Signal a process, which may be gone: no other one gets the signal."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The descriptor is bound to a process: if that is the one meant, no other can be hit.
+        if process_identity.lives(process):
+            signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def ends_by(process: Process, deadline: float) -> bool:
+    """Whether a process ends before DEADLINE (monotonic seconds).
+
+    By pidfd, which tells the end of a process also when its parent has not heard of it yet.
+    """
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        left = max(0.0, deadline - time.monotonic())
+        return not process_identity.lives(process) or bool(poll.poll(left * 1000))
+    finally:
+        os.close(fd)

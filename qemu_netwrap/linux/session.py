@@ -1,0 +1,57 @@
+"""What the host is reached by: default routes, and the session that the user has come by."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.linux import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def default_devices() -> set[str]:
+    """Return the interfaces that default routes of the main tables leave by, of either family.
+
+    proc(5): in /proc/net/route destination and mask are words 2 and 8 of a line, in ipv6_route
+    destination and prefix length the first two; reject routes are lo's.
+    """
+    four = (line.split() for line in files.read("/proc/net/route").splitlines()[1:])
+    six = (line.split() for line in files.read("/proc/net/ipv6_route").splitlines())
+    found = {words[0] for words in four if words[1] == words[7] == "00000000"}
+    found |= {words[-1] for words in six if words[0] == "0" * 32 and words[1] == "00"}
+    return found - {"lo"}
+
+
+def server_address() -> str:
+    """Return this host's address in the SSH session that this process is in; empty without one.
+
+    sshd tells it in SSH_CONNECTION, which sudo drops: the processes above have it still.
+    """
+    for environment in _environments():
+        words = environment.get("SSH_CONNECTION", "").split()
+        if len(words) == 4:
+            return words[2].partition("%")[0]
+    return ""
+
+
+def before_sudo() -> dict[str, str]:
+    """Return the environment that sudo was called in; empty where it was not, or is gone."""
+    if "SUDO_UID" not in os.environ:
+        return {}
+    return next((found for found in _environments() if "SUDO_UID" not in found), {})
+
+
+def _environments() -> Iterator[dict[str, str]]:
+    """Yield the environments that this process and those above it began with, as far as seen."""
+    pid = os.getpid()
+    while pid > 1:
+        try:
+            entries = files.read(f"/proc/{pid}/environ").split("\0")
+            stat = files.read(f"/proc/{pid}/stat")
+        except OSError:
+            return
+        yield {name: value for name, _, value in (entry.partition("=") for entry in entries)}
+        parent = stat.rpartition(")")[2].split()[1:2]
+        pid = int(parent[0]) if parent else 0

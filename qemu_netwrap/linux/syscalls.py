@@ -1,0 +1,124 @@
+"""System calls that Python does not offer, by the C library.
+
+`_ctypes` is the C half of `ctypes`, whose import costs a launch two milliseconds more.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import os
+import sys
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_SET_SECCOMP = 24, 38, 47, 22
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SECCOMP_MODE_FILTER = 2
+_KEYCTL_GET_KEYRING_ID, _KEYCTL_JOIN_SESSION_KEYRING = 0, 1
+_KEY_SPEC_SESSION_KEYRING = -3
+_CAPABILITY_VERSION_3 = 0x20080522
+_EPERM, _EINVAL, _ENOSYS = 1, 22, 38
+_STEP = 8  # sizeof(struct sock_filter)
+
+
+class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg] # noqa: SLF001 - as ctypes does
+    _type_ = "l"
+
+
+class _Short(_ctypes._SimpleCData):  # type: ignore[type-arg] # noqa: SLF001 - as ctypes does
+    _type_ = "H"
+
+
+class _Bytes(_ctypes._SimpleCData):  # type: ignore[type-arg] # noqa: SLF001 - as ctypes does
+    _type_ = "z"
+
+
+class _Function(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
+
+
+class _Program(_ctypes.Structure):
+    """`struct sock_fprog`, linux/filter.h."""
+
+    _fields_ = (("length", _Short), ("steps", _Bytes))
+
+
+def my_abi() -> seccomp.Abi | None:
+    """Return the way this process calls the kernel; None on a machine that is not known here."""
+    bits = 64 if sys.maxsize > 1 << 32 else 32
+    known = seccomp.abis(os.uname().machine)
+    return next((abi for abi in known if abi.bits == bits), None)
+
+
+def drop_bounding_set() -> None:
+    """Empty the capability bounding set: no program that is executed can bring one back.
+
+    Root without CAP_SETPCAP may not; no_new_privs keeps programs from bringing any, too.
+    """
+    number = 0
+    while not (failed := _call("prctl", _PR_CAPBSET_DROP, number)):
+        number += 1
+    if failed not in (_EINVAL, _EPERM):  # EINVAL is for the first that the kernel does not have
+        raise _refused("prctl(PR_CAPBSET_DROP)", failed)
+
+
+def drop_capabilities() -> None:
+    """Give up every capability: ambient, inheritable, permitted and effective."""
+    failed = _call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    if failed not in (0, _EINVAL):  # EINVAL is a kernel before 4.3, which has none
+        raise _refused("prctl(PR_CAP_AMBIENT)", failed)
+    header = _CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4)
+    if failed := _call("capset", header, bytes(24)):
+        raise _refused("capset", failed)
+
+
+def join_new_keyring() -> None:
+    """Have a session keyring of this process's own, empty, instead of the one it was given."""
+    abi = my_abi()
+    if abi is None:
+        return
+    failed = _call("syscall", abi.keyctl, _KEYCTL_JOIN_SESSION_KEYRING, 0)
+    # A kernel without keys, or a container that forbids to use them: then there are none to read.
+    if failed == _EPERM:
+        get = (_KEYCTL_GET_KEYRING_ID, _KEY_SPEC_SESSION_KEYRING, 0)
+        failed = 0 if _call("syscall", abi.keyctl, *get) == _EPERM else _EPERM
+    if failed not in (0, _ENOSYS):
+        raise _refused("keyctl(KEYCTL_JOIN_SESSION_KEYRING)", failed)
+
+
+def forbid_new_privileges() -> None:
+    """Have execve(2) grant nothing any more: no setuid, no file capabilities."""
+    if failed := _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise _refused("prctl(PR_SET_NO_NEW_PRIVS)", failed)
+
+
+def forbid_typing() -> None:
+    """Forbid the ioctls that type into a terminal, for this process and all it starts."""
+    steps = seccomp.program(seccomp.abis(os.uname().machine), sys.byteorder)
+    filters = _Program(len(steps) // _STEP, steps)
+    by_reference = _ctypes.byref(filters)
+    if failed := _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, by_reference, 0, 0):
+        raise _refused("prctl(PR_SET_SECCOMP)", failed)
+
+
+def _call(name: str, *args: Any) -> int:
+    """Call a function of the C library that returns -1 for a failure; return its errno, or 0."""
+    library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type] # None is the program itself
+    function = _Function(_ctypes.dlsym(library, name))
+    done = function(*(_Long(arg) if isinstance(arg, int) else arg for arg in args))
+    # An `int` that is -1 has only its lower half set in a long.
+    return _ctypes.get_errno() if done & 0xFFFFFFFF == 0xFFFFFFFF else 0
+
+
+def _refused(what: str, number: int) -> HostError:
+    """Return the error for a call that the kernel refuses."""
+    return HostError(
+        f"--run-as: {what}: {os.strerror(number)}",
+        "this kernel or container cannot confine QEMU; without --run-as it runs as the caller",
+    )

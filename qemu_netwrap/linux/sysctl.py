@@ -1,0 +1,84 @@
+"""Network sysctls, by their files: those of the network namespace this process is in."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FAMILIES = ("ipv4", "ipv6")
+# Settings that are no choice of the host's: the first follows the MTU, the second is a secret of
+# the device's own, the last one would be answered for by whoever set it.
+_OWN = frozenset({"mtu", "stable_secret", "mc_forwarding"})
+
+
+def keys(family: str, device: str) -> list[str]:
+    """Return the names of a device's settings; none when it is not there."""
+    return files.listdir(_path(family, device, ""))
+
+
+def read(family: str, device: str, key: str) -> str:
+    """Return a device's setting; empty when the device, or the setting, is not there."""
+    try:
+        with open(_path(family, device, key), encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def write(family: str, device: str, key: str, value: str) -> None:
+    """Set a device's setting. Raises `HostError` when the kernel refuses, or it is not there."""
+    path = _path(family, device, key)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(value)
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+def refusal(path: str, error: OSError) -> HostError:
+    """Return the error for a setting that cannot be written."""
+    from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
+
+    return HostError(f"{path}: {error.strerror}", remedy(error, "-v shows the step", path))
+
+
+def is_writable() -> bool:
+    """Whether settings can be written here: in most containers /proc/sys is read-only."""
+    return os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK)
+
+
+def write_if_there(family: str, device: str, key: str, value: str) -> None:
+    """Set a device's setting, unless the device has just gone. Raises `HostError`."""
+    try:
+        write(family, device, key, value)
+    except HostError:
+        if keys(family, device):
+            raise
+
+
+def choices(device: str) -> Iterator[tuple[str, str, str]]:
+    """Yield family, key and value of what the host has chosen, or could, for a device."""
+    for family in _FAMILIES:
+        for key in keys(family, device):
+            if key not in _OWN:
+                yield family, key, read(family, device, key)
+
+
+def give(family: str, device: str, key: str, value: str) -> None:
+    """Set a device's setting if it has it, with another value; one that can only be read stays."""
+    if value and read(family, device, key) not in ("", value):
+        try:
+            write(family, device, key, value)
+        except HostError:
+            pass
+
+
+def _path(family: str, device: str, key: str) -> str:
+    """Return the setting's file. The kernel makes a dot of a slash in names, and back."""
+    return f"/proc/sys/net/{family}/conf/{device}/{key}"

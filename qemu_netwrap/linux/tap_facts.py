@@ -1,0 +1,112 @@
+"""Looking at what the user's own taps, helpers and scripts need."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from qemu_netwrap.errors import ConfigError
+from qemu_netwrap.linux import bridge_conf, files
+from qemu_netwrap.linux.holders import holder_of_tap
+from qemu_netwrap.model import causes
+from qemu_netwrap.model.names import ifname_fault
+from qemu_netwrap.qemu import bridge_conf as bridge_acl
+
+NETS = "/sys/class/net"
+HELPER = "qemu-bridge-helper"
+_CAP_NET_ADMIN = 12
+
+
+def interface(name: str) -> dict[str, object]:
+    """Return what is to be known of an interface, as fields of a `Sight`; nothing if it is not."""
+    folder = f"{NETS}/{name}"
+    if ifname_fault(name) or not os.path.isdir(folder):
+        return {}
+    flags, owner = (files.peek(f"{folder}/{key}").strip() for key in ("tun_flags", "owner"))
+    return {
+        "is_there": True,
+        "tun_flags": int(flags, 16) if flags else None,
+        "owner": int(owner) if owner else -1,
+        "is_macvtap": any(entry.startswith("tap") for entry in files.listdir(folder)),
+        "holder": holder_of_tap(name),
+    }
+
+
+def helper(path: str, bridge: str, uid: int) -> dict[str, object]:
+    """Return what is to be known of QEMU's bridge helper for UID; nothing of other programs."""
+    if os.path.basename(path) != HELPER or not os.path.exists(path):
+        return {}
+    found = os.stat(path)
+    may = uid == 0 or (found.st_uid == 0 and bool(found.st_mode & stat.S_ISUID))
+    return {
+        "helper": path,
+        "helper_may": may or _has_capabilities(path),
+        "acl": _acl(bridge),
+        "bridge": "" if os.path.isdir(f"{NETS}/{bridge}/bridge") else bridge,
+    }
+
+
+def missing(scripts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the scripts that are not there, or cannot be executed."""
+    return tuple(script for script in scripts if not os.access(script, os.X_OK))
+
+
+def why_no_tun() -> str:
+    """Say why taps cannot be opened, with the remedy; empty if they can."""
+    return _why_not(causes.TUN)
+
+
+def why_no_vhost() -> str:
+    """Say why vhost=on cannot be had, with the remedy; empty if it can."""
+    return _why_not(causes.VHOST)
+
+
+def _why_not(path: str) -> str:
+    """Say why a device cannot be opened, with the remedy; it is not opened for that."""
+    if os.access(path, os.R_OK | os.W_OK):
+        return ""
+    from qemu_netwrap.linux.remedies import standing
+
+    number = errno.EACCES if os.path.exists(path) else errno.ENOENT
+    return str(causes.cause(number, path, standing()))
+
+
+def has_net_admin() -> bool:
+    """Whether this process has CAP_NET_ADMIN."""
+    return bool(int(_status("CapEff"), 16) >> _CAP_NET_ADMIN & 1)
+
+
+def has_no_new_privileges() -> bool:
+    """Whether what this process executes gains nothing by being setuid (no_new_privs)."""
+    return _status("NoNewPrivs") == "1"
+
+
+def _status(field: str) -> str:
+    """Return a field of /proc/self/status."""
+    return files.read("/proc/self/status").partition(f"\n{field}:")[2].split()[0]
+
+
+def _acl(bridge: str) -> str:
+    """Return what the helper's rules have against BRIDGE, and the line that mends it."""
+    path = bridge_conf.PATH
+    mend = f"echo 'allow {bridge}' | sudo tee -a {path}"
+    if not os.path.exists(path):
+        return f"{path} is missing: {mend}"
+    if not os.access(path, os.R_OK):
+        return ""  # the helper is setuid, and sees what this user does not
+    try:
+        verdict = bridge_acl.verdict(bridge_conf.load(bridge), bridge)
+    except ConfigError as error:
+        return error.message
+    if verdict == bridge_acl.DENY:
+        return f"{path} denies {bridge}"
+    return "" if verdict else f"{path} does not allow {bridge}: {mend}"
+
+
+def _has_capabilities(path: str) -> bool:
+    """Whether a program has file capabilities (capabilities(7))."""
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False

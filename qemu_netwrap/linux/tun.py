@@ -1,0 +1,72 @@
+"""Taps: made by opening /dev/net/tun, gone with the last descriptor (drivers/net/tun.c)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files
+
+DEVICE, VHOST = "/dev/net/tun", "/dev/vhost-net"
+TUNSETIFF = 0x400454CA
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE, IFF_TUN_EXCL = 0x2, 0x1000, 0x4000, 0x100, 0x8000
+IFF_PERSIST = 0x800
+_IFREQ = struct.Struct("16sH22x")
+
+
+def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
+    """Make a tap and return a descriptor for each queue.
+
+    Raises `OSError` with EBUSY when an interface of that name is there already, and `HostError`
+    with the remedy when taps cannot be had here at all.
+    """
+    flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if vnet_hdr else 0)
+    if queues > 1:
+        flags |= IFF_MULTI_QUEUE
+    fds: list[int] = []
+    try:
+        for number in range(queues):
+            fds.append(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+            # The first must make the tap, not join one; the others join it.
+            exclusive = 0 if number else IFF_TUN_EXCL
+            fcntl.ioctl(fds[-1], TUNSETIFF, _IFREQ.pack(name.encode(), flags | exclusive))
+    except OSError as error:
+        for fd in fds:
+            os.close(fd)
+        if error.errno == errno.EBUSY:
+            raise
+        raise no_tap(error) from error
+    return fds
+
+
+def is_persistent(name: str) -> bool:
+    """Whether a tap stays when nobody has it open."""
+    flags = files.peek(f"/sys/class/net/{name}/tun_flags").strip()
+    return bool(flags) and bool(int(flags, 16) & IFF_PERSIST)
+
+
+def open_vhost(count: int) -> list[int]:
+    """Return COUNT descriptors of /dev/vhost-net. Raises `HostError`."""
+    try:
+        return [os.open(VHOST, os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
+    except OSError as error:
+        raise no_vhost(error) from error
+
+
+def no_tap(error: OSError) -> HostError:
+    """Return the error for taps that cannot be had here."""
+    from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
+
+    hint = remedy(error, f"is it the tun device? ls -l {DEVICE}: 10, 200", DEVICE)
+    return HostError(f"taps: {DEVICE}: {error.strerror}", hint)
+
+
+def no_vhost(error: OSError) -> HostError:
+    """Return the error for a vhost=on that cannot be had here."""
+    from qemu_netwrap.linux.remedies import remedy
+
+    hint = remedy(error, "modprobe vhost_net", VHOST)
+    return HostError(f"vhost=on: {VHOST}: {error.strerror}", f"leave out vhost=on; {hint}")

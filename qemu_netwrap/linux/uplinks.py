@@ -1,0 +1,58 @@
+"""What a NIC of the host is, before it becomes an uplink: fit for a bridge, and whose."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.linux.netlink.interface_copy import Mover
+from qemu_netwrap.linux.network_managers import manager_of
+from qemu_netwrap.model import mac
+from qemu_netwrap.model.host import Candidate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.linux.netlink.links import Link
+
+IFF_LOOPBACK = 0x8
+ARPHRD_ETHER = 1
+# Kinds of link that are no way to a LAN, and what they are.
+_NO_NICS = {"bridge": "a bridge", "tun": "a tap", "macvlan": "a macvlan", "ipvlan": "an ipvlan"}
+
+
+def look(name: str) -> Candidate:
+    """Return what interface NAME is."""
+    mover = Mover()
+    try:
+        link = mover.link(name)
+        if link is None:
+            return Candidate(name, exists=False)
+        has = mover.belongings(link.index)
+        return Candidate(
+            name,
+            mac=mac.unpack(link.mac),
+            unfit=_unfit(mover, link),
+            master=mover.index_name(link.master) if link.master else "",
+            manager=manager_of(link),
+            is_default=any(r.is_default and r.leaves_by(link.index) for r in has.every_route),
+            addresses=tuple(address.text for address in has.movable),
+            routes=len(has.every_route),
+        )
+    finally:
+        mover.close()
+
+
+def _unfit(mover: Mover, link: Link) -> str:
+    """Return why a bridge cannot have an interface; empty if it can.
+
+    A Wi-Fi client may send under its own MAC only, and the access point forwards to no other
+    (IEEE 802.11, three addresses a frame; net/wireless/util.c, `cfg80211_change_iface`).
+    """
+    flags, hardware = mover.nature(link.index)
+    if flags & IFF_LOOPBACK:
+        return "it is the loopback interface"
+    folder = f"/sys/class/net/{link.name}"
+    if any(os.path.exists(f"{folder}/{name}") for name in ("phy80211", "wireless")):
+        return "it is Wi-Fi, which carries no frames of other MACs: it cannot be bridged"
+    if link.kind in _NO_NICS:
+        return f"it is {_NO_NICS[link.kind]}, and no NIC"
+    return "" if hardware == ARPHRD_ETHER else "it is no Ethernet device"

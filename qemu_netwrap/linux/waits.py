@@ -1,0 +1,143 @@
+"""Waits that may take long: bounded, announced after a second, and given up with the launcher.
+
+A keeper works for a launcher. When that is gone, by ^C say, nobody wants the result any more: what
+the keeper waits for is given up, and what it has made so far is undone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+from _signal import ITIMER_REAL, SIGALRM, SIGKILL, setitimer, signal
+
+from qemu_netwrap.errors import HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+PROGRAM_TIMEOUT = 20.0  # seconds; nft takes 3 ms, and 0.3 s beside 1,000 tables of others
+_ANNOUNCED = 1.0  # seconds
+
+
+def _tell(line: str) -> None:
+    """Tell the user at standard error."""
+    try:
+        os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+
+
+class Caller:
+    """Whom this process works for: who hears what it waits for, and whose end ends the work."""
+
+    def __init__(self) -> None:
+        """Work for the user."""
+        self.socket = -1  # of a launcher, whose other end it alone has
+        self.say: Callable[[str], None] = _tell
+
+    def leave(self) -> None:
+        """Work for nobody any more."""
+        self.socket, self.say = -1, _to_nobody
+
+    def has_gone(self) -> bool:
+        """Whether the launcher is gone."""
+        if self.socket < 0:
+            return False
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        return bool(poll.poll(0))
+
+
+def _to_nobody(_line: str) -> None:
+    """Tell nobody."""
+
+
+caller = Caller()
+
+
+def program(pid: int, what: str) -> int:
+    """Wait for the end of a child, WHAT in messages; return its status (waitpid(2)).
+
+    Raises `HostError` after `PROGRAM_TIMEOUT`, or when the launcher is gone: the child is killed.
+    """
+    ending = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(ending, select.POLLIN)
+    if caller.socket >= 0:
+        poll.register(caller.socket, 0)
+    try:
+        ready = dict(poll.poll(PROGRAM_TIMEOUT * 1000))
+    except BaseException:
+        _kill(pid)
+        raise
+    finally:
+        os.close(ending)
+    if ending in ready:
+        return os.waitpid(pid, 0)[1]
+    _kill(pid)
+    if ready:
+        raise HostError(f"{what}: the launcher has gone meanwhile", "nothing is left to do")
+    raise HostError(
+        f"{what} has not ended within {PROGRAM_TIMEOUT:.0f} seconds, and was killed",
+        f"see why it hangs: run {what} by hand",
+    )
+
+
+def lock(fd: int, how: int, path: str) -> None:
+    """Take a lock (flock(2)) on FD, the file PATH; wait for it as long as it takes.
+
+    After a second whoever has it is named. Raises `HostError` when the launcher is gone.
+    """
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _wait_locked(fd, how, path)
+
+
+class _Tick(Exception):  # noqa: N818 - no error
+    """A second is over."""
+
+
+def _wait_locked(fd: int, how: int, path: str) -> None:
+    """Wait for a lock that somebody has. The kernel gives it to who has waited longest."""
+    announced = False
+    handler = signal(SIGALRM, _tick)
+    left, interval = setitimer(ITIMER_REAL, 0)
+    try:
+        while not _had_within(_ANNOUNCED, fd, how):
+            if caller.has_gone():
+                raise HostError("the launcher has gone meanwhile", "nothing is left to do")
+            if not announced:
+                from qemu_netwrap.linux import holders  # what hardly a launch needs
+
+                by = holders.lockers(path) or "somebody"
+                caller.say(f"waiting for {by}, who holds the lock {path}")
+                announced = True
+    finally:
+        signal(SIGALRM, handler)
+        setitimer(ITIMER_REAL, left, interval)
+
+
+def _had_within(seconds: float, fd: int, how: int) -> bool:
+    """Wait for a lock for so many seconds; tell whether it is had."""
+    try:
+        setitimer(ITIMER_REAL, seconds)
+        fcntl.flock(fd, how)
+        setitimer(ITIMER_REAL, 0)
+    except _Tick:
+        return False
+    return True
+
+
+def _tick(_number: int, _frame: object) -> NoReturn:
+    """End the system call that waits."""
+    raise _Tick
+
+
+def _kill(pid: int) -> None:
+    """Kill a child, and reap it."""
+    os.kill(pid, SIGKILL)
+    os.waitpid(pid, 0)

@@ -1,0 +1,58 @@
+"""Facts about the host that matter for making one network: routes, its uplink, other firewalls."""
+
+from __future__ import annotations
+
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.coexistence import Neighbours
+    from qemu_netwrap.model.ipv4 import Subnet
+    from qemu_netwrap.model.ipv6 import Around6
+
+
+class Route(Record):
+    """One IPv4 unicast route: what it reaches, through which device, in which table."""
+
+    subnet: Subnet
+    device: str
+    table: int = 254
+
+    def __str__(self) -> str:
+        """Name the route as `ip route` would."""
+        where = str(self.subnet) if self.subnet.length else "default"
+        table = "" if self.table == 254 else f" table {self.table}"
+        return f"{where} dev {self.device}{table}"
+
+
+class Candidate(Record):
+    """A NIC of the host that is to be an uplink, as it is now."""
+
+    name: str
+    exists: bool = True
+    mac: str = ""
+    unfit: str = ""  # why it cannot be bridged at all: `Wi-Fi`, …
+    master: str = ""  # the bridge or bond whose port it is
+    manager: str = ""  # the program that would undo it
+    is_default: bool = False  # a default route leaves by it
+    addresses: tuple[str, ...] = ()  # with their prefix lengths, but for link-local ones
+    routes: int = 0  # that somebody has set: the kernel's own not counted
+
+
+class Surroundings(Record):
+    """What of the host matters for making one network."""
+
+    bridge_exists: bool = False  # an interface of the bridge's name, whatever it is
+    is_bridge: bool = True
+    routes: tuple[Route, ...] = ()
+    routers: tuple[str, ...] = ()  # devices whose IPv4 forwarding is on, and not by us
+    inner: tuple[str, ...] = ("lo",)  # devices that lead nowhere: lo, bridges of our networks
+    resolver: str = "/etc/resolv.conf"  # the file that names the host's DNS servers
+    machine: str = ""  # the host's identity, which stable MACs are derived from
+    reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
+    mtu: int = 0  # of the device that the default route leaves by; 0 without one
+    six: Around6 | None = None  # of IPv6; None for a network that has none of it
+    uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
+    neighbours: Neighbours | None = None  # None: nobody else has a say
+    in_order: bool = False  # whether the host's DNS servers are asked in their order
+    is_left: bool = False  # the bridge is of our making, and its state has been removed

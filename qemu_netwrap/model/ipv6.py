@@ -1,0 +1,134 @@
+"""IPv6 prefixes as integers, and what of a host's IPv6 matters for making a network.
+
+Enough to choose a /64 and to write addresses in it; `ipaddress` would cost a launch 4 ms.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from qemu_netwrap.record import Record
+
+LENGTH = 64  # what SLAAC takes (RFC 4862)
+ULA = 0xFD << 120  # fd00::/8: prefixes that everybody may give himself (RFC 4193)
+SMALLEST_MTU = 1280  # of a link that carries IPv6 (RFC 8200)
+
+
+class Prefix(Record):
+    """An IPv6 network: its address as an integer and its prefix length."""
+
+    network: int
+    length: int = LENGTH
+
+    @classmethod
+    def parse(cls, text: str) -> Prefix:
+        """Read `fd12:3456:789a:1::/64`. Raises `ValueError` with what is wrong with it."""
+        import ipaddress  # what a launch without a configured prefix does not need
+
+        found = ipaddress.IPv6Network(text)
+        return cls(int(found.network_address), found.prefixlen)
+
+    @classmethod
+    def parse_around(cls, address: str) -> Prefix:
+        """Return the network of `fd12:3456:789a:1::1/64`."""
+        import ipaddress
+
+        found = ipaddress.IPv6Interface(address).network
+        return cls(int(found.network_address), found.prefixlen)
+
+    @classmethod
+    def derive(cls, machine: str, name: str, attempt: int = 0) -> Prefix:
+        """Return the ULA prefix of the network NAME on a host, the same each time.
+
+        The host has a /48 of its own, in which the network has a /64; another one each ATTEMPT.
+        """
+        site = _crc("ula", machine) << 8 | _crc("ula", machine, "more") & 0xFF
+        number = (_crc(name) + attempt) & 0xFFFF
+        return cls(ULA | site << 80 | number << 64)
+
+    @property
+    def gateway(self) -> str:
+        """The gateway's address."""
+        return self.host(1)
+
+    @property
+    def text(self) -> str:
+        """The network's address without its length."""
+        return self.host(0)
+
+    def host(self, number: int) -> str:
+        """Return the address of host NUMBER, counted from the network's address."""
+        return format_address(self.network + number)
+
+    def of_mac(self, mac: str) -> str:
+        """Return the address that SLAAC gives to a MAC (RFC 4291, modified EUI-64)."""
+        raw = bytes.fromhex(mac.replace(":", ""))
+        return self.host(
+            int.from_bytes(bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:])), "big")
+        )
+
+    def guest_fault(self, address: str) -> str:
+        """Say why ADDRESS cannot be a guest's here; empty if it can."""
+        import ipaddress
+
+        number = int(ipaddress.IPv6Address(address)) - self.network
+        if number == 1:
+            return f"{address} is the gateway's"
+        return "" if 1 < number < 1 << 128 - self.length else f"{address} is not in {self}"
+
+    def overlaps(self, other: Prefix) -> bool:
+        """Whether one of the two contains the other."""
+        beyond = 128 - min(self.length, other.length)
+        return self.network >> beyond == other.network >> beyond
+
+    def __str__(self) -> str:
+        """`fd12:3456:789a:1::/64`."""
+        return f"{self.text}/{self.length}"
+
+
+class Route6(Record):
+    """One IPv6 unicast route: what it reaches and through which device."""
+
+    prefix: Prefix
+    device: str
+    table: int = 254
+    learned: bool = False  # the kernel has it from a router's advertisement
+
+    def __str__(self) -> str:
+        """Name the route as `ip -6 route` would."""
+        where = str(self.prefix) if self.prefix.length else "default"
+        table = "" if self.table == 254 else f" table {self.table}"
+        return f"{where} dev {self.device}{table}"
+
+
+class Around6(Record):
+    """What of the host's IPv6 matters for making one network."""
+
+    missing: str = ""  # why there is none
+    routes: tuple[Route6, ...] = ()
+    by_device: bool = True  # forwarding can be switched on device by device (Linux 6.17)
+    is_router: bool = False  # the host forwards already, and not by us
+    routers: tuple[str, ...] = ()  # devices that do, one by one, and not by us
+    is_fixed: bool = False  # settings cannot be written here: /proc/sys is read-only
+    listeners: tuple[str, ...] = ()  # devices that have learned from routers, and may forget it
+
+
+def format_address(address: int) -> str:
+    """Write an address as RFC 5952 wants it: the longest run of zeros becomes `::`."""
+    groups = [f"{address >> shift & 0xFFFF:x}" for shift in range(112, -1, -16)]
+    start, length, at = 0, 0, 0
+    while at < len(groups):
+        end = at
+        while end < len(groups) and groups[end] == "0":
+            end += 1
+        if end - at > max(length, 1):
+            start, length = at, end - at
+        at = max(end, at + 1)
+    if not length:
+        return ":".join(groups)
+    return f"{':'.join(groups[:start])}::{':'.join(groups[start + length :])}"
+
+
+def _crc(*key: str) -> int:
+    """Return 32 bits that are always the same for KEY."""
+    return zlib.crc32("\0".join(key).encode("utf-8", "surrogateescape"))

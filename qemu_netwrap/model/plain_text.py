@@ -1,0 +1,79 @@
+"""What other programs read: one place that sees to it that a text says what it is meant to say.
+
+Every file and message for dnsmasq, nft, iptables, tc, D-Bus, NetworkManager and systemd-networkd is
+checked here before it leaves: a name or an address must not bring a line, a directive or a pattern
+of its own. Values from outside are refused or parsed where they are read (config.parse,
+model.addresses); this is the second look, at what has become of them.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.errors import HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The directives that a network's dnsmasq is given. None of them reads another file for directives,
+# runs a program or writes a file; files of one folder are given to guests where that is configured.
+DIRECTIVES = frozenset(
+    """
+    bind-dynamic dhcp-authoritative dhcp-boot dhcp-ignore dhcp-ignore-clid dhcp-ignore-names
+    dhcp-name-match dhcp-option dhcp-range dns-loop-detect domain domain-needed enable-ra
+    enable-tftp except-interface host-record interface local no-hosts no-ping no-resolv port
+    ra-param resolv-file server strict-order tftp-root tftp-single-port
+    """.split()
+)
+# What dnsmasq's files give a meaning beyond the letter (src/option.c, `one_file` and `read_file`).
+_SPECIAL = frozenset("\"\\'")
+_HINT = "a name or an address has a character that does not belong there; rename it"
+
+
+def line(text: str) -> str:
+    """Return TEXT if it is one line of printable characters. Raises `HostError`."""
+    if not text.isprintable():
+        raise HostError(f"{text!r} must not reach another program", _HINT)
+    return text
+
+
+def lines(text: str) -> str:
+    """Return TEXT if all of its lines are printable. Raises `HostError`."""
+    for each in text.split("\n"):
+        line(each)
+    return text
+
+
+def joined(each: Iterable[str]) -> str:
+    """Return lines as a text; none of them may be more than one. Raises `HostError`."""
+    return "".join(f"{line(one)}\n" for one in each)
+
+
+def dnsmasq(config: str) -> str:
+    """Return a configuration of dnsmasq if it has nothing but `DIRECTIVES` and comments.
+
+    Raises `HostError`.
+    """
+    for each in lines(config).splitlines():
+        if each.startswith("# "):
+            continue
+        directive, _, value = each.partition("=")
+        if directive not in DIRECTIVES or _SPECIAL & set(value) or " " in value:
+            raise HostError(f"{each!r} is nothing that dnsmasq is to be told", _HINT)
+    return config
+
+
+def lease_words(words: Iterable[str]) -> str:
+    """Return the words about one guest as a line of dnsmasq's host files (dhcp-host).
+
+    The last is the guest's name. dnsmasq takes some names for something else: `ignore`, `infinite`,
+    and a number, with or without a unit, for a lease's time. A dot at its end makes it a name.
+    """
+    found = list(words)
+    name = found[-1]
+    digits = name[:-1] if name[-1:] in ("s", "m", "h", "d", "w") else name
+    if name in ("ignore", "infinite") or digits.isdigit():
+        found[-1] = f"{name}."
+    told = line(",".join(found))
+    if told.count(",") != len(found) - 1 or " " in told:
+        raise HostError(f"{told!r} is nothing that dnsmasq is to be told", _HINT)
+    return told

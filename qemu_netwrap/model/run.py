@@ -1,0 +1,75 @@
+"""A run: what it asks for, the NICs of its guest, and what each of them got."""
+
+from __future__ import annotations
+
+from qemu_netwrap.model import mac
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.network import Network
+    from qemu_netwrap.qemu.hostfwd import Forward
+
+
+class Nic(Record):
+    """A tap that the command line asks of us, and the guest's NICs behind it.
+
+    That is one NIC but for QEMU's hub (-net), which may have several or none.
+    """
+
+    label: str  # as messages call it: the netdev's id, or the option as typed
+    network: Network
+    tap: str  # the interface's name
+    macs: tuple[str, ...] = ()  # one a guest NIC: the user's, or empty where it is ours to give
+    mac_key: tuple[str, ...] = ()  # what MACs of ours are derived from
+    queues: int = 1
+    vhost: bool = False
+    vnet_hdr: bool = True
+    foreign: bool = False  # QEMU has made the tap: it is only plugged
+    forwards: tuple[Forward, ...] = ()  # ports of the host that lead to it
+    is_alone: bool = True  # no other netdev's packets come by this tap, as they do on a hub
+    restored: bool = False  # QEMU loads a state, and with it perhaps another MAC
+    incoming: bool = False  # that state comes from another QEMU, which may be here still
+
+    @property
+    def filters_ips(self) -> bool:
+        """Whether what it sends goes through its network's filter block."""
+        return self.is_alone and self.network.filters_ips
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether no other guest of its network can speak for its addresses."""
+        return self.filters_ips and not self.restored
+
+    def own_mac(self, number: int, attempt: int = 0) -> str:
+        """Return a MAC of ours for guest NIC NUMBER: always the same; another each ATTEMPT."""
+        return mac.derive(*self.mac_key, str(number), attempt=attempt)
+
+
+class Wanted(Record):
+    """What a run asks for: its NICs, and what `ps` will say of it."""
+
+    run: str
+    nics: tuple[Nic, ...] = ()
+    guest: str = ""  # the guest's host name
+    command: str = ""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks the run needs, each once, in the order first named.
+
+        Of several NICs on a bridge one may name its uplink.
+        """
+        found: dict[str, Network] = {}
+        for network in (nic.network for nic in self.nics):
+            known = found.setdefault(network.bridge, network)
+            found[network.bridge] = known if known.uplink else network
+        return tuple(found.values())
+
+
+class Grant(Record):
+    """What a NIC got: the tap's descriptors, one a queue, and those of vhost-net; its MACs."""
+
+    fds: tuple[str, ...]
+    vhost_fds: tuple[str, ...] = ()
+    macs: tuple[str, ...] = ()

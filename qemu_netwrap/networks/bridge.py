@@ -1,0 +1,60 @@
+"""bridge: a plain segment. A bridge that is there is used as it is; else one is made."""
+
+from __future__ import annotations
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.model import mac
+from qemu_netwrap.model.network import BRIDGE
+from qemu_netwrap.resources.kinds import Bridge, DeviceSetting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.network import Network
+    from qemu_netwrap.resources.kinds import Resource
+
+KERNEL_DEFAULT = -1
+
+
+def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
+    """Return the bridge to make, or nothing. Raises `HostError` if what is there is no bridge."""
+    if not around.is_bridge:
+        raise HostError(
+            f"network {network.name}: interface {network.bridge} is no bridge",
+            f"br=br0,uplink={network.bridge} makes a bridge br0 with it as a port; else name a"
+            " bridge, or a name that is free: a bridge is made",
+        )
+    if network.uplink:
+        from qemu_netwrap.networks import uplink  # what hardly a launch needs
+
+        return uplink.resources(network, around, own_bridge(network, around))
+    return () if around.bridge_exists else guarded(own_bridge(network, around))
+
+
+def guarded(bridge: Bridge, *, filtered: bool = True) -> tuple[Resource, ...]:
+    """Return BRIDGE, which has no NIC of the host, such that guests do not configure the host.
+
+    FILTERED: by a packet filter at its ingress, which the settings stand in for where somebody
+    removes it.
+    """
+    off = (
+        DeviceSetting(bridge.name, "ipv6", key, "0", optional=True)
+        for key in ("accept_ra", "accept_redirects")
+    )
+    return (bridge.replace(guarded=True, filtered=filtered), *off)
+
+
+def own_bridge(network: Network, around: Surroundings) -> Bridge:
+    """Return the bridge of a network of ours.
+
+    It has a MAC of its own, or it would change its MAC with its ports (net/bridge/br_if.c,
+    `br_features_recompute` and `br_stp_recalculate_bridge_id`). Without STP there is nothing to
+    wait for: forward delay 0 lets a guest's first DHCP request through.
+    """
+    delay = network.forward_delay
+    if delay is None:
+        delay = KERNEL_DEFAULT if network.stp else 0
+    hello = KERNEL_DEFAULT if network.hello_time is None else network.hello_time
+    own_mac = mac.derive(around.machine, "bridge", network.bridge)
+    is_open = network.mode == BRIDGE
+    return Bridge(network.bridge, own_mac, network.stp, delay, hello, is_open)

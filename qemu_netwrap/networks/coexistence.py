@@ -1,0 +1,327 @@
+"""What a network of ours needs beside others on the host: firewalls, managers, DNS servers.
+
+Our rules are in a table of their own; an accept there does not help against a drop in another. So
+accepts go to the head of that other's chains. They open nothing that our own chains keep closed: a
+packet has to pass both. What is not ours to change the user is told, with the remedy.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.model import names, network_managers, plain_text
+from qemu_netwrap.model.coexistence import (
+    ARP,
+    FORWARD,
+    FRAMES,
+    INET,
+    INPUT,
+    IP,
+    IP6,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+)
+from qemu_netwrap.model.network import BRIDGE, NAT
+from qemu_netwrap.networks import host_services
+from qemu_netwrap.networks.host_services import DHCP6_PORT, DHCP_PORT, DNS_PORT
+from qemu_netwrap.networks.routed import chain
+from qemu_netwrap.resources.kinds import (
+    Dnsmasq,
+    FirewalldZone,
+    IptablesAccepts,
+    NftAccepts,
+    Remark,
+    Rules,
+    Unmanaged,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qemu_netwrap.model.coexistence import ClosedChain, IptablesFilter, Neighbours
+    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.network import Network
+    from qemu_netwrap.resources.kinds import Resource
+
+_ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
+TRUSTED = "trusted"  # the one zone of firewalld's own that lets through what comes and goes
+
+
+def completed(
+    network: Network, around: Surroundings, near: Neighbours, made: tuple[Resource, ...]
+) -> tuple[Resource, ...]:
+    """Return MADE, what makes NETWORK, with what it needs beside others. Raises `HostError`."""
+    return (
+        *_before(network, around, near),
+        *_moved(network, near, made),
+        *_after(network, around, near),
+        *_shared(network, near, made),
+    )
+
+
+def _before(network: Network, around: Surroundings, near: Neighbours) -> tuple[Resource, ...]:
+    """Return what comes first, before there are devices; nothing on a bridge of somebody else."""
+    if around.bridge_exists:
+        return ()
+    if near.managers and not network_managers.can_name(network.bridge):
+        return (_unnameable(network, near),)
+    return tuple(Unmanaged(network.bridge, manager) for manager in near.managers)
+
+
+def _moved(network: Network, near: Neighbours, made: tuple[Resource, ...]) -> tuple[Resource, ...]:
+    """Return what MADE becomes where somebody has the ports of DHCP or DNS on every address.
+
+    DNS moves to another port, and guests' queries are redirected to it: they do not see it. DHCP
+    cannot be moved so. Raises `HostError` then.
+    """
+    servers = [each for each in made if isinstance(each, Dnsmasq)]
+    for server in servers:
+        _check_dhcp(network, near, server)
+        _check_dns(network, near)
+    if not servers or near.dns_port == DNS_PORT:
+        return made
+    query = f'iifname "{network.bridge}" fib daddr type local'
+    redirect = chain(
+        network,
+        "dns",
+        "type nat hook prerouting priority dstnat; policy accept;",
+        *(f"{query} {p} dport {DNS_PORT} redirect to :{near.dns_port}" for p in ("udp", "tcp")),
+    )
+    others = (_on_port(each, near.dns_port) if isinstance(each, Dnsmasq) else each for each in made)
+    return (*others, Rules(network.bridge, redirect))
+
+
+def _check_dhcp(network: Network, near: Neighbours, server: Dnsmasq) -> None:
+    """Raise `HostError` when SERVER could not have its DHCP's port."""
+    wanted = (DHCP_PORT, DHCP6_PORT) if _has_dhcp6(server) else (DHCP_PORT,)
+    for port in wanted:
+        if port in near.taken:
+            raise HostError(
+                f"network {network.name}: another DHCP server has port {port} on every interface",
+                "have it keep to its own (dnsmasq: bind-dynamic);"
+                f" ss -lunp sport = {port} names it",
+            )
+
+
+def _check_dns(network: Network, near: Neighbours) -> None:
+    """Raise `HostError` when no port is left for DNS that it could be moved to."""
+    if not near.dns_port:
+        raise HostError(
+            f"network {network.name}: port {DNS_PORT} is taken on every address, and so is every"
+            " other port that DNS could be on",
+            f"have the other DNS server keep to its own addresses; ss -lunp sport = {DNS_PORT}"
+            " names it",
+        )
+
+
+def _shared(network: Network, near: Neighbours, made: tuple[Resource, ...]) -> tuple[Remark, ...]:
+    """Return what to tell where any local user may join in on a port that serves the guests."""
+    servers = [each for each in made if isinstance(each, Dnsmasq)]
+    has_dhcp6 = any(map(_has_dhcp6, servers))
+    served = {near.dns_port: "DNS", DHCP_PORT: "DHCP"}
+    if has_dhcp6:
+        served[DHCP6_PORT] = "DHCPv6"
+    joined = ", ".join(name for port, name in served.items() if port >= near.open_from)
+    if not (servers and joined):
+        return ()
+    return (
+        Remark(
+            network.bridge,
+            f"network {network.name}: any local user can answer its guests' {joined}, for"
+            f" net.ipv4.ip_unprivileged_port_start is {near.open_from}; remedy:"
+            f" sysctl -w net.ipv4.ip_unprivileged_port_start={max(served) + 1}",
+        ),
+    )
+
+
+def _has_dhcp6(server: Dnsmasq) -> bool:
+    """Whether a dnsmasq is to serve DHCPv6, or router advertisements."""
+    lines = server.config.splitlines()
+    return any(line.startswith("dhcp-range=") and "::" in line for line in lines)
+
+
+def _on_port(server: Dnsmasq, port: int) -> Dnsmasq:
+    """Return a dnsmasq that has its DNS on another port, and tells guests of its address still."""
+    lines = [f"port={port}", "dhcp-option=option:dns-server,0.0.0.0"]
+    lines += ["dhcp-option=option6:dns-server,[::]"] if _has_dhcp6(server) else []
+    return server.replace(config=server.config + plain_text.joined(lines))
+
+
+def _after(network: Network, around: Surroundings, near: Neighbours) -> tuple[Resource, ...]:
+    """Return what comes last, when NETWORK's own rules are in place."""
+    needed: list[Resource] = []
+    if near.firewalld and network.mode != BRIDGE:
+        needed.append(FirewalldZone(network.bridge, TRUSTED))
+    elif near.firewalld and near.bridged:
+        needed.append(_beyond_firewalld(network, near))
+    is_made = not around.bridge_exists
+    by_iptables = (_by_iptables(network, each, near) for each in near.filters)
+    by_nft = (
+        _by_nft(network, each, near) for each in near.chains if is_made or each.family != FRAMES
+    )
+    accepts = [each for each in (*by_iptables, *by_nft) if each is not None]
+    foreign = [each for each in near.chains if each.family == FRAMES and not is_made]
+    if foreign:
+        needed.append(_over_foreign_bridge(network, foreign))
+    if accepts and not names.plain_ifname(network.bridge):
+        return (*needed, _unspeakable(network))
+    return (*needed, *accepts)
+
+
+def _by_iptables(
+    network: Network, table: IptablesFilter, near: Neighbours
+) -> IptablesAccepts | None:
+    """Return the accepts that a table of iptables needs; None when it needs none."""
+    dev, family, is_routed = network.bridge, table.family, network.mode != BRIDGE
+    rules: list[str] = []
+    tells = host_services.iptables_match
+    if table.prerouting and is_routed:
+        is_all = PREROUTING not in table.selective
+        matches = [""] if is_all else _in(network, [family], near, tells, is_early=True)
+        rules += (f"PREROUTING -i {dev}{match}" for match in matches)
+    if table.input and is_routed:
+        rules += (f"INPUT -i {dev}{match}" for match in _in(network, [family], near, tells))
+    if table.output and is_routed:
+        rules += (f"OUTPUT -o {dev} {match}" for match in _out_by_iptables(table))
+    into = table.forward
+    if into and network.mode == NAT:
+        rules += (f"{into} -i {dev}", f"{into} -o {dev} {_ANSWERS}")
+    elif into and family in near.bridged:
+        # What one port sends to another meets the firewall as well.
+        rules.append(f"{into} -i {dev} -o {dev}")
+    tail = f'-m comment --comment "{_mark(network)}" -j ACCEPT'
+    lines = plain_text.joined(" ".join(f"-I {rule} {tail}".split()) for rule in rules)
+    if not rules:
+        return None
+    return IptablesAccepts(dev, table.program, _mark(network), lines, table.table)
+
+
+def _out_by_iptables(table: IptablesFilter) -> tuple[str, ...]:
+    """Return how iptables(8) tells what the host is to send to guests."""
+    if table.table == "raw":
+        return ("",)  # connections are not tracked there yet
+    own = (("icmp", DHCP_PORT), ("ipv6-icmp", DHCP6_PORT))[table.family == IP6]
+    return (_ANSWERS, f"-p {own[0]}", f"-p udp --sport {own[1]}")
+
+
+def _by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> NftAccepts | None:
+    """Return the accepts that a chain of somebody's own needs; None when it needs none."""
+    if closed.family == FRAMES:
+        rules = _for_frames(network, closed)
+    elif closed.hook == FORWARD:
+        rules = _forwarded_by_nft(network, closed, near)
+    else:
+        rules = [] if network.mode == BRIDGE else _local_by_nft(network, closed, near)
+    lines = plain_text.joined(f"{rule} accept" for rule in rules)
+    chain_of = (closed.family, closed.table, closed.chain)
+    return NftAccepts(network.bridge, *chain_of, _mark(network), lines) if rules else None
+
+
+def _families(closed: ClosedChain) -> tuple[str, ...]:
+    """Return the families of IP that a chain sees."""
+    return (IP, IP6) if closed.family == INET else (closed.family,)
+
+
+def _local_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> list[str]:
+    """Return the accepts for what guests and the host send each other."""
+    dev, is_arp = f'"{network.bridge}"', closed.family == ARP
+    if closed.hook in (PREROUTING, INPUT):
+        is_early = closed.hook == PREROUTING
+        is_all = is_arp or (is_early and not closed.selective)
+        families, tells = _families(closed), host_services.nft_match
+        matches = [""] if is_all else _in(network, families, near, tells, is_early=is_early)
+        return [f"iifname {dev}{match}" for match in matches]
+    out = f"oifname {dev}"
+    if is_arp or closed.hook == POSTROUTING:
+        return [out]
+    own = {IP: ("icmp", DHCP_PORT), IP6: ("ipv6-icmp", DHCP6_PORT)}
+    kinds = [own[family] for family in _families(closed)]
+    return [
+        f"{out} ct state established,related",
+        f"{out} ct status dnat",
+        *(f"{out} meta l4proto {protocol}" for protocol, _ in kinds),
+        *(f"{out} udp sport {port}" for _, port in kinds),
+    ]
+
+
+def _forwarded_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> list[str]:
+    """Return the accepts for what is forwarded."""
+    dev = f'"{network.bridge}"'
+    if network.mode == NAT:
+        ways = ("ct state established,related", "ct status dnat")
+        return [f"iifname {dev}", *(f"oifname {dev} {way}" for way in ways)]
+    is_seen = set(_families(closed)) & set(near.bridged)
+    return [f"iifname {dev} oifname {dev}"] if is_seen else []
+
+
+def _for_frames(network: Network, closed: ClosedChain) -> list[str]:
+    """Return the accept in a firewall for bridges, which sees a bridge's ports, by the bridge."""
+    way = "obrname" if closed.hook in (OUTPUT, POSTROUTING) else "ibrname"
+    return [f'meta {way} "{network.bridge}"']
+
+
+def _in(
+    network: Network,
+    families: Sequence[str],
+    near: Neighbours,
+    tells: Callable[[str, int, int], str],
+    *,
+    is_early: bool = False,
+) -> list[str]:
+    """Return how what guests send to the host is told, each with a blank before; all by nothing.
+
+    Where it IS_EARLY, queries that are redirected to another port are still for the usual one.
+    """
+    if host_services.is_open(network):
+        return [""]
+    ports = dict.fromkeys((DNS_PORT, near.dns_port) if is_early else (near.dns_port,))
+    own = (s for port in ports for family in families for s in host_services.needed(family, port))
+    wanted = dict.fromkeys((*own, *host_services.chosen(network)))
+    return [f" {tells(*each)}" for each in wanted]
+
+
+def _mark(network: Network) -> str:
+    """Return the comment of rules of ours in others' chains: it names their network's bridge."""
+    return f"qemu-netwrap: {network.bridge}"
+
+
+def _beyond_firewalld(network: Network, near: Neighbours) -> Remark:
+    """Return what to tell of a plain bridge, which may be the host's own way to the world."""
+    keys = {IP: "iptables", IP6: "ip6tables"}
+    off = " ".join(f"net.bridge.bridge-nf-call-{keys[family]}=0" for family in near.bridged)
+    return Remark(
+        network.bridge,
+        f"network {network.name}: firewalld may drop what guests send each other, for br_netfilter"
+        f" shows it to firewalls; remedy: sysctl -w {off}",
+    )
+
+
+def _unnameable(network: Network, near: Neighbours) -> Remark:
+    """Return what to say of a bridge whose name a manager would read as a pattern."""
+    return Remark(
+        network.bridge,
+        f"network {network.name}: {' and '.join(near.managers)} may take over {network.bridge}:"
+        " its name would be a pattern in their files; remedy: give the bridge a name of letters,"
+        " digits, - . and _",
+    )
+
+
+def _over_foreign_bridge(network: Network, closed: list[ClosedChain]) -> Remark:
+    """Return what to say of a firewall over a bridge that is not ours to open."""
+    chains = ", ".join(map(str, closed))
+    return Remark(
+        network.bridge,
+        f"network {network.name}: {chains} may drop frames of its guests, and bridge"
+        f" {network.bridge} is not ours to open there; remedy: nft 'insert rule {closed[0]} meta"
+        f' ibrname "{network.bridge}" accept\'',
+    )
+
+
+def _unspeakable(network: Network) -> Remark:
+    """Return what to tell of a bridge whose name firewalls cannot be given."""
+    return Remark(
+        network.bridge,
+        f"network {network.name}: a firewall drops what guests send, and bridge {network.bridge}"
+        " has a name that cannot stand in its rules; remedy: use a bridge with a plain name",
+    )

@@ -1,0 +1,81 @@
+"""Which services of the host a network's guests may use: a chain of ours at the input hook.
+
+Guests always reach what the network itself is made of: DHCP, DNS, ICMP with neighbour discovery,
+and the answers to what the host has begun. The rest is open to them where the host has no firewall,
+and closed where it has one, whatever its kind: firewalld's zone `trusted`, which lets their packets
+through, would else open to them what the host's own LAN does not reach. `host_services` decides
+both ways. What is led on to a guest (`hostfwd`) does not come by here: it is forwarded.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.model import host_services
+from qemu_netwrap.model.coexistence import IP, IP6
+from qemu_netwrap.networks.routed import chain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.network import Network
+
+DNS_PORT, DHCP_PORT, TFTP_PORT, DHCP6_PORT = 53, 67, 69, 547
+CHAIN = "services"
+_WHY = "# the host's other services are closed to guests; host_services in the configuration opens"
+_ALL = (host_services.ALL,)
+
+
+def rules(network: Network, around: Surroundings) -> str:
+    """Return the chain that closes the host's services but for some; empty where all are open."""
+    near = around.neighbours
+    dns_port = near.dns_port if near is not None else DNS_PORT
+    wanted = network.host_services
+    if wanted == _ALL or (wanted is None and not (near is not None and near.close_services)):
+        return ""
+    dev = f'iifname "{network.bridge}"'
+    own = dict.fromkeys((*needed(IP, dns_port), *needed(IP6, dns_port)))
+    return chain(
+        network,
+        CHAIN,
+        "type filter hook input priority filter; policy accept;",
+        f"{dev} ct state established,related accept",
+        *(f"{dev} {nft_match(*each)} accept" for each in (*own, *chosen(network))),
+        f"{dev} reject with icmpx admin-prohibited",
+    ).replace("\n", f"\n  {_WHY}\n", 1)
+
+
+def needed(family: str, dns_port: int) -> tuple[tuple[str, int, int], ...]:
+    """Return what guests need of the host: protocol, first and last port; 0 for every port.
+
+    That is DHCP, DNS and ICMP, by which they find the gateway and learn of what did not pass.
+    """
+    own = (("icmp", 0, 0), ("udp", DHCP_PORT, DHCP_PORT))
+    if family == IP6:
+        own = (("ipv6-icmp", 0, 0), ("udp", DHCP6_PORT, DHCP6_PORT))
+    return (*own, ("udp", dns_port, dns_port), ("tcp", dns_port, dns_port))
+
+
+def chosen(network: Network) -> list[tuple[str, int, int]]:
+    """Return the services that the configuration names; not when it names all."""
+    if is_open(network):
+        return []
+    tftp = [("udp", TFTP_PORT, TFTP_PORT)] if network.tftp else []
+    return [*tftp, *host_services.ports(network.host_services or ())]
+
+
+def is_open(network: Network) -> bool:
+    """Whether the configuration opens all of the host's services."""
+    return network.host_services == _ALL
+
+
+def nft_match(protocol: str, first: int, last: int) -> str:
+    """Return how nft(8) tells a service."""
+    if not first:
+        return f"meta l4proto {protocol}"
+    return f"{protocol} dport {first if first == last else f'{first}-{last}'}"
+
+
+def iptables_match(protocol: str, first: int, last: int) -> str:
+    """Return how iptables(8) tells a service."""
+    if not first:
+        return f"-p {protocol}"
+    return f"-p {protocol} --dport {first if first == last else f'{first}:{last}'}"

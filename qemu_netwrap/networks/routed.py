@@ -1,0 +1,270 @@
+"""What nat and host-only share: a bridge with a gateway address, and dnsmasq on it."""
+
+from __future__ import annotations
+
+import zlib
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.model import names, plain_text
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.network import HOST_ONLY, NAT
+from qemu_netwrap.networks import ipv6
+from qemu_netwrap.networks.bridge import guarded, own_bridge
+from qemu_netwrap.resources.kinds import Address, DeviceSetting, Dnsmasq, IpFilter, resolver_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.host import Route, Surroundings
+    from qemu_netwrap.model.ipv6 import Prefix
+    from qemu_netwrap.model.network import Network
+    from qemu_netwrap.resources.kinds import Resource
+
+# Where subnets are chosen, a /24 each: out of the way of the usual LANs, and of what Docker
+# (172.17.0.0/16 on), libvirt (192.168.122.0/24) and Podman (10.88.0.0/16) take.
+POOLS = (
+    Subnet.parse("10.128.0.0/9"),
+    Subnet.parse("172.20.0.0/14"),
+    Subnet.parse("192.168.0.0/16"),
+)
+SUBNET_LENGTH = 24
+# A route as wide as this is a default route in two halves, as VPNs set them, and no network.
+DEFAULT_LIKE = 2
+LEASE = "1h"
+ETHERNET_MTU = 1500
+SMALLEST_MTU = 576  # RFC 791: what every host takes
+
+
+def places(network: Network) -> tuple[Subnet, ...]:
+    """Return where the network's subnet may be: routes to elsewhere are in nobody's way."""
+    return POOLS if network.subnet is None else (network.subnet,)
+
+
+def subnet_of(network: Network, around: Surroundings) -> Subnet:
+    """Return the network's subnet: the configured one, else a free one, the same each time.
+
+    Raises `HostError` naming the route that is in the way.
+    """
+    routes = [route for route in around.routes if route.subnet.length >= DEFAULT_LIKE]
+    if network.subnet is not None:
+        in_the_way = next((r for r in routes if r.subnet.overlaps(network.subnet)), None)
+        if in_the_way is not None:
+            raise HostError(
+                f"network {network.name}: subnet {network.subnet} overlaps the host's route"
+                f" {in_the_way}",
+                "choose another subnet, or leave it out: a free one is found",
+            )
+        return network.subnet
+    for pool in POOLS:
+        found = _free_in(pool, network.name, routes, around.reserved)
+        if found is not None:
+            return found
+    raise HostError(
+        f"network {network.name}: no free /{SUBNET_LENGTH} in {', '.join(map(str, POOLS))}",
+        "give it a subnet in the configuration",
+    )
+
+
+def _free_in(
+    pool: Subnet, name: str, routes: list[Route], reserved: tuple[Subnet, ...]
+) -> Subnet | None:
+    """Return the first free subnet of POOL, looking from a place that NAME decides."""
+    taken = [s for s in (*(r.subnet for r in routes), *reserved) if s.overlaps(pool)]
+    if any(subnet.length <= pool.length for subnet in taken):
+        return None
+    count = 1 << SUBNET_LENGTH - pool.length
+    start = zlib.crc32(name.encode()) % count
+    for number in range(count):
+        place = (start + number) % count
+        subnet = Subnet(pool.network + (place << 32 - SUBNET_LENGTH), SUBNET_LENGTH)
+        if not any(subnet.overlaps(other) for other in taken):
+            return subnet
+    return None
+
+
+def segment(
+    network: Network, subnet: Subnet, prefix: Prefix | None, around: Surroundings
+) -> tuple[Resource, ...]:
+    """Return the bridge with its gateway addresses.
+
+    Nobody else is there yet who could have the bridge's addresses. dnsmasq advertises from the
+    link-local one (src/radv.c).
+    """
+    if around.is_left:
+        raise HostError(
+            f"network {network.name}: bridge {network.bridge} is left of a network whose state in"
+            " /run/qemu-netwrap has been removed",
+            "end the VMs that use it, if there are any, then: qemu-netwrap gc",
+        )
+    if around.bridge_exists:
+        raise HostError(
+            f"network {network.name}: an interface {network.bridge} is there already, and not ours",
+            f"give the network another bridge, or look at it with: ip link show {network.bridge}",
+        )
+    bridge = own_bridge(network, around).replace(mtu=mtu_of(network, around))
+    if prefix is not None:
+        bridge = bridge.replace(group=ipv6.GROUP, link_local=ipv6.link_local(bridge.mac))
+    return (
+        *guarded(bridge, filtered=not network.filters_ips),
+        # What guests send is looked up by its source too, and by the mark of the network's chains:
+        # so `closed` holds for it.
+        DeviceSetting(network.bridge, "ipv4", "rp_filter", "1"),
+        DeviceSetting(network.bridge, "ipv4", "src_valid_mark", "1"),
+        Address(network.bridge, f"{subnet.first}/{subnet.length}"),
+        *ipv6.addresses(network, prefix),
+        *_ip_filter(network, subnet, prefix),
+    )
+
+
+def closed(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]:
+    """Return the doors that are closed to what has no mark: into the network, and out of it.
+
+    Out of it by IPv4 need not be named: the kernel asks for a packet's source as if it were a
+    packet to that, coming in where this one leaves, and finds the door into the network closed.
+    A door that is named would be closed to that question about answers, which come by devices
+    where the kernel asks without the mark (`src_valid_mark`).
+    """
+    six = [f"ipv6 iif {network.bridge}", f"ipv6 to {prefix}"] if prefix is not None else []
+    return [f"ipv4 to {subnet}", *six]
+
+
+def _ip_filter(network: Network, subnet: Subnet, prefix: Prefix | None) -> tuple[IpFilter, ...]:
+    """Return the filter block of the network's guests, which lives with the bridge."""
+    if not network.filters_ips:
+        return ()
+    gateways = [subnet.first, *([prefix.gateway] if prefix else [])]
+    return (IpFilter(network.bridge, network.bridge, " ".join(gateways)),)
+
+
+def mtu_of(network: Network, around: Surroundings) -> int:
+    """Return the MTU of a network that leads out by a device with less than Ethernet's; else 0.
+
+    Without it guests would send what does not pass. With more than Ethernet's, as jumbo frames
+    have, they would get from the host what many of their NICs cannot take.
+    """
+    return around.mtu if network.mode == NAT and SMALLEST_MTU <= around.mtu < ETHERNET_MTU else 0
+
+
+def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
+    """Return one chain of the network as nft(8) reads it, each rule commented with its owner."""
+    comment = f'comment "qemu-netwrap: {network.name}"'
+    lines = plain_text.joined(f"  {rule} {comment}" for rule in rules)
+    return f"chain {chain_name(network.bridge, hook)} {{\n  {kind}\n{lines}}}\n"
+
+
+def services_of(network: Network, around: Surroundings) -> str:
+    """Return the chain that keeps guests from the host's services; empty where all are open."""
+    if network.host_services is None and around.neighbours is None:
+        return ""
+    from qemu_netwrap.networks import host_services  # what hardly a launch needs
+
+    return host_services.rules(network, around)
+
+
+def sources(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
+    """Return the chain for what guests send to the host itself.
+
+    It comes from an address of the network, or from none as who asks for a lease does. Nothing of
+    it turns a route of the host's.
+    """
+    dev = f'iifname "{network.bridge}"'
+    return chain(
+        network,
+        "sources",
+        "type filter hook input priority filter; policy accept;",
+        f"{dev} ip saddr 0.0.0.0 udp dport 67 accept",
+        f"{dev} ip saddr != {subnet} drop",
+        f"{dev} icmp type redirect drop",
+        *ipv6.sources(network, prefix),
+    )
+
+
+def between_guests(network: Network) -> str:
+    """Return the rule for what goes from guest to guest by way of the host.
+
+    Where br_netfilter is on, bridged frames are among it. Isolated ports get none from each other,
+    and the gateway must not be the way round.
+    """
+    verdict = "drop" if network.isolated else "accept"
+    return f'iifname "{network.bridge}" oifname "{network.bridge}" {verdict}'
+
+
+def chain_name(bridge: str, hook: str) -> str:
+    """Return the chain's name: it tells whose it is."""
+    return f"{bridge}_{hook}"
+
+
+def dnsmasq(
+    network: Network, subnet: Subnet, prefix: Prefix | None, around: Surroundings
+) -> Dnsmasq:
+    """Return the network's dnsmasq: on its bridge alone, guests' names in a domain of its own."""
+    domain = f"{network.name}.internal"
+    lines = [
+        f"interface={network.bridge}",
+        "except-interface=lo",
+        # And by the interface a query comes in by: a neighbour of the host that routes to the
+        # gateway's address gets no answer.
+        "bind-dynamic",
+        "no-hosts",
+        f"domain={domain}",
+        f"local=/{domain}/",
+        "domain-needed",
+        *_ranges(network, subnet),
+        "dhcp-authoritative",
+        "dhcp-ignore-clid",
+        *_believed(network),
+        # Nobody else is on this segment: pinging an address before it is offered only costs time.
+        "no-ping",
+        *ipv6.dnsmasq(network, prefix, around),
+        *([f"dhcp-option=option:mtu,{mtu}"] if (mtu := mtu_of(network, around)) else []),
+        *_boot(network),
+        *(_host_record(name, address, domain) for name, address in network.hosts),
+        *_reach(network, around),
+    ]
+    duid = ipv6.duid(own_bridge(network, around).mac) if prefix is not None else ""
+    return Dnsmasq(network.bridge, plain_text.dnsmasq(plain_text.joined(lines)), duid)
+
+
+def _believed(network: Network) -> list[str]:
+    """Return what of the words of DHCP's clients is not believed.
+
+    Where guests keep to their MACs, only those are served, or one could take all addresses; and
+    the names are those that the runs have given. Elsewhere guests may have guests of their own.
+    """
+    if network.filters_macs:
+        return ["dhcp-ignore=tag:!known", "dhcp-ignore-names"]
+    reserved = [f"dhcp-name-match=set:reserved,{name}" for name in sorted(names.RESERVED)]
+    return [*reserved, "dhcp-ignore-names=tag:reserved"]
+
+
+def _ranges(network: Network, subnet: Subnet) -> list[str]:
+    """Return what is leased: all but the gateway's address and those that are somebody's alone."""
+    if not network.addresses:
+        return [f"dhcp-range={subnet.host(2)},{subnet.last},{LEASE}"]
+    from qemu_netwrap.model import reservations
+
+    free = [f"dhcp-range={a},{b},{LEASE}" for a, b in reservations.ranges(network, subnet)]
+    return free or [f"dhcp-range={subnet.host(0)},static,{LEASE}"]
+
+
+def _boot(network: Network) -> list[str]:
+    """Return what guests boot from. All of TFTP goes by one port: a firewall can tell it."""
+    tftp = ["enable-tftp", f"tftp-root={network.tftp}", "tftp-single-port"]
+    boot = [f"dhcp-boot={network.bootfile}"] if network.bootfile else []
+    return [*(tftp if network.tftp else []), *boot]
+
+
+def _host_record(name: str, address: str, domain: str) -> str:
+    """Return what makes dnsmasq know a host: a name without a dot in the network's domain too."""
+    known_as = name if "." in name else f"{name},{name}.{domain}"
+    return f"host-record={known_as},{address}"
+
+
+def _reach(network: Network, around: Surroundings) -> list[str]:
+    """Return what names and routes beyond the network the guests are given."""
+    if network.mode == HOST_ONLY:
+        # No default route, and no name of the outside: a resolver is a way out too.
+        return ["dhcp-option=option:router", "no-resolv"]
+    if network.dns:
+        return ["dns-loop-detect", "no-resolv", *(f"server={server}" for server in network.dns)]
+    # The host's own stub may be among the servers, and ask this one in turn.
+    return ["dns-loop-detect", *resolver_lines(around.resolver, in_order=around.in_order)]

@@ -1,0 +1,66 @@
+"""The uplink of a bridge: a NIC of the host that goes into it, if that can be done."""
+
+from __future__ import annotations
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.model.host import Candidate
+from qemu_netwrap.resources.kinds import Uplink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.network import Network
+    from qemu_netwrap.resources.kinds import Bridge, Resource
+
+KERNELS_DELAY = 15  # seconds, net/bridge/br_device.c
+_WAY_OUT = "use nat: guests then reach what the host reaches"
+
+
+def resources(network: Network, around: Surroundings, bridge: Bridge) -> tuple[Resource, ...]:
+    """Return BRIDGE with the NIC's MAC, and the NIC; nothing if they are together already.
+
+    The timers come with the NIC: while it is being taken in it must not be kept from forwarding,
+    as a bridge with STP keeps each new port for twice the forward delay. Raises `HostError` when
+    the NIC cannot be had.
+    """
+    nic = around.uplink or Candidate(network.uplink, exists=False)
+    if around.bridge_exists:
+        if nic.master == network.bridge:
+            return ()
+        raise HostError(
+            f"network {network.name}: bridge {network.bridge} is there already, without uplink"
+            f" {nic.name}",
+            f"a bridge of yours is left as it is: put {nic.name} into it, or name another bridge",
+        )
+    _check(network, nic)
+    plain = bridge.replace(mac=nic.mac, stp=False, forward_delay=0, hello_time=-1)
+    delay = KERNELS_DELAY if bridge.forward_delay < 0 else bridge.forward_delay
+    timers = (bridge.stp, delay, bridge.hello_time)
+    addresses = " ".join(nic.addresses)
+    return plain, Uplink(nic.name, network.bridge, *timers, addresses, nic.routes)
+
+
+def _check(network: Network, nic: Candidate) -> None:
+    """Raise `HostError` if the NIC cannot, or must not, be taken in."""
+    where = f"network {network.name}: uplink {nic.name}"
+    if not nic.exists:
+        raise HostError(f"{where}: there is no such interface", "see: ip link")
+    if nic.unfit:
+        raise HostError(f"{where}: {nic.unfit}", _WAY_OUT)
+    if nic.master:
+        raise HostError(
+            f"{where}: it is a port of {nic.master} already",
+            f"if that is a bridge, use it: br={nic.master}",
+        )
+    if nic.manager:
+        raise HostError(
+            f"{where}: {nic.manager} manages it, and would take back what is moved",
+            f"have that make the bridge, and name it by br= without uplink=; or {_WAY_OUT}",
+        )
+    if nic.is_default and not network.agreed:
+        raise HostError(
+            f"{where}: the host is reached by it: {', '.join(nic.addresses) or 'its addresses'}"
+            f" and its routes would go to {network.bridge} until the last VM has ended",
+            "connections live on, and all goes back if the gateway does not answer: say"
+            " --yes-uplink, or configure it",
+        )

@@ -1,0 +1,449 @@
+"""Devices of the host that a run passes through: what is looked at first, and what is acquired.
+
+The effects themselves, and how they are undone, are in resources.vfio.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, pci, session
+from qemu_netwrap.linux.netlink import interface_state
+from qemu_netwrap.linux.netlink.links import Rtnl
+from qemu_netwrap.model import mac
+from qemu_netwrap.passthrough import devices as planning
+from qemu_netwrap.passthrough.pci_state import Shared
+from qemu_netwrap.qemu.numbers import parse_uint32
+from qemu_netwrap.qemu.sriov_options import settings
+from qemu_netwrap.record import Record
+from qemu_netwrap.resources import kinds as r
+from qemu_netwrap.resources import vfio
+from qemu_netwrap.runtime import executor, runs
+from qemu_netwrap.runtime.journal import Journal
+from qemu_netwrap.runtime.runs import DeviceInfo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.model.pci import Device
+    from qemu_netwrap.passthrough.devices import HostDevice
+    from qemu_netwrap.qemu.network_options import Reading
+    from qemu_netwrap.qemu.rewrite import Rewritten
+    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.runtime.launch_options import Request
+
+MOST_MADE = 8  # VFs that are made when nobody asks for more: some cards have hundreds
+_MAC_ATTEMPTS = 1 << 16
+
+
+class Passing(Record):
+    """What a run passes through, and how: the keeper goes by it."""
+
+    wanted: tuple[HostDevice, ...]
+    bind_group: bool = False
+    uid: int = 0  # whom the groups' nodes are handed to; 0: nobody
+    mac_key: tuple[str, ...] = ()  # what MACs of VFs are derived from
+    locked: int = 0  # bytes of memory that QEMU will have to lock, where it is not root
+    force_uplink: bool = False
+    # This host's address in the user's SSH session, which the keeper is not in; empty without one.
+    session: str = ""
+
+
+def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passing | None:
+    """Return what a launch passes through, None for nothing; all that can be seen is checked.
+
+    None too for an ordinary user who has seen to it: then it is between him and QEMU. Nothing is
+    touched. Raises `NetwrapError` for what cannot be passed through.
+    """
+    found = []
+    for want in planning.find(reading):
+        host = want.host or (pci.by_path(want.path) if want.path else "")
+        if host or want.net is not None:
+            found.append(want.replace(host=host))
+    if not found or (os.geteuid() != 0 and all(map(_is_prepared, found))):
+        return None
+    if os.geteuid() != 0:
+        raise HostError(
+            f"{found[0].label}: taking a device of the host from its driver is root's",
+            'sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...; or have it bound:'
+            " sudo qemu-netwrap vfio bind BDF",
+        )
+    planning.check_host(has_iommu=pci.has_iommu(), remaps_interrupts=pci.remaps_interrupts())
+    uid = _uid(request.run_as)
+    locked = planning.memory_to_lock(reading, len(found)) if uid else 0
+    passing = Passing(
+        tuple(found),
+        request.bind_group,
+        uid,
+        mac_key,
+        locked,
+        request.force_uplink,
+        session.server_address(),
+    )
+    _check_all(passing)
+    return passing
+
+
+def _check_all(passing: Passing) -> dict[str, str]:
+    """Raise `HostError` if something cannot be passed through; return what the host is reached by.
+
+    Of a `sriov` only that it could be: which virtual function it will be is not known yet.
+    """
+    reached_by = {} if passing.force_uplink else _reached(passing.session)
+    _check_named(passing)
+    for want in passing.wanted:
+        if want.net is not None:
+            _physical(want)
+        else:
+            _check(want, _device(want), passing, reached_by)
+    return reached_by
+
+
+def _check_named(passing: Passing) -> None:
+    """Raise `HostError` for a virtual function that is named twice, by its number at least once.
+
+    One whose address is typed twice is QEMU's to refuse.
+    """
+    named: dict[str, HostDevice] = {}
+    for want in passing.wanted:
+        name = want.host
+        if _chosen(want) >= 0:
+            vfs = _physical(want).vfs[_chosen(want) :]
+            name = vfs[0] if vfs else f"{want.pf} {_chosen(want)}"
+        other = named.setdefault(name, want) if name else want
+        if other is not want and (want.net is not None or other.net is not None):
+            raise HostError(
+                f"{want.label}: {other.label} has that virtual function",
+                "give each its own vf=, or none: then the first that is free is taken",
+            )
+
+
+def _check(
+    want: HostDevice, device: Device, passing: Passing, reached_by: dict[str, str]
+) -> tuple[Device, ...]:
+    """Raise `HostError` unless a device and all that must be bound beside it are free.
+
+    Return these others.
+    """
+    others = _siblings(want.label, device, passing)
+    for each in (device, *others):
+        check_use(want.label, each, reached_by)
+    return others
+
+
+def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
+    """Raise `HostError` for a device that is in use, or that carries one of REACHED_BY."""
+    use = planning.Use(
+        vfio.holder(device),
+        frozenset().union(*map(interface_state.uppers, device.ifnames)),
+        tuple(name for ifname in device.ifnames for name in interface_state.dependents(ifname)),
+    )
+    planning.check_device(label, device, use, reached_by)
+    disk, remedy = pci.disk_in_use(device.bdf)
+    if disk:
+        raise HostError(f"{label}: {device} is in use by the host: {disk}", remedy)
+
+
+def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
+    """Acquire what a run passes through, and yield it in the order typed.
+
+    Raises `NetwrapError`; what has been acquired by then is the run's journal's.
+    """
+    _collect(passing, work)
+    # Anew: what that has given back, the host may be reached by.
+    taking = _Taking(run, work, passing, _check_all(passing))
+    found = {}
+    # Those that must be just this one come first: they would be free for one that may be any.
+    for number, want in sorted(enumerate(passing.wanted), key=lambda each: _is_any(each[1])):
+        found[number] = _acquire(want, (*passing.mac_key, "vf", str(number)), taking)
+    yield from (found[number] for number in range(len(found)))
+
+
+def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Taking) -> DeviceInfo:
+    """Acquire one device, and what must be bound beside it; a VF's MAC is derived from KEY."""
+    device = _physical(want) if want.net is not None else _device(want)
+    with Shared(taking.work.state).lock(device):
+        # Anew: until the lock was had it may have been somebody else's, who changed it.
+        device = vfio.look(want.label, device.bdf)
+        if want.net is not None:
+            device = _take_function(want, device, taking)
+        others = taking.check(want, device)
+        if device.pf:
+            taking.use(vfio.look(want.label, device.pf), 0)
+        for each in (device, *others):
+            taking.acquire(r.PciBinding(each.bdf, taking.run, each.driver))
+        given = _set_function(want, device, key, taking) if device.pf else ""
+    if taking.passing.uid:
+        taking.acquire(r.GroupNode(device.group, taking.passing.uid))
+    return DeviceInfo(want.label, device.bdf, _pf_name(device), given)
+
+
+def _collect(passing: Passing, work: Work) -> None:
+    """Have what is wanted given back by runs that are over: dead ones, or that just do so."""
+    runs.collect(work.state)
+    ended = [vfio.await_ending(bdf, work) for want in passing.wanted for bdf in _needed(want, work)]
+    if any(ended):
+        runs.collect(work.state)  # if one could not do it
+
+
+def _needed(want: HostDevice, work: Work) -> tuple[str, ...]:
+    """Return the devices without which a run cannot be; none while a VF is to be had."""
+    if want.net is None:
+        device = _device(want)
+        return (device.bdf, *(member.bdf for member in pci.members(device.group)))
+    vfs, chosen = _physical(want).vfs, _chosen(want)
+    if chosen >= 0:
+        return vfs[chosen : chosen + 1]
+    found = [device for device in map(pci.look, vfs) if device is not None]
+    return vfs if all(vfio.user_of(device, work) for device in found) else ()
+
+
+def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ...]]:
+    """Return what a run would acquire, and the addresses; which VF it will be is not known yet."""
+    found: list[r.Resource] = []
+    chosen = []
+    for number, want in enumerate(passing.wanted):
+        if want.net is None:
+            device = _device(want)
+            others = _siblings(want.label, device, passing)
+            found += [r.PciBinding(each.bdf, run, each.driver) for each in (device, *others)]
+            chosen.append(device.bdf)
+            group = device.group
+        else:
+            pf = _physical(want)
+            own = want.mac or mac.derive(*passing.mac_key, "vf", str(number))
+            vf = f"<VF of {want.pf}>" if _chosen(want) < 0 else f"<VF {_chosen(want)} of {want.pf}>"
+            chosen.append(vf)
+            use = r.VirtualFunctions(pf.bdf, run, _to_make(passing, pf), want.pf)
+            where = {"ifname": want.pf, **settings(want.net)}
+            found += [] if use in found else [use]
+            found += [
+                r.PciBinding(vf, run),
+                r.VfSettings(pf.bdf, max(0, _chosen(want)), own, **where),
+            ]
+            group = "GROUP"
+        found += [r.GroupNode(group, passing.uid)] if passing.uid else []
+    return found, tuple(chosen)
+
+
+class _Taking:
+    """A run that acquires."""
+
+    def __init__(self, run: str, work: Work, passing: Passing, reached_by: dict[str, str]) -> None:
+        """What RUN acquires goes into its journal."""
+        self.run = run
+        self.work = work
+        self.passing = passing
+        self._reached_by = reached_by
+        self.journal = Journal(f"{work.state.run(run)}/journal")
+        self._used: set[str] = set()
+
+    def check(self, want: HostDevice, device: Device) -> tuple[Device, ...]:
+        """Raise `HostError` unless a device and all that must be bound beside it are free.
+
+        Return these others.
+        """
+        others = _check(want, device, self.passing, self._reached_by)
+        for each in (device, *others):
+            vfio.check_free(want.label, each, self.run, self.work)
+        return others
+
+    def use(self, pf: Device, count: int) -> None:
+        """Be a user of PF, and have COUNT VFs made if there are none. Raises `NetwrapError`.
+
+        Once, and before any of its VFs is bound: it is left last. Without an interface there is
+        nothing to set, and nothing to be made.
+        """
+        if pf.ifnames and pf.bdf not in self._used:
+            self._used.add(pf.bdf)
+            self.acquire(r.VirtualFunctions(pf.bdf, self.run, count, pf.ifnames[0]))
+
+    def acquire(self, resource: r.Resource) -> None:
+        """Acquire something. Raises `NetwrapError`."""
+        executor.acquire_all([resource], self.journal, self.work)
+
+
+def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> Rewritten:
+    """Return what QEMU gets with the CHOSEN addresses; let this process, that becomes it, lock RAM.
+
+    Root may lock what it likes (CAP_IPC_LOCK), the user that QEMU runs as may not.
+    """
+    if passing.uid:
+        soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        if soft != resource.RLIM_INFINITY and soft < passing.locked:
+            hard = hard if hard == resource.RLIM_INFINITY else max(hard, passing.locked)
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (passing.locked, hard))
+    return planning.put(rewritten, passing.wanted, chosen)
+
+
+def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
+    """Return a free VF of PF, whose lock is held; VFs are made if there are none."""
+    chosen = _chosen(want)
+    if not pf.vfs:
+        taking.use(pf, _to_make(taking.passing, pf))
+        pf = vfio.look(want.label, pf.bdf)
+    if chosen >= len(pf.vfs):
+        raise HostError(
+            f"{want.label}: {want.pf} has {len(pf.vfs)} virtual functions now, so no vf={chosen}",
+            "their number changes only while none is in use: see qemu-netwrap vfio list",
+        )
+    used = []
+    for number, bdf in enumerate(pf.vfs):
+        if chosen in (-1, number):
+            device = vfio.look(want.label, bdf)
+            user = vfio.user_of(device, taking.work)
+            if not user:
+                return device
+            used.append(f"{number} by {user}")
+    raise HostError(
+        f"{want.label}: no virtual function of {want.pf} is free: {', '.join(used)}",
+        "end one of those; see qemu-netwrap vfio list",
+    )
+
+
+def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking: _Taking) -> str:
+    """Set a VF through its physical function; return the MAC that it was given.
+
+    One that was named by its address keeps the MAC it has. One of ours is derived from KEY.
+    """
+    pf = vfio.look(want.label, device.pf)
+    if not pf.ifnames:
+        return ""  # its driver has no interface to set it by; the guest's will choose a MAC
+    ifname = pf.ifnames[0]
+    number = pf.vfs.index(device.bdf)
+    if want.net is None:
+        from qemu_netwrap.linux.netlink import vf_settings
+
+        try:
+            has_mac = bool(vf_settings.read_vf(ifname, number).mac.strip("0:"))
+        except HostError:
+            return ""  # its driver does not tell
+        if has_mac:
+            return ""
+    wanted = settings(want.net) if want.net is not None else {}
+    own = _take_mac(want, ifname, key, taking)
+    taking.acquire(r.VfSettings(pf.bdf, number, own, **wanted, ifname=ifname))
+    return own
+
+
+def _take_mac(want: HostDevice, ifname: str, key: tuple[str, ...], taking: _Taking) -> str:
+    """Reserve a MAC: the user's, or one derived from KEY that no living run has."""
+    state = taking.work.state
+    with files.Lock(state.macs_lock):
+        for attempt in range(_MAC_ATTEMPTS):
+            own = want.mac or mac.derive(*key, attempt=attempt)
+            holder, where = state.mac_holder(own)
+            if want.mac and holder and where == ifname:
+                taking.work.say(f"{want.label}: MAC {own} is in use by run {holder} on {ifname}")
+            if want.mac or not holder:
+                taking.acquire(r.HostName(ifname, taking.run, own, ""))
+                return own
+    raise HostError(f"{want.label}: no free MAC found", "give it a mac= of its own")
+
+
+def _pf_name(device: Device) -> str:
+    """Return whose virtual function a device is: the interface, or else the address."""
+    return next(iter(pci.ifnames(device.pf)), device.pf) if device.pf else ""
+
+
+def _is_prepared(want: HostDevice) -> bool:
+    """Whether a device is on vfio-pci already, so that QEMU can do without us."""
+    device = pci.look(want.host) if want.net is None else None
+    return device is not None and device.is_on_vfio
+
+
+def _to_make(passing: Passing, pf: Device) -> int:
+    """Return how many VFs are made for a run: enough for all that it wants of PF; 0 with some."""
+    if pf.vfs:
+        return 0
+    wants = [want for want in passing.wanted if want.pf in pf.ifnames]
+    return min(pf.total_vfs, max(MOST_MADE, len(wants), *(_chosen(want) + 1 for want in wants)))
+
+
+def _is_any(want: HostDevice) -> bool:
+    """Whether any free VF will do."""
+    return want.net is not None and _chosen(want) < 0
+
+
+def _chosen(want: HostDevice) -> int:
+    """Return the number of the VF that the user wants; -1 for any."""
+    if want.net is None or not want.net.has("vf"):
+        return -1
+    return parse_uint32(want.net.value("vf")) or 0
+
+
+def _device(want: HostDevice) -> Device:
+    """Return the device that was asked for by its address."""
+    return vfio.look(want.label, want.host)
+
+
+def _physical(want: HostDevice) -> Device:
+    """Return the physical function of a `sriov`. Raises `HostError` if it is none."""
+    bdf = pci.by_ifname(want.pf)
+    if not os.path.exists(f"{pci.SYS}/class/net/{want.pf}"):
+        raise HostError(f"{want.label}: there is no interface {want.pf}", "see ip link")
+    device = pci.look(bdf) if bdf else None
+    if device is None or not device.total_vfs:
+        raise HostError(
+            f"{want.label}: {want.pf} has no virtual functions: {device or 'it is no PCI device'}",
+            "SR-IOV must be in the card, and switched on in its firmware; see qemu-netwrap vfio"
+            " list",
+        )
+    if _chosen(want) >= device.total_vfs:
+        raise HostError(
+            f"{want.label}: {want.pf} has {device.total_vfs} virtual functions at most",
+            f"vf= is from 0 to {device.total_vfs - 1}",
+        )
+    return device
+
+
+def _siblings(label: str, device: Device, passing: Passing) -> tuple[Device, ...]:
+    """Return what of a device's group must be bound beside it.
+
+    Never the physical function of a VF: that would take the VF away.
+    """
+    members = pci.members(device.group) if device.group else []
+    for member in members:
+        if member.bdf == device.pf and member.is_in_the_way:
+            raise HostError(
+                f"{label}: IOMMU group {device.group} is not viable: {device.bdf} shares it with"
+                f" {member}, its own physical function",
+                "that must keep its driver; a slot with ACS keeps the two apart",
+            )
+    passed = {device.bdf, *(want.host for want in passing.wanted if want.host)}
+    return planning.siblings(label, device, members, passed, bind_group=passing.bind_group)
+
+
+def _uid(user: str) -> int:
+    """Return the number of the user that QEMU will run as; 0 without one."""
+    if not user:
+        return 0
+    import pwd
+
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise HostError(f"--run-as {user}: there is no such user", "see getent passwd") from None
+
+
+def reached() -> dict[str, str]:
+    """Return the interfaces that the host is reached by, and what each carries."""
+    return _reached(session.server_address())
+
+
+def _reached(address: str) -> dict[str, str]:
+    """Return the same for a user whose SSH session has an address of this host; empty: none."""
+    rtnl = Rtnl()
+    try:
+        device = rtnl.default_device()
+    finally:
+        rtnl.close()
+    devices = {device, *session.default_devices()} - {""}
+    found = dict.fromkeys(devices, "the host's default route")
+    ifname = interface_state.with_address(address) if address else ""
+    if ifname:
+        found[ifname] = "the SSH session that you are in"
+    return found

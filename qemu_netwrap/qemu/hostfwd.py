@@ -1,0 +1,126 @@
+"""hostfwd=, as QEMU's user network has it (net/slirp.c, `slirp_hostfwd`).
+
+    [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport
+
+An IPv6 address stands in brackets. What is wrong is said in QEMU's words.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.model.ipv4 import format_address, parse_address
+from qemu_netwrap.qemu import numbers
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
+_LARGEST = 65535
+
+
+class Forward(Record):
+    """A port of the host that leads to one of a guest's."""
+
+    protocol: str  # tcp or udp
+    host: str  # the host's address that it is for; empty: all of them
+    port: int
+    guest: str  # empty: the NIC's own
+    guest_port: int
+    is_ipv6: bool = False
+
+    @property
+    def is_for_loopback(self) -> bool:
+        """Whether it is for one of the host's loopback addresses alone."""
+        return self.host.startswith("127.") or self.host == "::1"
+
+    def __str__(self) -> str:
+        """Return it as QEMU is told it."""
+        host = f"[{self.host or '::'}]" if self.is_ipv6 else self.host
+        guest = f"[{self.guest}]" if self.is_ipv6 and self.guest else self.guest
+        return f"{self.protocol}:{host}:{self.port}-{guest}:{self.guest_port}"
+
+    def meets(self, other: Forward) -> bool:
+        """Whether one and the same packet could be for both."""
+        own, others = (self.protocol, self.port), (other.protocol, other.port)
+        same_family = self.is_ipv6 == other.is_ipv6
+        return (
+            own == others
+            and same_family
+            and (self.host == other.host or not self.host or not other.host)
+        )
+
+
+def parse(text: str) -> Forward:
+    """Read one rule. Raises `ValueError` in QEMU's words."""
+    try:
+        return _parse(text)
+    except ValueError as error:
+        raise ValueError(f"Invalid host forwarding rule '{text}' ({error})") from None
+
+
+def known(texts: Iterable[str]) -> tuple[Forward, ...]:
+    """Return the rules among TEXTS that can be read: another version may have written others."""
+    found = []
+    for text in texts:
+        try:
+            found.append(parse(text))
+        except ValueError:
+            continue
+    return tuple(found)
+
+
+def _parse(text: str) -> Forward:
+    """Read one rule. Raises `ValueError` with what is wrong, as short as QEMU has it."""
+    protocol, rest = _cut(text, ":", "No : separators")
+    if protocol not in ("", "tcp", "udp"):
+        raise ValueError("Bad protocol name")
+    host, rest = _cut_address(rest, "Missing : separator", "Bad host address")
+    number, rest = _cut(rest, "-", "Bad host port separator")
+    port = _port(number, "Bad host port")
+    guest, number = _cut_address(rest, "Missing guest address", "Bad guest address")
+    guest_port = _port(number, "Bad guest port")
+    # Of which family it is, is told by what address there is.
+    if "" not in (host, guest) and (":" in host) != (":" in guest):
+        raise ValueError("Bad guest address")
+    is_ipv6 = ":" in host + guest
+    host, guest = ("" if address in _ANY else address for address in (host, guest))
+    return Forward(protocol or "tcp", host, port, guest, guest_port, is_ipv6)
+
+
+def _cut(text: str, separator: str, missing: str) -> tuple[str, str]:
+    """Return what is before SEPARATOR, and what is behind it."""
+    before, found, behind = text.partition(separator)
+    if not found:
+        raise ValueError(missing)
+    return before, behind
+
+
+def _cut_address(text: str, missing: str, bad: str) -> tuple[str, str]:
+    """Return the address that TEXT begins with, which may be empty, and what is behind its `:`."""
+    if not text.startswith("["):
+        address, rest = _cut(text, ":", missing)
+        try:
+            return address and format_address(parse_address(address)), rest
+        except ValueError:
+            raise ValueError(bad) from None
+    inside, rest = _cut(text[1:], "]", bad)
+    if not rest.startswith(":"):
+        raise ValueError(missing)
+    from qemu_netwrap.model import addresses  # what hardly a launch needs
+
+    try:
+        address = addresses.read(inside)
+    except ValueError:
+        address = ""
+    if ":" not in address:
+        raise ValueError(bad)
+    return address, rest[1:]
+
+
+def _port(text: str, bad: str) -> int:
+    """Read a port, as strtol(3) with base 0 does; not 0, which would be the kernel's choice."""
+    number = numbers.integer(text)
+    if number is None or not 0 < number <= _LARGEST:
+        raise ValueError(bad)
+    return number

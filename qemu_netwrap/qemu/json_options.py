@@ -1,0 +1,142 @@
+"""The JSON form of -netdev and -device, behind the same face as a key=value list (qemu.keyval).
+
+Values are shown as a key=value list would write them: true is `on`, numbers are decimal.
+`json` is imported here alone, and so only for command lines that have JSON in them.
+"""
+
+from __future__ import annotations
+
+import json
+
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The JSON types of kinds of values (qemu.netdev_schema); what is not here is a string.
+_TYPES: dict[str, type] = {
+    "bool": bool, "list": list, "hostfwd": list, "dict": dict, "size": int,
+    "u16": int, "u32": int, "u64": int, "i32": int, "i64": int,
+}  # fmt: skip
+_NAMES = {bool: "boolean", list: "array", dict: "object", int: "integer", str: "string"}
+
+
+class JsonObject(Record):
+    """A JSON object typed as an option's argument; unchanged it renders as it was typed."""
+
+    data: dict[str, object]
+    text: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> JsonObject:
+        """Read TEXT. Raises `ValueError` if it is no JSON object, or repeats a key."""
+        try:
+            data = json.loads(
+                _double_quoted(text), object_pairs_hook=_no_repeats, parse_constant=_no_constant
+            )
+            _check_characters(data)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        if not isinstance(data, dict):
+            msg = "not a JSON object"
+            raise ValueError(msg)  # noqa: TRY004 - a wrong text, not a wrong call
+        return cls(data, text)
+
+    def kind_fault(self, key: str, kind: str) -> str:
+        """Say in QEMU's words that KEY's value has not the JSON type of its kind."""
+        value = self.data[key]
+        wanted = _TYPES.get(kind, str)
+        if type(value) is not wanted:
+            return f"Invalid parameter type for '{key}', expected: {_NAMES[wanted]}"
+        if isinstance(value, list) and not all(map(_is_string, value)):
+            return f"Invalid parameter type for '{key}', expected: list of {{\"str\": ...}}"
+        return ""
+
+    def render(self) -> str:
+        """Return the object as text for QEMU's command line."""
+        return self.text or json.dumps(self.data, ensure_ascii=False)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the keys."""
+        return iter(self.data)
+
+    def get(self, key: str) -> str | None:
+        """Return the value of KEY in key=value spelling; None when it is not there."""
+        if key not in self.data:
+            return None
+        value = self.data[key]
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return value if isinstance(value, str) else json.dumps(value)
+
+    def all(self, key: str) -> tuple[str, ...]:
+        """Return the strings that KEY, a list of them, has; none when it is not there."""
+        value = self.data.get(key)
+        return tuple(v["str"] for v in value if _is_string(v)) if isinstance(value, list) else ()
+
+    def without(self, *keys: str) -> JsonObject:
+        """Return the object without these keys."""
+        return JsonObject({k: v for k, v in self.data.items() if k not in keys})
+
+    def with_type(self, value: str) -> JsonObject:
+        """Return the object with its type changed."""
+        return JsonObject({**self.data, "type": value})
+
+    def with_added(self, *pairs: tuple[str, str]) -> JsonObject:
+        """Return the object with these pairs added, as strings."""
+        return JsonObject({**self.data, **dict(pairs)})
+
+
+def _is_string(value: object) -> bool:
+    """Whether VALUE is what QAPI wraps a list's strings in."""
+    return isinstance(value, dict) and set(value) == {"str"} and isinstance(value["str"], str)
+
+
+def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Build an object, refusing a repeated key as QEMU's parser does (qobject/json-parser.c)."""
+    if len({key for key, _ in pairs}) != len(pairs):
+        msg = "duplicate key"
+        raise ValueError(msg)
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> object:
+    """Refuse NaN and the infinities, which Python takes."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check_characters(value: object) -> None:
+    r"""Refuse half a pair of surrogates and \u0000, as QEMU does. Raises `ValueError`."""
+    text = json.dumps(value, ensure_ascii=False)
+    text.encode()  # raises an error that is a ValueError
+    if "\\u0000" in text.replace("\\\\", ""):
+        raise ValueError("a string has a zero in it")
+
+
+def _double_quoted(text: str) -> str:
+    r"""Return TEXT with its strings in double quotes: QEMU's JSON takes single ones as well.
+
+    (qobject/json-lexer.c) In a single-quoted string \' is a quote, and " needs no backslash.
+    """
+    if "'" not in text:
+        return text
+    out, quote, at = [], "", 0
+    while at < len(text):
+        char = text[at]
+        if char == "\\" and quote:
+            pair = text[at : at + 2]
+            out.append("'" if pair == "\\'" else pair)
+            at += 2
+            continue
+        if not quote and char in "\"'":
+            quote = char
+            char = '"'
+        elif char == quote:
+            quote = ""
+            char = '"'
+        elif char == '"':
+            char = '\\"'
+        out.append(char)
+        at += 1
+    return "".join(out)

@@ -1,0 +1,275 @@
+"""QEMU's network options: what one -netdev, -nic or -net says, and whether QEMU would take it.
+
+Keys and their kinds are in `qemu.netdev_schema`. What cannot stand beside what on a tap is
+net/tap.c, `net_init_tap`; the rest is net/net.c, `net_client_init1` and `net_param_nic`.
+"""
+
+from __future__ import annotations
+
+from qemu_netwrap.model import names
+from qemu_netwrap.model.network import HOST_ONLY, NAT
+from qemu_netwrap.qemu import netdev_schema, numbers
+from qemu_netwrap.qemu.keyval import OptList
+from qemu_netwrap.qemu.option_groups import MODERN, Entry, read_list
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qemu_netwrap.qemu.command_line import Option
+
+OUR_TYPES = frozenset({NAT, HOST_ONLY})
+SRIOV = "sriov"  # a word of ours too, and no network: what it stands for is no tap
+OUR_KEYS = frozenset({"network", "uplink"})
+# What the values of our own kinds are, none of which may be empty.
+_OUR_KINDS = {"network": "a network's name", "uplink": "an interface's name"}
+# What of a tap's keys makes no sense on a network of ours, whose tap QEMU gets by descriptor.
+_NOT_OURS = frozenset("fd fds script downscript br helper vhostfd vhostfds".split())
+TAP_KEYS = frozenset({"id", "type", *netdev_schema.keys_of("tap")})
+OUR_TAP_KEYS = TAP_KEYS - _NOT_OURS
+NIC_KEYS = frozenset(netdev_schema.NIC_KEYS)
+MAX_QUEUES = 256  # MAX_TAP_QUEUES, drivers/net/tun.c
+# Beside which key of a tap QEMU allows no other of these.
+_EXCLUDED_BY = {
+    "fd": "ifname script downscript vnet_hdr helper queues fds vhostfds".split(),
+    "fds": "ifname script downscript vnet_hdr helper queues vhostfd".split(),
+    "helper": "ifname script downscript vnet_hdr queues vhostfds".split(),
+}
+_HUB_FREE = ("queues", "fds", "vhostfds")  # what a -net tap, on its hub, cannot have
+
+
+class NetOption(Entry):
+    """One -netdev, -nic or -net, with the type that counts."""
+
+    type: str = ""
+
+    @property
+    def form(self) -> str:
+        """The option's name: `netdev`, `nic` or `net`."""
+        return self.option.name
+
+    @property
+    def is_backend(self) -> bool:
+        """Whether it makes a netdev, rather than a NIC on the hub, or nothing."""
+        return self.type not in ("none", "nic" if self.form == "net" else "none")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it has a word that only we understand."""
+        return self.type in (*OUR_TYPES, SRIOV) or any(key in self.our_keys for key in self.opts)
+
+    @property
+    def our_keys(self) -> frozenset[str]:
+        """The keys that only we understand here: QEMU's own user network has a hostfwd= too."""
+        return OUR_KEYS | {"hostfwd"} if self.type == "tap" else OUR_KEYS
+
+    def value(self, key: str) -> str:
+        """Return the value of KEY, empty when it was not given."""
+        return self.opts.get(key) or ""
+
+    def values(self, key: str) -> tuple[str, ...]:
+        """Return every value of KEY, which may be given several times."""
+        return self.opts.all(key)
+
+    def has(self, key: str) -> bool:
+        """Whether KEY was given, with whatever value."""
+        return self.opts.get(key) is not None
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Return the boolean KEY, which `fault` has found to be one."""
+        return numbers.BOOLEANS.get(self.value(key), default)
+
+    @property
+    def ifname(self) -> str:
+        """The name for its tap, as QEMU cuts it; empty when none was given."""
+        return names.as_qemu_cuts(self.value("ifname"))
+
+    @property
+    def queues(self) -> int:
+        """The number of queues, which `fault` has found to be one."""
+        return (numbers.parse_uint32(self.value("queues")) or 0) if self.has("queues") else 1
+
+
+def of_entry(entry: Entry) -> NetOption:
+    """Return an entry of the groups netdev, nic or net as a network option."""
+    kind = entry.opts.get("type")
+    default = "user" if kind is None and entry.group == "nic" else ""
+    return NetOption(entry.option, entry.opts, entry.settings, kind or default)
+
+
+def parse(option: Option) -> NetOption | None:
+    """Read a -netdev, -nic or -net alone; None when its argument is no list QEMU could read."""
+    opts = read_list(option.value or "", "type", option.name)
+    return None if opts is None else of_entry(Entry(option, opts))
+
+
+def nothing_more(_words: frozenset[str]) -> frozenset[str]:
+    """Know none of these words: there is no QEMU to ask."""
+    return frozenset()
+
+
+def fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]] = nothing_more) -> str:
+    """Say in QEMU's words why QEMU refuses this option; empty if nothing is seen to be wrong.
+
+    KNOWS tells which of some types, or `TYPE,KEY`, that we have not met, the QEMU at hand has.
+    """
+    if net.type == "none" and net.form != "netdev":
+        return ""
+    return next((wrong for wrong in _faults(net, knows) if wrong), "")
+
+
+def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -> Iterator[str]:
+    """Yield what is wrong, the first thing first; empty where nothing is."""
+    yield "Parameter 'id' is missing" if net.form == "netdev" and not net.has("id") else ""
+    if net.type == SRIOV:
+        from qemu_netwrap.qemu import sriov_options
+
+        yield sriov_options.fault(net)
+        return
+    yield _type_fault(net, knows)
+    kinds = _kinds(net)
+    if net.type not in (*netdev_schema.TYPES, *OUR_TYPES):
+        return  # of a QEMU to come
+    given = dict.fromkeys(key.partition(".")[0] if net.is_modern else key for key in net.opts)
+    strange = frozenset(key for key in given if key not in kinds)
+    if strange:
+        classic = net.type in MODERN and not net.is_modern
+        if net.type not in (*OUR_TYPES, "tap", "bridge") and not classic:
+            known = knows(frozenset(f"{net.type},{key}" for key in strange - OUR_KEYS))
+            strange -= {word.partition(",")[2] for word in known}
+        yield from (f"Invalid parameter '{key}'" for key in given if key in strange)
+    for key in netdev_schema.REQUIRED.get(net.type, ()):
+        yield "" if key in given else f"Parameter '{key}' is missing"
+    for key, kind in kinds.items():
+        yield _value_fault(net, key, kind) if key in given else ""
+    yield _combination_fault(net)
+
+
+def _type_fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -> str:
+    """Say what is wrong with the type."""
+    if not net.has("type") and net.form != "nic":
+        return "Parameter 'type' is missing"
+    if net.type in OUR_TYPES:
+        return ""
+    if net.type == "nic" if net.form != "net" else net.type == "hubport":
+        return f"network backend '{net.type}' is not for -{net.form}"
+    if net.type == "none" and net.form == "netdev":
+        return "network backend 'none' is not compiled into this binary"
+    uncertain = net.type not in netdev_schema.TYPES or net.type in netdev_schema.OPTIONAL
+    if uncertain and not knows(frozenset({net.type})):
+        return f"Parameter 'type' does not accept value '{net.type}'"
+    return ""
+
+
+def _kinds(net: NetOption) -> dict[str, str]:
+    """Return the keys that QEMU, or we, know for this option, with their kinds."""
+    if net.type in OUR_TYPES:
+        found = {k: kind for k, kind in netdev_schema.keys_of("tap").items() if k not in _NOT_OURS}
+    else:
+        found = netdev_schema.keys_of(net.type)
+    if net.type == "tap":
+        found["network"] = "network"
+    if net.type in ("tap", *OUR_TYPES):
+        found["hostfwd"] = "hostfwd"
+    if net.type in ("tap", "bridge"):
+        found["uplink"] = "uplink"
+    if net.form == "nic":
+        found.update(netdev_schema.NIC_KEYS)
+    return {"id": "str", "type": "str", **found}
+
+
+def _value_fault(net: NetOption, key: str, kind: str) -> str:
+    """Say what is wrong with the value of KEY."""
+    if not isinstance(net.opts, OptList):
+        wrong = net.opts.kind_fault(key, kind)
+        if wrong or kind in ("list", "dict"):
+            return wrong
+    text = net.value(key)
+    if kind == "hostfwd":
+        return _forward_fault(net)
+    if kind in _OUR_KINDS:
+        return _our_value_fault(net, key, kind)
+    if kind == "dict":
+        return ""
+    if key == "queues" and net.type in ("tap", *OUR_TYPES) and not numbers.fault(key, text, kind):
+        wrong = f"Parameter 'queues' expects a number from 1 to {MAX_QUEUES}"
+        return "" if 1 <= net.queues <= MAX_QUEUES else wrong
+    return numbers.fault(key, text, kind)
+
+
+def _forward_fault(net: NetOption) -> str:
+    """Say which hostfwd= is none."""
+    from qemu_netwrap.qemu import hostfwd  # what hardly a launch needs
+
+    for text in net.values("hostfwd"):
+        try:
+            hostfwd.parse(text)
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
+def _our_value_fault(net: NetOption, key: str, kind: str) -> str:
+    """Say what is wrong with the value of KEY, which is of a kind of ours."""
+    if not net.value(key):
+        return f"Parameter '{key}' expects {_OUR_KINDS[kind]}"
+    if kind == "uplink" and net.type == "tap" and not net.value("br"):
+        return "Parameter 'uplink' needs br=, the bridge that takes it in"
+    return ""
+
+
+def _combination_fault(net: NetOption) -> str:
+    """Say which keys cannot stand together."""
+    if net.form == "net" and any(net.has(key) for key in _HUB_FREE) and net.type != "nic":
+        return "Multiqueue tap cannot be used with hubs"
+    if net.type == "tap":
+        return _tap_fault(net)
+    if net.type == "socket":
+        return _socket_fault(net)
+    if net.type == "dgram" and not any(key.startswith(("local", "remote")) for key in net.opts):
+        return "dgram requires local= parameter"
+    if net.type in MODERN and isinstance(net.opts, OptList):
+        bare = [item.text for item in net.opts.items if item.flag]
+        return f"Expected '=' after parameter '{bare[0]}'" if bare else ""
+    return ""
+
+
+def _socket_fault(net: NetOption) -> str:
+    """Say what of a socket's keys cannot stand together (net/socket.c, `net_init_socket`)."""
+    ways = [key for key in ("fd", "listen", "connect", "mcast", "udp") if net.has(key)]
+    if len(ways) != 1:
+        return "exactly one of listen=, connect=, mcast= or udp= is required"
+    if net.has("udp") and not net.has("localaddr"):
+        return "localaddr= is mandatory with udp="
+    if net.has("localaddr") and ways[0] not in ("udp", "mcast"):
+        return "localaddr= is only valid with mcast= or udp="
+    return ""
+
+
+def _tap_fault(net: NetOption) -> str:
+    """Say what of a tap's keys QEMU forbids beside others."""
+    for key, others in _EXCLUDED_BY.items():
+        if net.has(key):
+            if any(net.has(other) for other in others):
+                names = ", ".join(f"{other}=" for other in others[:-1])
+                return f"{names}, and {others[-1]}= are invalid with {key}="
+            break
+    else:
+        if net.has("vhostfds"):
+            return "vhostfds= is invalid if fds= wasn't specified"
+    for key in ("fd", "fds"):
+        numbers_given = net.value(key).removesuffix(":").split(":") if net.has(key) else []
+        wrong = [n for n in numbers_given if not (n.isascii() and n.isdigit())]
+        if wrong:
+            return f"Invalid file descriptor number '{wrong[0]}'"
+    has_vhost_fd = net.has("vhostfd") or net.has("vhostfds")
+    if has_vhost_fd and net.has("vhost") and not net.flag("vhost", default=True):
+        return "vhostfd(s)= is not valid without vhost"
+    if net.has("vhostfds") and _count(net, "fds") != _count(net, "vhostfds"):
+        return "The number of fds passed does not match the number of vhostfds passed"
+    return ""
+
+
+def _count(net: NetOption, key: str) -> int:
+    """Return how many descriptors KEY names."""
+    return len(net.value(key).removesuffix(":").split(":"))

@@ -1,0 +1,213 @@
+"""What a command line says about the network: its netdevs, and what QEMU would say of them."""
+
+from __future__ import annotations
+
+from qemu_netwrap.errors import UsageError
+from qemu_netwrap.model import names
+from qemu_netwrap.qemu import guest_nics, netdev_options, numbers, option_groups
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from qemu_netwrap.qemu.command_line import CommandLine, Option
+    from qemu_netwrap.qemu.guest_nics import GuestNic, Wiring
+    from qemu_netwrap.qemu.netdev_options import NetOption
+    from qemu_netwrap.qemu.option_groups import Groups
+    from qemu_netwrap.qemu.readconfig import ConfigFile
+
+    Knows = Callable[[frozenset[str]], frozenset[str]]
+    Faults = Iterator[tuple[Option, str]]
+
+USER_DECIDES = ("fd", "fds", "helper", "vhostfd", "vhostfds")
+SCRIPTS = ("script", "downscript")
+NO_SCRIPT = ("", "no")
+MAX_NICS = 8  # MAX_NICS, QEMU's include/net/net.h: of -nic and -net nic together
+
+
+class Reading(Record):
+    """A command line's network options, and what QEMU would say against them."""
+
+    line: CommandLine
+    files: Mapping[int, ConfigFile]
+    groups: Groups
+    nets: tuple[NetOption, ...]  # every -netdev, -nic and -net, and such sections of files
+    wiring: Wiring
+
+    @property
+    def netdevs(self) -> tuple[NetOption, ...]:
+        """Every netdev, in the order typed."""
+        return self.wiring.netdevs
+
+    @property
+    def has_our_words(self) -> bool:
+        """Whether some option can be understood by us alone."""
+        return any(net.is_ours for net in self.netdevs)
+
+    @property
+    def wants_us(self) -> bool:
+        """Whether there is something for us to provision, if nothing is wrong."""
+        return self.may_pass_through or any(
+            net.is_ours or not self.is_left_alone(net) for net in self.netdevs
+        )
+
+    @property
+    def may_pass_through(self) -> bool:
+        """Whether devices of the host may be passed through: a closer look is dear."""
+        return any(net.type == netdev_options.SRIOV for net in self.netdevs) or any(
+            (entry.opts.get("driver") or "").startswith("vfio-pci")
+            for entry in self.groups.of("device")
+        )
+
+    def is_left_alone(self, net: NetOption) -> bool:
+        """Whether a netdev is none of our business: of another kind, or set up by the user."""
+        if net.type not in ("tap", "bridge", *netdev_options.OUR_TYPES):
+            return True
+        return bool(self.user_keys(net))
+
+    def user_keys(self, net: NetOption) -> tuple[str, ...]:
+        """Return the keys by which the user sets a netdev up in his own way."""
+        decides = (key for key in USER_DECIDES if net.has(key))
+        return (*decides, *(key for key in SCRIPTS if net.value(key) not in NO_SCRIPT))
+
+    def nics_on(self, net: NetOption) -> tuple[GuestNic, ...]:
+        """Return the guest's NICs on a netdev."""
+        return self.wiring.on(net)
+
+
+def interpret(
+    line: CommandLine,
+    files: Mapping[int, ConfigFile] | None = None,
+    knows: Knows = netdev_options.nothing_more,
+) -> Reading | None:
+    """Read what LINE wants of us; None when it is to reach QEMU as it is.
+
+    That is so when QEMU will refuse it or only print something, and when nothing in it is ours.
+    FILES are its -readconfig files by the index of the option; KNOWS tells which of some words
+    that we have not met the QEMU at hand has. Raises `UsageError` for a mistake in a command line
+    that only we understand.
+    """
+    if not line.runs:
+        return None
+    reading = read(line, files or {})
+    if not reading.wants_us:
+        return None
+    wrong = tuple(faults(reading, knows))
+    if not wrong:
+        return reading
+    _refuse_no_queues(reading)
+    # QEMU would stumble over our words before most of what is wrong, but not before a file.
+    if reading.has_our_words and not any(option.name == "readconfig" for option, _ in wrong):
+        option, what = wrong[0]
+        raise UsageError(f"{option.typed}: {what}", _remedy(option, what))
+    return None
+
+
+def read(line: CommandLine, files: Mapping[int, ConfigFile]) -> Reading:
+    """Read the network options of LINE and of its -readconfig files."""
+    groups = option_groups.fill(line, files)
+    nets = tuple(map(netdev_options.of_entry, groups.of(*option_groups.NETWORK)))
+    return Reading(line, files, groups, nets, guest_nics.wire(line, groups, nets))
+
+
+def faults(reading: Reading, knows: Knows = netdev_options.nothing_more) -> Faults:
+    """Yield what QEMU has against a command line, in its words, as far as it can be seen."""
+    yield from reading.groups.faults
+    for net in reading.nets:
+        wrong = netdev_options.fault(net, knows)
+        if wrong:
+            yield net.option, wrong
+    yield from _ifnames(reading)
+    yield from _twins(reading.nets)
+    yield from _devices(reading.groups)
+    yield from _too_many(reading.nets, one_more=reading.wiring.has_default)
+    yield from reading.wiring.faults
+    yield from ((n.entry.option, n.fault) for n in reading.wiring.nics if n.fault)
+
+
+def _refuse_no_queues(reading: Reading) -> None:
+    """Refuse queues=0, which would have QEMU abort, with a failed assertion for a message."""
+    for net in reading.netdevs:
+        if not reading.is_left_alone(net) and numbers.parse_uint32(net.value("queues")) == 0:
+            raise UsageError(
+                f"{net.option.typed}: queues=0 is none: QEMU would abort",
+                "leave queues= out, or give it 1 or more",
+            )
+
+
+def _ifnames(reading: Reading) -> Faults:
+    """Yield the netdevs that would be ours with an ifname that the kernel would not take."""
+    seen: set[str] = set()
+    for net in reading.netdevs:
+        if net.ifname and not reading.is_left_alone(net):
+            pattern = names.numbered(net.ifname)
+            wrong = names.ifname_fault(pattern[0] if pattern else net.ifname)
+            if wrong:
+                yield net.option, f"ifname {net.ifname!r} {wrong}"
+            elif net.ifname in seen and not pattern:
+                yield net.option, f"ifname {net.ifname} is taken by another NIC of this command"
+            seen.add(net.ifname)
+
+
+def _twins(nets: tuple[NetOption, ...]) -> Faults:
+    """Yield what has the id of another before it, in another group or of the new syntax."""
+    seen: set[str] = set()
+    for net in nets:
+        if net.has("id") and net.type != "none":
+            if net.id in seen:
+                yield net.option, f"Duplicate ID '{net.id}' for {net.form}"
+            seen.add(net.id)
+
+
+def _devices(groups: Groups) -> Faults:
+    """Yield the devices without a driver, and those with the id of another."""
+    seen: set[str] = set()
+    for entry in groups.of("device"):
+        if entry.opts.get("driver") is None:
+            yield entry.option, "Parameter 'driver' is missing"
+        if entry.opts.get("id") is not None:
+            if entry.id in seen:
+                yield entry.option, f"Duplicate device ID '{entry.id}'"
+            seen.add(entry.id)
+
+
+def _too_many(nets: tuple[NetOption, ...], *, one_more: bool) -> Faults:
+    """Yield the NICs that QEMU has no room for."""
+    taking = (n for n in nets if n.type != netdev_options.SRIOV)  # which becomes a -device
+    nics = [n for n in taking if n.type == "nic" or (n.form == "nic" and n.is_backend)]
+    return ((net.option, "too many NICs") for net in nics[MAX_NICS - one_more :])
+
+
+def _remedy(net: Option, wrong: str) -> str:
+    """Return the hint for a mistake in a command line of ours."""
+    if wrong.startswith("Invalid parameter") and "'hostfwd'" not in wrong:
+        from qemu_netwrap.qemu import user_keys as userkeys  # what hardly a launch needs
+
+        instead = userkeys.instead(wrong.split("'")[1])
+        if instead:
+            return instead
+        return f"it takes {', '.join(_keys(net))}"
+    fits = (hint for part, hint in _REMEDIES.items() if part in wrong)
+    return next(fits, "see qemu-netwrap --help for the words of ours")
+
+
+def _keys(net: Option) -> list[str]:
+    """Return the keys that an option of ours takes."""
+    if netdev_options.SRIOV in net.typed:
+        from qemu_netwrap.qemu import sriov_options  # what few launches need
+
+        return [*sriov_options.KEYS]
+    extra = sorted(netdev_options.NIC_KEYS) if net.name == "nic" else []
+    return [*sorted({*netdev_options.OUR_TAP_KEYS, "hostfwd"} - {"type"}), *extra]
+
+
+# By what is in the message.
+_REMEDIES = {
+    "'id' is missing": "a netdev needs an id=, by which its -device names it",
+    "Multiqueue": "leave out queues=, or use -nic instead of -net",
+    "type for 'hostfwd'": 'in JSON it is a list: "hostfwd": [{"str": "tcp::2222-:22"}]',
+    "'hostfwd'": "hostfwd= is for user, nat, and a tap on a nat network",
+    "host forwarding rule": "[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport, as tcp::2222-:22",
+    "ifname": "give each NIC an ifname= of its own, of up to 15 letters and digits, or none",
+}

@@ -1,0 +1,91 @@
+"""QEMU's words with our taps in them: only the options concerned change."""
+
+from __future__ import annotations
+
+from qemu_netwrap.qemu.keyval import OptList
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qemu_netwrap.model.run import Grant
+    from qemu_netwrap.qemu.command_line import CommandLine, Option
+    from qemu_netwrap.qemu.json_options import JsonObject
+    from qemu_netwrap.qemu.netdev_options import NetOption
+    from qemu_netwrap.qemu.readconfig import ConfigFile
+    from qemu_netwrap.runtime.plan import Plan
+
+# What QEMU forbids beside fd= (net/tap.c, net_init_tap), and what said how to make the tap.
+REPLACED_BY_FD = tuple(
+    "ifname script downscript vnet_hdr helper queues br network uplink hostfwd".split()
+)
+
+
+class Rewritten(Record):
+    """What QEMU gets: some options' arguments, options to leave out, -readconfig files' texts.
+
+    All by the index of the option; a file at -1 is QEMU's own, which it reads before its words.
+    """
+
+    line: CommandLine
+    values: Mapping[int, str]
+    without: frozenset[int]
+    files: Mapping[int, str]
+    instead: Mapping[int, tuple[str, ...]] = {}  # what takes an option's place
+
+    def words(self, paths: Mapping[int, str]) -> tuple[str, ...]:
+        """Return QEMU's words; PATHS says where the texts of `files` have been put."""
+        named = {at: path for at, path in paths.items() if at >= 0}
+        program, *others = self.line.with_values(
+            {**self.values, **named}, self.without, self.instead
+        )
+        first = ("-no-user-config", "-readconfig", paths[-1]) if -1 in paths else ()
+        return (program, *first, *others)
+
+
+def rewrite(plan: Plan, grants: Mapping[str, Grant]) -> Rewritten:
+    """Return what QEMU gets for PLAN; GRANTS says by tap name what each NIC got."""
+    changed: dict[Option, OptList | JsonObject] = {}
+    settings: list[Option] = []
+    for planned in plan.nics:
+        grant = grants[planned.nic.tap]
+        changed[planned.net.option] = _by_descriptor(planned.net, grant)
+        settings += planned.net.settings
+        for nic, mac in zip(planned.guest_nics, grant.macs, strict=True):
+            if not nic.mac:
+                option = nic.entry.option
+                opts = changed.get(option, nic.entry.opts)
+                # An all-zero MAC asks for a default; ours takes its place.
+                changed[option] = opts.without(nic.key).with_added((nic.key, mac))
+                settings += nic.entry.settings
+    # What -set gave a changed option stands in it now.
+    without = frozenset(option.at for option in settings)
+    return _placed(plan.line, plan.files, changed, without)
+
+
+def _placed(
+    line: CommandLine,
+    files: Mapping[int, ConfigFile],
+    changed: Mapping[Option, OptList | JsonObject],
+    without: frozenset[int],
+) -> Rewritten:
+    """Put changed options where they came from: into the words, or into a file's text."""
+    values: dict[int, str] = {}
+    sections: dict[int, dict[int, OptList]] = {}
+    for option, opts in changed.items():
+        if option.number is None:
+            values[option.at] = opts.render()
+        elif isinstance(opts, OptList):
+            sections.setdefault(option.at, {})[option.number] = opts
+    texts = {at: files[at].rewritten(numbers) for at, numbers in sections.items()}
+    return Rewritten(line, values, without, texts)
+
+
+def _by_descriptor(net: NetOption, grant: Grant) -> OptList | JsonObject:
+    """Return a netdev's options with its tap as descriptors."""
+    many = len(grant.fds) > 1
+    pairs = [("fds" if many else "fd", ":".join(grant.fds))]
+    if grant.vhost_fds:
+        pairs.append(("vhostfds" if many else "vhostfd", ":".join(grant.vhost_fds)))
+    return net.opts.with_type("tap").without(*REPLACED_BY_FD).with_added(*pairs)

@@ -1,0 +1,197 @@
+"""Policy rules that keep the host from forwarding what the chains of no network have marked.
+
+Forwarding is switched on device by device, and rules of nft keep it to our guests. Those a restart
+of nftables.service flushes. These stay: behind the rule that leads to the host's own addresses,
+they drop what has no mark, so that without the chains that mark nothing is forwarded.
+
+A file tells which network needs which, each as FAMILY PREFERENCE DOOR:
+
+    BRIDGE ipv4 32763 iif eth0
+    ...
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+
+from qemu_netwrap.linux import files, sysctl
+from qemu_netwrap.linux.netlink.links import (
+    FR_ACT_BLACKHOLE,
+    FR_ACT_GOTO,
+    FR_ACT_NOP,
+    RULE_OF_MAIN,
+    PolicyRule,
+)
+from qemu_netwrap.resources.kinds import ALL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.resources.kinds import Guard
+
+_FAMILIES = {"ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
+# What a kernel without policy routing says, or without IPv6.
+_UNKNOWN = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
+_IIF, _TO = "iif", "to"
+_WIDTH = 3  # preferences: for the doors, for the one that is all of them, for the end
+
+
+def acquire(g: Guard, work: Work) -> Iterator[None]:
+    """Add the rules that are not there yet; remember who needs them."""
+    known = _read(work)
+    wanted = _wanted(g, known, work)
+    left = [(who, rule) for who, rule in known if who != g.bridge or _door(rule) not in g.each]
+    dropped = [rule for who, rule in known if (who, rule) not in left and rule not in wanted]
+    _write([*left, *((g.bridge, rule) for rule in wanted)], work)
+    _add(wanted, work)
+    _delete(dropped, [rule for _, rule in left] + wanted, work)
+    yield
+
+
+def release(g: Guard, work: Work) -> Iterator[None]:
+    """Delete the rules that no other network needs."""
+    known = _read(work)
+    mine = [entry for entry in known if entry[0] == g.bridge and _door(entry[1]) in g.each]
+    left = [entry for entry in known if entry not in mine]
+    _delete([rule for _, rule in mine], [rule for _, rule in left], work)
+    _write(left, work)
+    yield
+
+
+def insist(g: Guard, work: Work) -> None:
+    """Add again what somebody has deleted; open what the host forwards by itself meanwhile."""
+    known = _read(work)
+    mine = [rule for who, rule in known if who == g.bridge and _door(rule) in g.each]
+    wanted = _wanted(g, known, work)
+    if sorted(mine) == sorted(wanted):
+        _add(wanted, work)
+        return
+    with files.Lock(work.state.host_lock):
+        for _ in acquire(g, work):
+            pass
+
+
+def _wanted(g: Guard, known: list[tuple[str, str]], work: Work) -> list[str]:
+    """Return the rules that close the doors of G, but for those that are not to be closed."""
+    preferences: dict[str, int] = {}
+    found = []
+    for door in g.each:
+        family, _, where = door.partition(" ")
+        if _is_open(family, where, known, g, work):
+            continue
+        if family not in preferences:
+            preferences[family] = _place(family, known, work)
+        found.append(f"{family} {preferences[family]} {where}")
+    return found
+
+
+def _is_open(family: str, where: str, known: list[tuple[str, str]], g: Guard, work: Work) -> bool:
+    """Whether a door is to be left open: one of the host's, not of the network's own.
+
+    The host has become a router meanwhile, by Docker's start say. Or a network of an earlier
+    version forwards by the device: nobody marks its packets.
+    """
+    marking = {g.bridge, *(who for who, _ in known)}
+    if where == ALL:  # the switch is on because networks have thrown it: who else needs it?
+        users = files.read(work.state.switch(ALL, "forwarding")).split("\n")[1:]
+        return not {*filter(None, users)} <= marking
+    kind, _, device = where.partition(" ")
+    if kind != _IIF or device == g.bridge:
+        return False
+    users = files.read(work.state.forwarding(device)).split()[1:]
+    return not {*users} <= marking or sysctl.read(family, ALL, "forwarding") == "1"
+
+
+def _delete(rules: list[str], needed: list[str], work: Work) -> None:
+    """Delete those of RULES that are not NEEDED, what spares the host's own packets last."""
+    gone = [rule for rule in dict.fromkeys(rules) if rule not in needed]
+    frames = [frame for frame in _frames(gone) if frame not in _frames(needed)]
+    for one in (*map(_closed, gone), *(each for frame in frames for each in reversed(frame))):
+        work.rtnl.delete_rule(one)
+
+
+def _add(rules: list[str], work: Work) -> None:
+    """Add rules; first what has them spare packets that the host itself sends."""
+    frames = (each for frame in _frames(rules) for each in frame)
+    try:
+        for one in (*frames, *map(_closed, rules)):
+            work.rtnl.add_rule(one)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+        work.say(
+            "this kernel has no policy routing: where nft's rules are flushed, the host forwards"
+            " for its neighbours until a run joins"
+        )
+
+
+def _place(family: str, known: list[tuple[str, str]], work: Work) -> int:
+    """Return where the rules go: behind the one for the host's addresses, and before all others.
+
+    They stay where they are as long as that holds. A rule that comes later without a preference
+    gets one before what comes next to the host's addresses: before ours. And not right behind the
+    host's addresses: the kernel would have no place for that one.
+    """
+    try:
+        local, others = work.rtnl.rule_places(_FAMILIES[family])
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+        local, others = 0, RULE_OF_MAIN
+    there = [int(rule.split()[1]) for _, rule in known if rule.startswith(f"{family} ")]
+    fitting = [place for place in there if local <= place and place + _WIDTH <= others]
+    return min(fitting, default=max(local, others - _WIDTH, 1))
+
+
+def _closed(rule: str) -> PolicyRule:
+    """Return the policy rule that closes a door."""
+    family, preference, where = rule.split(" ", 2)
+    base = PolicyRule(_FAMILIES[family], int(preference), FR_ACT_BLACKHOLE, unmarked=True)
+    kind, _, what = where.partition(" ")
+    if kind == _IIF:
+        return base.replace(device=what)
+    if kind == _TO:
+        address, _, length = what.partition("/")
+        destination = _socket.inet_pton(_FAMILIES[family], address)
+        return base.replace(destination=destination, length=int(length))
+    if where != ALL:
+        msg = f"no rule: {rule!r}"
+        raise ValueError(msg)
+    # In a place of its own: where it says less than another, the kernel takes it for that.
+    return base.replace(preference=base.preference + 1)
+
+
+def _frames(rules: Iterable[str]) -> list[tuple[PolicyRule, PolicyRule]]:
+    """Return what has RULES spare what the host itself sends: where that goes on, and the jump."""
+    places = dict.fromkeys(tuple(rule.split()[:2]) for rule in rules)
+    found = []
+    for family, place in places:
+        number, here = _FAMILIES[family], int(place)
+        end = PolicyRule(number, here + 2, FR_ACT_NOP)
+        jump = PolicyRule(number, here, FR_ACT_GOTO, device="lo", goto=here + 2)
+        found.append((end, jump))
+    return found
+
+
+def _door(rule: str) -> str:
+    """Return a rule without its place."""
+    family, _, where = rule.split(" ", 2)
+    return f"{family} {where}"
+
+
+def _read(work: Work) -> list[tuple[str, str]]:
+    """Return who needs which rule."""
+    lines = files.read(work.state.guards).split("\n")[:-1]
+    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
+
+
+def _write(known: list[tuple[str, str]], work: Work) -> None:
+    """Write it down."""
+    lines = dict.fromkeys(f"{who} {rule}\n" for who, rule in known)
+    if lines:
+        files.write(work.state.guards, "".join(lines))
+    else:
+        files.remove(work.state.guards)

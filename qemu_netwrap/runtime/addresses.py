@@ -1,0 +1,133 @@
+"""Which address a guest's NIC is to have alone: what others have by now is looked up."""
+
+from __future__ import annotations
+
+import _socket
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, frame_filter
+from qemu_netwrap.model.ipv4 import Subnet
+from qemu_netwrap.model.mac import pack
+from qemu_netwrap.model.reservations import choose, configured, guest_fault
+from qemu_netwrap.resources.effects import packed
+from qemu_netwrap.resources.kinds import HostName
+from qemu_netwrap.runtime.journal import Journal
+from qemu_netwrap.state import claim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.runtime.membership import Info
+
+
+def address_for(
+    nic: Nic, known_as: tuple[str, str], info: Info, work: Work, *, needed: bool
+) -> str:
+    """Return the address for a NIC of NIC's, KNOWN_AS MAC and name; empty for none.
+
+    Where one is NEEDED and none is meant for it, it is the one that a hostfwd= names, the one that
+    it has leased, or a free one, the same each time. Raises `HostError` if there is none.
+
+    To be called with the MACs' lock: of two that look, the second sees the first's.
+    """
+    mac, name = known_as
+    folder = work.state.network(info.bridge)
+    holders = {address: holder for holder, address in (*_reserved(folder), *_leased(folder))}
+    wanted = configured(nic.network, mac, name)
+    holder = holders.get(wanted, mac)
+    if holder != mac:
+        work.say(f"{nic.label}: {wanted} is in use by {holder}, so DHCP gives another address")
+        wanted = ""
+    if wanted or not needed:
+        return wanted
+    meant = {address for _, address in nic.network.addresses}
+    others = {address for address, each in holders.items() if each != mac} | meant
+    mine = [address for address, each in holders.items() if each == mac]
+    asked = [each.guest for each in nic.forwards if each.guest and not each.is_ipv6]
+    subnet = Subnet.around(info.address)
+    fit = (a for a in (*asked, *mine) if a not in others and not guest_fault(a, subnet))
+    found = next(fit, "") or choose(mac, subnet, others)
+    if not found:
+        raise HostError(
+            f"{nic.label}: network {info.name} has no free address for hostfwd=",
+            "give it a larger subnet in the configuration",
+        )
+    return found
+
+
+def free_address(nic: Nic, mac: str, info: Info, work: Work) -> str:
+    """Return an IPv4 address for MAC that nobody has: the same each time, if it is free; else "".
+
+    With the MACs' lock, as `address_for`.
+    """
+    subnet = Subnet.around(info.address)
+    leased = {a: holder for holder, a in _leased(work.state.network(info.bridge))}
+    meant = dict(nic.network.addresses).values()
+    taken = _Taken(mac, info.bridge, {a for a, each in leased.items() if each != mac}, work)
+    taken.known.update(meant)
+    mine = (a for a, each in leased.items() if each == mac and not guest_fault(a, subnet))
+    return next((a for a in mine if a not in taken), "") or choose(mac, subnet, taken)
+
+
+def claim_for_elders(bridge: str, work: Work) -> None:
+    """Write down which names and addresses living runs of an older version have on a network.
+
+    That version did not, and the first comer keeps them. With the MACs' lock, as `address_for`.
+    """
+    state = work.state
+    for run in filter(state.is_alive, state.members(bridge)):
+        for entry in Journal(f"{state.run(run)}/journal").peek():
+            host = entry.resource
+            if isinstance(host, HostName) and host.bridge == bridge:
+                if host.address:
+                    claim(state.address(bridge, host.address), run, host.mac)
+                if host.name:
+                    claim(state.name(bridge, host.name), run, host.mac)
+
+
+def slaac_address(mac: str, info: Info) -> str:
+    """Return the IPv6 address that SLAAC makes of a MAC; empty on a network without IPv6."""
+    if not info.address6:
+        return ""
+    prefix = packed(info.address6.partition("/")[0])[:8]
+    return _socket.inet_ntop(_socket.AF_INET6, prefix + frame_filter.interface_id(pack(mac)))
+
+
+class _Taken:
+    """The addresses that somebody has who is not MAC, looked up one by one."""
+
+    def __init__(self, mac: str, bridge: str, known: set[str], work: Work) -> None:
+        """KNOWN are taken, whatever else there is."""
+        self.known = known
+        self._mac, self._bridge, self._work = mac, bridge, work
+        self._link = work.rtnl.link(bridge)
+
+    def __contains__(self, address: object) -> bool:
+        """Whether it is known to be another's, a living run's, or one that a guest gave itself."""
+        if address in self.known or not isinstance(address, str):
+            return True
+        state = self._work.state
+        if any(mac != self._mac for _, mac in state.holders(state.address(self._bridge, address))):
+            return True
+        link = self._link
+        seen = self._work.rtnl.neighbor(link.index, packed(address)) if link else b""
+        return seen not in (b"", pack(self._mac))
+
+
+def _reserved(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield MAC and address of the NICs that have one alone."""
+    for mac in files.listdir(f"{folder}/hosts"):
+        words = files.read(f"{folder}/hosts/{mac}").strip().split(",")
+        if len(words) > 1 and words[1].count(".") == 3:
+            yield mac, words[1]
+
+
+def _leased(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield MAC and address of the leases (dnsmasq's lease file: expiry, MAC, address, …)."""
+    for line in files.read(f"{folder}/leases").splitlines():
+        words = line.split()
+        if len(words) >= 4 and words[0].isdigit():
+            yield words[1], words[2]

@@ -1,0 +1,132 @@
+"""qemu-netwrap-bridge-helper: what QEMU calls for a tap on a bridge, by `helper=`.
+
+    qemu-netwrap-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET
+
+It hands QEMU a tap's descriptor over the socket, and ends (QEMU's net/tap.c,
+`net_bridge_run_helper`). QEMU holds no lock of ours: the run lives by the tap, as with the hook.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+
+from qemu_netwrap.config import file
+from qemu_netwrap.errors import HostError, NetwrapError, UsageError
+from qemu_netwrap.linux import bridge_conf, host_facts, process_identity
+from qemu_netwrap.model.names import tap_name
+from qemu_netwrap.model.network import BRIDGE
+from qemu_netwrap.model.run import Nic, Wanted
+from qemu_netwrap.qemu import bridge_conf as bridge_acl
+from qemu_netwrap.record import Record
+from qemu_netwrap.runtime import ifup_hook, keeper, network_choice, provision, runs
+from qemu_netwrap.state import State, prepare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.network import Config, Network
+
+_USAGE = "usage: qemu-netwrap-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET"
+
+
+class Call(Record):
+    """What QEMU asks for."""
+
+    bridge: str
+    socket: int
+    vnet_hdr: bool
+
+
+def serve(words: list[str]) -> None:
+    """Make a tap on a bridge and hand it to QEMU. Raises `NetwrapError`; nothing is left then."""
+    call = _read(words)
+    ifup_hook.begin(keep=call.socket)
+    if bridge_acl.verdict(bridge_conf.load(call.bridge), call.bridge) != bridge_acl.ALLOW:
+        raise HostError(
+            f"{bridge_conf.PATH} does not allow bridge {call.bridge}",
+            f"add a line, if no other denies it: allow {call.bridge}",
+        )
+    config = file.load()
+    network = _network(call.bridge, config)
+    if os.geteuid() != 0:
+        raise HostError(
+            f"{call.bridge}: QEMU runs its helper as its own user, and taps are root's to make",
+            "start QEMU by sudo; or use QEMU's own helper, which may be setuid",
+        )
+    prepare()
+    here = State.here()
+    qemu = _caller(call.socket)
+    run, lock = runs.claim(here, str(qemu))
+    runs.write_owner(here, run, process_identity.of(qemu))
+    tap = tap_name(run, 0)
+    nic = Nic(f"--br={call.bridge}", network, tap, vnet_hdr=call.vnet_hdr)
+    wanted = Wanted(run, (nic,), *ifup_hook.caller())
+    keeping = keeper.Keeping(here, wanted, provision.reserved_subnets(config), qemu, by_tap=True)
+    grants = provision.have_kept(keeping, ifup_hook.heed, lock, call.socket)
+    _send(call.socket, int(grants[tap].fds[0]))
+
+
+def _caller(socket: int) -> int:
+    """Return the process that has called, by way of a shell or not: who made the socket's pair.
+
+    The kernel has written that down (unix(7), SO_PEERCRED). Only who started this process counts.
+    """
+    peer = _socket.socket(fileno=os.dup(socket))
+    try:
+        raw = peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    except OSError:
+        return os.getppid()
+    finally:
+        peer.close()
+    pid = int.from_bytes(raw[:4], sys.byteorder)
+    return pid if pid in ifup_hook.ancestors() else os.getppid()
+
+
+def _read(words: list[str]) -> Call:
+    """Return what the words say. Raises `UsageError`."""
+    values = {"--br": "", "--fd": ""}
+    vnet_hdr = False
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--use-vnet":
+            vnet_hdr = True
+        elif equals and name in values:
+            values[name] = value
+        else:
+            raise UsageError(f"{word}: unknown option", _USAGE)
+    if not values["--br"] or not values["--fd"].isdecimal():
+        raise UsageError("--br= and --fd= are needed", _USAGE)
+    try:
+        socket = int(values["--fd"])
+        os.fstat(socket)
+    except (OSError, OverflowError, ValueError):
+        raise UsageError(f"--fd={values['--fd']}: there is no such descriptor", _USAGE) from None
+    return Call(values["--br"], socket, vnet_hdr)
+
+
+def _network(bridge: str, config: Config) -> Network:
+    """Return the network on BRIDGE. Raises `HostError` for one that nobody has made or described.
+
+    A launch would make it. Here somebody has written `helper=` for a bridge that he has.
+    """
+    network = network_choice.on_bridge(bridge, config, f"--br={bridge}")
+    described = config.by_bridge(bridge) is not None or network.mode != BRIDGE
+    if not described and host_facts.link(bridge) is None:
+        raise HostError(
+            f"bridge {bridge} is not there",
+            f'make it; or have it made, by a network in the configuration with bridge = "{bridge}"',
+        )
+    return network
+
+
+def _send(socket: int, tap: int) -> None:
+    """Send QEMU the tap: one byte, and the descriptor beside it."""
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, tap.to_bytes(4, sys.byteorder))
+    try:
+        _socket.socket(fileno=socket).sendmsg([b"\0"], [rights])
+    except OSError as error:
+        raise NetwrapError(
+            f"--fd={socket}: {error.strerror}",
+            "it is QEMU who calls this, with a socket of its own",
+        ) from error

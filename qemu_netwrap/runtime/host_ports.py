@@ -1,0 +1,149 @@
+"""Ports of the host that lead to guests: held by QEMU, as if it listened, and led by nftables."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, nft, polling, ports
+from qemu_netwrap.qemu import hostfwd
+from qemu_netwrap.resources.kinds import Forwards
+from qemu_netwrap.runtime import runs
+from qemu_netwrap.runtime.journal import Journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.qemu.hostfwd import Forward
+    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.state import State
+
+
+_MOMENT, _PAUSE = 0.5, 0.01  # seconds
+
+_NEEDS_ROOT = (
+    'ports below 1024 need root: sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...'
+)
+
+
+def hold(nics: Iterable[Nic], state: State) -> tuple[int, ...]:
+    """Take the ports that lead to NICS; return the descriptors that hold them.
+
+    QEMU inherits them: a port is free again with the last process of its QEMU, by whatever death.
+    Raises `HostError` that names who has a port already.
+    """
+    held: list[int] = []
+    for nic in nics:
+        for forward in nic.forwards:
+            try:
+                held.append(_take(forward))
+            except OSError as error:
+                for fd in held:
+                    os.close(fd)
+                raise _refusal(nic, forward, error, state) from error
+    return tuple(held)
+
+
+def _take(forward: Forward) -> int:
+    """Take a port; one whose holder is just ending, a QEMU that was killed say, in a moment."""
+    address = forward.host or ("::" if forward.is_ipv6 else "0.0.0.0")  # noqa: S104 - as slirp does
+
+    def take() -> int:
+        return ports.take(forward.protocol, address, forward.port)
+
+    return polling.insist(take, errno.EADDRINUSE, _MOMENT, _PAUSE)
+
+
+def check(nics: Iterable[Nic], state: State) -> None:
+    """Raise the `HostError` that `hold` would, as far as this user can see."""
+    try:
+        held = hold(nics, state)
+    except HostError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return
+        raise
+    for fd in held:
+        os.close(fd)
+
+
+def _refusal(nic: Nic, forward: Forward, error: OSError, state: State) -> HostError:
+    """Return the error for a port that cannot be had."""
+    port = f"{nic.label}: {forward.protocol} port {forward.port} of the host"
+    if error.errno == errno.EADDRINUSE:
+        run = _run_with(forward, state)
+        by = f"run {run}" if run else ports.holder(forward.protocol, forward.port)
+        stop = f", or end that run: qemu-netwrap stop {run.partition(' ')[0]}" if run else ""
+        return HostError(
+            f"{port} is taken{f' by {by}' if by else ''}",
+            f"choose another port for hostfwd={stop}",
+        )
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return HostError(
+            f"{nic.label}: {forward.host or '::'} is no address of this host",
+            "see ip address; without one, hostfwd=tcp::2222-:22, the port of all of them is led",
+        )
+    if error.errno == errno.EINVAL:
+        return HostError(
+            f"{nic.label}: {forward.host} is an address of one link alone, or of nobody",
+            "name another address of this host (ip address), or none",
+        )
+    from qemu_netwrap.linux.remedies import remedy
+
+    return HostError(f"{port}: {error.strerror}", remedy(error, _NEEDS_ROOT, "ports"))
+
+
+def _run_with(forward: Forward, state: State) -> str:
+    """Return the living run that has the port, with its guest's name; empty if none has."""
+    for run in filter(state.is_alive, state.runs()):
+        info, nics = runs.read_info(state, run)
+        for nic in nics:
+            if any(map(forward.meets, hostfwd.known(nic.forwards.split()))):
+                return f"{run} ({info.name})" if info.name else run
+    return ""
+
+
+def acquire(f: Forwards, work: Work) -> Iterator[None]:
+    """Add the chains to our table, of which a run is a user like a network is.
+
+    Nothing is left for later: the lock must not be held while others are acquired.
+    """
+    with files.Lock(work.state.host_lock):
+        users = files.read(work.state.rules_users).split()
+        files.write(work.state.rules_users, "\n".join(dict.fromkeys([*users, f.tap])) + "\n")
+        nft.add(f.rules, work.state.nft_lock).wait()
+    yield
+
+
+def release(f: Forwards, work: Work) -> Iterator[None]:
+    """Remove the chains, with the last user the table."""
+    path = work.state.rules_users
+    with files.Lock(work.state.host_lock):
+        users = [user for user in files.read(path).split() if user != f.tap]
+        nft.remove(nft.chains(f.rules), work.state.nft_lock, table=not users).wait()
+        if users:
+            files.write(path, "\n".join(users) + "\n")
+        else:
+            files.remove(path)
+            files.remove_scratch(work.state.shared_folder)
+    yield
+
+
+def restore(bridge: str, work: Work) -> None:
+    """Add again what somebody has taken away of the chains of living runs on BRIDGE.
+
+    Who is being released has given up the table, under the lock, and is left alone.
+    """
+    for run in filter(work.state.is_alive, work.state.members(bridge)):
+        for entry in Journal(f"{work.state.run(run)}/journal").peek():
+            forwards = entry.resource
+            if not isinstance(forwards, Forwards):
+                continue
+            with files.Lock(work.state.host_lock):
+                is_user = forwards.tap in files.read(work.state.rules_users).split()
+                chains = nft.chains(forwards.rules)
+                if is_user and not all(map(nft.is_there, chains)):
+                    nft.remove(chains, work.state.nft_lock, table=False).wait()
+                    nft.add(forwards.rules, work.state.nft_lock).wait()

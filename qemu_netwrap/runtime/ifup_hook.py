@@ -1,0 +1,173 @@
+"""qemu-ifup and qemu-ifdown: what QEMU calls with a tap of its own, once for each netdev.
+
+QEMU makes the tap, calls the one before the guest runs and the other before it closes the tap, and
+waits for both (net/tap.c, `launch_script`). It is killed without calling the second. So the run
+lives by the tap, and the keeper ends it when the tap goes.
+"""
+
+from __future__ import annotations
+
+import os
+from _signal import SIG_DFL, SIGCHLD, signal
+
+from qemu_netwrap.config import file
+from qemu_netwrap.errors import HostError, UsageError
+from qemu_netwrap.linux import files, holders, host_facts, open_files, process_identity
+from qemu_netwrap.model.run import Nic, Wanted
+from qemu_netwrap.qemu import command_line
+from qemu_netwrap.report import tell
+from qemu_netwrap.runtime import keeper, network_choice, provision, runs
+from qemu_netwrap.runtime.launch_options import NETWORK
+from qemu_netwrap.runtime.plan import guest_name
+from qemu_netwrap.state import State, prepare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.linux.netlink.links import Link
+    from qemu_netwrap.linux.process_identity import Process
+    from qemu_netwrap.model.network import Config, Network
+
+
+def ifup(name: str) -> None:
+    """Put tap NAME on the network that the environment or the configuration names.
+
+    Raises `NetwrapError`; nothing is left behind then, and QEMU does not start.
+    """
+    begin()
+    tap = _tap(name)
+    config = file.load()
+    network = _network(name, config)
+    _require_root(name)
+    prepare()
+    here = State.here()
+    if _has_run(here, tap, network):
+        return
+    run, lock = runs.claim(here, name)
+    qemu = _qemu_of(name)
+    if qemu is not None:
+        runs.write_owner(here, run, qemu)
+    guest, command = caller()
+    nic = Nic(name, network, name, foreign=True)
+    keeping = keeper.Keeping(
+        here,
+        Wanted(run, (nic,), guest, command),
+        provision.reserved_subnets(config),
+        os.getppid(),
+        by_tap=True,
+    )
+    provision.have_kept(keeping, heed, lock)
+
+
+def ifdown(name: str) -> None:
+    """End the run of tap NAME: take it off its network, which goes with its last run.
+
+    Raises the `NetwrapError` of what could not be released.
+    """
+    begin()
+    if os.geteuid() != 0:
+        # QEMU may have become another user (-runas): the keeper sees the tap go.
+        tap = host_facts.link(name)
+        if tap is None or tap.carrier:
+            return
+        _require_root(name)
+    prepare()
+    here = State.here()
+    errors = [error for run in _runs_of(here, name) for error in runs.end(here, run, tell)]
+    if errors:
+        raise errors[0]
+
+
+def begin(keep: int = -1) -> None:
+    """Put right what QEMU hands on: the tap's descriptor, which would keep the tap alive.
+
+    KEEP is a descriptor that is meant for us.
+    """
+    files.close_from(3, keep)
+    provision.fill_standard()
+    open_files.raise_own()
+    open_files.require()
+    signal(SIGCHLD, SIG_DFL)
+
+
+def _tap(name: str) -> Link:
+    """Return the tap of that name. Raises `UsageError` when there is none."""
+    link = host_facts.link(name)
+    if link is None:
+        raise UsageError(f"{name}: there is no such interface", "QEMU makes the tap and names it")
+    if link.kind != "tun":
+        raise UsageError(f"{name} is no tap", "a bridge's uplink is not for qemu-ifup to plug in")
+    return link
+
+
+def _qemu_of(tap: str) -> Process | None:
+    """Return the QEMU that has called, by way of a script of the user's or not; None by hand.
+
+    It has the tap open, and so have the scripts between, which inherit it: the eldest it is. Who
+    calls by hand has no tap.
+    """
+    having = [pid for pid in ancestors() if holders.has_tap(pid, tap)]
+    return process_identity.of(having[-1]) if having else None
+
+
+def ancestors() -> Iterator[int]:
+    """Yield this process's parent, its parent, and so on, without the first process."""
+    pid = os.getppid()
+    while pid > 1:
+        yield pid
+        stat = files.peek(f"/proc/{pid}/stat")
+        pid = int(stat.rpartition(")")[2].split()[1]) if stat else 0
+
+
+def _network(name: str, config: Config) -> Network:
+    """Return the network that the tap is to go to."""
+    chosen = os.environ.get(NETWORK, "")
+    ask = not (chosen or config.default)
+    bridge = host_facts.host_bridge() if ask else ""
+    return network_choice.default(config, chosen, f"{NETWORK}={chosen}", bridge, name)
+
+
+def _require_root(name: str) -> None:
+    """Raise `HostError` for a QEMU that runs as an ordinary user."""
+    if os.geteuid() != 0:
+        raise HostError(
+            f"{name}: QEMU runs its scripts as its own user, and taps are root's to plug in",
+            'start QEMU by sudo; or have it started: sudo qemu-netwrap --run-as "$USER" -- QEMU …',
+        )
+
+
+def _has_run(here: State, tap: Link, network: Network) -> bool:
+    """Whether the tap is on that network already. Raises `UsageError` if it is on another."""
+    for run in here.runs():
+        known = here.tap(run)
+        if known is None or known.index != tap.index or not here.is_alive(run):
+            continue
+        _, nics = runs.read_info(here, run)
+        if any(nic.bridge != network.bridge for nic in nics):
+            raise UsageError(
+                f"{tap.name} is on network {nics[0].network} already",
+                f"take it off first: qemu-netwrap ifdown {tap.name}",
+            )
+        return True
+    return False
+
+
+def _runs_of(here: State, name: str) -> list[str]:
+    """Return the runs of tap NAME, which may have been renamed meanwhile."""
+    taps = ((run, here.tap(run)) for run in here.runs())
+    return [run for run, tap in taps if tap is not None and tap.name == name]
+
+
+def caller() -> tuple[str, str]:
+    """Return the guest's name, and the words of the QEMU that has called us, if it was that."""
+    argv = files.read(f"/proc/{os.getppid()}/cmdline").split("\0")[:-1]
+    if not any(name in "".join(argv[:1]) for name in ("qemu", "kvm")):
+        return "", ""
+    return guest_name(command_line.parse(argv)), " ".join(argv)
+
+
+def heed(kind: str, fields: dict[str, str]) -> None:
+    """Say what the keeper has to say; where the tap went only on a terminal."""
+    if kind == "say":
+        tell(fields["line"])

@@ -1,0 +1,69 @@
+"""A run's own copy of this package, by which its waiter releases it.
+
+The waiter loads its code when QEMU is gone. By then the package that started the run may have been
+upgraded, to modules that do not belong together with those it has loaded, or removed with its venv.
+So the run's folder has the package as an archive, and the waiter's script. The archives of one
+version are hard links of one file: the first run packs it, `State.tidy` removes it after the last.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from qemu_netwrap.linux import files, pyzip
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.state import State
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Copy(Record):
+    """A waiter's script, and where it finds this package: the first place that has it."""
+
+    script: str
+    places: tuple[str, ...]
+
+    def command(self, folder: str, *fds: int) -> list[str]:
+        """Return the waiter's command line for the run in FOLDER.
+
+        The interpreter is named by its real path: a link to it may go with a venv.
+        """
+        interpreter = os.path.realpath(sys.executable)
+        words = (self.script, folder, *map(str, fds), *self.places)
+        return [interpreter, "-I", "-S", *words]
+
+
+def keep(state: State, run: str, name: str) -> Copy:
+    """Give a run its copy, with the script of life that has this NAME; return it.
+
+    Where the copy cannot be made, /run being full, the package is used where it is. Its place stays
+    the second one in any case: there pyroute2 is, which only the release of VF settings needs.
+    """
+    place = os.path.dirname(_PACKAGE)
+    script = f"{_PACKAGE}/life/{name}.py"
+    kept = f"{state.run(run)}/{name}.py"
+    archive = f"{state.run(run)}/package.zip"
+    try:
+        _put_archive(archive, state.code_folder)
+        files.write(kept, files.read(script))
+    except OSError:
+        return Copy(script, (place,))
+    return Copy(kept, (archive, place))
+
+
+def _put_archive(archive: str, folder: str) -> None:
+    """Make ARCHIVE a link of this version's in FOLDER; pack it if no run has it."""
+    shared = f"{folder}/{pyzip.fingerprint(_PACKAGE)}"
+    try:
+        os.link(shared, archive)
+    except FileNotFoundError:
+        files.write_bytes(archive, pyzip.pack(_PACKAGE))
+        files.make_folder(folder)
+        try:
+            os.link(archive, shared)
+        except (FileExistsError, FileNotFoundError):
+            pass  # another run was faster, or the folder was tidied away while it was empty

@@ -1,0 +1,248 @@
+"""The launch: read the command line, have what it names provided, become QEMU.
+
+What every launch goes through, also one with nothing to provide: so it imports little.
+"""
+
+from __future__ import annotations
+
+import os
+from _signal import (
+    SIG_DFL,
+    SIGCHLD,
+    SIGINT,
+    SIGPIPE,
+    SIGXFSZ,
+    default_int_handler,
+    getsignal,
+    signal,
+)
+
+from qemu_netwrap.errors import NotExecutableError, NotFoundError, UsageError
+from qemu_netwrap.linux import programs
+from qemu_netwrap.qemu import command_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import NoReturn
+
+    from qemu_netwrap.linux.users import User
+    from qemu_netwrap.qemu.network_options import Reading
+    from qemu_netwrap.runtime.launch_options import Request
+
+
+_QEMUS = ("qemu", "kvm")
+SHIMS = ("qemu-kvm", "kvm")
+SHIM_PREFIX = "qemu-system-"
+# What QEMU reads before its words, where Debian, Fedora and Arch have it: the folder is chosen
+# when QEMU is built (CONFIG_QEMU_CONFDIR), and no option tells it.
+OWN_CONFIG = "/etc/qemu/qemu.conf"
+
+
+def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> NoReturn:
+    """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then.
+
+    KNOWN are words of ours that may have been meant where there is no such QEMU. SHIM is our own
+    path where we were called by QEMU's name.
+    """
+    if getsignal(SIGINT) is default_int_handler:
+        signal(SIGINT, SIG_DFL)  # as QEMU would have it: no traceback, the status of a signal
+    # Where the parent ignores it, what we start could not be waited for; QEMU gets it back so.
+    ignored = signal(SIGCHLD, SIG_DFL)
+    program = find_behind(shim) if shim else find_program(request.words[0], known)
+    user = user_of(request)
+    line, reading = read_line(request.words, program, user)
+    argv = line.words
+    alone = reading is not None and _is_qemus_alone(request, reading, program, shim)
+    if (line.may_set_up_taps or (alone and shim)) and not request.quiet:
+        from qemu_netwrap.runtime.preflight_taps import foretell
+
+        foretell(line, user, program, alone=alone)
+    if reading is not None and not alone:
+        # Here, so that a QEMU without networks of ours does not pay for them.
+        from qemu_netwrap.runtime.provision import provide
+
+        argv = provide(request, reading)
+    if not (request.quiet or os.path.basename(program).startswith(_QEMUS)):
+        _hint_at_order(request.words)
+    signal(SIGCHLD, ignored)
+    _become(program, argv, user, keep=tuple(request.keep_env.split(",")))
+
+
+def _hint_at_order(argv: tuple[str, ...]) -> None:
+    """Say where a wrapper belongs, if words behind another program's begin a QEMU."""
+    names = (os.path.basename(word) for word in argv[1:])
+    at = next((at for at, name in enumerate(names, 1) if name.startswith(SHIM_PREFIX)), 0)
+    if at:
+        from qemu_netwrap.report import tell
+
+        before = " ".join(argv[:at])
+        tell(
+            f"{argv[0]} is no QEMU, and gets these words as they are: put it in front:"
+            f" {before} qemu-netwrap -- {argv[at]} ..."
+        )
+
+
+def is_qemu_name(name: str) -> bool:
+    """Whether a program of that name is QEMU: called so, we are a shim."""
+    return name in SHIMS or name.startswith(SHIM_PREFIX)
+
+
+def is_shim(path: str) -> bool:
+    """Whether PATH is a link to our program by QEMU's name."""
+    target = os.path.realpath(path)
+    return is_qemu_name(os.path.basename(path)) and os.path.basename(target) == "qemu-netwrap"
+
+
+def find_program(name: str, known: Iterable[str] = ()) -> str:
+    """Return the path of QEMU. Raises `NotFoundError` or `NotExecutableError`.
+
+    KNOWN are words of ours that may have been meant.
+    """
+    path = programs.find(name)
+    if path and os.path.islink(path) and is_shim(path):
+        path = programs.find_behind(path)
+    if path:
+        return path
+    if programs.exists(name):
+        raise NotExecutableError(f"{name}: it cannot be executed", "look at its mode: ls -l")
+    hint = "install it: apt install qemu-system-x86" if "qemu" in name else "is it on PATH?"
+    from qemu_netwrap.model.suggest import suggestion
+
+    near = suggestion(name, [*known, *programs.beginning("qemu-system-")])
+    raise NotFoundError(f"{name}: there is no such program", f"{near}{hint}")
+
+
+def find_behind(shim: str) -> str:
+    """Return the path of the QEMU that SHIM stands before. Raises `NotFoundError`."""
+    path = programs.find_behind(shim)
+    if path:
+        return path
+    name = os.path.basename(shim)
+    raise NotFoundError(
+        f"{name}: there is none on PATH behind {shim}, which is qemu-netwrap",
+        "install it: apt install qemu-system-x86; or put its folder on PATH, after the shim's",
+    )
+
+
+def _is_qemus_alone(request: Request, reading: Reading, program: str, shim: str) -> bool:
+    """Whether QEMU is to do by itself what this user may not: by its setuid helper, say.
+
+    Under QEMU's name that is all that QEMU understands; else what it will manage.
+    """
+    if os.geteuid() == 0:
+        return False
+    if shim:
+        return not reading.has_our_words
+    from qemu_netwrap.runtime import unaided  # for ordinary users, few of whom come so far
+
+    if not unaided.can_do(request, reading, program):
+        return False
+    if reading.may_pass_through:
+        from qemu_netwrap.passthrough import assign
+
+        return assign.look(request, reading, ()) is None
+    return True
+
+
+def read_line(
+    argv: tuple[str, ...], program: str, user: User | None, *, asks: bool = True
+) -> tuple[command_line.CommandLine, Reading | None]:
+    """Return QEMU's words and what they want of us; None when QEMU gets them as they are.
+
+    QEMU is asked which options it has only when one is unknown to us, or not in every QEMU;
+    another program, a script that starts QEMU say, is never run to be asked. It is run, and files
+    are read, as USER, who QEMU will be. Without ASKS it is not run.
+    """
+    line = command_line.parse(argv)
+    if asks and line.is_uncertain and os.path.basename(program).startswith(_QEMUS):
+        from qemu_netwrap.linux import host_facts
+
+        with_argument, without = host_facts.qemu_options(program, user)
+        if with_argument:
+            line = command_line.parse_for(argv, with_argument, without)
+    if not line.runs:
+        if line.prints_and_exits and any(line.named(*command_line.NETWORK)):
+            from qemu_netwrap.qemu import help_words
+
+            line = line.with_options(help_words.in_qemus_words(line))
+        return line, None
+    files = {}
+    if os.path.exists(OWN_CONFIG) or next(line.named("readconfig"), None):
+        from qemu_netwrap.linux import fds, qemu_files
+
+        # What can be read only once would be empty for QEMU: it gets a copy.
+        copies = {at: fds.file_of(data) for at, data in qemu_files.pipes(line, user)}
+        line = line.with_options(copies) if copies else line
+        files = qemu_files.load(line, program, OWN_CONFIG, user)
+    if not files and not any(line.named(*command_line.NETWORK)) and not line.may_pass_through:
+        return line, None
+    # Here, so that a QEMU that is told nothing of networks does not pay for it.
+    from qemu_netwrap.qemu.network_options import interpret
+
+    return line, interpret(line, files, lambda new: known(program, new, user) if asks else new)
+
+
+def known(program: str, strange: frozenset[str], user: User | None) -> frozenset[str]:
+    """Return which of some kinds and keys of netdevs, new to us, the QEMU at hand has."""
+    if not os.path.basename(program).startswith(_QEMUS):
+        return strange
+    from qemu_netwrap.linux import host_facts
+
+    return host_facts.qemu_knows(program, strange, user)
+
+
+def user_of(request: Request) -> User | None:
+    """Return the user to run QEMU as; None when nobody was named. Raises `NetwrapError`."""
+    if "=" in request.keep_env:
+        raise UsageError(
+            f"--keep-env {request.keep_env}: this is no name of a variable",
+            "it takes names alone: NAME=value qemu-netwrap --keep-env NAME",
+        )
+    if request.run_as:
+        from qemu_netwrap.linux import users  # what other launches do without
+
+        return users.find(request.run_as)
+    if request.keep_env:
+        raise UsageError(
+            "--keep-env is for --run-as, which alone drops environment variables",
+            'add --run-as "$USER", or leave out --keep-env',
+        )
+    return None
+
+
+def _restore_locale() -> None:
+    """Give LC_CTYPE its value back: in the C locale Python sets it at its start (PEP 538)."""
+    if "LC_CTYPE" not in os.environ:
+        return
+    try:
+        with open("/proc/self/environ", "rb") as file:  # as it was when this process began
+            before = file.read().split(b"\0")
+    except OSError:
+        return
+    given = [entry.partition(b"=")[2] for entry in before if entry.startswith(b"LC_CTYPE=")]
+    if given:
+        os.environb[b"LC_CTYPE"] = given[0]
+    else:
+        del os.environ["LC_CTYPE"]
+
+
+def _become(
+    program: str, argv: tuple[str, ...], user: User | None, keep: tuple[str, ...]
+) -> NoReturn:
+    """Replace this process by QEMU; with USER's environment, and the variables that KEEP names."""
+    # Python ignores these two. What the launcher's parent had is not to be known by now: almost
+    # always the default.
+    for number in (SIGPIPE, SIGXFSZ):
+        signal(number, SIG_DFL)
+    _restore_locale()
+    environment = dict(os.environ)
+    if user is not None:
+        from qemu_netwrap.linux import users
+
+        environment = users.environment(user, keep)
+        users.become(user)
+    try:
+        os.execve(program, argv, environment)
+    except OSError as error:
+        raise NotExecutableError(f"{program}: {error.strerror}", "is it a program?") from error

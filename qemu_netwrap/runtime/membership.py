@@ -1,0 +1,374 @@
+"""Networks that runs share: the first run to need one makes it, the last takes it down."""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from qemu_netwrap import record_text
+from qemu_netwrap.errors import HostError, NetwrapError
+from qemu_netwrap.linux import files, host_facts, process, sysctl
+from qemu_netwrap.model.network import BRIDGE, NAT, Network
+from qemu_netwrap.record import Record
+from qemu_netwrap.resources import effects
+from qemu_netwrap.resources.kinds import (
+    ALL,
+    Address,
+    Bridge,
+    Forwarding,
+    IptablesAccepts,
+    Membership,
+    NftAccepts,
+    Switch,
+    Unreadable,
+    Uplink,
+)
+from qemu_netwrap.runtime import executor, repair
+from qemu_netwrap.runtime.journal import Journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.model.ipv4 import Subnet
+    from qemu_netwrap.model.ipv6 import Around6
+    from qemu_netwrap.resources.effects import Facts, Work
+    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.runtime.journal import Entry
+
+
+class Info(Record):
+    """A network that is up. It is written down last, so that it tells a whole network."""
+
+    name: str
+    mode: str
+    bridge: str
+    address: str = ""  # the gateway's, with its prefix length
+    address6: str = ""  # the same for IPv6; empty without
+
+
+def journal_of(work: Work, bridge: str) -> Journal:
+    """Return a network's journal."""
+    return Journal(f"{work.state.network(bridge)}/journal")
+
+
+def read_info(work: Work, bridge: str) -> Info | None:
+    """Return what is known of the network on BRIDGE; None when it is not up.
+
+    Raises `HostError` if what is written of it is damaged.
+    """
+    path = f"{work.state.network(bridge)}/info"
+    line = files.read(path).rstrip("\n")
+    try:
+        return record_text.fill(Info, record_text.read(line)[1]) if line else None
+    except ValueError as error:
+        raise HostError(
+            f"{path} is damaged: {error}",
+            "stop the runs that use that network (qemu-netwrap ps), and remove the file",
+        ) from error
+
+
+def peek_info(work: Work, bridge: str) -> Info | None:
+    """Return the same; of a network whose file is damaged, no more than its bridge."""
+    try:
+        return read_info(work, bridge)
+    except HostError:
+        return Info("", "", bridge)
+
+
+def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = ()) -> Info:
+    """Make a run a member of NETWORK, which is made if need be.
+
+    RESERVED are subnets that must not be chosen. Raises `NetwrapError`; what has been made by
+    then is left to `leave`.
+    """
+    folder = work.state.network(network.bridge)
+    with files.Lock(work.state.network_lock(network.bridge)):
+        files.make_folder(f"{folder}/members")
+        files.write(work.state.member(network.bridge, run), "")
+        journal = journal_of(work, network.bridge)
+        info = read_info(work, network.bridge)
+        entries = journal.live()
+        if info is None or not _has_bridge(entries, work):
+            with files.Lock(work.state.host_lock):
+                # What is there is half a network: its maker died, or its bridge was removed.
+                files.remove(f"{folder}/info")
+                _raise_first(executor.release_all(journal, work))
+                return _make(network, journal, work, reserved)
+        _check_same(network, info, entries)
+        repair.restore(entries, journal, work)
+        if info.mode == NAT:
+            _follow_uplink(info, entries, journal, work)
+            _follow_uplink6(info, entries, journal, work)
+        return info
+
+
+def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
+    """End a run's membership; take the network down if nobody alive is left in it.
+
+    Without a RUN nobody leaves: only a network that its members have left behind is taken down.
+    Returns what went wrong; the network is then left to the next try.
+    """
+    folder = work.state.network(bridge)
+    if not os.path.exists(folder):
+        return []
+    with files.Lock(work.state.network_lock(bridge)):
+        files.remove_scratch(f"{folder}/members")
+        others = (member for member in work.state.members(bridge) if member != run)
+        if not (is_kept(bridge, work) or any(map(work.state.is_alive, others))):
+            journal = journal_of(work, bridge)
+            if os.path.exists(journal.path):
+                with files.Lock(work.state.host_lock):
+                    errors = executor.release_all(journal, work)
+                    files.remove_scratch(work.state.shared_folder)
+                if errors:
+                    return errors
+            files.remove_folder(folder)
+            files.remove(work.state.network_lock(bridge))
+        elif run:
+            files.remove(work.state.member(bridge, run))
+    return []
+
+
+def keep(bridge: str, work: Work) -> None:
+    """Keep the network on BRIDGE up when its last run has left; the caller is a member."""
+    with files.Lock(work.state.network_lock(bridge)):
+        files.write(work.state.kept(bridge), "")
+
+
+def keep_no_longer(bridge: str, run: str, work: Work) -> bool:
+    """Undo `keep`, RUN taking its place until it leaves; return whether the network was kept."""
+    with files.Lock(work.state.network_lock(bridge)):
+        was_kept = is_kept(bridge, work)
+        files.write(work.state.member(bridge, run), "")
+        files.remove(work.state.kept(bridge))
+    return was_kept
+
+
+def is_kept(bridge: str, work: Work) -> bool:
+    """Whether the network on BRIDGE stays up without a run."""
+    return os.path.exists(work.state.kept(bridge))
+
+
+def members(bridge: str, work: Work) -> tuple[str, ...]:
+    """Return the runs that use the network on BRIDGE, dead ones that nobody has released too."""
+    return tuple(work.state.members(bridge))
+
+
+def follow_uplinks(work: Work) -> None:
+    """Have every nat network use the default route's device as it is now, no lock being held.
+
+    To be called when a NIC has gone into a bridge, or out of it: that device is another one then.
+    """
+    for bridge in work.state.networks():
+        follow(bridge, work)
+
+
+def follow(bridge: str, work: Work) -> bool:
+    """Have the network on BRIDGE use the host's way out as it is now, if it is a nat network.
+
+    What was for devices that no route leaves by any more is taken back, and what has been taken
+    away is made anew. Returns whether it is up.
+    """
+    with files.Lock(work.state.network_lock(bridge)):
+        info = peek_info(work, bridge)
+        if info is None or info.mode != NAT:
+            return False
+        journal = journal_of(work, bridge)
+        if _has_bridge(journal.live(), work):
+            from qemu_netwrap.runtime import (
+                way_out as wayout,  # what neither makes nor joins one has no need of
+            )
+
+            wayout.give_up(journal, work)
+            repair.restore(journal.live(), journal, work)
+            _follow_uplink(info, journal.live(), journal, work)
+            _follow_uplink6(info, journal.live(), journal, work)
+        return True
+
+
+def follows(bridge: str, work: Work) -> bool:
+    """Whether a process has the network on BRIDGE follow the host's way out."""
+    return os.path.exists(f"{work.state.network(bridge)}/lookout")
+
+
+def put_back(bridge: str, work: Work) -> None:
+    """Put back what a bridge has forgotten of its living members' MACs; no lock being held."""
+    if len(members(bridge, work)) > 0:
+        from qemu_netwrap.runtime import claims  # what a run that is alone does not need
+
+        claims.put_back(bridge, work)
+
+
+def has_uplink(bridge: str, work: Work) -> bool:
+    """Whether the network on BRIDGE has taken in a NIC of the host."""
+    return any(isinstance(e.resource, Uplink) for e in journal_of(work, bridge).live())
+
+
+def resources_of(
+    network: Network, work: Work, reserved: tuple[Subnet, ...]
+) -> tuple[Resource, ...]:
+    """Return what making NETWORK would take on this host now. Raises `HostError`."""
+    # Here, so that who joins a network or leaves it does not pay for them.
+    from qemu_netwrap import networks
+
+    places: tuple[Subnet, ...] = ()
+    if network.mode != BRIDGE:
+        from qemu_netwrap.networks import routed
+
+        places = routed.places(network)
+    around = host_facts.surroundings(
+        network.bridge,
+        places=places,
+        forwarding=work.state.forwarding_devices(),
+        inner=_closed(work),
+    )
+    if network.mode == NAT:
+        way_out = work.rtnl.default_link()
+        around = around.replace(mtu=way_out.mtu if way_out else 0)
+    if network.ipv6 and network.mode != BRIDGE:
+        around = around.replace(six=_around6(work))
+    if network.uplink:
+        from qemu_netwrap.linux import uplinks
+
+        around = around.replace(uplink=uplinks.look(network.uplink))
+    return networks.resources(network, around.replace(reserved=reserved))
+
+
+def gateways(resources: tuple[Resource, ...]) -> tuple[str, str]:
+    """Return a network's gateway addresses with their prefix lengths: IPv4's, and IPv6's.
+
+    They are empty for a plain bridge; the second for a network without IPv6.
+    """
+    found = [r.address for r in resources if isinstance(r, Address)]
+    four, six = ([a for a in found if (":" in a) is is_six] for is_six in (False, True))
+    return next(iter(four), ""), next(iter(six), "")
+
+
+def _around6(work: Work) -> Around6:
+    """Look at the host's IPv6."""
+    from qemu_netwrap.linux import ipv6_facts
+
+    return ipv6_facts.around(work.state.switched(ipv6_facts.FORCE, "forwarding"))
+
+
+def _closed(work: Work) -> tuple[str, ...]:
+    """Return the bridges of our nat and host-only networks: nothing beyond is reached by them."""
+    infos = (peek_info(work, bridge) for bridge in work.state.networks())
+    return tuple(info.bridge for info in infos if info is not None and info.mode != BRIDGE)
+
+
+def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet, ...]) -> Info:
+    """Make a network, with its lock and the host's held."""
+    resources = resources_of(network, work, reserved)
+    for program in filter(None, (effects.PROGRAMS.get(type(r)) for r in resources)):
+        process.require(program)
+    # What releasing takes must be there before there is anything to release: /run may be full.
+    files.make_folder(work.state.shared_folder)
+    with files.Lock(work.state.nft_lock):
+        pass
+    executor.acquire_all(resources, journal, work)
+    info = Info(network.name, network.mode, network.bridge, *gateways(resources))
+    if resources:
+        repair.plug_again(network.bridge, work)
+        line = record_text.write("network", {k: str(v) for k, v in info.__dict__.items()})
+        files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n", 0o644)
+    return info
+
+
+def _has_bridge(entries: list[Entry], work: Work) -> bool:
+    """Whether the bridge is there still; ours must be the one that was made."""
+    made = [entry for entry in entries if isinstance(entry.resource, Bridge)]
+    for entry in made:
+        link = work.rtnl.link(entry.resource.name) if isinstance(entry.resource, Bridge) else None
+        if link is None or not repair.is_noted(link, entry):
+            return False
+    if not made and any(isinstance(entry.resource, Unreadable) for entry in entries):
+        raise HostError(
+            "this network was made by another version, whose journal this one cannot read",
+            "use that version, or stop the runs that use the network (qemu-netwrap ps)",
+        )
+    accepts = (IptablesAccepts, NftAccepts)
+    on = {e.resource.bridge for e in entries if isinstance(e.resource, accepts)}
+    return bool(made) or any(work.rtnl.link(bridge) for bridge in on)  # somebody else's bridge
+
+
+def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
+    """Refuse to join a network that is up in another way than it is wanted."""
+    wanted_mode = network.mode not in (BRIDGE, info.mode)
+    there = {entry.resource.address for entry in entries if isinstance(entry.resource, Address)}
+    wanted = {f"{network.subnet.first}/{network.subnet.length}"} if network.subnet else set()
+    if network.subnet6:
+        wanted.add(f"{network.subnet6.gateway}/{network.subnet6.length}")
+    wanted_subnet = not wanted <= there
+    taken_in = [e.resource.device for e in entries if isinstance(e.resource, Uplink)]
+    if network.uplink and network.uplink not in taken_in:
+        raise HostError(
+            f"network {network.name}: bridge {network.bridge} is up already without uplink"
+            f" {network.uplink}",
+            "stop the runs that use it (qemu-netwrap ps), or leave uplink out",
+        )
+    if wanted_mode or wanted_subnet:
+        raise HostError(
+            f"network {network.name}: bridge {network.bridge} is up already as"
+            f" {info.mode} {info.address} {info.address6}".rstrip(),
+            "take it down (qemu-netwrap network down), stop the runs that use it (qemu-netwrap ps),"
+            " or give the network another bridge",
+        )
+
+
+def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:
+    """Have a nat network use the default route's device, if that has changed since it was made.
+
+    One look-up; the other devices that routes leave by are those of when the network was made.
+    """
+    device = work.rtnl.default_device()
+    known = (e.resource.device for e in entries if isinstance(e.resource, Forwarding))
+    if not device or device in known:
+        return
+    forwards = sysctl.read("ipv4", device, "forwarding") == "1"
+    if forwards and device not in work.state.forwarding_devices():
+        return
+    from qemu_netwrap.networks import nat
+
+    with files.Lock(work.state.host_lock):
+        late = nat.late_uplink(Network(info.name, info.mode, info.bridge), device)
+        executor.acquire_all(late, journal, work)
+
+
+def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:
+    """Do the same for IPv6."""
+    device = work.rtnl.default_device(_socket.AF_INET6) if info.address6 else ""
+    known = {e.resource.device for e in entries if isinstance(e.resource, Switch)}
+    if not device or known & {device, ALL}:
+        return
+    around = _around6(work)
+    if around.is_router or device in (*around.routers, *_closed(work)):
+        return
+    from qemu_netwrap.networks import nat
+
+    way_out = tuple(route for route in around.routes if route.device == device)
+    with files.Lock(work.state.host_lock):
+        network = Network(info.name, info.mode, info.bridge)
+        late = nat.late_uplink6(network, device, around.replace(routes=way_out))
+        executor.acquire_all(late, journal, work)
+
+
+def _raise_first(errors: list[NetwrapError]) -> None:
+    """Raise the first error, if there is one."""
+    if errors:
+        raise errors[0]
+
+
+def _release_membership(m: Membership, _facts: Facts, work: Work) -> Iterator[None]:
+    """Leave a network as a step of releasing a run."""
+    had_uplink = has_uplink(m.bridge, work)
+    _raise_first(leave(m.bridge, m.run, work))
+    if had_uplink:
+        follow_uplinks(work)
+    put_back(m.bridge, work)
+    yield
+
+
+# Here and not beside the others: a membership is released by way of a network's own journal.
+effects.RELEASE[Membership] = _release_membership

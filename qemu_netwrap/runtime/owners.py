@@ -1,0 +1,213 @@
+"""Which processes are a run's QEMU: what `stop` may signal, and who only holds what QEMU had.
+
+The process that becomes QEMU is written down when it is started. It and what descends from it are
+QEMU. A daemon has lost its parent, so nothing proves its descent; it is told by what nobody can be
+sent: the run's lock at the very number at which QEMU inherited it, in a process of QEMU's user that
+has lost its parent to the same one as the run's keeper has. Whoever has the lock otherwise only
+holds a descriptor, which any process can have been sent (unix(7), SCM_RIGHTS).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from qemu_netwrap import record_text
+from qemu_netwrap.linux import files, holders, process_identity, processes
+from qemu_netwrap.linux.netlink.links import name_of
+from qemu_netwrap.record import Record
+from qemu_netwrap.runtime import runs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qemu_netwrap.errors import NetwrapError
+    from qemu_netwrap.linux.process_identity import Process
+    from qemu_netwrap.linux.processes import Kin
+    from qemu_netwrap.state import State
+
+_FIRST_FD = 64  # where the lock was at the least in runs of which no number is written down
+_KEEPERS_FD = 4  # of its own lock, once it waits
+_ASLEEP = "flock"  # the keeper's program while it waits for the run's lock
+UNSEEN = "no process that is seen here (a descriptor on its way over a socket, perhaps)"
+_KILLING = 5.0  # seconds
+
+
+class Owner(Record):
+    """The process that becomes QEMU, as it was written down when the run began.
+
+    Runs of older versions have nothing of it but the number.
+    """
+
+    pid: int
+    started: str = ""
+    namespace: str = ""
+    uid: int = 0  # the user that QEMU runs as
+    lock: int = -1  # the number of the descriptor; none for a run that lives by its tap
+
+
+def read(state: State, run: str) -> Owner | None:
+    """Return a run's owner; None where none is known."""
+    line = files.read(f"{state.run(run)}/qemu").rstrip("\n")
+    try:
+        if not line:
+            pid = runs.read_info(state, run)[0].pid
+            return Owner(int(pid)) if pid else None
+        fields = record_text.read(line)[1]
+        return Owner(
+            int(fields["pid"]),
+            fields["started"],
+            fields.get("namespace", ""),
+            int(fields.get("uid", "0")),
+            int(fields.get("lock", "-1")),
+        )
+    except (KeyError, ValueError):
+        return None  # damaged, or another version's: nobody is known, so nobody is signalled
+
+
+class Family:
+    """The processes of the host at a moment, and which of them are a run's QEMU."""
+
+    def __init__(self, state: State) -> None:
+        """Look at all processes."""
+        self.state = state
+        self.kin: dict[int, Kin] = processes.all_kin()
+
+    def main(self, run: str) -> Process | None:
+        """Return the process that was started as a run's QEMU; None when it has ended."""
+        owner = read(self.state, run)
+        return self._main(run, owner) if owner is not None else None
+
+    def qemu(self, run: str) -> list[Process]:
+        """Return all processes of a run's QEMU that live, the first one first."""
+        owner = read(self.state, run)
+        return self.of(owner, run) if owner is not None else []
+
+    def of(self, owner: Owner, run: str, known: list[Process] | None = None) -> list[Process]:
+        """Return the same of a run with that OWNER, which may be over by now.
+
+        KNOWN are those found earlier: what they have started is QEMU's too, also when they have
+        lost their parent since.
+        """
+        main = self._main(run, owner)
+        lost = [p for p in known or () if p.pid in self.kin and self.kin[p.pid].process == p]
+        roots = [*([main] if main else ()), *self._orphans(run, owner), *lost]
+        acting = processes.users(main.pid) if main else None
+        acting = acting or processes.Users(owner.uid, owner.uid, owner.uid)
+        pids = [process.pid for process in roots]
+        heirs = [
+            each.process
+            for each in processes.below(pids, self.kin)
+            if (theirs := processes.users(each.process.pid)) and acting.may_signal(theirs)
+        ]
+        return list(dict.fromkeys([*roots, *heirs]))
+
+    def _main(self, run: str, owner: Owner) -> Process | None:
+        """Return the process that an owner is, if it lives."""
+        if owner.namespace in ("", process_identity.namespace()):
+            found = self.kin.get(owner.pid)
+            if found is None or owner.started not in ("", found.process.started):
+                return None
+            return found.process if owner.started or self._has(run, owner.pid) else None
+        for pid, each in self.kin.items():
+            same = each.process.started == owner.started and processes.number_in(pid) == owner.pid
+            if same and process_identity.namespace(pid) == owner.namespace:
+                return each.process
+        return None
+
+    def _has(self, run: str, pid: int) -> bool:
+        """Whether a process has what a run of an older version lives by."""
+        tap = self.state.tap(run)
+        if tap is not None:
+            return holders.has_tap(pid, name_of(tap.index))
+        return self._has_lock(run, pid, -1)
+
+    def _has_lock(self, run: str, pid: int, number: int) -> bool:
+        """Whether a process has a run's lock at the number where QEMU inherited it.
+
+        Where that is not known, it is beyond those that a process opens by itself.
+        """
+        path = f"{self.state.run(run)}/lock"
+        if number >= 0:
+            return holders.has_at(pid, number, path)
+        try:
+            fds = [int(fd) for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            return False
+        return any(fd >= _FIRST_FD and holders.has_at(pid, fd, path) for fd in fds)
+
+    def _orphans(self, run: str, owner: Owner) -> list[Process]:
+        """Return the daemons of a run's QEMU: see this module's beginning."""
+        if self.state.tap(run) is not None:
+            return []
+        since = int(owner.started or 0)
+        late = [each for each in self.kin.values() if int(each.process.started) >= since]
+        having = [each for each in late if self._has_lock(run, each.process.pid, owner.lock)]
+        if not having:
+            return []
+        keeper = f"{self.state.run(run)}/keeper"
+        keepers = [p for p in self.kin if holders.has_at(p, _KEEPERS_FD, keeper)]
+        reapers = {self.kin[pid].parent for pid in keepers} or {each.parent for each in having}
+        return [
+            each.process
+            for each in having
+            if each.process.pid not in keepers
+            and each.parent in reapers
+            and (theirs := processes.users(each.process.pid)) is not None
+            and owner.uid in (0, theirs.real)
+        ]
+
+
+def others(state: State, run: str) -> list[int]:
+    """Return the processes that have a run's lock, its keeper and this one excepted."""
+    ours = {*keepers(state, run), os.getpid()}
+    return [pid for pid in holders.of_file(f"{state.run(run)}/lock") if pid not in ours]
+
+
+def keepers(state: State, run: str) -> list[int]:
+    """Return a run's keeper, if it lives: nobody else has its lock."""
+    path = f"{state.run(run)}/keeper"
+    if not files.is_locked(path):
+        return []
+    asleep = [pid for pid in holders.pids() if holders.has_at(pid, _KEEPERS_FD, path)]
+    return asleep or holders.of_file(path)
+
+
+def obstacles(state: State, run: str) -> list[str]:
+    """Return what keeps a run's lock from its keeper, in words; nothing once it is free."""
+    if not files.is_held(f"{state.run(run)}/lock"):
+        return []
+    named = [holders.named(pid) for pid in others(state, run)]
+    if named:
+        return named
+    programs = [files.peek(f"/proc/{pid}/comm").strip() for pid in keepers(state, run)]
+    return [UNSEEN] if _ASLEEP in programs or not programs else []
+
+
+def is_elsewhere(state: State, run: str) -> bool:
+    """Whether a run's keeper lives, and is not seen here: in another namespace of process ids."""
+    return not keepers(state, run) and files.is_locked(f"{state.run(run)}/keeper")
+
+
+def take_over(state: State, run: str, say: Callable[[str], None]) -> list[NetwrapError]:
+    """Release a run whose lock others keep; return what went wrong.
+
+    The lock is exchanged for a new one: what they have is worth nothing then. The keeper, which
+    waits for the old one, is ended first.
+    """
+    folder = state.run(run)
+    errors: list[NetwrapError] = []
+    with files.Lock(state.takeover_lock):
+        if os.path.exists(f"{folder}/lock"):
+            for keeper in map(process_identity.of, keepers(state, run)):
+                processes.send(keeper, signal.SIGKILL)
+                processes.ends_by(keeper, time.monotonic() + _KILLING)
+            lock = files.replace_locked(f"{folder}/lock")
+            try:
+                errors = runs.release(state, run, say)
+            finally:
+                os.close(lock)
+    state.tidy()
+    return errors

@@ -1,0 +1,77 @@
+"""Networks kept up between runs: a member that is no process, until it is told to leave.
+
+Both ways go through a run of this process's own, which is a member meanwhile: when it is killed,
+at whatever step, that is a dead run like any other, released by whoever finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from qemu_netwrap.linux import process_identity
+from qemu_netwrap.record import Record
+from qemu_netwrap.resources.kinds import Membership
+from qemu_netwrap.runtime import membership, runs
+from qemu_netwrap.runtime.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.model.ipv4 import Subnet
+    from qemu_netwrap.model.network import Network
+    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.runtime.membership import Info
+
+
+class Dropped(Record):
+    """What became of a network that is to be kept no longer."""
+
+    was_kept: bool
+    members: tuple[str, ...]  # the living runs that still use it
+
+
+def keep_up(network: Network, work: Work, reserved: tuple[Subnet, ...]) -> Info | None:
+    """Make NETWORK if need be, and keep it up; None when its bridge is somebody else's.
+
+    RESERVED are subnets that must not be chosen. Raises `NetwrapError`; nothing is left then.
+    """
+    with _visit(network.bridge, work) as run:
+        membership.join(network, run, work, reserved)
+        if network.uplink:
+            membership.follow_uplinks(work)
+        info = membership.read_info(work, network.bridge)
+        if info is not None:
+            membership.keep(network.bridge, work)
+    return info
+
+
+def let_go(bridge: str, work: Work) -> Dropped:
+    """Keep the network on BRIDGE no longer: it goes, now or with the last run that uses it.
+
+    Raises the `NetwrapError` of what could not be released.
+    """
+    with _visit(bridge, work) as run:
+        was_kept = membership.keep_no_longer(bridge, run, work)
+    alive = filter(work.state.is_alive, membership.members(bridge, work))
+    return Dropped(was_kept, tuple(alive))
+
+
+@contextlib.contextmanager
+def _visit(bridge: str, work: Work) -> Iterator[str]:
+    """Yield a run that is to be a member of the network on BRIDGE, and release it in the end."""
+    run, lock = runs.claim(work.state, str(os.getpid()))
+    runs.write_owner(work.state, run, process_identity.of(os.getpid()))
+    try:
+        Journal(f"{work.state.run(run)}/journal").intend(Membership(bridge, run))
+        yield run
+    except BaseException:
+        for error in runs.release(work.state, run, work.say):
+            work.say(error.message)
+        raise
+    else:
+        for error in runs.release(work.state, run, work.say):
+            raise error
+    finally:
+        os.close(lock)

@@ -1,0 +1,73 @@
+"""What a launch would be refused by this host, asked without making anything: for `plan`.
+
+The answers are the launch's own errors, from the functions that the launch has them from.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from qemu_netwrap import state
+from qemu_netwrap.doctor import probe
+from qemu_netwrap.doctor.facts import WRONG_NODE
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import host_facts, sysctl, tun
+from qemu_netwrap.linux.remedies import remedy
+from qemu_netwrap.resources import effects
+from qemu_netwrap.resources.kinds import Uplink
+from qemu_netwrap.runtime import host_ports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qemu_netwrap.doctor.facts import Device
+    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.resources.kinds import Resource
+
+_ANY_SETTING = "/proc/sys/net/ipv6/conf/{}/accept_ra"
+_DENIED = ("EACCES", "EPERM")
+
+
+def check(nics: tuple[Nic, ...], here: state.State) -> None:
+    """Raise the `HostError` that a launch with NICS would. A user's privilege is not looked at."""
+    if not nics:
+        return
+    state.foresee()
+    host_ports.check(nics, here)
+    _check_privilege()
+    for name in host_facts.existing(tuple(nic.tap for nic in nics)):
+        raise effects.taken(name)
+    refused = _refusal(probe.tun())
+    if refused is not None:
+        raise tun.no_tap(refused)
+    refused = _refusal(probe.vhost_net()) if any(nic.vhost for nic in nics) else None
+    if refused is not None:
+        raise tun.no_vhost(refused)
+
+
+def check_settings(resources: Iterable[Resource]) -> None:
+    """Raise the `HostError` of settings that must be written, and cannot be."""
+    bridge = next((each.bridge for each in resources if isinstance(each, Uplink)), "")
+    if bridge and os.statvfs("/proc/sys").f_flag & os.ST_RDONLY:
+        error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+        raise sysctl.refusal(_ANY_SETTING.format(bridge), error)
+
+
+def _check_privilege() -> None:
+    """Raise a `HostError` for a root that lacks what networks take; others plan for root."""
+    if os.geteuid() == 0 and "net_admin" in probe.standing().lacking:
+        error = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        raise HostError(f"taps and bridges: {error.strerror}", remedy(error, ""))
+
+
+def _refusal(device: Device) -> OSError | None:
+    """Return how opening a device fails; None when it does not, or only for this user."""
+    if not device.error or (os.geteuid() and device.error in _DENIED):
+        return None
+    numbers = {code: number for number, code in errno.errorcode.items()}
+    # What is no such device refuses its ioctl.
+    wrong = device.error == WRONG_NODE
+    number = errno.ENOTTY if wrong else numbers.get(device.error, errno.EIO)
+    return OSError(number, os.strerror(number))

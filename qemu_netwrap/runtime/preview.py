@@ -1,0 +1,131 @@
+"""A launch's plan as it would be carried out now: nothing is changed, the host is only asked."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.config import file
+from qemu_netwrap.linux import programs
+from qemu_netwrap.model.names import guest_names
+from qemu_netwrap.model.run import Grant, Nic
+from qemu_netwrap.qemu import rewrite
+from qemu_netwrap.record import Record
+from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.resources.explain import Step, explain
+from qemu_netwrap.resources.kinds import Bridge, HostName, Membership, Resource, tap_of
+from qemu_netwrap.runtime import launcher, mtu, preflight, provision, runs
+from qemu_netwrap.runtime.membership import Info, gateways, read_info, resources_of
+from qemu_netwrap.state import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.ipv4 import Subnet
+    from qemu_netwrap.model.network import Network
+    from qemu_netwrap.runtime.launch_options import Request
+
+RUN = "RUN"  # stands for the run's name, which is QEMU's process id
+
+MADE = "made"
+JOINED = "joined"
+FOREIGN = "used as it is"
+
+
+class NetworkPreview(Record):
+    """A network of the launch, and whether it would be made, joined, or is somebody else's."""
+
+    network: Network
+    action: str
+    address: str = ""  # the gateway's, with its prefix length
+    address6: str = ""  # the same for IPv6; empty without
+
+
+class Preview(Record):
+    """What a launch would do: its networks, NICs, steps in order, and QEMU's new words."""
+
+    argv: tuple[str, ...]
+    networks: tuple[NetworkPreview, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def preview(request: Request) -> Preview:
+    """Plan a launch. Raises the `NetwrapError` that the launch would, as far as it can be seen."""
+    program = launcher.find_program(request.words[0])
+    # Only root can run QEMU as its user to ask it; whoever else plans asks it as oneself.
+    user = launcher.user_of(request) if os.geteuid() == 0 else None
+    # Nor does root, who only wants to see, run what somebody else may have written.
+    asks = os.geteuid() != 0 or user is not None or programs.is_trusted(program)
+    line, reading = launcher.read_line(request.words, program, user, asks=asks)
+    if reading is None:
+        return Preview(line.words)
+    config = file.load(request.config)
+    plan = provision.make_plan(request, reading, config, RUN)
+    networks, resources, grants = [], [], {}
+    for network in plan.wanted.networks:
+        shown, made = _network(network, provision.reserved_subnets(config))
+        networks.append(shown)
+        resources += [Membership(network.bridge, RUN), *made]
+    infos = {
+        each.network.bridge: Info(
+            each.network.name, each.network.mode, each.network.bridge, each.address, each.address6
+        )
+        for each in networks
+    }
+    names = {b: guest_names(plan.guest if info.address else "") for b, info in infos.items()}
+    work = Work(State.here())
+    nics = tuple(planned.nic for planned in plan.nics)
+    preflight.check(nics, work.state)
+    preflight.check_settings(resources)
+    for nic in nics:
+        grants[nic.tap] = _placeholder(nic)
+        info = infos[nic.network.bridge]
+        resources += [tap_of(nic), *runs.ip_filter_of(nic, info)]
+        known = [(mac, next(names[info.bridge])) for mac in grants[nic.tap].macs]
+        addresses = [
+            runs.own_address(nic, number, each, info, work) for number, each in enumerate(known)
+        ]
+        resources += [
+            HostName(info.bridge, RUN, mac, label, *address, nic.is_guarded)
+            for (mac, label), address in zip(known, addresses, strict=True)
+        ]
+        resources += runs.kept_to(nic, grants[nic.tap].macs, RUN, info)
+        resources += runs.forwards_of(nic, addresses, info)[1]
+    rewritten = rewrite.rewrite(plan, grants)
+    passing = provision.passing_of(request, reading, config, plan)
+    if passing is not None:
+        from qemu_netwrap.passthrough import assign
+        from qemu_netwrap.passthrough.devices import put
+
+        foreseen, chosen = assign.foresee(passing, RUN)
+        resources += foreseen
+        rewritten = put(rewritten, passing.wanted, chosen)
+    return Preview(
+        rewritten.words({at: f"<copy of {plan.files[at].path}>" for at in rewritten.files}),
+        tuple(networks),
+        tuple(nic.replace(macs=grants[nic.tap].macs, mac_key=()) for nic in nics),
+        tuple(explain(resource) for resource in resources),
+        (*plan.details, *mtu.notes(plan)),
+    )
+
+
+def _network(
+    network: Network, reserved: tuple[Subnet, ...]
+) -> tuple[NetworkPreview, tuple[Resource, ...]]:
+    """Return what becomes of a network, and the resources that making it takes."""
+    work = Work(State.here())
+    info = read_info(work, network.bridge)
+    if info is not None:
+        return NetworkPreview(network, JOINED, info.address, info.address6), ()
+    made = resources_of(network, work, reserved)
+    shown = MADE if any(isinstance(resource, Bridge) for resource in made) else FOREIGN
+    return NetworkPreview(network, shown, *gateways(made)), made
+
+
+def _placeholder(nic: Nic) -> Grant:
+    """Return what stands for a NIC's descriptors, whose numbers only a launch knows."""
+    queues = range(nic.queues)
+    taps = tuple(f"<{nic.tap}>" if nic.queues == 1 else f"<{nic.tap}.{q}>" for q in queues)
+    vhosts = tuple(f"<vhost-{nic.tap}.{q}>" for q in queues) if nic.vhost else ()
+    macs = tuple(nic.macs[n] or nic.own_mac(n) for n in range(len(nic.macs)))
+    return Grant(taps, vhosts, macs)

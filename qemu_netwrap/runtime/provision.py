@@ -1,0 +1,331 @@
+"""The launcher's half of provisioning: plan, start the keeper, take over what it hands out."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+from qemu_netwrap import record_text, state
+from qemu_netwrap.config import file
+from qemu_netwrap.errors import NetwrapError, UsageError
+from qemu_netwrap.linux import fds as handover
+from qemu_netwrap.linux import host_facts, open_files, process_identity
+from qemu_netwrap.linux.fds import file_of, inherit
+from qemu_netwrap.model.network import BRIDGE
+from qemu_netwrap.model.run import Grant
+from qemu_netwrap.qemu import rewrite
+from qemu_netwrap.report import tell
+from qemu_netwrap.runtime import keeper, runs
+from qemu_netwrap.runtime import plan as planning
+from qemu_netwrap.runtime.launch_options import NETWORK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from qemu_netwrap.model.ipv4 import Subnet
+    from qemu_netwrap.model.network import Config, Network
+    from qemu_netwrap.model.run import Nic, Wanted
+    from qemu_netwrap.passthrough.assign import Passing
+    from qemu_netwrap.qemu.network_options import Reading
+    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.runtime.plan import Plan
+
+_MESSAGE = 65536
+_ANCILLARY = 4096
+_SILENCE = 5.0  # seconds
+
+
+def provide(request: Request, reading: Reading) -> tuple[str, ...]:
+    """Have the keeper provision what READING wants; return QEMU's new words.
+
+    Raises `NetwrapError` when it fails; nothing is left behind then.
+    """
+    fill_standard()
+    if "SUDO_UID" in os.environ and not request.quiet:
+        from qemu_netwrap.runtime import under_sudo
+
+        for note in under_sudo.notes(request):
+            tell(note)
+    config = file.load(request.config)
+    draft = make_plan(request, reading, config, str(os.getpid()))
+    passing = passing_of(request, reading, config, draft)
+    if not draft.nics and passing is None:
+        return reading.line.words
+    _check_apart(request, draft.wanted)
+    open_files.require(1 + sum(map(_descriptors, draft.wanted.nics)), handover.first())
+    state.prepare()
+    here = state.State.here()
+    held = _hold(draft.wanted, here)
+    run, lock = runs.claim(here, str(os.getpid()))
+    lock = _own(here, run, lock, _uid(request.run_as))
+    plan = draft if draft.run == run else make_plan(request, reading, config, run)
+    wanted = plan.wanted
+    keeping = keeper.Keeping(
+        here,
+        wanted,
+        reserved_subnets(config),
+        os.getpid(),
+        verbose=request.verbose,
+        debug=request.debug,
+        passing=passing,
+    )
+    _tell_notes(request, reading, plan)
+    chosen: list[str] = []
+    grants = have_kept(keeping, _teller(request, wanted, chosen), lock, *held)
+    for fd in held:
+        inherit(fd)
+    return _new_words(plan, grants, passing, chosen)
+
+
+def _tell_notes(request: Request, reading: Reading, plan: Plan) -> None:
+    """Tell the user what the plan has to say, unless it is to be quiet."""
+    if request.quiet:
+        return
+    for note in (*plan.notes, *(plan.details if request.verbose else ())):
+        tell(note)
+    if any("host_mtu" in word for word in reading.line.words) or reading.files:
+        from qemu_netwrap.runtime import mtu  # what few launches need
+
+        for note in mtu.notes(plan):
+            tell(note)
+
+
+def _new_words(
+    plan: Plan, grants: dict[str, Grant], passing: Passing | None, chosen: list[str]
+) -> tuple[str, ...]:
+    """Return QEMU's new words; CHOSEN are the addresses of the devices that are passed through."""
+    rewritten = rewrite.rewrite(plan, grants)
+    if passing is not None:
+        from qemu_netwrap.passthrough import assign
+
+        rewritten = assign.become(passing, rewritten, tuple(chosen))
+    paths = {
+        at: file_of(text.encode("utf-8", "surrogateescape")) for at, text in rewritten.files.items()
+    }
+    return rewritten.words(paths)
+
+
+def _descriptors(nic: Nic) -> int:
+    """Return how many descriptors of ours QEMU inherits for a NIC: taps, vhosts and ports."""
+    return nic.queues * (2 if nic.vhost else 1) + len(nic.forwards)
+
+
+def _own(here: state.State, run: str, lock: int, uid: int) -> int:
+    """Put a run's lock where QEMU, user UID's, inherits it, and write down that it does.
+
+    Return its number. Where that fails nothing is left of the run.
+    """
+    try:
+        lock = handover.inherit_lock(lock)
+        runs.write_owner(here, run, process_identity.of(os.getpid()), uid, lock)
+    except OSError:
+        runs.release(here, run)
+        raise
+    return lock
+
+
+def _uid(user: str) -> int:
+    """Return the number of the user that QEMU will run as: this process's own without a name."""
+    if not user:
+        return os.geteuid()
+    import pwd
+
+    return pwd.getpwnam(user).pw_uid  # it is there: that has been seen to
+
+
+def _check_apart(request: Request, wanted: Wanted) -> None:
+    """Refuse a user for QEMU that could end the networks' dnsmasq. Raises `UsageError`."""
+    if request.run_as and any(network.mode != BRIDGE for network in wanted.networks):
+        from qemu_netwrap.linux import accounts
+
+        server = accounts.account()
+        if server.name == accounts.NAME and server.uid == _uid(request.run_as):
+            raise UsageError(
+                f"--run-as {request.run_as}: the networks' dnsmasq runs as that user too, so that a"
+                " QEMU could end it",
+                "run QEMU as another user",
+            )
+
+
+def _hold(wanted: Wanted, here: state.State) -> tuple[int, ...]:
+    """Take the host's ports that lead to the run's NICs; return the descriptors that hold them.
+
+    Raises `HostError`, before anything is made.
+    """
+    if not any(nic.forwards for nic in wanted.nics):
+        return ()
+    from qemu_netwrap.runtime import host_ports  # what hardly a launch needs
+
+    try:
+        return host_ports.hold(wanted.nics, here)
+    except NetwrapError:
+        here.tidy()
+        raise
+
+
+def have_kept(
+    keeping: keeper.Keeping, heed: Callable[[str, dict[str, str]], None], *not_for_it: int
+) -> dict[str, Grant]:
+    """Start a keeper and wait until all is there; return what each tap got.
+
+    HEED gets what it says meanwhile; NOT_FOR_IT are descriptors that it must not hold. Raises
+    `NetwrapError` when it fails or dies; nothing is left behind then.
+    """
+    try:
+        socket = keeper.start(keeping, *not_for_it)
+    except OSError:
+        runs.release(keeping.state, keeping.wanted.run)
+        raise
+    try:
+        grants = _receive(socket, heed)
+    except EOFError:
+        open_files.raise_own()  # this process becomes no QEMU now
+        failures = runs.release(keeping.state, keeping.wanted.run)
+        left = "; ".join(error.message for error in failures)
+        raise NetwrapError(
+            "the keeper died before the network was up",
+            f"not released: {left}" if left else "what it had made has been removed; try again",
+        ) from None
+    socket.close()
+    return grants
+
+
+def passing_of(request: Request, reading: Reading, config: Config, plan: Plan) -> Passing | None:
+    """Return what is passed through; None for nothing. Raises `NetwrapError`."""
+    if not reading.may_pass_through:
+        return None
+    # Here, because few launches do.
+    from qemu_netwrap.passthrough import assign
+
+    if config.bind_group:
+        request = request.replace(bind_group=True)
+    return assign.look(request, reading, (host_facts.machine(), plan.vm))
+
+
+def make_plan(request: Request, reading: Reading, config: Config, run: str) -> Plan:
+    """Ask the host what the plan needs to know, and plan."""
+    chosen, chosen_by = request.network, ""
+    if not chosen and (chosen := os.environ.get(NETWORK, "")):
+        chosen_by = f"{NETWORK}={chosen}"
+    asked = planning.questions(reading, config, chosen)
+    facts = planning.Facts(
+        run,
+        host_facts.machine(),
+        host_facts.existing(asked.ifnames),
+        host_facts.host_bridge() if asked.host_bridge else "",
+        host_facts.folder(),
+        request.yes_uplink,
+    )
+    return planning.make(reading, config, facts, chosen, chosen_by)
+
+
+def reserved_subnets(config: Config) -> tuple[Subnet, ...]:
+    """Return the subnets that configured networks have, and no other may be given."""
+    return tuple(n.subnet for n in config.networks if n.subnet is not None)
+
+
+def _receive(
+    socket: _socket.socket, heed: Callable[[str, dict[str, str]], None]
+) -> dict[str, Grant]:
+    """Receive from the keeper until it is ready; return what each tap got.
+
+    Raises `EOFError` when the keeper dies, and `NetwrapError` with what failed.
+    """
+    grants: dict[str, Grant] = {}
+    tap, begun = "", b""
+    told = False
+    while True:
+        if not told and not _has_word(socket):
+            tell(f"the keeper has said nothing for {_SILENCE:.0f} seconds; ^C undoes what it did")
+            told = True
+        data, ancillary, _, _ = socket.recvmsg(_MESSAGE, _ANCILLARY)
+        if not data:
+            raise EOFError
+        if data.startswith(keeper.MORE):
+            begun += data[1:]
+            continue
+        data, begun = begun + data, b""
+        kind, fields = record_text.read(data.decode("utf-8", "surrogateescape"))
+        fds = tuple(inherit(fd) for _, _, raw in ancillary for fd in _unpack(raw))
+        if kind == "ready":
+            return grants
+        if kind == "error":
+            raise _KeeperError(fields["message"], fields["hint"], int(fields["status"]))
+        if kind == "taps":
+            grants[tap] = grants[tap].replace(fds=(*grants[tap].fds, *fds))
+        elif kind == "vhosts":
+            grants[tap] = grants[tap].replace(vhost_fds=(*grants[tap].vhost_fds, *fds))
+        elif kind == "nic":
+            tap = fields["tap"]
+            grants[tap] = Grant((), (), tuple(fields["macs"].split()))
+        heed(kind, fields)
+
+
+def _has_word(socket: _socket.socket) -> bool:
+    """Wait for a word of the keeper's; tell whether one has come in time."""
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(_SILENCE * 1000))
+
+
+class _KeeperError(NetwrapError):
+    """What the keeper says has failed."""
+
+    def __init__(self, message: str, hint: str, status: int) -> None:
+        """Keep the keeper's own exit status."""
+        super().__init__(message, hint)
+        self.status = status
+
+
+def _teller(
+    request: Request, wanted: Wanted, chosen: list[str]
+) -> Callable[[str, dict[str, str]], None]:
+    """Return what to do with the keeper's words: tell the user, on standard error.
+
+    The addresses of devices that are passed through are added to CHOSEN.
+    """
+    nics = {nic.tap: nic for nic in wanted.nics}
+    show_nics = not request.quiet and (request.verbose or os.isatty(2))
+
+    def heed(kind: str, fields: dict[str, str]) -> None:
+        if kind == "nic" and show_nics:
+            nic = nics[fields["tap"]]
+            macs = f", MAC {fields['macs']}" if fields["macs"] else ""
+            on = _place(nic.network, fields)
+            forwards = f", {fields['forwards']}" if fields["forwards"] else ""
+            tell(f"{nic.label}: {nic.tap} on {on}{macs}{forwards}")
+        elif kind == "device":
+            chosen.append(fields["bdf"])
+            if show_nics:
+                whose = f", a virtual function of {fields['pf']}" if fields["pf"] else ""
+                given = f", MAC {fields['mac']}" if fields["mac"] else ""
+                tell(f"{fields['label']}: {fields['bdf']} passed through{whose}{given}")
+        elif kind == "say" and not request.quiet:
+            tell(fields["line"])
+
+    return heed
+
+
+def _place(network: Network, fields: dict[str, str]) -> str:
+    """Return which network a NIC is on, and what the keeper has told of it."""
+    own = "" if network.name == network.bridge else network.bridge
+    more = ", ".join(filter(None, (f"{own} {fields['address']}".strip(), fields["made"])))
+    return f"{network.name} ({more})" if more else network.name
+
+
+def fill_standard() -> None:
+    """See that descriptors 0 to 2 are open, or what we open now would be taken for them.
+
+    What is opened for it is closed on exec: QEMU finds them as they were.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(fd)
+
+
+def _unpack(raw: bytes) -> list[int]:
+    """Return the descriptors in an SCM_RIGHTS message."""
+    return [int.from_bytes(raw[at : at + 4], sys.byteorder) for at in range(0, len(raw) & ~3, 4)]

@@ -1,0 +1,434 @@
+"""One run: its folder, what it acquires, and its release by whoever finds it dead."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap import record_text
+from qemu_netwrap.errors import HostError, NetwrapError
+from qemu_netwrap.linux import files, process_identity, tun
+from qemu_netwrap.model.mac import unpack
+from qemu_netwrap.model.names import guest_names
+from qemu_netwrap.record import Record
+from qemu_netwrap.resources import effects
+from qemu_netwrap.resources.kinds import (
+    AnyClient,
+    Forwards,
+    HostName,
+    IpFilter,
+    MacFilter,
+    Membership,
+    Plug,
+    Resource,
+    Unreadable,
+    tap_of,
+)
+from qemu_netwrap.runtime import executor, membership
+from qemu_netwrap.runtime.journal import Journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from qemu_netwrap.linux.process_identity import Process
+    from qemu_netwrap.model.ipv4 import Subnet
+    from qemu_netwrap.model.run import Nic, Wanted
+    from qemu_netwrap.qemu.hostfwd import Forward
+    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.runtime.membership import Info
+    from qemu_netwrap.state import State
+
+_MAC_ATTEMPTS = 1 << 16  # VMs of the same words: each tries what those before it have
+
+
+class Granted(Record):
+    """What one NIC of a run got."""
+
+    nic: Nic
+    info: Info
+    macs: tuple[str, ...]
+    taps: tuple[int, ...]  # descriptors
+    vhosts: tuple[int, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+
+
+class RunInfo(Record):
+    """A run, as `ps` shows it. Its pid is QEMU's, unless that has daemonized."""
+
+    run: str
+    pid: str
+    name: str
+    command: str
+
+
+class NicInfo(Record):
+    """A NIC of a run, as `ps` shows it."""
+
+    label: str
+    tap: str
+    network: str
+    bridge: str
+    macs: str  # separated by spaces
+    forwards: str = ""  # as hostfwd= has them, separated by spaces
+
+
+class DeviceInfo(Record):
+    """A device of the host that a run passes through, as `ps` shows it."""
+
+    label: str
+    bdf: str
+    pf: str  # of a virtual function: its physical one's interface, or else address
+    mac: str  # that it was given; empty if it has its own
+
+
+def claim(state: State, name: str) -> tuple[str, int]:
+    """Take a run name that nobody has; return it and the descriptor that holds its lock.
+
+    It is NAME, QEMU's process id or its tap, with a letter behind it if that is taken: by a dead
+    run that nobody has released yet, or in another namespace of process ids.
+    """
+    for suffix in ("", *"abcdefghijklmnopqrstuvwxyz"):
+        run = f"{name}{suffix}"
+        folder = state.run(run)
+        try:
+            lock = files.open_locked(f"{folder}/lock", wait=False)
+        except BlockingIOError:
+            continue
+        except OSError:
+            files.remove_empty([folder])
+            state.tidy()
+            raise
+        if not os.path.exists(f"{folder}/journal"):
+            return run, lock
+        os.close(lock)
+    raise NetwrapError(f"run {name}: too many dead runs of that name", "run qemu-netwrap gc")
+
+
+def write_owner(
+    state: State, run: str, process: Process, uid: int = 0, lock: int | None = None
+) -> None:
+    """Write down which process becomes a run's QEMU: it, and what it starts, may be ended.
+
+    UID is the user that it runs as, LOCK the number at which it inherits the run's lock. Where that
+    fails, on a full file system say, nothing is left of the run, which must be without effects.
+    """
+    fields = {
+        "pid": str(process.pid),
+        "started": process.started,
+        "namespace": process_identity.namespace(),
+        "uid": str(uid),
+    }
+    fields |= {} if lock is None else {"lock": str(lock)}
+    try:
+        files.write(f"{state.run(run)}/qemu", record_text.write("qemu", fields) + "\n")
+    except OSError:
+        files.remove_folder(state.run(run))
+        state.tidy()
+        raise
+
+
+def write_info(
+    state: State,
+    wanted: Wanted,
+    pid: int,
+    nics: list[Granted],
+    devices: Sequence[DeviceInfo] = (),
+) -> None:
+    """Write down what `ps` will show of a run; PID is QEMU's."""
+    info = RunInfo(wanted.run, str(pid), wanted.guest, wanted.command)
+    lines = [record_text.write("run", info.__dict__)]
+    for got in nics:
+        network = got.nic.network
+        nic = NicInfo(
+            got.nic.label,
+            got.nic.tap,
+            network.name,
+            network.bridge,
+            " ".join(got.macs),
+            " ".join(map(str, got.forwards)),
+        )
+        lines.append(record_text.write("nic", nic.__dict__))
+    lines += [record_text.write("device", device.__dict__) for device in devices]
+    files.write(f"{state.run(wanted.run)}/info", "\n".join(lines) + "\n")
+
+
+def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
+    """Return what is known of a run; of one that just starts, its name only."""
+    told = _told(state, run)
+    found = next((fields for kind, fields in told if kind == "run"), None)
+    if found is None:
+        return RunInfo(run, "", "", ""), []
+    nics = [record_text.fill(NicInfo, fields) for kind, fields in told if kind == "nic"]
+    return record_text.fill(RunInfo, found), nics
+
+
+def read_devices(state: State, run: str) -> list[DeviceInfo]:
+    """Return the devices of the host that a run passes through."""
+    return [
+        record_text.fill(DeviceInfo, fields)
+        for kind, fields in _told(state, run)
+        if kind == "device"
+    ]
+
+
+def _told(state: State, run: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the lines of what `write_info` has written."""
+    told = []
+    for line in files.read(f"{state.run(run)}/info").split("\n")[:-1]:
+        try:
+            told.append(record_text.read(line))
+        except ValueError:
+            continue  # see `faults`
+    return told
+
+
+def faults(state: State, run: str) -> list[str]:
+    """Return what of a run's files this version cannot read, in a line each."""
+    entries = Journal(f"{state.run(run)}/journal").peek()
+    strange = [e.resource.line for e in entries if isinstance(e.resource, Unreadable)]
+    lines = files.read(f"{state.run(run)}/info").split("\n")[:-1]
+    found = [f"its journal has a line that this version cannot read: {line!r}" for line in strange]
+    if len(_told(state, run)) < len(lines):
+        found.append(f"{state.run(run)}/info is damaged")
+    try:
+        state.tap(run)
+    except HostError as error:
+        found.append(error.message)
+    return found
+
+
+def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:
+    """Acquire what a run wants, NIC by NIC. Raises `NetwrapError`; `release` undoes all of it."""
+    journal = Journal(f"{work.state.run(wanted.run)}/journal")
+    infos: dict[str, Info] = {}
+    names: dict[str, Iterator[str]] = {}
+    for network in wanted.networks:
+        journal.intend(Membership(network.bridge, wanted.run))
+        infos[network.bridge] = membership.join(network, wanted.run, work, reserved)
+        if network.uplink:
+            membership.follow_uplinks(work)
+        names[network.bridge] = guest_names(wanted.guest if infos[network.bridge].address else "")
+    for nic in wanted.nics:
+        bridge = nic.network.bridge
+        vhosts = tun.open_vhost(nic.queues) if nic.vhost else []
+        port = (_port(nic, work), *ip_filter_of(nic, infos[bridge]))
+        executor.acquire_all(port, journal, work)
+        macs, addresses = [], []
+        # One at a time: of two runs that look for a free MAC, the second sees the first's.
+        with files.Lock(work.state.macs_lock):
+            if _has_elders(bridge, work):
+                from qemu_netwrap.runtime import (
+                    addresses as reserving,  # what a launch on a bridge does not need
+                )
+
+                reserving.claim_for_elders(bridge, work)
+            for number in range(len(nic.macs)):
+                chosen = _choose_mac(nic, number, wanted.run, work)
+                label = next(names[bridge])
+                address = own_address(nic, number, (chosen, label), infos[bridge], work)
+                guarded = nic.is_guarded
+                name = HostName(bridge, wanted.run, chosen, label, *address, guarded)
+                executor.acquire_all([name], journal, work)
+                macs.append(chosen)
+                addresses.append(address)
+        executor.acquire_all(kept_to(nic, macs, wanted.run, infos[bridge]), journal, work)
+        forwards, chains = forwards_of(nic, addresses, infos[bridge])
+        executor.acquire_all(chains, journal, work)
+        taps = tuple(work.taps.get(nic.tap, ()))
+        yield Granted(nic, infos[bridge], tuple(macs), taps, tuple(vhosts), forwards)
+
+
+def _has_elders(bridge: str, work: Work) -> bool:
+    """Whether a network has guests, and no file of what they have alone: an older version's."""
+    folder = work.state.network(bridge)
+    if any(os.path.isdir(f"{folder}/{name}") for name in ("names", "addresses")):
+        return False
+    return bool(files.listdir(f"{folder}/hosts"))
+
+
+def own_address(
+    nic: Nic, number: int, known_as: tuple[str, str], info: Info, work: Work
+) -> tuple[str, str]:
+    """Return the IPv4 and IPv6 address that guest NIC NUMBER, KNOWN_AS MAC and name, has alone.
+
+    One is empty where DHCP may give any: forwards lead to the first of several NICs.
+    """
+    is_led_to = bool(nic.forwards) and number == 0
+    is_guarded = nic.is_guarded and bool(info.address)
+    if not (nic.network.addresses or is_led_to or is_guarded):
+        return "", ""
+    from qemu_netwrap.runtime import (
+        addresses as reserving,  # what a launch on a bridge does not need
+    )
+
+    address, address6 = "", ""
+    if nic.network.addresses or is_led_to:
+        address = reserving.address_for(nic, known_as, info, work, needed=is_led_to)
+    if is_led_to:
+        from qemu_netwrap.networks import port_forwards
+
+        address6 = port_forwards.address6_for(nic, known_as[0], info.address6)
+    if is_guarded:
+        address = address or reserving.free_address(nic, known_as[0], info, work)
+        address6 = address6 or reserving.slaac_address(known_as[0], info)
+    return address, address6
+
+
+def ip_filter_of(nic: Nic, info: Info) -> tuple[IpFilter, ...]:
+    """Return what keeps a NIC's guest from what only the network's own servers say, if anything."""
+    if not nic.filters_ips:
+        return ()
+    gateways = " ".join(filter(None, (info.address, info.address6)))
+    return (IpFilter(nic.tap, nic.network.bridge, gateways, nic.foreign),)
+
+
+def kept_to(nic: Nic, macs: Sequence[str], run: str, info: Info) -> tuple[Resource, ...]:
+    """Return what keeps a NIC to the MACs that it got, else what has DHCP serve it all the same."""
+    filters = mac_filter_of(nic, macs, run)
+    return filters or ((AnyClient(info.bridge, nic.tap),) if info.address else ())
+
+
+def mac_filter_of(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, ...]:
+    """Return what keeps a NIC of RUN, which got MACS, from sending with others'.
+
+    Nothing does where the MACs are not known, of a NIC that is added later say, or may become
+    others, and where the tap has more than the guest behind it.
+    """
+    if nic.restored or not (macs and nic.is_alone and nic.network.filters_macs):
+        return ()
+    return (MacFilter(nic.tap, " ".join(macs), nic.network.bridge, run),)
+
+
+def forwards_of(
+    nic: Nic, addresses: list[tuple[str, str]], info: Info
+) -> tuple[tuple[Forward, ...], tuple[Forwards, ...]]:
+    """Return the forwards that lead to a NIC that has ADDRESSES, and the chains by which they do.
+
+    Raises `HostError` for one that leads out of the network.
+    """
+    if not nic.forwards:
+        return (), ()
+    from qemu_netwrap.networks import port_forwards
+
+    gateways = [each for each in (info.address, info.address6) if each]
+    forwards = port_forwards.resolved(nic, next(iter(addresses), ("", "")), gateways)
+    rules = port_forwards.rules(nic.tap, info.bridge, gateways, forwards)
+    return forwards, (Forwards(nic.tap, rules),)
+
+
+def _port(nic: Nic, work: Work) -> Resource:
+    """Return the NIC's port on its bridge: a tap to make, or to plug in as it is."""
+    bridge = nic.network.bridge
+    if not nic.foreign:
+        return tap_of(nic)
+    tap, master = effects.link_named(work.rtnl, nic.tap), effects.link_named(work.rtnl, bridge)
+    other = work.rtnl.index_name(tap.master) if tap.master not in (0, master.index) else ""
+    if other:
+        raise HostError(
+            f"{nic.tap} is a port of {other} already",
+            f"take it out of there: ip link set {nic.tap} nomaster",
+        )
+    plugged = tap.master == master.index
+    isolated = nic.network.isolated and not tap.isolated
+    return Plug(nic.tap, tap.index, bridge, unpack(tap.mac), tap.mtu, tap.up, plugged, isolated)
+
+
+def release(
+    state: State, run: str, say: Callable[[str], None] = lambda _: None
+) -> list[NetwrapError]:
+    """Release a dead run, whose lock the caller holds; return what went wrong.
+
+    The run's folder goes when nothing is left of it.
+    """
+    work = effects.Work(state, say)
+    folder = state.run(run)
+    errors = executor.release_all(Journal(f"{folder}/journal"), work)
+    if not errors:
+        files.remove_folder(folder)
+        state.tidy()
+    return errors
+
+
+def end(state: State, run: str, say: Callable[[str], None] = lambda _: None) -> list[NetwrapError]:
+    """Release a run that lives by a tap, also while that is there; return what went wrong.
+
+    Its keeper is woken by what is done to the tap, and finds that the run is no longer its own.
+    """
+    lock = files.open_locked(f"{state.run(run)}/lock")
+    try:
+        state.forget_tap(run)
+        return release(state, run, say)
+    finally:
+        os.close(lock)
+
+
+def wait_tap(state: State, run: str) -> None:
+    """Sleep until the tap is gone that a run lives by, if it does."""
+    tap = state.tap(run)
+    if tap is not None:
+        from qemu_netwrap.linux.netlink import link_watch
+
+        watched = link_watch.watch(tap.index)
+        while state.tap_lives(run):
+            link_watch.wait(watched)
+        watched.close()
+
+
+def collect(
+    state: State, say: Callable[[str], None] = lambda _: None
+) -> tuple[list[str], list[NetwrapError]]:
+    """Release every run that is dead and has no keeper; return their names and what went wrong."""
+    state.drop_other_boots()
+    released: list[str] = []
+    errors: list[NetwrapError] = []
+    for run in state.runs():
+        try:
+            failures = _release_if_dead(state, run, say)
+        except NetwrapError as error:
+            failures = [error]
+        if failures is not None:
+            errors += failures
+            released += [] if failures else [run]
+    return released, errors
+
+
+def _release_if_dead(
+    state: State, run: str, say: Callable[[str], None]
+) -> list[NetwrapError] | None:
+    """Release a run and return what went wrong; None if it lives, or somebody else is at it."""
+    if _is_seen_to(state, run):
+        return None
+    try:
+        lock = files.open_locked(f"{state.run(run)}/lock", wait=False)
+    except BlockingIOError:
+        return None
+    try:
+        # Once more: it may have only just begun.
+        return None if _is_seen_to(state, run) else release(state, run, say)
+    finally:
+        os.close(lock)
+
+
+def _is_seen_to(state: State, run: str) -> bool:
+    """Whether a run has a keeper, who releases it, or lives by its tap."""
+    return files.is_locked(f"{state.run(run)}/keeper") or state.tap_lives(run)
+
+
+def _choose_mac(nic: Nic, number: int, run: str, work: Work) -> str:
+    """Return the MAC of a guest NIC: the user's, or a derived one that no living run has.
+
+    On whatever network of this host: networks can meet on a bridge outside. A guest that migrates
+    here has the MAC that it had, also beside the run that it comes from.
+    """
+    given = nic.macs[number]
+    for attempt in range(_MAC_ATTEMPTS):
+        mac = given or nic.own_mac(number, attempt)
+        holder, bridge = work.state.mac_holder(mac, nic.network.bridge)
+        is_kept = given or nic.incoming
+        if is_kept and holder and bridge == nic.network.bridge:
+            whose = "another NIC of this command" if holder == run else f"run {holder}"
+            late = "" if holder == run else ", which keeps it until it ends"
+            work.say(f"{nic.label}: MAC {mac} is in use by {whose} on {bridge}{late}")
+        if is_kept or not holder:
+            return mac
+    raise NetwrapError(f"{nic.label}: no free MAC found", "give the NIC a mac= of its own")

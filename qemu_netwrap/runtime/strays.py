@@ -1,0 +1,257 @@
+"""What bears our marks and is in no state folder: somebody has removed /run/qemu-netwrap.
+
+Each mark is one that only root can set, or that says nothing by a name alone: a bridge's MAC is
+derived from the host and the bridge's name; chains are in our own table, rules in others' bear our
+comment; a dnsmasq is told by its program's file, its network namespace and the DHCP port that it
+holds, before its words are believed. What still serves somebody is left, and told.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import re
+from typing import TYPE_CHECKING
+
+from qemu_netwrap.errors import NetwrapError
+from qemu_netwrap.linux import commands, dnsmasq, files, host_facts, iptables, nft, sysctl
+from qemu_netwrap.linux.coexistence import legacy_tables
+from qemu_netwrap.linux.netlink.links import FR_ACT_BLACKHOLE, FR_ACT_GOTO, FR_ACT_NOP
+from qemu_netwrap.linux.netlink.nft_chains import Chains
+from qemu_netwrap.model import mac
+from qemu_netwrap.model.network_managers import MANAGERS
+from qemu_netwrap.networks.ipv6 import GROUP
+from qemu_netwrap.record import Record
+from qemu_netwrap.resources import effects
+from qemu_netwrap.resources import kinds as r
+from qemu_netwrap.runtime import uplink_watch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from qemu_netwrap.linux.netlink.links import Link
+    from qemu_netwrap.resources.effects import Work
+
+_TABLES = ("raw", "mangle", "filter")
+_PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
+_FAMILIES = (_socket.AF_INET, _socket.AF_INET6)
+# What spares the host's own packets goes last, the jump before its end.
+_ORDER = (FR_ACT_BLACKHOLE, FR_ACT_GOTO, FR_ACT_NOP)
+# Of the host's settings that nat switches: the key, and its values before and meanwhile.
+_SWITCHES = (("accept_ra", "1", "2"), ("force_forwarding", "0", "1"), ("forwarding", "0", "1"))
+_INPUT_DEVICES = re.compile(r'iifname (?:"([^"]+)"|\{([^}]*)\})')
+
+
+class Stray(Record):
+    """A network without state: its bridge, what is there of it, and the ports that use it."""
+
+    bridge: str
+    found: tuple[r.Resource, ...] = ()
+    server: dnsmasq.Process | None = None
+    ports: tuple[str, ...] = ()
+    has_bridge: bool = False
+
+    def __str__(self) -> str:
+        """Name what there is."""
+        parts = [f"bridge {self.bridge}"] if self.has_bridge else []
+        kinds = {r.Rules: "nft chains", r.Forwards: "nft chains", r.Unmanaged: "a manager's file"}
+        names = [kinds.get(type(each), "accepts in a firewall") for each in self.found]
+        parts += dict.fromkeys(names)
+        parts += [f"dnsmasq {self.server.pid}"] if self.server else []
+        used = f", used by {', '.join(self.ports)}" if self.ports else ""
+        what = ", ".join(parts)
+        return f"{what}{used}" if self.has_bridge else f"{what} of {self.bridge}"
+
+
+def find(work: Work, *, has_nft: bool = True) -> list[Stray]:
+    """Return what there is without state. Links and rules are looked at before the state is.
+
+    HAS_NFT is whether nf_tables may be asked: asking may load it.
+    """
+    links = list(_our_bridges(work))
+    chains = _chains() if has_nft else []
+    marks = list(_marks()) if has_nft else []
+    servers = dnsmasq.without_folder(work.state.base)
+    managed = list(_unmanaged())
+    there = {link.name for link in links}
+    known = {*work.state.networks(), *_taps(work)}
+    owners = {*there, *(m.bridge for m in marks), *(u.bridge for u in managed), *servers} - known
+    by_owner = _owned(chains, owners, known)
+    found = []
+    for owner in sorted({*owners, *by_owner}):
+        link = next((each for each in links if each.name == owner), None)
+        resources: list[r.Resource] = [m for m in (*marks, *managed) if m.bridge == owner]
+        names = by_owner.get(owner, [])
+        if names:
+            resources.insert(0, r.Rules(owner, "".join(f"chain {name} {{\n}}\n" for name in names)))
+        ports = tuple(port.name for port in work.rtnl.ports(link.index)) if link else ()
+        server = servers.get(owner)
+        found.append(Stray(owner, tuple(resources), server, ports, link is not None))
+    return found
+
+
+def release(work: Work) -> tuple[list[str], list[NetwrapError]]:
+    """Release what nobody uses; return what to say, and what went wrong."""
+    said: list[str] = []
+    errors: list[NetwrapError] = []
+    with files.Lock(work.state.host_lock):
+        strays = find(work)
+        unused = [stray for stray in strays if not stray.ports]
+        said += [
+            f"left: {stray}; its state has been removed: end what uses it, then run gc again"
+            for stray in strays
+            if stray.ports
+        ]
+        if unused and len(unused) == len(strays) and not work.state.networks():
+            _stop_forwarding(work, {stray.bridge for stray in unused})
+        for stray in unused:
+            try:
+                _release(stray, work)
+                said.append(f"released: {stray}, whose state had been removed")
+            except NetwrapError as error:
+                errors.append(error)
+    return said, errors
+
+
+def _release(stray: Stray, work: Work) -> None:
+    """Release all of one network."""
+    for process in uplink_watch.without_state(stray.bridge, work):
+        uplink_watch.end(process)
+    if stray.server is not None:
+        dnsmasq.stop(stray.server)
+    for each in (*_shared_of(stray.bridge, work), *stray.found):
+        if isinstance(each, r.Rules) and not os.path.exists(work.state.rules_users):
+            chains = nft.chains(each.rules)
+            nft.remove(chains, work.state.nft_lock, table=_are_all(chains)).wait()
+        else:
+            for _ in effects.RELEASE[type(each)](each, {}, work):
+                pass
+    if stray.has_bridge:
+        own = r.Bridge(stray.bridge, _mac_of(stray.bridge))
+        for _ in effects.release_bridge(own, {}, work):
+            pass
+
+
+def _shared_of(bridge: str, work: Work) -> Iterator[r.Resource]:
+    """Yield what a network has of what networks share, where that is written down still."""
+    lines = (line.split(" ", 3) for line in files.read(work.state.guards).splitlines())
+    doors = [f"{line[1]} {line[3]}" for line in lines if line[0] == bridge]
+    for device in work.state.forwarding_devices():
+        if bridge in files.read(work.state.forwarding(device)).split()[1:]:
+            yield r.Forwarding(device, bridge)
+    for key, former, value in _SWITCHES:
+        for device in work.state.switched(key):
+            if bridge in files.read(work.state.switch(device, key)).split():
+                yield r.Switch(device, key, former, value, bridge)
+    if doors:
+        yield r.Guard(bridge, "\n".join(doors))
+
+
+def _mac_of(bridge: str) -> str:
+    return mac.derive(host_facts.machine(), "bridge", bridge)
+
+
+def _our_bridges(work: Work) -> Iterator[Link]:
+    """Yield all bridges of our making."""
+    for _, name in _socket.if_nameindex():
+        link = work.rtnl.link(name)
+        if link is not None and host_facts.is_ours(link):
+            yield link
+
+
+def _taps(work: Work) -> Iterator[str]:
+    """Yield the taps of the runs that there are: chains are called by them too."""
+    from qemu_netwrap.runtime import runs
+
+    for run in work.state.runs():
+        yield from (nic.tap for nic in runs.read_info(work.state, run)[1])
+
+
+def _chains() -> list[str]:
+    """Return the names of the chains in our table; none where nobody may ask."""
+    try:
+        asking = Chains()
+    except OSError:
+        return []
+    try:
+        return asking.names(*nft.TABLE.split())
+    except OSError:
+        return []
+    finally:
+        asking.close()
+
+
+def _are_all(chains: tuple[str, ...]) -> bool:
+    """Whether our table has no other chains."""
+    return set(_chains()) <= set(chains)
+
+
+def _owned(chains: Iterable[str], owners: set[str], known: set[str]) -> dict[str, list[str]]:
+    """Return the chains that are not of what is KNOWN, by their owner; names are OWNER_HOOK."""
+    found: dict[str, list[str]] = {}
+    for chain in chains:
+        if any(chain.startswith(f"{each}_") for each in known):
+            continue
+        own = [each for each in owners if chain.startswith(f"{each}_")]
+        owner = max(own, key=len, default=chain.partition("_")[0])
+        if owner.startswith("qn") and not own and host_facts.existing((owner,)):
+            continue  # of a tap that is there: its run is not over
+        found.setdefault(owner, []).append(chain)
+    return found
+
+
+def _marks() -> Iterator[r.IptablesAccepts | r.NftAccepts]:
+    """Yield the accepts of ours in others' chains."""
+    tables = nft.foreign_tables()
+    for family, name in _PROGRAMS.items():
+        used = [table for table in _TABLES if (family, table) in tables]
+        kinds = ((f"{name}-nft", used), (f"{name}{iptables.LEGACY}", legacy_tables(family)))
+        for program, names in kinds:
+            for table in names if iptables.is_there(program) else ():
+                for bridge, chains in iptables.ours(program, table).items():
+                    rules = "".join(f"-I {chain}\n" for chain in chains)
+                    mark = f"qemu-netwrap: {bridge}"
+                    yield r.IptablesAccepts(bridge, program, mark, rules, table)
+    asking = Chains() if tables else None
+    try:
+        for family, table in tables if asking is not None else ():
+            if asking is not None and not (family in _PROGRAMS and table in _TABLES):
+                for chain, bridge in asking.ours(family, table):
+                    mark = f"qemu-netwrap: {bridge}"
+                    yield r.NftAccepts(bridge, family, table, chain, mark, "")
+    finally:
+        if asking is not None:
+            asking.close()
+
+
+def _unmanaged() -> Iterator[r.Unmanaged]:
+    """Yield what network managers were told."""
+    for name, manager in MANAGERS.items():
+        head, _, tail = manager.file.partition("{}")
+        for file in files.listdir(manager.folder):
+            if file.startswith(head) and file.endswith(tail) and len(file) > len(head + tail):
+                yield r.Unmanaged(file[len(head) : len(file) - len(tail)], name)
+
+
+def _stop_forwarding(work: Work, bridges: set[str]) -> None:
+    """Switch off the forwarding that rules of ours guard, before these go: it was off before.
+
+    What they name says for which devices that is; the policy rules among them go at the end.
+    """
+    rules = commands.our_rules() or ""
+    pairs = _INPUT_DEVICES.findall(rules)
+    named = {name.strip(' "') for one, many in pairs for name in (one or many).split(",")}
+    policy = [rule for family in _FAMILIES for rule in work.rtnl.policy_rules(family)]
+    named |= {rule.device for rule in policy if rule.action == FR_ACT_BLACKHOLE and rule.device}
+    for device in sorted(named - bridges - {"lo"}):
+        if sysctl.read("ipv4", r.ALL, "forwarding") != "1":
+            sysctl.write_if_there("ipv4", device, "forwarding", "0")
+        if sysctl.read("ipv6", device, "force_forwarding") == "1":
+            sysctl.write_if_there("ipv6", device, "force_forwarding", "0")
+    is_global = any(
+        rule.action == FR_ACT_BLACKHOLE and not rule.device and not rule.length for rule in policy
+    )
+    if is_global or f"iifgroup != {GROUP}" in rules:
+        sysctl.write_if_there("ipv6", r.ALL, "forwarding", "0")
+    for rule in sorted(policy, key=lambda each: _ORDER.index(each.action)):
+        work.rtnl.delete_rule(rule)

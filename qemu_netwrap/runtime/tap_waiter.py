@@ -1,0 +1,40 @@
+"""The keeper while a QEMU lives that it did not start: asleep on what becomes of that QEMU's tap.
+
+As `waiter`, but for what it sleeps on: such a QEMU holds no lock of ours. A socket filter of the
+kernel lets through what happens to this one tap: usually nothing until it goes.
+
+    python3 -I -S tap_waiter.py RUN-FOLDER LOCK-FD NETLINK-FD SEARCH-PATH...
+"""
+
+import errno
+import fcntl
+import os
+import sys
+
+_MESSAGE = 1 << 16
+
+
+def main() -> None:
+    """Sleep until the run's tap is gone, or let go of; then release the run."""
+    folder, lock, netlink = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    # As in `waiter`.
+    sys.path[:0] = sys.argv[4:] or [__file__.rsplit("/", 3)[0]]
+    while True:
+        try:
+            os.read(netlink, _MESSAGE)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # a message was lost: it is looked at all the same
+                raise
+        from qemu_netwrap.state import State
+
+        state, run = State.of_folder(folder)
+        if not state.tap_lives(run):
+            break
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    from qemu_netwrap.runtime.teardown import finish
+
+    finish(folder, lock)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What QEMU can do for an ordinary user without the program's help, by helpers that are setuid."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap.linux import host_facts, qemu_files, tap_facts
+from qemu_netwrap.report import tell
+from qemu_netwrap.runtime.network_choice import DEFAULT_BRIDGE
+from qemu_netwrap.runtime.preflight_taps import spawning_is_denied
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.qemu.netdev_options import NetOption
+    from qemu_netwrap.qemu.network_options import Reading
+    from qemu_netwrap.runtime.launch_options import Request
+
+_TUN = "/dev/net/tun"
+# Where distributions put QEMU's helpers (CONFIG_QEMU_HELPERDIR).
+_FOLDERS = ("/usr/lib/qemu", "/usr/libexec", "/usr/local/libexec", "/usr/libexec/qemu")
+
+
+def can_do(request: Request, reading: Reading, program: str) -> bool:
+    """Whether the QEMU in PROGRAM sets up all that READING wants, started by this user alone.
+
+    That is so where each netdev is a bridge's that QEMU's own helper may plug taps into.
+    """
+    if reading.has_our_words or request.run_as or tap_facts.has_net_admin():
+        return False
+    if spawning_is_denied(reading.line) or tap_facts.has_no_new_privileges():
+        return False
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        return False  # the helper opens it as the user
+    wanted = [net for net in reading.netdevs if not reading.is_left_alone(net)]
+    ifnames = tuple(net.ifname for net in wanted if net.ifname)
+    there = host_facts.existing(ifnames)
+    bridged = [net for net in wanted if net.ifname not in there]
+    helper = default_helper(program)
+    if not bridged or not helper or not all(_is_helped(net, helper) for net in bridged):
+        return False
+    if not request.quiet and (request.verbose or os.isatty(2)):
+        for net in bridged:
+            tell(f"{net.option.typed}: left to {helper}, as this user is not root")
+    return True
+
+
+def default_helper(program: str) -> str:
+    """Return the bridge helper that a QEMU was built to call; empty where it is not there."""
+    paths = (f"{folder}/{tap_facts.HELPER}" for folder in _FOLDERS)
+    found = (path for path in paths if os.path.exists(path))
+    return next((path for path in found if qemu_files.is_in(program, path)), "")
+
+
+def _is_helped(net: NetOption, helper: str) -> bool:
+    """Whether HELPER will plug a netdev's tap into its bridge."""
+    if net.type != "bridge":
+        return False
+    seen = tap_facts.helper(helper, net.value("br") or DEFAULT_BRIDGE, os.geteuid())
+    return bool(seen["helper_may"]) and not seen["acl"] and not seen["bridge"]

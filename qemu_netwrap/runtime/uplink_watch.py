@@ -1,0 +1,154 @@
+"""A process for each nat network that sleeps until the host's way out may be another one.
+
+Two small programs sleep instead of an interpreter: head(1), which reads a byte of the kernel's
+message, and the shell that waits for it and becomes `follower` then. That has the network follow,
+and becomes the shell again. It is nobody's child, and ends with its network.
+"""
+
+from __future__ import annotations
+
+import os
+from _signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import cgroup, dnsmasq, files, process_identity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Iterator
+
+    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.resources.kinds import Lookout
+
+_START = 'sh -c "$0" "$@" <&3 3<&- >/dev/null 2>&1 & echo $!'
+_FOLLOWER = "/follower.py"  # the end of its path
+
+
+def acquire(lookout: Lookout, work: Work) -> Iterator[None]:
+    """Start it. It subscribes first, and looks then: nothing is missed."""
+    # Here, so that who joins a network does not pay for them.
+    from qemu_netwrap.linux.netlink import route_watch
+    from qemu_netwrap.runtime import uplink_follower
+
+    folder = work.state.network(lookout.bridge)
+    watched = route_watch.watch(uplink_follower.ways(work))
+    starter, told = _spawn(folder, watched)
+    watched.close()
+    yield
+    _, status = os.waitpid(starter, 0)
+    os.lseek(told, 0, os.SEEK_SET)
+    pid = os.read(told, 64).decode().strip()
+    os.close(told)
+    if status or not pid.isdigit():
+        raise HostError("sh(1) cannot be started", "is /bin/sh there?")
+    files.write(f"{folder}/lookout", f"{pid} {dnsmasq.started_at(pid)}\n")
+
+
+def release(lookout: Lookout, work: Work) -> Iterator[None]:
+    """End it; one that a crash has kept from being noted is looked for among all processes."""
+    folder = work.state.network(lookout.bridge)
+    found = find(folder)
+    for process in [found] if found else _all(folder) if not _noted(folder) else []:
+        _kill(process)
+    files.remove(f"{folder}/lookout")
+    yield
+
+
+def find(folder: str) -> dnsmasq.Process | None:
+    """Return the process that looks out for the network of FOLDER; None when it does not live."""
+    words = _noted(folder)
+    if len(words) != 2:
+        return None
+    process = dnsmasq.Process(int(words[0]), words[1])
+    return process if dnsmasq.lives(process) and folder in _command(words[0]) else None
+
+
+def set_apart(folder: str) -> None:
+    """Take it out of this process's control group, with what it waits for: it serves others too."""
+    process = find(folder)
+    if process is not None:
+        children = files.peek(f"/proc/{process.pid}/task/{process.pid}/children").split()
+        for pid in (*map(int, children), process.pid):
+            cgroup.leave(pid)
+
+
+def _spawn(folder: str, watched: _socket.socket) -> tuple[int, int]:
+    """Start the shell that starts it; return its number, and the file with what it tells."""
+    from qemu_netwrap.runtime.uplink_follower import SHELL, sleeping
+
+    told = os.memfd_create("told", os.MFD_CLOEXEC)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    opened = (null, told, null, watched.fileno())
+    starter = os.posix_spawn(
+        SHELL,
+        ["sh", "-c", _START, *sleeping(folder)[2:]],
+        {"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
+        setsid=True,
+        setsigdef=[SIGHUP, SIGINT, SIGTERM],
+    )
+    os.close(null)
+    return starter, told
+
+
+def _kill(process: dnsmasq.Process) -> None:
+    """Kill it and what it waits for: they are a group of their own."""
+    try:
+        group = os.getpgid(process.pid)
+        if dnsmasq.lives(process) and group != os.getpgrp():
+            os.killpg(group, SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def without_state(bridge: str, work: Work) -> list[dnsmasq.Process]:
+    """Return what looks out for a network whose state has been removed.
+
+    Everybody chooses a process's words: it must be root's by all its ids, and of this network
+    namespace.
+    """
+    found = _all(work.state.network(bridge))
+    return [process for process in found if _is_roots(process.pid)]
+
+
+def _is_roots(pid: int) -> bool:
+    """Whether a process is root's by all its ids, and of this network namespace."""
+    ids = files.peek(f"/proc/{pid}/status").partition("\nUid:")[2].split("\n")[0].split()
+    try:
+        here = os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/self/ns/net"))
+    except OSError:
+        return False
+    return here and ids == [f"{os.geteuid()}"] * 4
+
+
+def end(process: dnsmasq.Process) -> None:
+    """End one."""
+    _kill(process)
+
+
+def _all(folder: str) -> list[dnsmasq.Process]:
+    """Return every process that looks out for the network of FOLDER.
+
+    Anybody can give a process such words: only those of this user count.
+    """
+    listed = filter(str.isdigit, files.listdir("/proc"))
+    pids = [pid for pid in listed if process_identity.user(pid) == os.geteuid()]
+    mine = [pid for pid in pids if pid != str(os.getpid())]
+    found = [pid for pid in mine if _is_for(folder, _command(pid))]
+    return [dnsmasq.Process(int(pid), dnsmasq.started_at(pid)) for pid in found]
+
+
+def _is_for(folder: str, words: list[str]) -> bool:
+    """Whether a process of these words looks out for the network of FOLDER."""
+    return folder in words and any(word.endswith(_FOLLOWER) for word in words)
+
+
+def _noted(folder: str) -> list[str]:
+    """Return number and start time as they are written down; nothing if they are not."""
+    return files.read(f"{folder}/lookout").split()
+
+
+def _command(pid: str) -> list[str]:
+    """Return a process's words."""
+    return files.peek(f"/proc/{pid}/cmdline").split("\0")

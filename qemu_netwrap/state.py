@@ -1,0 +1,391 @@
+"""Where runs and networks keep their state: a folder for each network namespace.
+
+    /run/qemu-netwrap/NAMESPACE/
+        runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal;
+                           qemu: the process that becomes QEMU, which alone `stop` may end;
+                           tap: what proves that a QEMU lives that holds no lock of ours;
+                           waiter.py and package.zip: what releases it
+        networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files;
+                           names/NAME, addresses/ADDRESS: runs whose guest has it, and its MAC
+        macs/MAC           runs that use a guest's MAC, and their bridges: the first comer first
+        locks/BRIDGE       one lock per network
+        locks/-host        taken, after the network's, to make a network or take one down
+        locks/-macs        taken, with no other, to choose MACs and to forget them
+        locks/-takeover    taken to release a run whose own lock somebody keeps
+        locks/-nft         held by an nft of ours, also when it has lost who started it
+        shared/            what several networks use, and its former state
+        code/              the package as archives that runs have links of: runtime.kept_code
+
+A run, a bridge or a device may be called by any name that an interface can have: the files are
+called by it as `model.names.as_file` spells it. What begins with `-` is never such a name.
+
+PCI devices are the machine's, not a network namespace's: passthrough.pci_state has a
+folder beside these.
+
+Only root may write here. Which networks there are is for all to see, and so are the folders; the
+files of runs, and the locks, are root's alone: who may open a lock's file may hold the lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from qemu_netwrap import record_text
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, host_facts
+from qemu_netwrap.model.names import as_file, of_file
+from qemu_netwrap.record import Record
+
+ROOT = "/run/qemu-netwrap"
+_NEEDS_ROOT = (
+    'taps and bridges need root: sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...;'
+    " -nic user needs no privilege"
+)
+_FORWARDING = "forwarding-"
+_SWITCH = "ipv6-"
+_KEPT = "-kept"  # the member that keeps a network up without a run
+
+
+class LiveTap(Record):
+    """The tap that a run lives by: as long as it is there and, if HELD, somebody has it open."""
+
+    index: int
+    name: str  # as QEMU knows it
+    held: bool
+
+
+class State(Record):
+    """The state folder of one network namespace."""
+
+    base: str
+
+    @classmethod
+    def here(cls) -> State:
+        """Return the state of the network namespace this process is in."""
+        return cls(f"{ROOT}/{host_facts.namespace()}")
+
+    @classmethod
+    def of_folder(cls, folder: str) -> tuple[State, str]:
+        """Return the state that a run's folder is in, and the run."""
+        base, _, file = folder.rpartition("/runs/")
+        return cls(base), of_file(file)
+
+    @classmethod
+    def to_look(cls, command: str) -> State:
+        """Return the same for a COMMAND that shows; nothing is made for it.
+
+        Raises `HostError` where there is something that is not for this user.
+        """
+        if os.path.lexists(ROOT):
+            _check(command)
+        return cls.here()
+
+    @classmethod
+    def to_change(cls, command: str) -> State:
+        """Return the same, made if need be, for a COMMAND that changes something.
+
+        Raises `HostError` without the privilege.
+        """
+        _check(command)
+        state = cls.here()
+        state.tidy()
+        return state
+
+    @property
+    def machine(self) -> str:
+        """The folder of what belongs to the machine, not to a network namespace."""
+        root, _, name = self.base.rpartition("/")
+        return f"{root}/{name.partition('-')[0]}-pci"
+
+    def run(self, run: str) -> str:
+        """Return the folder of a run."""
+        return f"{self.base}/runs/{as_file(run)}"
+
+    def runs(self) -> list[str]:
+        """Return the names of all runs that have left a trace."""
+        return [of_file(file) for file in files.listdir(f"{self.base}/runs")]
+
+    def network(self, bridge: str) -> str:
+        """Return the folder of the network on BRIDGE."""
+        return f"{self.base}/networks/{as_file(bridge)}"
+
+    def member(self, bridge: str, run: str) -> str:
+        """Return the file that makes a run a member of the network on BRIDGE."""
+        return f"{self.network(bridge)}/members/{as_file(run)}"
+
+    def kept(self, bridge: str) -> str:
+        """Return the file that keeps the network on BRIDGE up without a run."""
+        return f"{self.network(bridge)}/members/{_KEPT}"
+
+    def members(self, bridge: str) -> list[str]:
+        """Return the runs that are members of the network on BRIDGE, living or dead."""
+        found = files.listdir(f"{self.network(bridge)}/members")
+        return [of_file(file) for file in found if file != _KEPT]
+
+    def networks(self) -> list[str]:
+        """Return the bridges of all networks in use."""
+        return [of_file(file) for file in files.listdir(f"{self.base}/networks")]
+
+    @property
+    def shared_folder(self) -> str:
+        """The folder of what several networks use."""
+        return f"{self.base}/shared"
+
+    @property
+    def code_folder(self) -> str:
+        """The folder of the archives of this package that runs have links of."""
+        return f"{self.base}/code"
+
+    @property
+    def rules_users(self) -> str:
+        """The file that names the networks with chains in our nftables table."""
+        return f"{self.shared_folder}/rules"
+
+    @property
+    def guards(self) -> str:
+        """The file of our policy rules, with the networks that need each."""
+        return f"{self.shared_folder}/guards"
+
+    def forwarding(self, device: str) -> str:
+        """Return the file of a device's forwarding: its former value, and who needs it on."""
+        return f"{self.shared_folder}/{_FORWARDING}{as_file(device)}"
+
+    def made_folder(self, manager: str) -> str:
+        """Return the file that tells that a network manager's folder under /run is our making."""
+        return f"{self.shared_folder}/folder-{manager}"
+
+    def forwarding_devices(self) -> frozenset[str]:
+        """Return the devices whose forwarding we have switched on."""
+        names = files.listdir(self.shared_folder)
+        found = (name.removeprefix(_FORWARDING) for name in names if name.startswith(_FORWARDING))
+        return frozenset(map(of_file, found))
+
+    def switch(self, device: str, key: str) -> str:
+        """Return the file of an IPv6 setting: of which device, and who needs it as we set it."""
+        return f"{self.shared_folder}/{_SWITCH}{key}-{as_file(device)}"
+
+    def switched(self, *keys: str) -> frozenset[str]:
+        """Return the devices that have one of these IPv6 settings from us."""
+        names = files.listdir(self.shared_folder)
+        heads = tuple(f"{_SWITCH}{key}-" for key in keys)
+        found = (n.removeprefix(head) for n in names for head in heads if n.startswith(head))
+        return frozenset(map(of_file, found))
+
+    def network_lock(self, bridge: str) -> str:
+        """Return the lock of the network on BRIDGE."""
+        return f"{self.base}/locks/{as_file(bridge)}"
+
+    @property
+    def host_lock(self) -> str:
+        """The lock to make or take down a network."""
+        return f"{self.base}/locks/-host"
+
+    @property
+    def nft_lock(self) -> str:
+        """The lock that an nft of ours holds while it changes rules."""
+        return f"{self.base}/locks/-nft"
+
+    @property
+    def macs_lock(self) -> str:
+        """The lock to look for free MACs and take them."""
+        return f"{self.base}/locks/-macs"
+
+    @property
+    def takeover_lock(self) -> str:
+        """The lock to release a run whose own lock somebody keeps."""
+        return f"{self.base}/locks/-takeover"
+
+    @property
+    def macs_folder(self) -> str:
+        """The folder of the guests' MACs."""
+        return f"{self.base}/macs"
+
+    def mac(self, mac: str) -> str:
+        """Return the file of a guest's MAC."""
+        return f"{self.macs_folder}/{mac}"
+
+    def name(self, bridge: str, name: str) -> str:
+        """Return the file of a guest's name on a network."""
+        return f"{self.network(bridge)}/names/{name}"
+
+    def address(self, bridge: str, address: str) -> str:
+        """Return the file of an address that a guest on a network has to itself."""
+        return f"{self.network(bridge)}/addresses/{address}"
+
+    def mac_holder(self, mac: str, bridge: str = "") -> tuple[str, str]:
+        """Return the living run that has a MAC, and the bridge; empty when nobody has it.
+
+        Of several it is the first that came, on BRIDGE if there is one.
+        """
+        found = self.holders(self.mac(mac))
+        return next((each for each in found if each[1] == bridge), (*found, ("", ""))[0])
+
+    def owns_mac(self, mac: str, run: str, bridge: str) -> bool:
+        """Whether RUN is the first of the living runs that have a MAC on BRIDGE."""
+        found = (r for r, where in self.holders(self.mac(mac), run) if where == bridge)
+        return next(found, run) == run
+
+    def owns_name(self, name: str, run: str, bridge: str, mac: str) -> bool:
+        """Whether RUN's NIC with a MAC is the first of the living ones that have a name."""
+        mine = (run, mac)
+        return next(iter(self.holders(self.name(bridge, name), run)), mine) == mine
+
+    def holders(self, path: str, own: str = "") -> list[tuple[str, str]]:
+        """Return the living runs in a file of claims, and what each says; OWN counts as living."""
+        return [each for each in claims(path) if each[0] == own or self.is_alive(each[0])]
+
+    def is_alive(self, run: str) -> bool:
+        """Whether QEMU, or what comes before it, lives; or the keeper, who cleans up after it."""
+        folder = self.run(run)
+        if files.is_locked(f"{folder}/lock") or files.is_locked(f"{folder}/keeper"):
+            return True
+        try:
+            return self.tap_lives(run)
+        except HostError:
+            return True  # its tap's file is damaged: what it uses is not taken away on a guess
+
+    def tap(self, run: str) -> LiveTap | None:
+        """Return the tap that a run lives by; None for one that lives by its lock.
+
+        Raises `HostError` if what is written of it cannot be read.
+        """
+        line = files.read(f"{self.run(run)}/tap").rstrip("\n")
+        if not line:
+            return None
+        try:
+            fields = record_text.read(line)[1]
+            return LiveTap(int(fields["index"]), fields["name"], fields["held"] == "1")
+        except (KeyError, ValueError) as error:
+            raise HostError(
+                f"{self.run(run)}/tap is damaged: {error}", "end that run's QEMU, and remove it"
+            ) from error
+
+    def write_tap(self, run: str, tap: LiveTap) -> None:
+        """Write down that a run lives by a tap."""
+        fields = {"index": str(tap.index), "name": tap.name, "held": str(int(tap.held))}
+        files.write(f"{self.run(run)}/tap", record_text.write("tap", fields) + "\n")
+
+    def forget_tap(self, run: str) -> None:
+        """Have a run no longer live by its tap."""
+        files.remove(f"{self.run(run)}/tap")
+
+    def tap_lives(self, run: str) -> bool:
+        """Whether the tap is there that a run lives by.
+
+        It is told by its ifindex, which the kernel does not give away again until it has counted
+        through all of them; a tap that was renamed is still the same.
+        """
+        tap = self.tap(run)
+        return tap is not None and host_facts.has_tap(tap.index, held=tap.held)
+
+    def drop_other_boots(self) -> None:
+        """Remove what is told of earlier boots, where /run outlives one: nothing of it is left."""
+        root, _, name = self.base.rpartition("/")
+        boot = name.partition("-")[0]
+        for other in files.listdir(root):
+            if other.partition("-")[0] != boot:
+                files.remove_folder(f"{root}/{other}")
+
+    def tidy(self) -> None:
+        """Remove what folders are empty, from the inside out."""
+        for name in files.listdir(self.code_folder):
+            files.remove_unlinked(f"{self.code_folder}/{name}")
+        inner = [f"{self.base}/{name}" for name in ("runs", "networks", "macs", "shared", "code")]
+        if any(os.path.exists(path) for path in inner):
+            files.remove_empty(inner)
+        if not any(os.path.exists(path) for path in inner):
+            # Somebody may just begin: what he has locked stays.
+            for name in files.listdir(f"{self.base}/locks"):
+                files.remove_lock(f"{self.base}/locks/{name}")
+        files.remove_empty([f"{self.base}/locks", self.base])
+        if os.path.exists(self.machine):
+            from qemu_netwrap.passthrough.pci_state import Shared
+
+            Shared(self).tidy()
+        files.remove_empty([ROOT])
+
+
+def claims(path: str) -> list[tuple[str, str]]:
+    """Return the runs in a file of claims, the first comer first, and what each says."""
+    lines = (line.partition(" ") for line in files.read(path).splitlines())
+    return [(run, what) for run, _, what in lines if run]
+
+
+def claim(path: str, run: str, what: str) -> None:
+    """Add a run to a file of claims, behind those that came before it."""
+    known = claims(path)
+    if (run, what) not in known:
+        _write_claims(path, [*known, (run, what)])
+
+
+def disclaim(path: str, run: str, what: str) -> bool:
+    """Take a run out of a file of claims; return whether it was there."""
+    known = claims(path)
+    rest = [each for each in known if each != (run, what)]
+    if rest:
+        if rest != known:
+            _write_claims(path, rest)
+    else:
+        files.remove(path)
+    return rest != known
+
+
+def _write_claims(path: str, known: list[tuple[str, str]]) -> None:
+    """Write a file of claims."""
+    files.write(path, "\n".join(" ".join(each) for each in known))
+
+
+def prepare() -> None:
+    """Make the root folder. Raises `HostError` without the privilege, or if it is not safe."""
+    found = _made_root()
+    if found.st_uid == 0 != os.geteuid():
+        raise HostError(f"{ROOT}: it is root's", _NEEDS_ROOT)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise HostError(
+            f"{ROOT} belongs to somebody else, or others may write to it",
+            "run as its owner; if it should not be there, remove it",
+        )
+
+
+def _made_root() -> os.stat_result:
+    """Return what the root folder is like, made if need be. Raises `HostError`."""
+    while True:
+        try:
+            files.make_folder(ROOT)
+            return os.lstat(ROOT)
+        except FileNotFoundError:
+            continue  # who ends just now has tidied it away
+        except OSError as error:
+            raise _no_root(error) from error
+
+
+def foresee() -> None:
+    """Raise the `HostError` that a launch would where state cannot be kept; make nothing."""
+    folder = ROOT if os.path.isdir(ROOT) else os.path.dirname(ROOT)
+    found = os.statvfs(folder)
+    number = 0
+    if found.f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif (found.f_blocks and not found.f_bavail) or (found.f_files and not found.f_favail):
+        number = errno.ENOSPC
+    if number:
+        raise _no_root(OSError(number, os.strerror(number)))
+
+
+def _no_root(error: OSError) -> HostError:
+    """Return the error for a root folder that cannot be made or written to."""
+    from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
+
+    return HostError(f"{ROOT}: {error.strerror}", remedy(error, _NEEDS_ROOT, ROOT))
+
+
+def _check(command: str) -> None:
+    """See that COMMAND may use the root folder. Raises `HostError`."""
+    try:
+        prepare()
+    except HostError as error:
+        if os.geteuid() == 0:
+            raise
+        message = f"{command}: runs and networks are root's ({error.message})"
+        raise HostError(message, f"sudo qemu-netwrap {command}") from error
