@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lab import reachable
+from lab import chance, reachable, tally
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -50,6 +50,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if folder in _TOGETHER:
             item.add_marker(pytest.mark.xdist_group(folder))
     items.sort(key=lambda item: folders[item] not in _EARLY)
+
+
+def pytest_report_header() -> str:
+    """Tell the seed of all samples."""
+    return f"seed: {chance.SEED} (SEED={chance.SEED} repeats the samples, SOAK=1 tries everything)"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker: send what was counted."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["tally"] = tally.told()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Add up what the workers have counted; one that crashed has sent nothing."""
+    tally.merge(getattr(node, "workeroutput", {}).get("tally", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was tried."""
+    for title, counts, lines in (
+        ("crash points", tally.TRIED, tally.crash_lines()),
+        ("load", tally.DONE, tally.load_lines()),
+    ):
+        if counts:
+            terminalreporter.section(title)
+            terminalreporter.write_line(f"seed {chance.SEED}")
+            for line in lines:
+                terminalreporter.write_line(line)
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

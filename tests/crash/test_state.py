@@ -6,7 +6,6 @@ left.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import pytest
 from crash import injected
 from crash.injected import KEEPER, STATE
 from crash.trials import Subject
+from lab.chance import sampled
 from lab.leaks import wait_same
 
 if TYPE_CHECKING:
@@ -88,10 +88,12 @@ def test_a_read_only_folder_is_told(subject: Subject) -> None:
     subject.host.run("sh", "-euc", f"umount {STATE}; rmdir {STATE}")
 
 
-_STEP = 1 if os.environ.get("SOAK") else 2
+# Too small, large enough, and all between.
+_INODES = [f"nr_inodes={count}" for count in range(2, 40)]
+_PAGES = [f"size={pages * 4096}" for pages in range(1, 16)]
 SIZES = [
-    *(f"nr_inodes={count}" for count in range(2, 40, _STEP)),
-    *(f"size={pages * 4096}" for pages in range(1, 16, _STEP)),
+    *(_INODES[0], _INODES[-1], *sampled(_INODES[1:-1], 5, "inodes")),
+    *(_PAGES[0], _PAGES[-1], *sampled(_PAGES[1:-1], 4, "pages")),
 ]
 
 

@@ -1,11 +1,10 @@
 """Trials: a run in which somebody is killed, and whether the machine is afterwards as it was.
 
-CRASH_SEED repeats a sample, SOAK=1 tries everything.
+What is sampled is lab.chance's; what was tried is counted by lab.tally.
 """
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import select
@@ -118,28 +117,6 @@ class Event:
     def is_half(self) -> bool:
         """Whether a line is cut here: only who writes it can die of that."""
         return self.name.startswith(_HALF)
-
-
-class Tally:
-    """Points tried and leaks, by mode and victims."""
-
-    def __init__(self) -> None:
-        """Count from nothing."""
-        self.tried: collections.Counter[tuple[str, str]] = collections.Counter()
-        self.leaks: collections.Counter[tuple[str, str]] = collections.Counter()
-        self.seed = int(os.environ.get("CRASH_SEED") or int.from_bytes(os.urandom(4)))
-
-    def lines(self) -> Iterator[str]:
-        """Yield the table."""
-        yield f"seed {self.seed} (CRASH_SEED repeats it)"
-        yield f"{'mode':17}{'killed':34}{'points':>7}{'leaks':>7}"
-        for mode, who in self.tried:
-            row = (self.tried[mode, who], self.leaks[mode, who])
-            yield f"{mode:17}{who:34}{row[0]:7}{row[1]:7}"
-        yield f"{'':17}{'points tried, leaks':34}{self.tried.total():7}{self.leaks.total():7}"
-
-
-TALLY: Final = Tally()
 
 
 class Subject:

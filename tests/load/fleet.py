@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
 import json
-import os
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab.hooked import IFDOWN, IFUP
 from lab.netns import wait_for
+from lab.tally import DONE
 from lab.tool import COMMAND, IDLE, QEMU
 
 if TYPE_CHECKING:
@@ -20,14 +19,11 @@ if TYPE_CHECKING:
 
     from lab.netns import Host
 
-SOAK: Final = bool(os.environ.get("SOAK"))
 STATE: Final = "/run/qemu-netwrap"
 ENDING: Final = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
 PATIENCE: Final = 60.0
 # A real program that inherits descriptors as QEMU does, without QEMU's start and its 30 MB.
 _STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"
-# What was done, for the summary at the end.
-TALLY: Final[collections.Counter[str]] = collections.Counter()
 _numbers: Final = itertools.count()
 # The state of a machine's networks, as no other place tells it.
 _LOOK: Final = """
@@ -154,14 +150,14 @@ class Fleet:
         named = ("-name", name) if name else ()
         vm = Vm(self, (*program, *named, *words), net)
         self.vms.append(vm)
-        TALLY["launches"] += 1
+        DONE["launches"] += 1
         return vm
 
     def hook(self, net: str, *, downscript: bool) -> Vm:
         """Start a bare QEMU that calls our scripts, on `nat` or `host-only`; do not wait for it."""
         vm = Hooked(self, net, downscript=downscript)
         self.vms.append(vm)
-        TALLY["QEMUs with our scripts"] += 1
+        DONE["QEMUs with our scripts"] += 1
         return vm
 
     def wait_up(self, vms: Iterable[Vm]) -> None:

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from lab.chance import SOAK
 from lab.netns import wait_for
+from lab.tally import DONE
 from lab.tool import COMMAND
-from load.fleet import BRIDGES, ENDING, PATIENCE, SOAK, TALLY, Fleet, started
+from load.fleet import BRIDGES, ENDING, PATIENCE, Fleet, started
 
 if TYPE_CHECKING:
     import random
@@ -105,7 +107,7 @@ class Churn:
         self._note(f"targets {self.target}")
         self._phase_ends = time.monotonic() + self.chance.uniform(0.2, 2.5)
         self._kills_keepers = self._rough and self.chance.random() < 0.5
-        TALLY["phases"] += 1
+        DONE["phases"] += 1
 
     def _note(self, what: str) -> None:
         """Note what happens: shown where the test fails."""
@@ -136,7 +138,7 @@ class Churn:
             assert vm.process.returncode == 125, vm.told
             assert "the keeper died before the network was up" in vm.told, vm.told
             self._note(f"{vm.pid} failed, as it should")
-            TALLY["launches without their keeper"] += 1
+            DONE["launches without their keeper"] += 1
         for vm in self.living:
             assert not vm.is_over(), f"{vm.pid} died by itself: {vm.told}"
 
@@ -161,7 +163,7 @@ class Churn:
         if launcher:
             del self.starting[vm]
             self._end(vm, signal.SIGKILL)
-            TALLY["launchers killed early"] += 1
+            DONE["launchers killed early"] += 1
 
     def _witness(self, vm: Vm) -> Witness:
         """Return what a VM finds."""
@@ -183,7 +185,7 @@ class Churn:
         for bridge, (pid, since) in witness.servers.items():
             assert since, f"{bridge} had no dnsmasq for {vm.taps}"
             assert started(pid) == since, f"the dnsmasq of {bridge} is gone"
-        TALLY["checks of a living VM"] += 1
+        DONE["checks of a living VM"] += 1
 
     def _check_look(self, look: Look) -> None:
         """See that each living VM has addresses, rules and forwarding, the same as ever."""
@@ -208,7 +210,7 @@ class Churn:
             elif not self.fleet.is_there(bridge):
                 if self.cold_since.pop(net, None) is not None:
                     self._note(f"{bridge} has gone")
-                    TALLY["times a network went"] += 1
+                    DONE["times a network went"] += 1
             elif net not in self.cold_since:
                 self.cold_since[net] = time.monotonic()
             elif time.monotonic() - self.cold_since[net] > _GONE_WITHIN:
@@ -284,7 +286,7 @@ class Churn:
                 continue
             self.orphans.add(vm)
             self._note(f"the keeper of {vm.pid} is killed: {pid}")
-            TALLY["keepers killed"] += 1
+            DONE["keepers killed"] += 1
 
     def _command(self, word: str) -> None:
         """Run one of our commands beside all that."""
@@ -293,7 +295,7 @@ class Churn:
         )
         self.busy.append(child)
         self._note(word)
-        TALLY[f"{word} meanwhile"] += 1
+        DONE[f"{word} meanwhile"] += 1
 
     def _reap_commands(self) -> None:
         """See that commands end well."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from load.fleet import SOAK, TALLY
+from lab.chance import SOAK
+from lab.tally import DONE
 from qemu_netwrap import networks, printable
 from qemu_netwrap.config import parse
 from qemu_netwrap.errors import HostError, NetwrapError
@@ -148,5 +149,5 @@ def test_nothing_has_a_traceback(
             kind(chance)
         except ours:
             refused += 1
-    TALLY[f"{kind.__name__} inputs"] += COUNT
+    DONE[f"{kind.__name__} inputs"] += COUNT
     assert 0 < refused < COUNT

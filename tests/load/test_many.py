@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from lab.chance import SOAK
 from lab.netns import Host, wait_for
 from lab.tool import IDLE, QEMU, netwrap
-from load.fleet import ENDING, SOAK, Fleet
+from load.fleet import ENDING, Fleet
 from qemu_netwrap.linux import files
 
 if TYPE_CHECKING:

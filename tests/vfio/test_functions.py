@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.chance import SEED, SOAK
 from lab.netns import wait_for
 from lab.tool import COMMAND
 from vfio.shared import E1000E, IGB, device, inside, launch, refusal
@@ -158,12 +158,11 @@ def test_killed_at_any_step(machine: Nested) -> None:
         ip link set eth3 up
         ip route add 198.51.100.0/24 via 192.0.2.2
     """)
-    cases = "100000" if os.environ.get("SOAK") else "12"
-    seed = os.environ.get("CRASH_SEED") or str(int.from_bytes(os.urandom(4)))
+    cases = "100000" if SOAK else "8"
     program = str(Path(__file__).with_name("dying.py"))
-    done = machine.run(sys.executable, program, cases, seed, *words, timeout=20000)
+    done = machine.run(sys.executable, program, cases, SEED, *words, timeout=20000)
     told = json.loads(done.stdout)
-    assert told["wrong"] == [], f"CRASH_SEED={seed}"
+    assert told["wrong"] == [], f"SEED={SEED}"
     assert told["tried"] == min(int(cases), told["cases"])
     assert told["points"] > 50
     machine.sh("ip link set eth3 down; ip addr flush dev eth3")
