@@ -1,8 +1,8 @@
 """Immutable records: what `dataclass(frozen=True)` gives, without what importing it costs.
 
 `dataclasses` pulls in `inspect`, `re` and `typing`: some 15 ms, twice an interpreter's start,
-before a single field is declared (docs/design.md, "The launch path pays for nothing it does not
-use"). Records are declared the same way and type checkers see them as frozen dataclasses.
+before a single field is declared (docs/decisions, 0001). Records are declared the same way and type
+checkers see them as frozen dataclasses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """hostfwd= on a nat network: what is refused, and the nftables chains of one NIC's forwards.
 
 Nobody listens on the port in the end: a packet for it gets another destination before it is routed,
-also one that the host itself sends. How the loopback's come about is docs/design.md, section 8.
+also one that the host itself sends. How the loopback's come about is decision 0018 (docs/decisions).
 """
 
 from __future__ import annotations

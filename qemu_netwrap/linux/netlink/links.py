@@ -1,7 +1,7 @@
 """The few rtnetlink requests that every launch makes, encoded by hand.
 
-Importing pyroute2 costs 125 ms and more; these requests cost 1 ms together (docs/design.md,
-section 5). Everything richer goes through pyroute2 (linux.netlink.link_stats). Message
+Importing pyroute2 costs 125 ms and more; these requests cost 1 ms together (docs/decisions,
+0002). Everything richer goes through pyroute2 (linux.netlink.link_stats). Message
 layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, rtnetlink(7). Native byte order.
 """
 
