@@ -1,7 +1,7 @@
 """hostfwd= on a nat network: what is refused, and the nftables chains of one NIC's forwards.
 
 Nobody listens on the port in the end: a packet for it gets another destination before it is routed,
-also one that the host itself sends. How the loopback's come about is decision 0018 (docs/decisions).
+also one that the host itself sends. Decision 0018 (docs/decisions) tells about the loopback's.
 """
 
 from __future__ import annotations
