@@ -38,13 +38,13 @@ class Copy(Record):
 
 
 def keep(state: State, run: str, name: str) -> Copy:
-    """Give a run its copy, with the script of life that has this NAME; return it.
+    """Give a run its copy, with the script of `runtime` that has this NAME; return it.
 
     Where the copy cannot be made, /run being full, the package is used where it is. Its place stays
     the second one in any case: there pyroute2 is, which only the release of VF settings needs.
     """
     place = os.path.dirname(_PACKAGE)
-    script = f"{_PACKAGE}/life/{name}.py"
+    script = f"{_PACKAGE}/runtime/{name}.py"
     kept = f"{state.run(run)}/{name}.py"
     archive = f"{state.run(run)}/package.zip"
     try:
