@@ -15,7 +15,7 @@ QUICK = tests/unit tests/netns tests/guest tests/judge
 
 # Workers of pytest: tests wait more than they compute.
 WORKERS = $(shell expr $$(nproc) + 1)
-SIDE_BY_SIDE = --dist loadgroup \
+SIDE_BY_SIDE = --dist loadscope \
                --tx '$(WORKERS)*popen//python=$(CURDIR)/tests/lab/boxed $(CURDIR)/$(BIN)/python'
 
 VENV = .venv

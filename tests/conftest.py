@@ -12,9 +12,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lab import chance, reachable, tally
+from lab.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from xdist.remote import Producer
 
 pytest_plugins = ["lab.fixtures"]
 
@@ -36,20 +39,20 @@ def pytest_configure() -> None:
     settings.load_profile("patient")
 
 
-# Tests that share what is dear to make stay in one worker; those that take long begin first.
-_TOGETHER = ("vfio", "cost")
+# These take long: they begin first.
 _EARLY = ("vfio", "crash", "fidelity")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Prepare for workers side by side (pytest-xdist, `--dist loadgroup`); harmless without."""
+    """Put what takes long at the beginning, so that no worker has it left at the end."""
     here = Path(__file__).parent
-    folders = {item: item.path.relative_to(here).parts[0] for item in items}
-    for item, folder in folders.items():
-        if folder in _TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(folder))
-    items.sort(key=lambda item: folders[item] not in _EARLY)
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in _EARLY)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
+    """Say how tests are dealt out to workers (pytest-xdist)."""
+    return SideBySide(config, log)
 
 
 def pytest_report_header() -> str:
