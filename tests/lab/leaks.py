@@ -235,13 +235,14 @@ def _sysctls(text: str) -> Facts:
 
 
 def _mounts(host: Host) -> Facts:
-    """Return the mounts, except those that the test laid to write files of its own."""
-    lines = Path(f"/proc/{host.pid}/mountinfo").read_text(encoding="utf-8").splitlines()
-    rows = (line.split() for line in lines)
+    """Return the mounts, except those that the test laid to write files of its own.
+
+    Nor those of other people's namespaces, which go everywhere when their file is removed.
+    """
     mounts = (
         {"on": row[4], "root": row[3], "options": row[5], "type": row[row.index("-") + 1]}
-        for row in rows
-        if row[4] not in host.private
+        for row in host.mounts()
+        if row[4] not in host.private and row[0] not in host.foreign_mounts
     )
     return _counted("mount", mounts)
 

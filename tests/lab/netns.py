@@ -132,6 +132,8 @@ class Host:
             output, _ = self._holder.communicate(timeout=10)
             message = f"cannot make the simulated machine {name}: {output}"
             raise RuntimeError(message)
+        # Bound namespaces of the machine below: its users remove them as they like.
+        self.foreign_mounts = frozenset(row[0] for row in self.mounts() if "nsfs" in row)
 
     def __enter__(self) -> Self:
         """Return the machine itself."""
@@ -249,6 +251,11 @@ class Host:
         """Wait until something answers on `port`."""
         what = f"{protocol} port {port} on {self.name}"
         wait_for(lambda: self.listening(protocol, port), what, timeout)
+
+    def mounts(self) -> list[list[str]]:
+        """Return the mounts as rows of words, as proc(5) explains /proc/PID/mountinfo."""
+        text = Path(f"/proc/{self.pid}/mountinfo").read_text(encoding="utf-8")
+        return [line.split() for line in text.splitlines()]
 
     def processes(self) -> dict[int, str]:
         """Return process id and command line of all that lives in this machine, holder excepted.

@@ -259,6 +259,26 @@ def test_guest_that_fails_tells_all(host: Host) -> None:
         guest.wait_report("booted")
 
 
+def test_a_foreign_namespace_is_no_leak(lab: None, tmp_path: Path) -> None:
+    bound = tmp_path / "theirs"
+    bound.touch()
+    subprocess.run(("mount", "--bind", "/proc/self/ns/net", bound), check=True)
+    try:
+        with Host("host") as machine:
+            assert machine.foreign_mounts
+            before = snapshot(machine)
+            subprocess.run(("umount", bound), check=True)
+            bound.unlink()
+            wait_same(machine, before, timeout=0)
+            # The machine's own count.
+            machine.sh("touch /run/ours; mount --bind /proc/self/ns/net /run/ours")
+            found = "\n".join(before.diff(snapshot(machine)))
+            assert "mount on=/run/ours" in found
+    finally:
+        if bound.exists():
+            subprocess.run(("umount", bound), check=True)
+
+
 _BRIDGE = """
 ip link add br0 type bridge forward_delay 0
 ip address add 192.168.77.1/24 dev br0
