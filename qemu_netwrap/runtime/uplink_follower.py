@@ -2,7 +2,7 @@
 
 It is run as a file, without site-packages, with the socket that woke it as its standard input.
 
-    python3 -I -S follower.py NETWORK-FOLDER
+    python3 -I -S uplink_follower.py NETWORK-FOLDER
 """
 
 from __future__ import annotations

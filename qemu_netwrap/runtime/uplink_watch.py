@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.kinds import Lookout
 
 _START = 'sh -c "$0" "$@" <&3 3<&- >/dev/null 2>&1 & echo $!'
-_FOLLOWER = "/follower.py"  # the end of its path
+_FOLLOWER = "follower.py"  # the end of its path, also that of older versions
 
 
 def acquire(lookout: Lookout, work: Work) -> Iterator[None]:
