@@ -16,7 +16,7 @@ QUICK = tests/unit tests/netns tests/guest tests/judge
 # Workers of pytest: tests wait more than they compute.
 WORKERS = $(shell expr $$(nproc) + 1)
 SIDE_BY_SIDE = --dist loadscope \
-               --tx '$(WORKERS)*popen//python=$(CURDIR)/tests/lab/boxed $(CURDIR)/$(BIN)/python'
+               --tx '$(WORKERS)*popen//python=$(CURDIR)/tests/lab/boxed $(CURDIR)/$(BIN)/python3'
 
 VENV = .venv
 CLEAN = build/clean

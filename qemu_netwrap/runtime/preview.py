@@ -12,13 +12,15 @@ from qemu_netwrap.qemu import rewrite
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.effects import Work
 from qemu_netwrap.resources.explain import Step, explain
-from qemu_netwrap.resources.kinds import Bridge, HostName, Membership, Resource, tap_of
-from qemu_netwrap.runtime import launcher, mtu, preflight, provision, runs
+from qemu_netwrap.resources.kinds import Bridge, Membership, Resource, tap_of
+from qemu_netwrap.runtime import launcher, mtu, preflight, provision, run_steps
 from qemu_netwrap.runtime.membership import Info, gateways, read_info, resources_of
 from qemu_netwrap.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.runtime.launch_options import Request
@@ -79,18 +81,10 @@ def preview(request: Request) -> Preview:
     preflight.check_settings(resources)
     for nic in nics:
         grants[nic.tap] = _placeholder(nic)
-        info = infos[nic.network.bridge]
-        resources += [tap_of(nic), *runs.ip_filter_of(nic, info)]
-        known = [(mac, next(names[info.bridge])) for mac in grants[nic.tap].macs]
-        addresses = [
-            runs.own_address(nic, number, each, info, work) for number, each in enumerate(known)
-        ]
-        resources += [
-            HostName(info.bridge, RUN, mac, label, *address, nic.is_guarded)
-            for (mac, label), address in zip(known, addresses, strict=True)
-        ]
-        resources += runs.kept_to(nic, grants[nic.tap].macs, RUN, info)
-        resources += runs.forwards_of(nic, addresses, info)[1]
+        steps = run_steps.NicSteps(
+            nic, infos[nic.network.bridge], names[nic.network.bridge], _Foreseen(RUN, work)
+        )
+        resources += [resource for step in steps for resource in step]
     rewritten = rewrite.rewrite(plan, grants)
     passing = provision.passing_of(request, reading, config, plan)
     if passing is not None:
@@ -120,6 +114,23 @@ def _network(
     made = resources_of(network, work, reserved)
     shown = MADE if any(isinstance(resource, Bridge) for resource in made) else FOREIGN
     return NetworkPreview(network, shown, *gateways(made)), made
+
+
+class _Foreseen(run_steps.Choice):
+    """What a launch would choose, without a lock and without making anything."""
+
+    def port(self, nic: Nic) -> Resource:
+        """Return the tap that would be made."""
+        return tap_of(nic)
+
+    def mac(self, nic: Nic, number: int) -> str:
+        """Return the user's MAC, or the first that would be tried."""
+        return _placeholder(nic).macs[number]
+
+    def steps(self, steps: Iterator[run_steps.Step], bridge: str) -> Iterator[run_steps.Step]:
+        """Yield the steps as they are."""
+        del bridge
+        return steps
 
 
 def _placeholder(nic: Nic) -> Grant:

@@ -7,23 +7,14 @@ import os
 from qemu_netwrap import record_text
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files, process_identity, tun
-from qemu_netwrap.model.mac import unpack
 from qemu_netwrap.model.names import guest_names
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import effects
 from qemu_netwrap.resources.kinds import (
-    AnyClient,
-    Forwards,
-    HostName,
-    IpFilter,
-    MacFilter,
     Membership,
-    Plug,
-    Resource,
     Unreadable,
-    tap_of,
 )
-from qemu_netwrap.runtime import executor, membership
+from qemu_netwrap.runtime import executor, membership, run_steps
 from qemu_netwrap.runtime.journal import Journal
 
 TYPE_CHECKING = False
@@ -37,8 +28,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.effects import Work
     from qemu_netwrap.runtime.membership import Info
     from qemu_netwrap.state import State
-
-_MAC_ATTEMPTS = 1 << 16  # VMs of the same words: each tries what those before it have
 
 
 class Granted(Record):
@@ -208,129 +197,15 @@ def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Itera
         if network.uplink:
             membership.follow_uplinks(work)
         names[network.bridge] = guest_names(wanted.guest if infos[network.bridge].address else "")
+    choice = run_steps.Choice(wanted.run, work)
     for nic in wanted.nics:
         bridge = nic.network.bridge
         vhosts = tun.open_vhost(nic.queues) if nic.vhost else []
-        port = (_port(nic, work), *ip_filter_of(nic, infos[bridge]))
-        executor.acquire_all(port, journal, work)
-        macs, addresses = [], []
-        # One at a time: of two runs that look for a free MAC, the second sees the first's.
-        with files.Lock(work.state.macs_lock):
-            if _has_elders(bridge, work):
-                from qemu_netwrap.runtime import (
-                    addresses as reserving,  # what a launch on a bridge does not need
-                )
-
-                reserving.claim_for_elders(bridge, work)
-            for number in range(len(nic.macs)):
-                chosen = _choose_mac(nic, number, wanted.run, work)
-                label = next(names[bridge])
-                address = own_address(nic, number, (chosen, label), infos[bridge], work)
-                guarded = nic.is_guarded
-                name = HostName(bridge, wanted.run, chosen, label, *address, guarded)
-                executor.acquire_all([name], journal, work)
-                macs.append(chosen)
-                addresses.append(address)
-        executor.acquire_all(kept_to(nic, macs, wanted.run, infos[bridge]), journal, work)
-        forwards, chains = forwards_of(nic, addresses, infos[bridge])
-        executor.acquire_all(chains, journal, work)
+        steps = run_steps.NicSteps(nic, infos[bridge], names[bridge], choice)
+        for step in steps:
+            executor.acquire_all(step, journal, work)
         taps = tuple(work.taps.get(nic.tap, ()))
-        yield Granted(nic, infos[bridge], tuple(macs), taps, tuple(vhosts), forwards)
-
-
-def _has_elders(bridge: str, work: Work) -> bool:
-    """Whether a network has guests, and no file of what they have alone: an older version's."""
-    folder = work.state.network(bridge)
-    if any(os.path.isdir(f"{folder}/{name}") for name in ("names", "addresses")):
-        return False
-    return bool(files.listdir(f"{folder}/hosts"))
-
-
-def own_address(
-    nic: Nic, number: int, known_as: tuple[str, str], info: Info, work: Work
-) -> tuple[str, str]:
-    """Return the IPv4 and IPv6 address that guest NIC NUMBER, KNOWN_AS MAC and name, has alone.
-
-    One is empty where DHCP may give any: forwards lead to the first of several NICs.
-    """
-    is_led_to = bool(nic.forwards) and number == 0
-    is_guarded = nic.is_guarded and bool(info.address)
-    if not (nic.network.addresses or is_led_to or is_guarded):
-        return "", ""
-    from qemu_netwrap.runtime import (
-        addresses as reserving,  # what a launch on a bridge does not need
-    )
-
-    address, address6 = "", ""
-    if nic.network.addresses or is_led_to:
-        address = reserving.address_for(nic, known_as, info, work, needed=is_led_to)
-    if is_led_to:
-        from qemu_netwrap.networks import port_forwards
-
-        address6 = port_forwards.address6_for(nic, known_as[0], info.address6)
-    if is_guarded:
-        address = address or reserving.free_address(nic, known_as[0], info, work)
-        address6 = address6 or reserving.slaac_address(known_as[0], info)
-    return address, address6
-
-
-def ip_filter_of(nic: Nic, info: Info) -> tuple[IpFilter, ...]:
-    """Return what keeps a NIC's guest from what only the network's own servers say, if anything."""
-    if not nic.filters_ips:
-        return ()
-    gateways = " ".join(filter(None, (info.address, info.address6)))
-    return (IpFilter(nic.tap, nic.network.bridge, gateways, nic.foreign),)
-
-
-def kept_to(nic: Nic, macs: Sequence[str], run: str, info: Info) -> tuple[Resource, ...]:
-    """Return what keeps a NIC to the MACs that it got, else what has DHCP serve it all the same."""
-    filters = mac_filter_of(nic, macs, run)
-    return filters or ((AnyClient(info.bridge, nic.tap),) if info.address else ())
-
-
-def mac_filter_of(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, ...]:
-    """Return what keeps a NIC of RUN, which got MACS, from sending with others'.
-
-    Nothing does where the MACs are not known, of a NIC that is added later say, or may become
-    others, and where the tap has more than the guest behind it.
-    """
-    if nic.restored or not (macs and nic.is_alone and nic.network.filters_macs):
-        return ()
-    return (MacFilter(nic.tap, " ".join(macs), nic.network.bridge, run),)
-
-
-def forwards_of(
-    nic: Nic, addresses: list[tuple[str, str]], info: Info
-) -> tuple[tuple[Forward, ...], tuple[Forwards, ...]]:
-    """Return the forwards that lead to a NIC that has ADDRESSES, and the chains by which they do.
-
-    Raises `HostError` for one that leads out of the network.
-    """
-    if not nic.forwards:
-        return (), ()
-    from qemu_netwrap.networks import port_forwards
-
-    gateways = [each for each in (info.address, info.address6) if each]
-    forwards = port_forwards.resolved(nic, next(iter(addresses), ("", "")), gateways)
-    rules = port_forwards.rules(nic.tap, info.bridge, gateways, forwards)
-    return forwards, (Forwards(nic.tap, rules),)
-
-
-def _port(nic: Nic, work: Work) -> Resource:
-    """Return the NIC's port on its bridge: a tap to make, or to plug in as it is."""
-    bridge = nic.network.bridge
-    if not nic.foreign:
-        return tap_of(nic)
-    tap, master = effects.link_named(work.rtnl, nic.tap), effects.link_named(work.rtnl, bridge)
-    other = work.rtnl.index_name(tap.master) if tap.master not in (0, master.index) else ""
-    if other:
-        raise HostError(
-            f"{nic.tap} is a port of {other} already",
-            f"take it out of there: ip link set {nic.tap} nomaster",
-        )
-    plugged = tap.master == master.index
-    isolated = nic.network.isolated and not tap.isolated
-    return Plug(nic.tap, tap.index, bridge, unpack(tap.mac), tap.mtu, tap.up, plugged, isolated)
+        yield Granted(nic, infos[bridge], steps.macs, taps, tuple(vhosts), steps.forwards)
 
 
 def release(
@@ -412,23 +287,3 @@ def _release_if_dead(
 def _is_seen_to(state: State, run: str) -> bool:
     """Whether a run has a keeper, who releases it, or lives by its tap."""
     return files.is_locked(f"{state.run(run)}/keeper") or state.tap_lives(run)
-
-
-def _choose_mac(nic: Nic, number: int, run: str, work: Work) -> str:
-    """Return the MAC of a guest NIC: the user's, or a derived one that no living run has.
-
-    On whatever network of this host: networks can meet on a bridge outside. A guest that migrates
-    here has the MAC that it had, also beside the run that it comes from.
-    """
-    given = nic.macs[number]
-    for attempt in range(_MAC_ATTEMPTS):
-        mac = given or nic.own_mac(number, attempt)
-        holder, bridge = work.state.mac_holder(mac, nic.network.bridge)
-        is_kept = given or nic.incoming
-        if is_kept and holder and bridge == nic.network.bridge:
-            whose = "another NIC of this command" if holder == run else f"run {holder}"
-            late = "" if holder == run else ", which keeps it until it ends"
-            work.say(f"{nic.label}: MAC {mac} is in use by {whose} on {bridge}{late}")
-        if is_kept or not holder:
-            return mac
-    raise NetwrapError(f"{nic.label}: no free MAC found", "give the NIC a mac= of its own")
