@@ -7,7 +7,7 @@ import os
 import stat
 
 from qemu_netwrap.errors import ConfigError
-from qemu_netwrap.linux import bridge_conf, files
+from qemu_netwrap.linux import bridge_conf, files, qemu_files
 from qemu_netwrap.linux.holders import holder_of_tap
 from qemu_netwrap.model import causes
 from qemu_netwrap.model.names import ifname_fault
@@ -15,6 +15,8 @@ from qemu_netwrap.qemu import bridge_conf as bridge_acl
 
 NETS = "/sys/class/net"
 HELPER = "qemu-bridge-helper"
+# Where distributions put QEMU's helpers (CONFIG_QEMU_HELPERDIR).
+_HELPER_FOLDERS = ("/usr/lib/qemu", "/usr/libexec", "/usr/local/libexec", "/usr/libexec/qemu")
 _CAP_NET_ADMIN = 12
 
 
@@ -31,6 +33,13 @@ def interface(name: str) -> dict[str, object]:
         "is_macvtap": any(entry.startswith("tap") for entry in files.listdir(folder)),
         "holder": holder_of_tap(name),
     }
+
+
+def default_helper(program: str) -> str:
+    """Return the bridge helper that a QEMU was built to call; empty where it is not there."""
+    paths = (f"{folder}/{HELPER}" for folder in _HELPER_FOLDERS)
+    found = (path for path in paths if os.path.exists(path))
+    return next((path for path in found if qemu_files.is_in(program, path)), "")
 
 
 def helper(path: str, bridge: str, uid: int) -> dict[str, object]:

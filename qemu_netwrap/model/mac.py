@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from qemu_netwrap.qemu import numbers
+from qemu_netwrap.model import numbers
 
 PREFIX = "52:54:00"
 _BYTES = 6

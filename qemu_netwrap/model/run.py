@@ -8,7 +8,38 @@ from qemu_netwrap.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.qemu.hostfwd import Forward
+
+
+class PortForward(Record):
+    """A port of the host that leads to one of a guest's."""
+
+    protocol: str  # tcp or udp
+    host: str  # the host's address that it is for; empty: all of them
+    port: int
+    guest: str  # empty: the NIC's own
+    guest_port: int
+    is_ipv6: bool = False
+
+    @property
+    def is_for_loopback(self) -> bool:
+        """Whether it is for one of the host's loopback addresses alone."""
+        return self.host.startswith("127.") or self.host == "::1"
+
+    def __str__(self) -> str:
+        """Return it as QEMU is told it."""
+        host = f"[{self.host or '::'}]" if self.is_ipv6 else self.host
+        guest = f"[{self.guest}]" if self.is_ipv6 and self.guest else self.guest
+        return f"{self.protocol}:{host}:{self.port}-{guest}:{self.guest_port}"
+
+    def meets(self, other: PortForward) -> bool:
+        """Whether one and the same packet could be for both."""
+        own, others = (self.protocol, self.port), (other.protocol, other.port)
+        same_family = self.is_ipv6 == other.is_ipv6
+        return (
+            own == others
+            and same_family
+            and (self.host == other.host or not self.host or not other.host)
+        )
 
 
 class Nic(Record):
@@ -26,7 +57,7 @@ class Nic(Record):
     vhost: bool = False
     vnet_hdr: bool = True
     foreign: bool = False  # QEMU has made the tap: it is only plugged
-    forwards: tuple[Forward, ...] = ()  # ports of the host that lead to it
+    forwards: tuple[PortForward, ...] = ()  # ports of the host that lead to it
     is_alone: bool = True  # no other netdev's packets come by this tap, as they do on a hub
     restored: bool = False  # QEMU loads a state, and with it perhaps another MAC
     incoming: bool = False  # that state comes from another QEMU, which may be here still

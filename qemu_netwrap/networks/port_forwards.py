@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.model.run import Nic
-    from qemu_netwrap.qemu.hostfwd import Forward
+    from qemu_netwrap.model.run import Nic, PortForward
     from qemu_netwrap.qemu.netdev_options import NetOption
 
     Chain = tuple[str, str, list[str]]
@@ -30,7 +29,7 @@ _LOOPBACK = {"ip": "127.0.0.1", "ip6": "::1"}
 _LOOPBACKS = {"ip": "127.0.0.0/8", "ip6": "::1"}
 
 
-def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward, ...]:
+def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[PortForward, ...]:
     """Return the forwards that a netdev of ours asks for. Raises `UsageError`."""
     where = net.option.typed
     if network.mode != NAT:
@@ -68,14 +67,14 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[Forward,
     return found
 
 
-def _is_nobodys(forward: Forward) -> bool:
+def _is_nobodys(forward: PortForward) -> bool:
     """Whether the host's address is for many: multicast, or broadcast."""
     if forward.is_ipv6:
         return forward.host.lower().startswith("ff")
     return bool(forward.host) and int(forward.host.partition(".")[0]) >= _MULTICAST
 
 
-def _is_dhcps(forward: Forward) -> bool:
+def _is_dhcps(forward: PortForward) -> bool:
     """Whether a port is one that a nat network's DHCP server binds on every address."""
     return forward.protocol == "udp" and forward.port == (
         DHCP6_PORT if forward.is_ipv6 else DHCP_PORT
@@ -84,7 +83,7 @@ def _is_dhcps(forward: Forward) -> bool:
 
 def refuse_twins(nics: Iterable[Nic]) -> None:
     """Refuse a port of the host that is to lead to two places. Raises `UsageError`."""
-    seen: dict[tuple[str, int], list[Forward]] = {}
+    seen: dict[tuple[str, int], list[PortForward]] = {}
     for nic in nics:
         for forward in nic.forwards:
             others = seen.setdefault((forward.protocol, forward.port), [])
@@ -96,7 +95,7 @@ def refuse_twins(nics: Iterable[Nic]) -> None:
             others.append(forward)
 
 
-def resolved(nic: Nic, own: tuple[str, str], gateways: Iterable[str]) -> tuple[Forward, ...]:
+def resolved(nic: Nic, own: tuple[str, str], gateways: Iterable[str]) -> tuple[PortForward, ...]:
     """Return a NIC's forwards with each guest address filled in, which is OWN's by default.
 
     OWN is IPv4, then IPv6. GATEWAYS are the network's, with their prefix lengths, one of each
@@ -139,7 +138,7 @@ def around(gateway: str) -> Subnet | Prefix:
 _REMEDY = "leave the guest's address out, as in hostfwd=tcp::2222-:22: it is the NIC's own"
 
 
-def _unfit(forward: Forward, segment: Subnet | Prefix) -> str:
+def _unfit(forward: PortForward, segment: Subnet | Prefix) -> str:
     """Say why no guest of SEGMENT has the forward's guest address; empty if one can."""
     if not forward.guest:
         return ""
@@ -150,7 +149,7 @@ def _unfit(forward: Forward, segment: Subnet | Prefix) -> str:
     return f"{forward}: {wrong}" if wrong else ""
 
 
-def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[Forward]) -> str:
+def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[PortForward]) -> str:
     """Return the chains, as nft(8) reads them, by which FORWARDS lead to guests on BRIDGE.
 
     GATEWAYS are the bridge's addresses with their prefix lengths, one of each family that there is.
@@ -197,7 +196,7 @@ def _segment(gateway: str) -> tuple[str, tuple[str, str]]:
     return "ip6" if ":" in gateway else "ip", (gateway.partition("/")[0], str(around(gateway)))
 
 
-def _destination(forward: Forward, family: str) -> str:
+def _destination(forward: PortForward, family: str) -> str:
     """Return what matches packets for the host's address, or for any that it has."""
     if forward.host:
         return f"{family} daddr {forward.host}"

@@ -13,9 +13,9 @@ from qemu_netwrap.linux import files, pci, session
 from qemu_netwrap.linux.netlink import interface_state
 from qemu_netwrap.linux.netlink.links import Rtnl
 from qemu_netwrap.model import mac
+from qemu_netwrap.model.numbers import parse_uint32
 from qemu_netwrap.passthrough import devices as planning
 from qemu_netwrap.passthrough.pci_state import Shared
-from qemu_netwrap.qemu.numbers import parse_uint32
 from qemu_netwrap.qemu.sriov_options import settings
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import kinds as r
@@ -218,7 +218,7 @@ def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ..
             vf = f"<VF of {want.pf}>" if _chosen(want) < 0 else f"<VF {_chosen(want)} of {want.pf}>"
             chosen.append(vf)
             use = r.VirtualFunctions(pf.bdf, run, _to_make(passing, pf), want.pf)
-            where = {"ifname": want.pf, **settings(want.net)}
+            where = {"ifname": want.pf, **settings(want.net.opts)}
             found += [] if use in found else [use]
             found += [
                 r.PciBinding(vf, run),
@@ -323,7 +323,7 @@ def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking
             return ""  # its driver does not tell
         if has_mac:
             return ""
-    wanted = settings(want.net) if want.net is not None else {}
+    wanted = settings(want.net.opts) if want.net is not None else {}
     own = _take_mac(want, ifname, key, taking)
     taking.acquire(r.VfSettings(pf.bdf, number, own, **wanted, ifname=ifname))
     return own

@@ -6,8 +6,7 @@ Pure: what sysfs says comes in as `model.pci` records.
 from __future__ import annotations
 
 from qemu_netwrap.errors import HostError, UsageError
-from qemu_netwrap.model import mac, pci
-from qemu_netwrap.qemu import numbers
+from qemu_netwrap.model import mac, numbers, pci
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.qemu.netdev_options import SRIOV
 from qemu_netwrap.qemu.option_groups import read_list

@@ -5,8 +5,7 @@ QEMU makes those of -nic first, then those of -net nic, then the -device ones (s
 
 from __future__ import annotations
 
-from qemu_netwrap.model import mac
-from qemu_netwrap.qemu import numbers
+from qemu_netwrap.model import mac, numbers
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.record import Record
 

@@ -7,9 +7,9 @@ An IPv6 address stands in brackets. What is wrong is said in QEMU's words.
 
 from __future__ import annotations
 
+from qemu_netwrap.model import numbers
 from qemu_netwrap.model.ipv4 import format_address, parse_address
-from qemu_netwrap.qemu import numbers
-from qemu_netwrap.record import Record
+from qemu_netwrap.model.run import PortForward
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,39 +19,7 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
 _LARGEST = 65535
 
 
-class Forward(Record):
-    """A port of the host that leads to one of a guest's."""
-
-    protocol: str  # tcp or udp
-    host: str  # the host's address that it is for; empty: all of them
-    port: int
-    guest: str  # empty: the NIC's own
-    guest_port: int
-    is_ipv6: bool = False
-
-    @property
-    def is_for_loopback(self) -> bool:
-        """Whether it is for one of the host's loopback addresses alone."""
-        return self.host.startswith("127.") or self.host == "::1"
-
-    def __str__(self) -> str:
-        """Return it as QEMU is told it."""
-        host = f"[{self.host or '::'}]" if self.is_ipv6 else self.host
-        guest = f"[{self.guest}]" if self.is_ipv6 and self.guest else self.guest
-        return f"{self.protocol}:{host}:{self.port}-{guest}:{self.guest_port}"
-
-    def meets(self, other: Forward) -> bool:
-        """Whether one and the same packet could be for both."""
-        own, others = (self.protocol, self.port), (other.protocol, other.port)
-        same_family = self.is_ipv6 == other.is_ipv6
-        return (
-            own == others
-            and same_family
-            and (self.host == other.host or not self.host or not other.host)
-        )
-
-
-def parse(text: str) -> Forward:
+def parse(text: str) -> PortForward:
     """Read one rule. Raises `ValueError` in QEMU's words."""
     try:
         return _parse(text)
@@ -59,7 +27,7 @@ def parse(text: str) -> Forward:
         raise ValueError(f"Invalid host forwarding rule '{text}' ({error})") from None
 
 
-def known(texts: Iterable[str]) -> tuple[Forward, ...]:
+def known(texts: Iterable[str]) -> tuple[PortForward, ...]:
     """Return the rules among TEXTS that can be read: another version may have written others."""
     found = []
     for text in texts:
@@ -70,7 +38,7 @@ def known(texts: Iterable[str]) -> tuple[Forward, ...]:
     return tuple(found)
 
 
-def _parse(text: str) -> Forward:
+def _parse(text: str) -> PortForward:
     """Read one rule. Raises `ValueError` with what is wrong, as short as QEMU has it."""
     protocol, rest = _cut(text, ":", "No : separators")
     if protocol not in ("", "tcp", "udp"):
@@ -85,7 +53,7 @@ def _parse(text: str) -> Forward:
         raise ValueError("Bad guest address")
     is_ipv6 = ":" in host + guest
     host, guest = ("" if address in _ANY else address for address in (host, guest))
-    return Forward(protocol or "tcp", host, port, guest, guest_port, is_ipv6)
+    return PortForward(protocol or "tcp", host, port, guest, guest_port, is_ipv6)
 
 
 def _cut(text: str, separator: str, missing: str) -> tuple[str, str]:

@@ -48,6 +48,14 @@ SOMETIMES = frozenset((_OTHER_WITH_ARGUMENT + _OTHER_WITHOUT_ARGUMENT).split())
 
 # `-help` explains an option from this column on; text that starts before it is the argument.
 _EXPLANATION = 16
+# Groups that a QEMU from 7.2 to 10.0 has (`qemu_add_opts`, and what `-machine` and its like are).
+GROUPS = frozenset(
+    """
+    accel acpi action add-fd audiodev boot-opts chardev device drive fsdev fw_cfg global icount
+    iscsi machine memory mon msg name net netdev nic numa object option-rom overcommit plugin
+    realtime rtc run-with sandbox semihosting-config smbios smp-opts spice tpmdev trace virtfs vnc
+    """.split()
+)
 
 
 def parse_help(text: str) -> tuple[frozenset[str], frozenset[str]]:

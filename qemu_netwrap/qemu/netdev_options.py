@@ -6,9 +6,9 @@ net/tap.c, `net_init_tap`; the rest is net/net.c, `net_client_init1` and `net_pa
 
 from __future__ import annotations
 
-from qemu_netwrap.model import names
+from qemu_netwrap.model import names, numbers
 from qemu_netwrap.model.network import HOST_ONLY, NAT
-from qemu_netwrap.qemu import netdev_schema, numbers
+from qemu_netwrap.qemu import netdev_schema
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.qemu.option_groups import MODERN, Entry, read_list
 
@@ -124,7 +124,7 @@ def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -
     if net.type == SRIOV:
         from qemu_netwrap.qemu import sriov_options
 
-        yield sriov_options.fault(net)
+        yield sriov_options.fault(net.form, net.opts)
         return
     yield _type_fault(net, knows)
     kinds = _kinds(net)

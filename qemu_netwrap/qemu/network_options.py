@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qemu_netwrap.errors import UsageError
-from qemu_netwrap.model import names
-from qemu_netwrap.qemu import guest_nics, netdev_options, numbers, option_groups
+from qemu_netwrap.model import names, numbers
+from qemu_netwrap.qemu import guest_nics, netdev_options, option_groups
 from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False

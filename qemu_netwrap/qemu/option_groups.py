@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from qemu_netwrap.qemu.command_line import Option
 from qemu_netwrap.qemu.keyval import OptList
+from qemu_netwrap.qemu.known_options import GROUPS
 from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 
 IMPLIED = {"netdev": "type", "nic": "type", "net": "type", "device": "driver"}
 NETWORK = ("netdev", "nic", "net")
-# Groups that a QEMU from 7.2 to 10.0 has (`qemu_add_opts`, and what `-machine` and its like are).
-GROUPS = frozenset(
-    """
-    accel acpi action add-fd audiodev boot-opts chardev device drive fsdev fw_cfg global icount
-    iscsi machine memory mon msg name net netdev nic numa object option-rom overcommit plugin
-    realtime rtc run-with sandbox semihosting-config smbios smp-opts spice tpmdev trace virtfs vnc
-    """.split()
-)
 # Groups that -set knows and does not serve (`qemu_set_option`), and those of no concern here.
 NOT_SETTABLE = frozenset({"audiodev", "machine", "memory", "object", "smp-opts", "boot-opts"})
 MODERN = ("stream", "dgram")  # netdevs of the new syntax even without JSON (net/net.c)

@@ -11,7 +11,7 @@ import re
 
 from qemu_netwrap.qemu.command_line import Option
 from qemu_netwrap.qemu.keyval import Item, OptList, escape
-from qemu_netwrap.qemu.option_groups import GROUPS
+from qemu_netwrap.qemu.known_options import GROUPS
 from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False

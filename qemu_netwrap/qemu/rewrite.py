@@ -7,14 +7,14 @@ from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from qemu_netwrap.model.run import Grant
     from qemu_netwrap.qemu.command_line import CommandLine, Option
+    from qemu_netwrap.qemu.guest_nics import GuestNic
     from qemu_netwrap.qemu.json_options import JsonObject
     from qemu_netwrap.qemu.netdev_options import NetOption
     from qemu_netwrap.qemu.readconfig import ConfigFile
-    from qemu_netwrap.runtime.plan import Plan
 
 # What QEMU forbids beside fd= (net/tap.c, net_init_tap), and what said how to make the tap.
 REPLACED_BY_FD = tuple(
@@ -44,15 +44,24 @@ class Rewritten(Record):
         return (program, *first, *others)
 
 
-def rewrite(plan: Plan, grants: Mapping[str, Grant]) -> Rewritten:
-    """Return what QEMU gets for PLAN; GRANTS says by tap name what each NIC got."""
+class Granted(Record):
+    """A netdev that gets a tap by descriptor, the guest NICs that are named by it, and the tap."""
+
+    net: NetOption
+    guest_nics: tuple[GuestNic, ...]  # one for each of grant.macs
+    grant: Grant
+
+
+def rewrite(
+    line: CommandLine, files: Mapping[int, ConfigFile], granted: Iterable[Granted]
+) -> Rewritten:
+    """Return what QEMU gets for LINE, whose -readconfig FILES go by the index of the option."""
     changed: dict[Option, OptList | JsonObject] = {}
     settings: list[Option] = []
-    for planned in plan.nics:
-        grant = grants[planned.nic.tap]
-        changed[planned.net.option] = _by_descriptor(planned.net, grant)
-        settings += planned.net.settings
-        for nic, mac in zip(planned.guest_nics, grant.macs, strict=True):
+    for each in granted:
+        changed[each.net.option] = _by_descriptor(each.net, each.grant)
+        settings += each.net.settings
+        for nic, mac in zip(each.guest_nics, each.grant.macs, strict=True):
             if not nic.mac:
                 option = nic.entry.option
                 opts = changed.get(option, nic.entry.opts)
@@ -61,7 +70,7 @@ def rewrite(plan: Plan, grants: Mapping[str, Grant]) -> Rewritten:
                 settings += nic.entry.settings
     # What -set gave a changed option stands in it now.
     without = frozenset(option.at for option in settings)
-    return _placed(plan.line, plan.files, changed, without)
+    return _placed(line, files, changed, without)
 
 
 def _placed(

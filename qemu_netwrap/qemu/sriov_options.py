@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from qemu_netwrap.model import mac, names
-from qemu_netwrap.qemu.numbers import BOOLEANS, parse_uint32
+from qemu_netwrap.model.numbers import BOOLEANS, parse_uint32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.qemu.netdev_options import NetOption
+    from qemu_netwrap.qemu.json_options import JsonObject
+    from qemu_netwrap.qemu.keyval import OptList
 
 KEYS = tuple("id pf vf mac vlan spoofchk trust max_tx_rate".split())
 _BOOLEANS = ("spoofchk", "trust")
 _LARGEST = {"vf": 0xFFFF, "vlan": 4094, "max_tx_rate": 0xFFFFFFFF}
 
 
-def fault(net: NetOption) -> str:
-    """Say what is wrong with a `sriov`, in QEMU's manner; empty if nothing is seen to be."""
-    if net.form == "net":
+def fault(form: str, opts: OptList | JsonObject) -> str:
+    """Say what is wrong with a `sriov` in option FORM; empty if nothing is seen to be."""
+    if form == "net":
         return "'sriov' cannot be on a hub: write it as -nic"
-    for key in net.opts:
+    for key in opts:
         if key not in (*KEYS, "type"):
             return f"Invalid parameter '{key}'"
-    if names.ifname_fault(net.value("pf")):
+    if names.ifname_fault(opts.get("pf") or ""):
         return "Parameter 'pf' expects an interface's name"
-    found = (_value_fault(key, net.value(key)) for key in net.opts)
+    found = (_value_fault(key, opts.get(key) or "") for key in opts)
     return next(filter(None, found), "")
 
 
@@ -43,10 +44,9 @@ def _value_fault(key: str, value: str) -> str:
     return ""
 
 
-def settings(net: NetOption) -> dict[str, str]:
+def settings(opts: OptList | JsonObject) -> dict[str, str]:
     """Return what the VF is to be set to, as the kernel counts: keys of `VfSettings`, no MAC."""
-    found = {key: str(int(BOOLEANS[net.value(key)])) for key in _BOOLEANS if net.has(key)}
-    for key in ("vlan", "max_tx_rate"):
-        if net.has(key):
-            found[key] = str(parse_uint32(net.value(key)))
-    return found
+    given = {key: value for key in opts if (value := opts.get(key)) is not None}
+    found = {key: str(int(BOOLEANS[given[key]])) for key in _BOOLEANS if key in given}
+    numbers = (key for key in ("vlan", "max_tx_rate") if key in given)
+    return found | {key: str(parse_uint32(given[key])) for key in numbers}

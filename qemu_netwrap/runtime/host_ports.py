@@ -16,8 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from qemu_netwrap.model.run import Nic
-    from qemu_netwrap.qemu.hostfwd import Forward
+    from qemu_netwrap.model.run import Nic, PortForward
     from qemu_netwrap.resources.effects import Work
     from qemu_netwrap.state import State
 
@@ -47,7 +46,7 @@ def hold(nics: Iterable[Nic], state: State) -> tuple[int, ...]:
     return tuple(held)
 
 
-def _take(forward: Forward) -> int:
+def _take(forward: PortForward) -> int:
     """Take a port; one whose holder is just ending, a QEMU that was killed say, in a moment."""
     address = forward.host or ("::" if forward.is_ipv6 else "0.0.0.0")  # noqa: S104 - as slirp does
 
@@ -69,7 +68,7 @@ def check(nics: Iterable[Nic], state: State) -> None:
         os.close(fd)
 
 
-def _refusal(nic: Nic, forward: Forward, error: OSError, state: State) -> HostError:
+def _refusal(nic: Nic, forward: PortForward, error: OSError, state: State) -> HostError:
     """Return the error for a port that cannot be had."""
     port = f"{nic.label}: {forward.protocol} port {forward.port} of the host"
     if error.errno == errno.EADDRINUSE:
@@ -95,7 +94,7 @@ def _refusal(nic: Nic, forward: Forward, error: OSError, state: State) -> HostEr
     return HostError(f"{port}: {error.strerror}", remedy(error, _NEEDS_ROOT, "ports"))
 
 
-def _run_with(forward: Forward, state: State) -> str:
+def _run_with(forward: PortForward, state: State) -> str:
     """Return the living run that has the port, with its guest's name; empty if none has."""
     for run in filter(state.is_alive, state.runs()):
         info, nics = runs.read_info(state, run)

@@ -12,6 +12,7 @@ from qemu_netwrap.model.run import Nic, Wanted
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.qemu.netdev_options import SRIOV
 from qemu_netwrap.qemu.option_groups import read_list
+from qemu_netwrap.qemu.rewrite import Granted, rewrite
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime.network_choice import needs_default, network_of
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
 
     from qemu_netwrap.model.network import Config, Network
+    from qemu_netwrap.model.run import Grant, PortForward
     from qemu_netwrap.qemu.command_line import CommandLine, Option
     from qemu_netwrap.qemu.guest_nics import GuestNic
-    from qemu_netwrap.qemu.hostfwd import Forward
     from qemu_netwrap.qemu.json_options import JsonObject
     from qemu_netwrap.qemu.netdev_options import NetOption
     from qemu_netwrap.qemu.network_options import Reading
     from qemu_netwrap.qemu.readconfig import ConfigFile
+    from qemu_netwrap.qemu.rewrite import Rewritten
 
 
 class Questions(Record):
@@ -72,6 +74,11 @@ class Plan(Record):
         """What the run asks for, without where that stands in the command line."""
         nics = tuple(planned.nic for planned in self.nics)
         return Wanted(self.run, nics, self.guest, " ".join(self.line.words))
+
+    def rewritten(self, grants: Mapping[str, Grant]) -> Rewritten:
+        """Return what QEMU gets; GRANTS says by tap name what each NIC got."""
+        granted = (Granted(p.net, p.guest_nics, grants[p.nic.tap]) for p in self.nics)
+        return rewrite(self.line, self.files, granted)
 
 
 def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
@@ -224,7 +231,7 @@ def _planned(
 
 def _forwards(
     net: NetOption, network: Network, guest_nics: tuple[GuestNic, ...]
-) -> tuple[Forward, ...]:
+) -> tuple[PortForward, ...]:
     """Return what ports of the host lead to a netdev of ours."""
     if not net.has("hostfwd"):
         return ()

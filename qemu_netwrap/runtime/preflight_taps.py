@@ -56,9 +56,7 @@ def _look(net: NetOption, user: User | None, program: str, *, alone: bool) -> Si
         fields |= tap_facts.interface(net.value("ifname"))
     helper = net.value("helper")
     if alone and net.type == "bridge" and not helper:
-        from qemu_netwrap.runtime import unaided
-
-        helper = unaided.default_helper(program)
+        helper = tap_facts.default_helper(program)
     if helper:
         fields |= _helper(helper, net.value("br") or DEFAULT_BRIDGE, uid, user)
     if fields.get("is_macvtap"):

@@ -8,7 +8,6 @@ from qemu_netwrap.config import file
 from qemu_netwrap.linux import programs
 from qemu_netwrap.model.names import guest_names
 from qemu_netwrap.model.run import Grant, Nic
-from qemu_netwrap.qemu import rewrite
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.effects import Work
 from qemu_netwrap.resources.explain import Step, explain
@@ -85,7 +84,7 @@ def preview(request: Request) -> Preview:
             nic, infos[nic.network.bridge], names[nic.network.bridge], _Foreseen(RUN, work)
         )
         resources += [resource for step in steps for resource in step]
-    rewritten = rewrite.rewrite(plan, grants)
+    rewritten = plan.rewritten(grants)
     passing = provision.passing_of(request, reading, config, plan)
     if passing is not None:
         from qemu_netwrap.passthrough import assign

@@ -14,7 +14,6 @@ from qemu_netwrap.linux import host_facts, open_files, process_identity
 from qemu_netwrap.linux.fds import file_of, inherit
 from qemu_netwrap.model.network import BRIDGE
 from qemu_netwrap.model.run import Grant
-from qemu_netwrap.qemu import rewrite
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import keeper, runs
 from qemu_netwrap.runtime import plan as planning
@@ -97,7 +96,7 @@ def _new_words(
     plan: Plan, grants: dict[str, Grant], passing: Passing | None, chosen: list[str]
 ) -> tuple[str, ...]:
     """Return QEMU's new words; CHOSEN are the addresses of the devices that are passed through."""
-    rewritten = rewrite.rewrite(plan, grants)
+    rewritten = plan.rewritten(grants)
     if passing is not None:
         from qemu_netwrap.passthrough import assign
 

@@ -23,8 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from qemu_netwrap.model.run import Nic
-    from qemu_netwrap.qemu.hostfwd import Forward
+    from qemu_netwrap.model.run import Nic, PortForward
     from qemu_netwrap.resources.effects import Work
     from qemu_netwrap.runtime.membership import Info
 
@@ -75,7 +74,7 @@ class NicSteps:
         self._choice = choice
         self._addresses: list[tuple[str, str]] = []
         self.macs: tuple[str, ...] = ()
-        self.forwards: tuple[Forward, ...] = ()
+        self.forwards: tuple[PortForward, ...] = ()
 
     def __iter__(self) -> Iterator[Step]:
         """Yield each step: its resources are acquired before the next one is asked for."""
@@ -162,7 +161,7 @@ def mac_filter_of(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, .
 
 def forwards_of(
     nic: Nic, addresses: list[tuple[str, str]], info: Info
-) -> tuple[tuple[Forward, ...], tuple[Forwards, ...]]:
+) -> tuple[tuple[PortForward, ...], tuple[Forwards, ...]]:
     """Return the forwards that lead to a NIC that has ADDRESSES, and the chains by which they do.
 
     Raises `HostError` for one that leads out of the network.

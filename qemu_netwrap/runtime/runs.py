@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.linux.process_identity import Process
     from qemu_netwrap.model.ipv4 import Subnet
-    from qemu_netwrap.model.run import Nic, Wanted
-    from qemu_netwrap.qemu.hostfwd import Forward
+    from qemu_netwrap.model.run import Nic, PortForward, Wanted
     from qemu_netwrap.resources.effects import Work
     from qemu_netwrap.runtime.membership import Info
     from qemu_netwrap.state import State
@@ -38,7 +37,7 @@ class Granted(Record):
     macs: tuple[str, ...]
     taps: tuple[int, ...]  # descriptors
     vhosts: tuple[int, ...] = ()
-    forwards: tuple[Forward, ...] = ()
+    forwards: tuple[PortForward, ...] = ()
 
 
 class RunInfo(Record):

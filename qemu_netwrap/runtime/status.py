@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.linux.netlink.links import Link
     from qemu_netwrap.linux.process_identity import Process
-    from qemu_netwrap.qemu.hostfwd import Forward
+    from qemu_netwrap.model.run import PortForward
     from qemu_netwrap.resources.kinds import Resource
     from qemu_netwrap.state import State
 
@@ -74,7 +74,7 @@ class NicStatus(Record):
     addresses: tuple[str, ...]
     received: int
     sent: int
-    forwards: tuple[Forward, ...]  # ports of the host that lead to it
+    forwards: tuple[PortForward, ...]  # ports of the host that lead to it
 
 
 class RunStatus(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap.linux import host_facts, qemu_files, tap_facts
+from qemu_netwrap.linux import host_facts, tap_facts
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime.network_choice import DEFAULT_BRIDGE
 from qemu_netwrap.runtime.preflight_taps import spawning_is_denied
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime.launch_options import Request
 
 _TUN = "/dev/net/tun"
-# Where distributions put QEMU's helpers (CONFIG_QEMU_HELPERDIR).
-_FOLDERS = ("/usr/lib/qemu", "/usr/libexec", "/usr/local/libexec", "/usr/libexec/qemu")
 
 
 def can_do(request: Request, reading: Reading, program: str) -> bool:
@@ -35,20 +33,13 @@ def can_do(request: Request, reading: Reading, program: str) -> bool:
     ifnames = tuple(net.ifname for net in wanted if net.ifname)
     there = host_facts.existing(ifnames)
     bridged = [net for net in wanted if net.ifname not in there]
-    helper = default_helper(program)
+    helper = tap_facts.default_helper(program)
     if not bridged or not helper or not all(_is_helped(net, helper) for net in bridged):
         return False
     if not request.quiet and (request.verbose or os.isatty(2)):
         for net in bridged:
             tell(f"{net.option.typed}: left to {helper}, as this user is not root")
     return True
-
-
-def default_helper(program: str) -> str:
-    """Return the bridge helper that a QEMU was built to call; empty where it is not there."""
-    paths = (f"{folder}/{tap_facts.HELPER}" for folder in _FOLDERS)
-    found = (path for path in paths if os.path.exists(path))
-    return next((path for path in found if qemu_files.is_in(program, path)), "")
 
 
 def _is_helped(net: NetOption, helper: str) -> bool:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qemu_netwrap.qemu.numbers import integer
+from qemu_netwrap.model.numbers import integer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

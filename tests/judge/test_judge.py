@@ -30,7 +30,7 @@ from qemu_netwrap.errors import UsageError
 from qemu_netwrap.linux import qemu_files
 from qemu_netwrap.model.network import Config
 from qemu_netwrap.model.run import Grant
-from qemu_netwrap.qemu import network_options, rewrite
+from qemu_netwrap.qemu import network_options
 from qemu_netwrap.runtime import launcher, plan
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def rewriting_objection(court: Court, made: plan.Plan, before: str) -> str:
         for mac, given in zip(grants[planned.nic.tap].macs, planned.nic.macs, strict=True)
         if not given
     ]
-    rewritten = rewrite.rewrite(made, grants)
+    rewritten = made.rewritten(grants)
     paths = {at: f"<file {at}>" for at in rewritten.files}
     files = {paths[at]: text for at, text in rewritten.files.items()}
     words = rewritten.words(paths)

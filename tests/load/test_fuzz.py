@@ -15,9 +15,9 @@ from lab.tally import DONE
 from qemu_netwrap import networks, printable
 from qemu_netwrap.config import parse
 from qemu_netwrap.errors import HostError, NetwrapError
-from qemu_netwrap.model import mac, pci, plain_text
+from qemu_netwrap.model import mac, numbers, pci, plain_text
 from qemu_netwrap.model.host import Surroundings
-from qemu_netwrap.qemu import hostfwd, numbers, readconfig
+from qemu_netwrap.qemu import hostfwd, readconfig
 from qemu_netwrap.resources import kinds
 from qemu_netwrap.resources.kinds import Dnsmasq
 from unit import test_generated as generated

@@ -12,7 +12,7 @@ from lab.commands import Command, commands
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.model.network import Config
 from qemu_netwrap.model.run import Grant
-from qemu_netwrap.qemu import command_line, known_options, rewrite
+from qemu_netwrap.qemu import command_line, known_options
 from unit.test_golden import Host, planned_for
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def outcome_of(command: Command) -> tuple[str, ...]:
 
 def changes(plan: Plan) -> Iterator[str]:
     """Yield each option with an argument that is not what was typed."""
-    rewritten = rewrite.rewrite(plan, {p.nic.tap: grant(p.nic) for p in plan.nics})
+    rewritten = plan.rewritten({p.nic.tap: grant(p.nic) for p in plan.nics})
     old, new = plan.line.words, rewritten.words({})
     for at, (before, after) in enumerate(zip(old, new, strict=True)):
         if after != before:

@@ -10,7 +10,7 @@ from qemu_netwrap.model.names import ifname_fault
 from qemu_netwrap.model.network import Config
 from qemu_netwrap.model.run import Grant
 from qemu_netwrap.qemu import command_line as words
-from qemu_netwrap.qemu import readconfig, rewrite
+from qemu_netwrap.qemu import readconfig
 from qemu_netwrap.qemu.known_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
 from qemu_netwrap.qemu.netdev_schema import TYPES, keys_of
 from qemu_netwrap.qemu.network_options import interpret
@@ -142,5 +142,5 @@ def check(made: plan.Plan) -> None:
         fds = tuple(map(str, range(64, 64 + nic.queues)))
         macs = tuple(mac or nic.own_mac(n) for n, mac in enumerate(nic.macs))
         grants[nic.tap] = Grant(fds, fds if nic.vhost else (), macs)
-    rewritten = rewrite.rewrite(made, grants)
+    rewritten = made.rewritten(grants)
     assert rewritten.words(dict.fromkeys(rewritten.files, "/x"))

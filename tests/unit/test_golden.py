@@ -33,7 +33,7 @@ from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.ipv6 import Around6, Prefix, Route6
 from qemu_netwrap.model.network import Config, Network
 from qemu_netwrap.model.run import Grant, Nic
-from qemu_netwrap.qemu import command_line, readconfig, rewrite
+from qemu_netwrap.qemu import command_line, readconfig
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.resources.kinds import Dnsmasq, Resource, Rules
 from qemu_netwrap.runtime import plan
@@ -124,7 +124,7 @@ def planned_for(
 
 def shown(planned: plan.Plan, config: Config, host: Host) -> dict[str, object]:
     grants = {p.nic.tap: placeholder(p.nic) for p in planned.nics}
-    rewritten = rewrite.rewrite(planned, grants)
+    rewritten = planned.rewritten(grants)
     texts = {planned.files[at].path: text.split("\n") for at, text in rewritten.files.items()}
     files = {"files": texts} if texts else {}
     notes = {"notes": planned.notes} if planned.notes else {}

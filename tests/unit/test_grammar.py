@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qemu_netwrap.model.numbers import parse_uint32
 from qemu_netwrap.qemu import command_line, netdev_options, network_options
 from qemu_netwrap.qemu.command_line import Option
 from qemu_netwrap.qemu.json_options import JsonObject
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.qemu.known_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
-from qemu_netwrap.qemu.numbers import parse_uint32
 
 LISTS = st.text(alphabet="ab=, no{}id\"':é\n", max_size=30) | st.text(max_size=30)
 OPTIONS = st.sampled_from("-netdev -nic -net -device --nic -S -m -h -nosuch - -- ---nic".split())

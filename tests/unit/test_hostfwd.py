@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import polling
 from qemu_netwrap.model.network import Network
-from qemu_netwrap.model.run import Nic
+from qemu_netwrap.model.run import Nic, PortForward
 from qemu_netwrap.networks import port_forwards
-from qemu_netwrap.qemu.hostfwd import Forward, parse
+from qemu_netwrap.qemu.hostfwd import parse
 from qemu_netwrap.runtime.host_ports import hold
 from qemu_netwrap.state import State
 
@@ -31,16 +31,16 @@ PROTOCOLS = st.sampled_from(["tcp", "udp"])
 @pytest.mark.parametrize(
     ("text", "forward"),
     [
-        ("tcp::2222-:22", Forward("tcp", "", 2222, "", 22)),
-        ("::2222-:22", Forward("tcp", "", 2222, "", 22)),
-        ("udp:127.0.0.1:53-10.0.2.15:0x35", Forward("udp", "127.0.0.1", 53, "10.0.2.15", 53)),
-        ("tcp:0.0.0.0:80-0.0.0.0:8080", Forward("tcp", "", 80, "", 8080)),
-        ("tcp:[::1]:80-:80", Forward("tcp", "::1", 80, "", 80, is_ipv6=True)),
-        ("tcp:[::]:80-:80", Forward("tcp", "", 80, "", 80, is_ipv6=True)),
-        ("tcp::80-[fd00:0::9]:80", Forward("tcp", "", 80, "fd00::9", 80, is_ipv6=True)),
+        ("tcp::2222-:22", PortForward("tcp", "", 2222, "", 22)),
+        ("::2222-:22", PortForward("tcp", "", 2222, "", 22)),
+        ("udp:127.0.0.1:53-10.0.2.15:0x35", PortForward("udp", "127.0.0.1", 53, "10.0.2.15", 53)),
+        ("tcp:0.0.0.0:80-0.0.0.0:8080", PortForward("tcp", "", 80, "", 8080)),
+        ("tcp:[::1]:80-:80", PortForward("tcp", "::1", 80, "", 80, is_ipv6=True)),
+        ("tcp:[::]:80-:80", PortForward("tcp", "", 80, "", 80, is_ipv6=True)),
+        ("tcp::80-[fd00:0::9]:80", PortForward("tcp", "", 80, "fd00::9", 80, is_ipv6=True)),
     ],
 )
-def test_read(text: str, forward: Forward) -> None:
+def test_read(text: str, forward: PortForward) -> None:
     assert parse(text) == forward
     assert parse(str(forward)) == forward
 
@@ -178,7 +178,7 @@ def test_a_port_whose_holder_just_ends_is_waited_for(
 ) -> None:
     state = State(str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as holder:
-        forward = Forward("tcp", "127.0.0.1", holder.getsockname()[1], "", 22)
+        forward = PortForward("tcp", "127.0.0.1", holder.getsockname()[1], "", 22)
         nic = Nic("nic", Network("nat", "nat", "qn-nat"), "tap", forwards=(forward,))
         with pytest.raises(HostError, match="is taken"):
             hold([nic], state)

@@ -9,7 +9,7 @@ import pytest
 
 from qemu_netwrap.model.network import Config
 from qemu_netwrap.model.run import Grant
-from qemu_netwrap.qemu import command_line, rewrite
+from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.runtime import plan
 
@@ -75,7 +75,7 @@ def steps(argv: list[str]) -> int:
             for p in made.nics
         }
         assert made.wanted.networks
-        rewrite.rewrite(made, grants).words({})
+        made.rewritten(grants).words({})
     finally:
         sys.settrace(before)
     assert made.nics

@@ -9,7 +9,7 @@ import pytest
 from qemu_netwrap.errors import HostError, UsageError
 from qemu_netwrap.model import pci
 from qemu_netwrap.passthrough import devices
-from qemu_netwrap.qemu import command_line, readconfig, rewrite
+from qemu_netwrap.qemu import command_line, readconfig
 from qemu_netwrap.qemu.network_options import Reading, interpret
 from qemu_netwrap.runtime import plan
 
@@ -34,7 +34,7 @@ def become(*qemu: str) -> tuple[str, ...]:
     """Return the words that a QEMU gets, every VF being BDF."""
     read = reading(*qemu)
     found = devices.find(read)
-    unchanged = rewrite.rewrite(plan.Plan(read.line, "RUN"), {})
+    unchanged = plan.Plan(read.line, "RUN").rewritten({})
     chosen = tuple(device.host or BDF for device in found)
     return devices.put(unchanged, found, chosen).words({})
 

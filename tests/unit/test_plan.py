@@ -16,7 +16,7 @@ from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import HOST_ONLY, NAT, Config, Network
 from qemu_netwrap.model.run import Grant
 from qemu_netwrap.networks import routed
-from qemu_netwrap.qemu import command_line, rewrite
+from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.runtime import plan
 
@@ -65,7 +65,7 @@ def rewritten(made: plan.Plan) -> tuple[str, ...]:
     fds = {nic.tap: tuple(map(str, range(nic.queues))) for nic in nics}
     vhosts = {nic.tap: fds[nic.tap] if nic.vhost else () for nic in nics}
     grants = {nic.tap: Grant(fds[nic.tap], vhosts[nic.tap], macs[nic.tap]) for nic in nics}
-    return rewrite.rewrite(made, grants).words({})
+    return made.rewritten(grants).words({})
 
 
 @given(st.lists(THEIRS | st.sampled_from(OURS), max_size=8))
