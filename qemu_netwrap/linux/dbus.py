@@ -1,7 +1,8 @@
 """Method calls on the system's D-Bus, with arguments that are strings or numbers.
 
 Encoded by hand (D-Bus Specification, "Message Protocol" and "Authentication Protocol"): a launch
-makes one or two of them, and starting dbus-send or busctl for each takes longer. Little-endian.
+makes one or two of them, and starting dbus-send or busctl for each takes longer. Calls are sent
+little-endian; a reply is in the byte order of whoever sent it, which its first byte tells.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import os
 import struct
 
 from qemu_netwrap.model import plain_text
+from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
 ADDRESS = "/run/dbus/system_bus_socket"
-_PATIENCE = 10.0  # seconds
+_REPLY_TIMEOUT = 10.0  # seconds, for each read and write
 _CALL, _RETURN, _ERROR = 1, 2, 3
+_ORDERS = {b"l": "<", b"B": ">"}  # a message's first byte, and the order as struct has it
 _NO_AUTO_START = 2
+_WORD = 4  # bytes of a number, and of the length before a string
 _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = (
     1, 2, 3, 4, 5, 6, 8,
 )  # fmt: skip
@@ -35,6 +39,23 @@ class DBusError(Exception):
         self.name = name
 
 
+class Reply(Record):
+    """The body of a reply, and the byte order of its numbers as `struct` has it."""
+
+    order: str
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The string that the body begins with; empty when there is none."""
+        return _text(self.body, self.order)
+
+    @property
+    def flag(self) -> bool:
+        """Whether the boolean that the body begins with is true."""
+        return _number(self.body, self.order) == 1
+
+
 class Bus:
     """A connection to the system's bus. It is nobody's service: nothing is started by a call."""
 
@@ -42,18 +63,25 @@ class Bus:
         """Connect. Raises `DBusError` when there is no bus."""
         self._serial = 0
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(_REPLY_TIMEOUT)
         try:
-            self._socket.connect(ADDRESS)
-            self._socket.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode())
-            self._socket.sendall(b"\r\n")
-            if not self._line().startswith(b"OK "):
-                raise DBusError("", "the system's D-Bus does not let us in")
-            self._socket.sendall(b"BEGIN\r\n")
+            self._authenticate()
+            self.call(_BUS, "/org/freedesktop/DBus", _BUS, "Hello")
         except OSError as error:
-            self._socket.close()
+            self.close()
             raise DBusError("", f"the system's D-Bus: {error.strerror or error}") from error
-        self.call(_BUS, "/org/freedesktop/DBus", _BUS, "Hello")
+        except DBusError:
+            self.close()
+            raise
+
+    def _authenticate(self) -> None:
+        """Connect, as the user that this process is."""
+        self._socket.connect(ADDRESS)
+        self._socket.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode())
+        self._socket.sendall(b"\r\n")
+        if not self._line().startswith(b"OK "):
+            raise DBusError("", "the system's D-Bus does not let us in")
+        self._socket.sendall(b"BEGIN\r\n")
 
     def __enter__(self) -> Self:
         """Return the connection itself."""
@@ -70,12 +98,12 @@ class Bus:
     def has(self, name: str) -> bool:
         """Whether a service of that name runs."""
         path = "/org/freedesktop/DBus"
-        return self.call(_BUS, path, _BUS, "NameHasOwner", name)[:1] == b"\1"
+        return self.call(_BUS, path, _BUS, "NameHasOwner", name).flag
 
     def call(
         self, destination: str, path: str, interface: str, member: str, *arguments: str | int
-    ) -> bytes:
-        """Call a method; return the answer's body. Raises `DBusError`."""
+    ) -> Reply:
+        """Call a method; return the reply. Raises `DBusError`."""
         self._serial += 1
         signature = "".join("s" if isinstance(each, str) else "u" for each in arguments)
         body = b""
@@ -105,18 +133,23 @@ class Bus:
         except OSError as error:
             raise DBusError("", f"{destination}: {error.strerror or error}") from error
 
-    def _answer(self) -> bytes:
-        """Return the body of the answer to the last call; other messages are left aside."""
+    def _answer(self) -> Reply:
+        """Return the reply to the last call; other messages are left aside."""
         while True:
-            _, kind, _, _, size, _, length = struct.unpack("<cBBBIII", self._read(16))
-            fields = _fields(self._read(length + -length % 8)[:length])
-            body = self._read(size)
-            if fields.get(_REPLY_SERIAL) != struct.pack("<I", self._serial):
+            head = self._read(16)
+            order = _ORDERS.get(head[:1])
+            if order is None:
+                raise DBusError("", f"the system's D-Bus: no byte order is {head[:1]!r}")
+            kind, size, _, length = struct.unpack(f"{order}xBxxIII", head)
+            fields = _fields(self._read(length + -length % 8)[:length], order)
+            reply = Reply(order, self._read(size))
+            if _number(fields.get(_REPLY_SERIAL, b""), order) != self._serial:
                 continue
             if kind == _RETURN:
-                return body
+                return reply
             if kind == _ERROR:
-                raise DBusError(text(fields[_ERROR_NAME]), text(body) or text(fields[_ERROR_NAME]))
+                name = _text(fields[_ERROR_NAME], order)
+                raise DBusError(name, reply.text or name)
 
     def _line(self) -> bytes:
         """Read a line of the authentication."""
@@ -136,10 +169,14 @@ class Bus:
         return data
 
 
-def text(body: bytes) -> str:
+def _number(data: bytes, order: str) -> int:
+    """Read the number that DATA begins with; 0 when there is none."""
+    return int(struct.unpack_from(f"{order}I", data)[0]) if len(data) >= _WORD else 0
+
+
+def _text(data: bytes, order: str) -> str:
     """Return the string that a body, or a field, begins with; empty when there is none."""
-    size = int.from_bytes(body[:4], "little")
-    return body[4 : 4 + size].decode("utf-8", "replace")
+    return data[_WORD : _WORD + _number(data, order)].decode("utf-8", "replace")
 
 
 def _string(value: str) -> bytes:
@@ -153,7 +190,7 @@ def _signature(value: str) -> bytes:
     return bytes((len(value),)) + value.encode() + b"\0"
 
 
-def _fields(data: bytes) -> dict[int, bytes]:
+def _fields(data: bytes, order: str) -> dict[int, bytes]:
     """Read a header's fields: each a number, and a variant with a string, signature or number."""
     found, at = {}, 0
     while at < len(data):
@@ -163,7 +200,7 @@ def _fields(data: bytes) -> dict[int, bytes]:
         if kind == b"g":
             size = data[at] + 2
         else:
-            size = 4 if kind == b"u" else 4 + int.from_bytes(data[at : at + 4], "little") + 1
+            size = _WORD if kind == b"u" else _WORD + _number(data[at : at + _WORD], order) + 1
         found[number] = data[at : at + size]
         at += size
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qemu_netwrap.linux.dbus import Bus, DBusError, text
+from qemu_netwrap.linux.dbus import Bus, DBusError, Reply
 
 _NAME = "org.fedoraproject.FirewallD1"
 _PATH = "/org/fedoraproject/FirewallD1"
@@ -14,7 +14,7 @@ _ABSENT = ("ServiceUnknown", "NameHasNoOwner")
 
 def zone_of(interface: str) -> str:
     """Return the zone that an interface was put into, empty for none. Raises `DBusError`."""
-    return text(_call("getZoneOfInterface", interface))
+    return _call("getZoneOfInterface", interface).text
 
 
 def add(zone: str, interface: str) -> None:
@@ -32,7 +32,7 @@ def remove(zone: str, interface: str) -> None:
             raise
 
 
-def _call(method: str, *arguments: str) -> bytes:
+def _call(method: str, *arguments: str) -> Reply:
     """Call a method of firewalld's zones."""
     with Bus() as bus:
         return bus.call(_NAME, _PATH, _ZONE, method, *arguments)

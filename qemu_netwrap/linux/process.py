@@ -82,9 +82,10 @@ class Child:
             os.close(fd)
 
     def wait(self) -> str:
-        """Wait for the end and return what was printed.
+        """Wait for the end and return all that was printed, on both outputs, blanks around it off.
 
-        Raises `HostError` when it failed, and when it took too long: see `waits.program`.
+        Raises `HostError` when it failed, when it took too long (see `waits.program`), and when it
+        printed more than `_MOST_OUTPUT` bytes: nothing is ever cut.
         """
         try:
             status = waits.program(self._pid, " ".join(self.argv))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import struct
 
@@ -63,7 +64,9 @@ class Netlink:
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """Yield kind, flags, sequence number and body of the messages that have come."""
-        data = self._socket.recv(_RECEIVE)
+        data, _, flags, _ = self._socket.recvmsg(_RECEIVE)
+        if flags & _socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, "the kernel's answer is longer than can be read")
         at = 0
         while at + _HEAD.size <= len(data):
             size, kind, flags, sequence, _ = _HEAD.unpack_from(data, at)
