@@ -1,3 +1,26 @@
 """Networks for QEMU: there when the guest boots, gone when QEMU is gone."""
 
+from qemu_netwrap import lazy as lazy
+
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap import cli as cli
+    from qemu_netwrap import config as config
+    from qemu_netwrap import doctor as doctor
+    from qemu_netwrap import errors as errors
+    from qemu_netwrap import linux as linux
+    from qemu_netwrap import model as model
+    from qemu_netwrap import networks as networks
+    from qemu_netwrap import passthrough as passthrough
+    from qemu_netwrap import printable as printable
+    from qemu_netwrap import qemu as qemu
+    from qemu_netwrap import record as record
+    from qemu_netwrap import record_text as record_text
+    from qemu_netwrap import report as report
+    from qemu_netwrap import resources as resources
+    from qemu_netwrap import runtime as runtime
+    from qemu_netwrap import state as state
+else:
+    __getattr__ = lazy.submodules(__name__)

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 
+from qemu_netwrap import cli, linux, runtime
 from qemu_netwrap.errors import NetwrapError, UsageError
 
 TYPE_CHECKING = False
@@ -20,20 +21,14 @@ def main() -> None:
     argv = sys.argv[1:]
     debug = False
     try:
-        from qemu_netwrap.runtime import launcher as launching
-
-        if launching.is_qemu_name(os.path.basename(sys.argv[0])):
+        if runtime.launcher.is_qemu_name(os.path.basename(sys.argv[0])):
             _be_qemu(sys.argv[0], argv)
-        from qemu_netwrap.cli import splitter
-
-        typed = splitter.split(argv)
+        typed = cli.splitter.split(argv)
         debug = "--debug" in typed.options
         if typed.command or not typed.qemu:
-            from qemu_netwrap.cli import main as cli
-
-            cli.run(argv)
+            cli.main.run(argv)
         else:
-            launching.launch(splitter.request(typed), known=splitter.COMMANDS)
+            runtime.launcher.launch(cli.splitter.request(typed), known=cli.splitter.COMMANDS)
     except (NetwrapError, OSError) as problem:
         if debug:
             raise
@@ -46,35 +41,26 @@ def _be_qemu(shim: str, argv: list[str]) -> NoReturn:
     The kernel tells a script its path, not how it was called (execve(2), "Interpreter scripts"): a
     path that PATH leads to was found there, as almost always.
     """
-    from qemu_netwrap.linux import programs
-    from qemu_netwrap.runtime.launch_options import Request
-    from qemu_netwrap.runtime.launcher import launch
-
     name = os.path.basename(shim)
-    called = name if programs.find(name) == shim else shim
-    launch(Request((called, *argv)), shim=shim)
+    called = name if linux.programs.find(name) == shim else shim
+    request = runtime.launch_options.Request((called, *argv))
+    runtime.launcher.launch(request, shim=shim)
 
 
 def ifup() -> None:
     """Be qemu-ifup: QEMU calls it with a tap's name. Exits."""
-    from qemu_netwrap.runtime import ifup_hook
-
-    _serve_tap("qemu-ifup", ifup_hook.ifup)
+    _serve_tap("qemu-ifup", runtime.ifup_hook.ifup)
 
 
 def ifdown() -> None:
     """Be qemu-ifdown: QEMU calls it with a tap's name. Exits."""
-    from qemu_netwrap.runtime import ifup_hook
-
-    _serve_tap("qemu-ifdown", ifup_hook.ifdown)
+    _serve_tap("qemu-ifdown", runtime.ifup_hook.ifdown)
 
 
 def bridge_helper() -> None:
     """Be the bridge helper: QEMU calls it for a tap's descriptor. Exits."""
-    from qemu_netwrap.runtime import bridge_helper as helper
-
     try:
-        helper.serve(sys.argv[1:])
+        runtime.bridge_helper.serve(sys.argv[1:])
     except (NetwrapError, OSError) as problem:
         _fail(problem)
 
@@ -108,9 +94,9 @@ def _tell(error: NetwrapError) -> None:
 def _host_error(error: OSError) -> NetwrapError:
     """Return what the kernel refused, and nobody foresaw, as an error of ours."""
     where = f"{error.filename}: " if error.filename else ""
-    from qemu_netwrap.linux.remedies import remedy
-
-    return NetwrapError(f"{where}{error.strerror or error}", remedy(error, "--debug shows where"))
+    return NetwrapError(
+        f"{where}{error.strerror or error}", linux.remedies.remedy(error, "--debug shows where")
+    )
 
 
 if __name__ == "__main__":

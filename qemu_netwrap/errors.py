@@ -6,6 +6,8 @@ wrapper itself fails, 126 when the command cannot be executed, 127 when it is no
 
 from __future__ import annotations
 
+import qemu_netwrap
+
 FAILED = 125
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -15,9 +17,7 @@ def _shown(text: str) -> str:
     """Return TEXT as one line that a terminal only shows."""
     if text.isprintable():
         return text
-    from qemu_netwrap import printable  # what a launch that succeeds does not need
-
-    return printable.line(text)
+    return qemu_netwrap.printable.line(text)
 
 
 class NetwrapError(Exception):

@@ -31,7 +31,7 @@ from __future__ import annotations
 import errno
 import os
 
-from qemu_netwrap import record_text
+from qemu_netwrap import linux, passthrough, record_text
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, host_facts
 from qemu_netwrap.model.names import as_file, of_file
@@ -300,9 +300,7 @@ class State(Record):
                 files.remove_lock(f"{self.base}/locks/{name}")
         files.remove_empty([f"{self.base}/locks", self.base])
         if os.path.exists(self.machine):
-            from qemu_netwrap.passthrough.pci_state import Shared
-
-            Shared(self).tidy()
+            passthrough.pci_state.Shared(self).tidy()
         files.remove_empty([ROOT])
 
 
@@ -375,9 +373,7 @@ def foresee() -> None:
 
 def _no_root(error: OSError) -> HostError:
     """Return the error for a root folder that cannot be made or written to."""
-    from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
-
-    return HostError(f"{ROOT}: {error.strerror}", remedy(error, _NEEDS_ROOT, ROOT))
+    return HostError(f"{ROOT}: {error.strerror}", linux.remedies.remedy(error, _NEEDS_ROOT, ROOT))
 
 
 def _check(command: str) -> None:

@@ -5,6 +5,7 @@ The options are those that `cli` declares for `launch`; a test holds the two tog
 
 from __future__ import annotations
 
+from qemu_netwrap import model, qemu
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime.launch_options import Request
@@ -75,11 +76,9 @@ def is_program(word: str) -> bool:
 
 def _unknown_command(argv: list[str]) -> UsageError:
     """Return the error for a first word that is neither a command nor a QEMU."""
-    from qemu_netwrap.model.suggest import suggestion
-
     word = argv[0]
     meant = ALIASES.get(word.lower())
-    near = f"did you mean {meant}? " if meant else suggestion(word, COMMANDS)
+    near = f"did you mean {meant}? " if meant else model.suggest.suggestion(word, COMMANDS)
     if "." in word:
         hint = f"QEMU's program comes first: {_EXAMPLE} {word}"
     else:
@@ -89,13 +88,10 @@ def _unknown_command(argv: list[str]) -> UsageError:
 
 def _unknown_option(argv: list[str]) -> UsageError:
     """Return the error for an option that is none of the launcher's; it may be QEMU's."""
-    from qemu_netwrap.model.suggest import suggestion
-    from qemu_netwrap.qemu.known_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
-
     word = argv[0]
-    near = suggestion(word.partition("=")[0], [*WITH_VALUE, *FLAGS, *INFORM])
+    near = model.suggest.suggestion(word.partition("=")[0], [*WITH_VALUE, *FLAGS, *INFORM])
     name = word[2:] if word.startswith("--") else word[1:]
-    if name in WITH_ARGUMENT | WITHOUT_ARGUMENT:
+    if name in qemu.known_options.WITH_ARGUMENT | qemu.known_options.WITHOUT_ARGUMENT:
         near = near if word.startswith("--") else ""
         return UsageError(
             f"{word}: this is an option of QEMU's, and QEMU is not named",

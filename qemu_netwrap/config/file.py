@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap import config, linux
 from qemu_netwrap.errors import ConfigError
 from qemu_netwrap.model.network import Config
 
@@ -20,9 +21,8 @@ def load(path: str = "") -> Config:
         return Config()
     text = read(found, named=bool(path))
     # Reading TOML costs as much as a whole launch: only when there is some.
-    from qemu_netwrap.config import parse
 
-    return parse.parse(text, found)
+    return config.parse.parse(text, found)
 
 
 def find(path: str = "") -> str:
@@ -35,11 +35,9 @@ def read(path: str, *, named: bool) -> str:
 
     Raises `ConfigError` for a file that cannot be read, or that root must not believe.
     """
-    from qemu_netwrap.linux import trust  # what a launch without a configuration does not need
-
     try:
         with open(path, "rb") as file:
-            trust.check(path, file.fileno(), named=named)
+            linux.trust.check(path, file.fileno(), named=named)
             return file.read().decode("utf-8", "replace")
     except OSError as error:
         what = error.strerror or str(error)

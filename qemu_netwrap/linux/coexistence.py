@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap import linux, model
 from qemu_netwrap.linux import files, nft
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from qemu_netwrap.model.coexistence import Neighbours
 
 # Of those behind the first none is assigned (IANA), nor given out by bindresvport(3), from 600 on.
 DNS_PORTS = (53, *range(288, 308), 28, 30, 32, 34, 36)
@@ -29,7 +28,7 @@ _BRIDGED = {"ip": "bridge-nf-call-iptables", "ip6": "bridge-nf-call-ip6tables"}
 _LEGACY = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
 
 
-def look(bridge: str, *, routed: bool) -> Neighbours | None:
+def look(bridge: str, *, routed: bool) -> model.coexistence.Neighbours | None:
     """Return what there is for a network on BRIDGE; None when there is nobody.
 
     ROUTED is a network that gets a subnet.
@@ -49,17 +48,14 @@ def look(bridge: str, *, routed: bool) -> Neighbours | None:
     is_open = routed and open_from <= DHCP6_PORT
     if not (managers or tables or legacy or taken or is_moved or is_open):
         return None
-    from qemu_netwrap.linux import firewalls
-    from qemu_netwrap.linux.network_managers import running
-    from qemu_netwrap.model.coexistence import Neighbours
 
-    asked = firewalls.Wanted(bridge, (*DNS_PORTS[:1], dns_port, DHCP_PORT, DHCP6_PORT))
-    filters, chains = firewalls.that_drop(tables, legacy, asked)
-    return Neighbours(
+    asked = linux.firewalls.Wanted(bridge, (*DNS_PORTS[:1], dns_port, DHCP_PORT, DHCP6_PORT))
+    filters, chains = linux.firewalls.that_drop(tables, legacy, asked)
+    return model.coexistence.Neighbours(
         filters,
         chains,
-        firewalls.FIREWALLD_TABLE in tables,
-        running(managers),
+        linux.firewalls.FIREWALLD_TABLE in tables,
+        linux.network_managers.running(managers),
         dns_port,
         taken,
         open_from,
@@ -73,12 +69,12 @@ def _ports(open_from: int) -> tuple[int, tuple[int, ...]]:
     dnsmasq shares its UDP ports (SO_REUSEADDR): who may bind to one gets its packets. So DNS is on
     a port below OPEN_FROM, where that takes a privilege. If there is no such port, it is on 53.
     """
-    from qemu_netwrap.linux import ports
-
-    dhcp = ((ports.IPV4, DHCP_PORT), (ports.IPV6, DHCP6_PORT))
-    taken = tuple(port for family, port in dhcp if ports.is_taken(family, ports.UDP, port))
+    dhcp = ((linux.ports.IPV4, DHCP_PORT), (linux.ports.IPV6, DHCP6_PORT))
+    taken = tuple(
+        port for family, port in dhcp if linux.ports.is_taken(family, linux.ports.UDP, port)
+    )
     closed = tuple(port for port in DNS_PORTS if port < open_from)
-    return ports.first_free(closed or DNS_PORTS[:1]), taken
+    return linux.ports.first_free(closed or DNS_PORTS[:1]), taken
 
 
 def _is_on(path: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import select
 from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import cgroup, files, process_identity
 from qemu_netwrap.linux import process as spawn
@@ -70,9 +71,7 @@ def _spawn(folder: str) -> Child:
     pid_file = f"{folder}/dnsmasq.pid"
     is_alone = is_lone()
     if os.geteuid() == 0 and not is_alone and "\nuser=" not in files.read(f"{folder}/dnsmasq.conf"):
-        from qemu_netwrap.linux import accounts
-
-        user = accounts.account()
+        user = linux.accounts.account()
         if user.setpriv:
             before = (*user.before, spawn.require("dnsmasq"))
             pid_file = ""  # it could not write into the folder: `_note` does
@@ -116,9 +115,8 @@ def is_nobody(process: Process) -> bool:
         uid = os.stat(f"/proc/{process.pid}").st_uid
     except FileNotFoundError:
         return False
-    from qemu_netwrap.linux import accounts
 
-    return uid != 0 and uid == accounts.nobody()
+    return uid != 0 and uid == linux.accounts.nobody()
 
 
 def is_lone() -> bool:
@@ -173,11 +171,9 @@ def _all(folder: str) -> list[Process]:
 
     Anybody can give a process such words: only those count whose user dnsmasq may have.
     """
-    from qemu_netwrap.linux import accounts
-
     pids = filter(str.isdigit, files.listdir("/proc"))
     words = f"--conf-file={folder}/dnsmasq.conf"
-    users = {os.geteuid(), accounts.account().uid, accounts.nobody()}
+    users = {os.geteuid(), linux.accounts.account().uid, linux.accounts.nobody()}
     return [
         Process(int(pid), started_at(pid))
         for pid in pids

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap import linux
 from qemu_netwrap.linux import files
 
 TYPE_CHECKING = False
@@ -33,9 +34,7 @@ def pids() -> list[int]:
 
 def of_file(path: str) -> list[int]:
     """Return the processes that have the file or device PATH open, or mapped."""
-    from qemu_netwrap.linux import foreign_fds  # ctypes: what no launch that succeeds needs
-
-    wanted = foreign_fds.kind(path)
+    wanted = linux.foreign_fds.kind(path)
     return [pid for pid in pids() if _has(pid, wanted)] if wanted is not None else []
 
 
@@ -65,19 +64,15 @@ def _with_state(pid: int) -> str:
 
 def has_at(pid: int, fd: int, path: str) -> bool:
     """Whether descriptor FD of a process is the file PATH."""
-    from qemu_netwrap.linux import foreign_fds
-
-    wanted = foreign_fds.kind(path)
-    return wanted is not None and foreign_fds.kind(f"/proc/{pid}/fd/{fd}") == wanted
+    wanted = linux.foreign_fds.kind(path)
+    return wanted is not None and linux.foreign_fds.kind(f"/proc/{pid}/fd/{fd}") == wanted
 
 
 def _has(pid: int, wanted: Kind) -> bool:
     """Whether a process has a file open in any of its threads, or mapped."""
-    from qemu_netwrap.linux import foreign_fds
-
     for task in _peek_dir(f"/proc/{pid}/task"):
         folder = f"/proc/{pid}/task/{task}/fd"
-        if any(foreign_fds.kind(f"{folder}/{fd}") == wanted for fd in _peek_dir(folder)):
+        if any(linux.foreign_fds.kind(f"{folder}/{fd}") == wanted for fd in _peek_dir(folder)):
             return True
     return not wanted.is_device and _has_mapped(pid, wanted)
 
@@ -121,9 +116,7 @@ def has_tap(pid: int, name: str) -> bool:
 
 def _is_tap(pid: int, fd: int, name: str) -> bool:
     """Whether a descriptor that shows the name of a tap has the one of this network namespace."""
-    from qemu_netwrap.linux import foreign_fds
-
-    asked = foreign_fds.tap(pid, fd)
+    asked = linux.foreign_fds.tap(pid, fd)
     if asked is not None:
         return asked == (name, True)
     try:

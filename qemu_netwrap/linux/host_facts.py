@@ -8,6 +8,7 @@ from __future__ import annotations
 import _socket
 import os
 
+from qemu_netwrap import linux, model, qemu
 from qemu_netwrap.linux import files, sysctl
 from qemu_netwrap.linux.netlink.links import Link, Rtnl
 from qemu_netwrap.model.host import Surroundings
@@ -114,10 +115,8 @@ def is_ours(link: Link) -> bool:
 
     Only root gives a bridge a MAC. One that was left to somebody else's ports says so.
     """
-    from qemu_netwrap.model import mac
-
-    own = mac.derive(machine(), "bridge", link.name)
-    return link.kind == "bridge" and mac.unpack(link.mac) == own and link.alias != LEFT
+    own = model.mac.derive(machine(), "bridge", link.name)
+    return link.kind == "bridge" and model.mac.unpack(link.mac) == own and link.alias != LEFT
 
 
 def surroundings(
@@ -128,8 +127,6 @@ def surroundings(
     PLACES are where its subnet may be, none for a plain bridge. FORWARDING are devices that forward
     by our doing, INNER the bridges of our networks.
     """
-    from qemu_netwrap.linux import coexistence  # what who joins a network does not need
-
     rtnl = Rtnl()
     try:
         there = rtnl.link(bridge)
@@ -150,7 +147,7 @@ def surroundings(
         ("lo", *inner),
         path,
         machine(),
-        neighbours=coexistence.look(bridge, routed=bool(places)),
+        neighbours=linux.coexistence.look(bridge, routed=bool(places)),
         in_order=in_order,
         is_left=there is not None and is_ours(there),
     )
@@ -181,9 +178,7 @@ def _is_local(server: str) -> bool:
 
 def _is_there(server: str) -> bool:
     """Whether somebody answers on a loopback address; yes where that may not be asked."""
-    from qemu_netwrap.linux import ports
-
-    return ports.is_held(server, _DNS_PORT)
+    return linux.ports.is_held(server, _DNS_PORT)
 
 
 def _nameservers(path: str) -> list[str]:
@@ -194,20 +189,14 @@ def _nameservers(path: str) -> list[str]:
 
 def qemu_options(program: str, user: User | None) -> tuple[frozenset[str], frozenset[str]]:
     """Ask a QEMU, as USER, which options it has: with an argument, and without."""
-    from qemu_netwrap.qemu.known_options import parse_help
-
-    return parse_help(_help(program, user))
+    return qemu.known_options.parse_help(_help(program, user))
 
 
 def qemu_knows(program: str, words: frozenset[str], user: User | None) -> frozenset[str]:
     """Ask a QEMU, as USER, which of WORDS it has as kinds of netdev, or as keys of one."""
-    from qemu_netwrap.qemu.known_options import netdev_words
-
-    return words & netdev_words(_help(program, user))
+    return words & qemu.known_options.netdev_words(_help(program, user))
 
 
 def _help(program: str, user: User | None) -> str:
     """Return what QEMU says to -help; nothing if it does not."""
-    from qemu_netwrap.linux.program_query import ask
-
-    return ask((os.path.abspath(program), "-help"), user)
+    return linux.program_query.ask((os.path.abspath(program), "-help"), user)

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 
 _ENOUGH = 256  # for whatever a process of ours makes or releases
@@ -19,15 +20,7 @@ def raise_own() -> None:
     """Raise this process's limit if it is low, and it may; not in one that becomes QEMU."""
     if not 0 <= os.sysconf("SC_OPEN_MAX") < _ENOUGH:
         return
-    import resource  # what hardly a launch needs
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for limits in ((_ENOUGH, max(hard, _ENOUGH)), (min(hard, _ENOUGH), hard)):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        except (OSError, ValueError):
-            continue  # the second one everybody may set
-        return
+    linux.rlimits.raise_open_files(_ENOUGH)
 
 
 def require(inherited: int = 0, first: int = 0) -> None:
@@ -45,12 +38,11 @@ def require(inherited: int = 0, first: int = 0) -> None:
         _close(held)
         if error.errno != errno.EMFILE:
             raise
-        from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
 
         limit = os.sysconf("SC_OPEN_MAX")
         raise HostError(
             f"the limit of open files is {limit}: too few for what has to be open at once",
-            remedy(error, ""),
+            linux.remedies.remedy(error, ""),
         ) from error
     _close(held)
 

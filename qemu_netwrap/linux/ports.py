@@ -5,8 +5,8 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-import struct
 
+from qemu_netwrap import linux
 from qemu_netwrap.linux import files
 
 TYPE_CHECKING = False
@@ -20,8 +20,6 @@ _BOTH = ((IPV4, UDP), (IPV4, TCP), (IPV6, UDP), (IPV6, TCP))
 # alone; the other is for documentation (RFC 3849), to be bound to all the same (ip(7)).
 _NOBODYS = {IPV4: "127.110.119.1", IPV6: "2001:db8:716e::1"}
 _IP_FREEBIND, _IPV6_V6ONLY = 15, 26  # linux/in.h, linux/in6.h
-_SO_ATTACH_FILTER, _SO_LOCK_FILTER = 26, 44  # include/uapi/asm-generic/socket.h
-_RETURN = 0x06  # classic BPF (linux/bpf_common.h): 0 drops the packet
 
 
 def is_taken(family: int, kind: int, port: int) -> bool:
@@ -87,7 +85,7 @@ def take(protocol: str, address: str, port: int) -> int:
             taken.setsockopt(_socket.IPPROTO_IPV6, _IPV6_V6ONLY, 1)
         if protocol == "tcp":
             taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        _deafen(taken)
+        linux.socket_filter.drop_all(taken)
         taken.bind((address, port))
         if protocol == "tcp":
             taken.listen(0)
@@ -97,20 +95,8 @@ def take(protocol: str, address: str, port: int) -> int:
     return taken.detach()
 
 
-def _deafen(taken: _socket.socket) -> None:
-    """Have the kernel drop whatever comes in by a socket, for good (socket(7), SO_LOCK_FILTER)."""
-    import array  # what a launch without such ports does not need
-
-    code = array.array("B", struct.pack("=HBBI", _RETURN, 0, 0, 0))
-    filter_ = struct.pack("HP", 1, code.buffer_info()[0])  # struct sock_fprog
-    taken.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
-    taken.setsockopt(_socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
-
-
 def holder(protocol: str, port: int) -> str:
     """Return who has a port, as `PROGRAM (pid N)`; empty if nobody is seen to."""
-    from qemu_netwrap.linux import holders  # what a launch that succeeds does not need
-
     inodes = set(_inodes(protocol, port))
     for pid in filter(str.isdigit, files.listdir("/proc")):
         try:
@@ -118,7 +104,7 @@ def holder(protocol: str, port: int) -> str:
         except OSError:
             continue
         if not inodes.isdisjoint(opened):
-            return holders.named(pid)
+            return linux.holders.named(pid)
     return ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import waits
 from qemu_netwrap.linux.files import open_locked
@@ -42,12 +43,10 @@ def require(program: str) -> str:
 
 def _failed(argv: tuple[str, ...], printed: str, first: str) -> HostError:
     """Return the error for a program that failed; programs tell numbers by their texts."""
-    from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
-
     hint = f"it was run as: {' '.join(argv)}"
     for number in (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EMFILE):
         if os.strerror(number) in printed:
-            hint = f"{remedy(OSError(number, ''), hint, '/run')}; {hint}"
+            hint = f"{linux.remedies.remedy(OSError(number, ''), hint, '/run')}; {hint}"
             break
     return HostError(f"{argv[0]}: {first}", hint)
 

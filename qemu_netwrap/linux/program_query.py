@@ -7,6 +7,7 @@ import select
 import time
 from _signal import SIGKILL
 
+from qemu_netwrap import linux
 from qemu_netwrap.linux import files
 
 TYPE_CHECKING = False
@@ -52,9 +53,7 @@ def _be(argv: tuple[str, ...], user: User | None, output: int) -> NoReturn:
             os.dup2(fd, to)
         files.close_from(3)
         if user is not None:
-            from qemu_netwrap.linux import users
-
-            users.become(user)
+            linux.users.become(user)
         os.execve(argv[0], argv, _ENVIRONMENT)
     finally:
         os._exit(127)

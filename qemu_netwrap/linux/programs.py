@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-_STAFF = "staff"
+from qemu_netwrap import linux
+
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -61,17 +62,11 @@ def is_shared(found: os.stat_result) -> bool:
         return False
     if found.st_mode & stat.S_IWOTH:
         return True
-    return bool(found.st_mode & stat.S_IWGRP) and found.st_gid != 0 and not _is_staff(found.st_gid)
-
-
-def _is_staff(gid: int) -> bool:
-    """Whether GID is Debian's group `staff`, with nobody in it."""
-    import grp  # what hardly a launch needs
-
-    try:
-        return not grp.getgrnam(_STAFF).gr_mem and grp.getgrnam(_STAFF).gr_gid == gid
-    except KeyError:
-        return False
+    return (
+        bool(found.st_mode & stat.S_IWGRP)
+        and found.st_gid != 0
+        and not linux.users.is_staff(found.st_gid)
+    )
 
 
 def is_unmapped(uid: int) -> bool:

@@ -6,6 +6,7 @@ import mmap
 import os
 import stat
 
+from qemu_netwrap import linux
 from qemu_netwrap.qemu.option_groups import IMPLIED
 from qemu_netwrap.qemu.readconfig import ConfigFile, parse
 
@@ -67,10 +68,9 @@ def _reader(user: User | None) -> Callable[[str], bytes | None]:
     """
     if user is None:
         return _read
-    from qemu_netwrap.linux.users import Acting
 
     def read(path: str) -> bytes | None:
-        with Acting(None if path.startswith(_DESCRIPTORS) else user):
+        with linux.users.Acting(None if path.startswith(_DESCRIPTORS) else user):
             return _read(path)
 
     return read

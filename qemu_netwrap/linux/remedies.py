@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qemu_netwrap import doctor
 from qemu_netwrap.model.causes import RUN, cause
 
 TYPE_CHECKING = False
@@ -18,6 +19,4 @@ def remedy(error: OSError, otherwise: str, place: str = "") -> str:
 
 def standing() -> Standing:
     """Return with what privilege this process asks, and where."""
-    from qemu_netwrap.doctor import probe  # what a launch that succeeds does not need
-
-    return probe.standing()
+    return doctor.probe.standing()

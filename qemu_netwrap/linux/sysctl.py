@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files
 
@@ -43,9 +44,9 @@ def write(family: str, device: str, key: str, value: str) -> None:
 
 def refusal(path: str, error: OSError) -> HostError:
     """Return the error for a setting that cannot be written."""
-    from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
-
-    return HostError(f"{path}: {error.strerror}", remedy(error, "-v shows the step", path))
+    return HostError(
+        f"{path}: {error.strerror}", linux.remedies.remedy(error, "-v shows the step", path)
+    )
 
 
 def is_writable() -> bool:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import ConfigError
 from qemu_netwrap.linux import bridge_conf, files, qemu_files
 from qemu_netwrap.linux.holders import holder_of_tap
@@ -75,10 +76,9 @@ def _why_not(path: str) -> str:
     """Say why a device cannot be opened, with the remedy; it is not opened for that."""
     if os.access(path, os.R_OK | os.W_OK):
         return ""
-    from qemu_netwrap.linux.remedies import standing
 
     number = errno.EACCES if os.path.exists(path) else errno.ENOENT
-    return str(causes.cause(number, path, standing()))
+    return str(causes.cause(number, path, linux.remedies.standing()))
 
 
 def has_net_admin() -> bool:

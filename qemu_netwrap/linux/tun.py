@@ -7,6 +7,7 @@ import fcntl
 import os
 import struct
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files
 
@@ -58,15 +59,11 @@ def open_vhost(count: int) -> list[int]:
 
 def no_tap(error: OSError) -> HostError:
     """Return the error for taps that cannot be had here."""
-    from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
-
-    hint = remedy(error, f"is it the tun device? ls -l {DEVICE}: 10, 200", DEVICE)
+    hint = linux.remedies.remedy(error, f"is it the tun device? ls -l {DEVICE}: 10, 200", DEVICE)
     return HostError(f"taps: {DEVICE}: {error.strerror}", hint)
 
 
 def no_vhost(error: OSError) -> HostError:
     """Return the error for a vhost=on that cannot be had here."""
-    from qemu_netwrap.linux.remedies import remedy
-
-    hint = remedy(error, "modprobe vhost_net", VHOST)
+    hint = linux.remedies.remedy(error, "modprobe vhost_net", VHOST)
     return HostError(f"vhost=on: {VHOST}: {error.strerror}", f"leave out vhost=on; {hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 
@@ -23,6 +24,9 @@ KEPT = frozenset(
 KEPT_PREFIX = "LC_"
 
 
+_STAFF = "staff"
+
+
 class User(Record):
     """Whom QEMU is to run as."""
 
@@ -32,6 +36,22 @@ class User(Record):
     home: str
     shell: str
     groups: tuple[int, ...]
+
+
+def is_staff(gid: int) -> bool:
+    """Whether GID is Debian's group `staff`, with nobody in it."""
+    try:
+        return not grp.getgrnam(_STAFF).gr_mem and grp.getgrnam(_STAFF).gr_gid == gid
+    except KeyError:
+        return False
+
+
+def uid_of(name: str) -> int:
+    """Return the number of the user NAME. Raises `HostError` when there is none."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise HostError(f"--run-as {name}: there is no such user", "see getent passwd") from None
 
 
 def find(name: str) -> User:

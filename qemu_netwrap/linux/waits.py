@@ -11,6 +11,7 @@ import os
 import select
 from _signal import ITIMER_REAL, SIGALRM, SIGKILL, setitimer, signal
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 
 TYPE_CHECKING = False
@@ -111,9 +112,7 @@ def _wait_locked(fd: int, how: int, path: str) -> None:
             if caller.has_gone():
                 raise HostError("the launcher has gone meanwhile", "nothing is left to do")
             if not announced:
-                from qemu_netwrap.linux import holders  # what hardly a launch needs
-
-                by = holders.lockers(path) or "somebody"
+                by = linux.holders.lockers(path) or "somebody"
                 caller.say(f"waiting for {by}, who holds the lock {path}")
                 announced = True
     finally:

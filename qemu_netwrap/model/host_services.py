@@ -5,6 +5,8 @@ Each is PROTOCOL/PORT, PROTOCOL/FIRST-LAST (PROTOCOL is tcp or udp), a name of `
 
 from __future__ import annotations
 
+from qemu_netwrap import model
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,9 +47,7 @@ def _parts(service: str) -> tuple[str, int, int]:
     """Return protocol, first and last port of a service. Raises `ValueError`."""
     protocol, slash, numbers = NAMES.get(service, service).partition("/")
     if not slash:
-        from qemu_netwrap.model.suggest import suggestion
-
-        near = suggestion(service, (*NAMES, ALL))
+        near = model.suggest.suggestion(service, (*NAMES, ALL))
         known = ", ".join((*NAMES, ALL))
         raise ValueError(f"{service!r} is no service known here: {near}{known}, or tcp/PORT")
     if protocol not in PROTOCOLS:

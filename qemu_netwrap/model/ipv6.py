@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 
+from qemu_netwrap import model
 from qemu_netwrap.record import Record
 
 LENGTH = 64  # what SLAAC takes (RFC 4862)
@@ -23,18 +24,12 @@ class Prefix(Record):
     @classmethod
     def parse(cls, text: str) -> Prefix:
         """Read `fd12:3456:789a:1::/64`. Raises `ValueError` with what is wrong with it."""
-        import ipaddress  # what a launch without a configured prefix does not need
-
-        found = ipaddress.IPv6Network(text)
-        return cls(int(found.network_address), found.prefixlen)
+        return cls(*model.ipv6_text.network(text))
 
     @classmethod
     def parse_around(cls, address: str) -> Prefix:
         """Return the network of `fd12:3456:789a:1::1/64`."""
-        import ipaddress
-
-        found = ipaddress.IPv6Interface(address).network
-        return cls(int(found.network_address), found.prefixlen)
+        return cls(*model.ipv6_text.network_around(address))
 
     @classmethod
     def derive(cls, machine: str, name: str, attempt: int = 0) -> Prefix:
@@ -69,9 +64,7 @@ class Prefix(Record):
 
     def guest_fault(self, address: str) -> str:
         """Say why ADDRESS cannot be a guest's here; empty if it can."""
-        import ipaddress
-
-        number = int(ipaddress.IPv6Address(address)) - self.network
+        number = model.ipv6_text.number(address) - self.network
         if number == 1:
             return f"{address} is the gateway's"
         return "" if 1 < number < 1 << 128 - self.length else f"{address} is not in {self}"

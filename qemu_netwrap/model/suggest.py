@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches  # it costs milliseconds: this module loads on first use
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -9,8 +11,5 @@ if TYPE_CHECKING:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return `did you mean X? ` for the nearest of the known words; empty when none is near."""
-    # Here, because it costs a launch milliseconds.
-    from difflib import get_close_matches
-
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]}? " if near else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from qemu_netwrap import lazy, networks
 from qemu_netwrap.model.network import BRIDGE, HOST_ONLY, NAT
-from qemu_netwrap.networks import bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,20 +16,22 @@ if TYPE_CHECKING:
     Backend = Callable[[Network, Surroundings], tuple[Resource, ...]]
 
 
-def _nat(network: Network, around: Surroundings) -> tuple[Resource, ...]:
-    from qemu_netwrap.networks import nat  # what a launch on a bridge does not need
+def _bridge(network: Network, around: Surroundings) -> tuple[Resource, ...]:
+    return networks.bridge.resources(network, around)
 
-    return nat.resources(network, around)
+
+def _nat(network: Network, around: Surroundings) -> tuple[Resource, ...]:
+
+    return networks.nat.resources(network, around)
 
 
 def _host_only(network: Network, around: Surroundings) -> tuple[Resource, ...]:
-    from qemu_netwrap.networks import host_only
 
-    return host_only.resources(network, around)
+    return networks.host_only.resources(network, around)
 
 
 BACKENDS: dict[str, Backend] = {
-    BRIDGE: bridge.resources,
+    BRIDGE: _bridge,
     NAT: _nat,
     HOST_ONLY: _host_only,
 }
@@ -43,6 +45,19 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
     made = BACKENDS[network.mode](network, around)
     if around.neighbours is None:
         return made
-    from qemu_netwrap.networks import coexistence  # what many a launch does not need
 
-    return coexistence.completed(network, around, around.neighbours, made)
+    return networks.coexistence.completed(network, around, around.neighbours, made)
+
+
+if TYPE_CHECKING:
+    from qemu_netwrap.networks import bridge as bridge
+    from qemu_netwrap.networks import coexistence as coexistence
+    from qemu_netwrap.networks import host_only as host_only
+    from qemu_netwrap.networks import host_services as host_services
+    from qemu_netwrap.networks import ipv6 as ipv6
+    from qemu_netwrap.networks import nat as nat
+    from qemu_netwrap.networks import port_forwards as port_forwards
+    from qemu_netwrap.networks import routed as routed
+    from qemu_netwrap.networks import uplink as uplink
+else:
+    __getattr__ = lazy.submodules(__name__)

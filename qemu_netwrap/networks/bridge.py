@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qemu_netwrap import networks
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model import mac
 from qemu_netwrap.model.network import BRIDGE
@@ -25,9 +26,7 @@ def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
             " bridge, or a name that is free: a bridge is made",
         )
     if network.uplink:
-        from qemu_netwrap.networks import uplink  # what hardly a launch needs
-
-        return uplink.resources(network, around, own_bridge(network, around))
+        return networks.uplink.resources(network, around, own_bridge(network, around))
     return () if around.bridge_exists else guarded(own_bridge(network, around))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from qemu_netwrap import model, networks
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model import names, plain_text
 from qemu_netwrap.model.ipv4 import Subnet
@@ -155,9 +156,8 @@ def services_of(network: Network, around: Surroundings) -> str:
     """Return the chain that keeps guests from the host's services; empty where all are open."""
     if network.host_services is None and around.neighbours is None:
         return ""
-    from qemu_netwrap.networks import host_services  # what hardly a launch needs
 
-    return host_services.rules(network, around)
+    return networks.host_services.rules(network, around)
 
 
 def sources(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
@@ -240,9 +240,8 @@ def _ranges(network: Network, subnet: Subnet) -> list[str]:
     """Return what is leased: all but the gateway's address and those that are somebody's alone."""
     if not network.addresses:
         return [f"dhcp-range={subnet.host(2)},{subnet.last},{LEASE}"]
-    from qemu_netwrap.model import reservations
 
-    free = [f"dhcp-range={a},{b},{LEASE}" for a, b in reservations.ranges(network, subnet)]
+    free = [f"dhcp-range={a},{b},{LEASE}" for a, b in model.reservations.ranges(network, subnet)]
     return free or [f"dhcp-range={subnet.host(0)},static,{LEASE}"]
 
 

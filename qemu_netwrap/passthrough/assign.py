@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, pci, session
 from qemu_netwrap.linux.netlink import interface_state
@@ -315,10 +316,8 @@ def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking
     ifname = pf.ifnames[0]
     number = pf.vfs.index(device.bdf)
     if want.net is None:
-        from qemu_netwrap.linux.netlink import vf_settings
-
         try:
-            has_mac = bool(vf_settings.read_vf(ifname, number).mac.strip("0:"))
+            has_mac = bool(linux.netlink.vf_settings.read_vf(ifname, number).mac.strip("0:"))
         except HostError:
             return ""  # its driver does not tell
         if has_mac:
@@ -419,14 +418,7 @@ def _siblings(label: str, device: Device, passing: Passing) -> tuple[Device, ...
 
 def _uid(user: str) -> int:
     """Return the number of the user that QEMU will run as; 0 without one."""
-    if not user:
-        return 0
-    import pwd
-
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        raise HostError(f"--run-as {user}: there is no such user", "see getent passwd") from None
+    return linux.users.uid_of(user) if user else 0
 
 
 def reached() -> dict[str, str]:

@@ -17,6 +17,7 @@ import contextlib
 import errno
 import os
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, pci, polling
 from qemu_netwrap.state import State
@@ -124,7 +125,5 @@ def _holder(path: str) -> str:
 
     Looked up only when somebody has waited in vain.
     """
-    from qemu_netwrap.linux import holders
-
-    having = holders.of_file(path)
-    return holders.named(having[0]) if having else ""
+    having = linux.holders.of_file(path)
+    return linux.holders.named(having[0]) if having else ""

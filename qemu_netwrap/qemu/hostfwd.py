@@ -7,6 +7,7 @@ An IPv6 address stands in brackets. What is wrong is said in QEMU's words.
 
 from __future__ import annotations
 
+from qemu_netwrap import model
 from qemu_netwrap.model import numbers
 from qemu_netwrap.model.ipv4 import format_address, parse_address
 from qemu_netwrap.model.run import PortForward
@@ -75,10 +76,9 @@ def _cut_address(text: str, missing: str, bad: str) -> tuple[str, str]:
     inside, rest = _cut(text[1:], "]", bad)
     if not rest.startswith(":"):
         raise ValueError(missing)
-    from qemu_netwrap.model import addresses  # what hardly a launch needs
 
     try:
-        address = addresses.read(inside)
+        address = model.addresses.read(inside)
     except ValueError:
         address = ""
     if ":" not in address:

@@ -6,6 +6,7 @@ net/tap.c, `net_init_tap`; the rest is net/net.c, `net_client_init1` and `net_pa
 
 from __future__ import annotations
 
+from qemu_netwrap import qemu
 from qemu_netwrap.model import names, numbers
 from qemu_netwrap.model.network import HOST_ONLY, NAT
 from qemu_netwrap.qemu import netdev_schema
@@ -122,9 +123,7 @@ def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -
     """Yield what is wrong, the first thing first; empty where nothing is."""
     yield "Parameter 'id' is missing" if net.form == "netdev" and not net.has("id") else ""
     if net.type == SRIOV:
-        from qemu_netwrap.qemu import sriov_options
-
-        yield sriov_options.fault(net.form, net.opts)
+        yield qemu.sriov_options.fault(net.form, net.opts)
         return
     yield _type_fault(net, knows)
     kinds = _kinds(net)
@@ -199,11 +198,9 @@ def _value_fault(net: NetOption, key: str, kind: str) -> str:
 
 def _forward_fault(net: NetOption) -> str:
     """Say which hostfwd= is none."""
-    from qemu_netwrap.qemu import hostfwd  # what hardly a launch needs
-
     for text in net.values("hostfwd"):
         try:
-            hostfwd.parse(text)
+            qemu.hostfwd.parse(text)
         except ValueError as error:
             return str(error)
     return ""

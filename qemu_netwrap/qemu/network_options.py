@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qemu_netwrap import qemu
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.model import names, numbers
 from qemu_netwrap.qemu import guest_nics, netdev_options, option_groups
@@ -182,9 +183,7 @@ def _too_many(nets: tuple[NetOption, ...], *, one_more: bool) -> Faults:
 def _remedy(net: Option, wrong: str) -> str:
     """Return the hint for a mistake in a command line of ours."""
     if wrong.startswith("Invalid parameter") and "'hostfwd'" not in wrong:
-        from qemu_netwrap.qemu import user_keys as userkeys  # what hardly a launch needs
-
-        instead = userkeys.instead(wrong.split("'")[1])
+        instead = qemu.user_keys.instead(wrong.split("'")[1])
         if instead:
             return instead
         return f"it takes {', '.join(_keys(net))}"
@@ -195,9 +194,7 @@ def _remedy(net: Option, wrong: str) -> str:
 def _keys(net: Option) -> list[str]:
     """Return the keys that an option of ours takes."""
     if netdev_options.SRIOV in net.typed:
-        from qemu_netwrap.qemu import sriov_options  # what few launches need
-
-        return [*sriov_options.KEYS]
+        return [*qemu.sriov_options.KEYS]
     extra = sorted(netdev_options.NIC_KEYS) if net.name == "nic" else []
     return [*sorted({*netdev_options.OUR_TAP_KEYS, "hostfwd"} - {"type"}), *extra]
 

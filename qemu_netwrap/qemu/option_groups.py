@@ -7,6 +7,7 @@ entries that are there already. What is wrong with a type or a key shows only af
 
 from __future__ import annotations
 
+from qemu_netwrap import qemu
 from qemu_netwrap.qemu.command_line import Option
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.qemu.known_options import GROUPS
@@ -86,7 +87,9 @@ def fill(line: CommandLine, files: Mapping[int, ConfigFile]) -> Groups:
     return Groups(tuple(filling.entries), tuple(filling.faults))
 
 
-def read_list(text: str, implied: str, name: str = "") -> OptList | JsonObject | None:
+def read_list(
+    text: str, implied: str, name: str = ""
+) -> OptList | qemu.json_options.JsonObject | None:
     """Read an option's argument, key=value list or JSON; None when it is JSON that is none.
 
     -nic and -net know no JSON (net/net.c, `netdev_is_modern`, is asked for -netdev alone).
@@ -94,10 +97,9 @@ def read_list(text: str, implied: str, name: str = "") -> OptList | JsonObject |
     if not text.startswith("{") or name in ("nic", "net"):
         return OptList.parse(text, implied)
     # Here, because json costs more than the rest of the launch path's imports together.
-    from qemu_netwrap.qemu.json_options import JsonObject
 
     try:
-        return JsonObject.parse(text)
+        return qemu.json_options.JsonObject.parse(text)
     except ValueError:
         return None
 

@@ -10,6 +10,7 @@ import _socket
 import errno
 import os
 
+from qemu_netwrap import linux, resources, runtime
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import dnsmasq, files, host_facts, nft, sysctl, tun
 from qemu_netwrap.linux.netlink.links import Link, Rtnl
@@ -89,9 +90,7 @@ def _filter(b: r.Bridge, made: Link, work: Work) -> None:
 
     Rules and /proc/sys keep it from that too, where there are rules, and where it can be written.
     """
-    from qemu_netwrap.linux import ingress_filter  # what who joins a network does not need
-
-    if work.rtnl.filter_ingress(made.index, ingress_filter.program()) or not b.open:
+    if work.rtnl.filter_ingress(made.index, linux.ingress_filter.program()) or not b.open:
         return
     if sysctl.read("ipv6", b.name, "accept_ra") not in ("", "0") and not sysctl.is_writable():
         raise HostError(
@@ -121,10 +120,12 @@ def _ports_of_others(bridge: Link, work: Work) -> list[str]:
 
     Of those too that are dead: the kernel lets go of a killed QEMU's lock before its taps.
     """
-    from qemu_netwrap.runtime.journal import Journal
-
     runs = work.state.members(bridge.name)
-    own = [entry for run in runs for entry in Journal(f"{work.state.run(run)}/journal").peek()]
+    own = [
+        entry
+        for run in runs
+        for entry in runtime.journal.Journal(f"{work.state.run(run)}/journal").peek()
+    ]
     ports = work.rtnl.ports(bridge.index)
     return [port.name for port in ports if not any(_is_port_of(port, entry) for entry in own)]
 
@@ -142,30 +143,22 @@ def _is_port_of(port: Link, entry: Entry) -> bool:
 
 def acquire_uplink(u: r.Uplink, note: Note, work: Work) -> Iterator[None]:
     """Take a NIC of the host into its bridge."""
-    from qemu_netwrap.resources import uplink  # what hardly a launch needs
-
-    return uplink.acquire(u, note, work)
+    return resources.uplink.acquire(u, note, work)
 
 
 def release_uplink(u: r.Uplink, facts: Facts, work: Work) -> Iterator[None]:
     """Give the NIC back what it had."""
-    from qemu_netwrap.resources import uplink
-
-    return uplink.release(u, facts, work)
+    return resources.uplink.release(u, facts, work)
 
 
 def acquire_forwards(f: r.Forwards, _note: Note, work: Work) -> Iterator[None]:
     """Have ports of the host lead to a guest."""
-    from qemu_netwrap.runtime import host_ports  # what hardly a launch needs
-
-    return host_ports.acquire(f, work)
+    return runtime.host_ports.acquire(f, work)
 
 
 def release_forwards(f: r.Forwards, _facts: Facts, work: Work) -> Iterator[None]:
     """Have them lead there no more."""
-    from qemu_netwrap.runtime import host_ports
-
-    return host_ports.release(f, work)
+    return runtime.host_ports.release(f, work)
 
 
 def acquire_address(a: r.Address, note: Note, work: Work) -> Iterator[None]:
@@ -266,46 +259,32 @@ def release_forwarding(f: r.Forwarding, _facts: Facts, work: Work) -> Iterator[N
 
 def acquire_switch(s: r.Switch, note: Note, work: Work) -> Iterator[None]:
     """Throw a switch of the host's."""
-    from qemu_netwrap.resources import sysctls  # what a launch without IPv6 does not need
-
-    return sysctls.acquire(s, note, work)
+    return resources.sysctls.acquire(s, note, work)
 
 
 def release_switch(s: r.Switch, facts: Facts, work: Work) -> Iterator[None]:
     """Put it back."""
-    from qemu_netwrap.resources import sysctls
-
-    return sysctls.release(s, facts, work)
+    return resources.sysctls.release(s, facts, work)
 
 
 def acquire_guard(g: r.Guard, _note: Note, work: Work) -> Iterator[None]:
     """Close the host for what has not passed a network's rules."""
-    from qemu_netwrap.resources import forward_guards  # what a launch on a bridge does not need
-
-    return forward_guards.acquire(g, work)
+    return resources.forward_guards.acquire(g, work)
 
 
 def release_guard(g: r.Guard, _facts: Facts, work: Work) -> Iterator[None]:
     """Have it as it was."""
-    from qemu_netwrap.resources import forward_guards
-
-    return forward_guards.release(g, work)
+    return resources.forward_guards.release(g, work)
 
 
 def acquire_lookout(lookout: r.Lookout, _note: Note, work: Work) -> Iterator[None]:
     """Start what has the network follow the host's way out."""
-    from qemu_netwrap.runtime import (
-        uplink_watch as process,  # what who joins a network does not need
-    )
-
-    return process.acquire(lookout, work)
+    return runtime.uplink_watch.acquire(lookout, work)
 
 
 def release_lookout(lookout: r.Lookout, _facts: Facts, work: Work) -> Iterator[None]:
     """End it."""
-    from qemu_netwrap.runtime import uplink_watch as process
-
-    return process.release(lookout, work)
+    return runtime.uplink_watch.release(lookout, work)
 
 
 def acquire_rules(rules: r.Rules, _note: Note, work: Work) -> Iterator[None]:
@@ -413,9 +392,7 @@ def release_host_name(n: r.HostName, _facts: Facts, work: Work) -> Iterator[None
             disclaim(state.address(n.bridge, n.address), n.run, n.mac)
         had_name = bool(n.name) and disclaim(state.name(n.bridge, n.name), n.run, n.mac)
         if disclaim(state.mac(n.mac), n.run, n.bridge) or had_name:
-            from qemu_netwrap.runtime import claims  # what a launch does not need
-
-            claims.pass_on(n, work)
+            runtime.claims.pass_on(n, work)
     yield
 
 
@@ -505,23 +482,21 @@ def release_mac_filter(_f: r.MacFilter, _facts: Facts, _work: Work) -> Iterator[
 
 def acquire_ip_filter(f: r.IpFilter, note: Note, work: Work) -> Iterator[None]:
     """Have a device's frames go through the network's filter block, with its common program."""
-    from qemu_netwrap.linux import frame_filter  # what a launch on a bridge does not need
-
     link = None if f.device in work.indexes else link_named(work.rtnl, f.device)
     index = link.index if link else work.indexes[f.device]
     note(index=str(index))
-    block = frame_filter.block(f.bridge)
+    block = linux.frame_filter.block(f.bridge)
     try:
         work.rtnl.bind_block(index, block)
         if f.device == f.bridge or not work.rtnl.has_filter(block, *COMMON):
             bridge = link if link and link.name == f.bridge else link_named(work.rtnl, f.bridge)
             gateways = [packed(a.partition("/")[0]) for a in f.gateways.split()]
             own = (
-                [frame_filter.LINK_LOCAL + frame_filter.interface_id(bridge.mac)]
+                [linux.frame_filter.LINK_LOCAL + linux.frame_filter.interface_id(bridge.mac)]
                 if gateways
                 else []
             )
-            work.rtnl.set_filter(block, *COMMON, frame_filter.guard([*gateways, *own]))
+            work.rtnl.set_filter(block, *COMMON, linux.frame_filter.guard([*gateways, *own]))
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EEXIST, errno.EOPNOTSUPP):
             raise
@@ -546,14 +521,15 @@ def release_ip_filter(f: r.IpFilter, facts: Facts, work: Work) -> Iterator[None]
 
 def guard_address(n: r.HostName, work: Work) -> None:
     """Have no other guest of the network speak for a guest's addresses."""
-    from qemu_netwrap.linux import frame_filter
-
     own = mac.pack(n.mac)
     four, six = (packed(a) if a else b"" for a in (n.address, n.address6))
     try:
-        program = frame_filter.claim(own, four, six)
+        program = linux.frame_filter.claim(own, four, six)
         work.rtnl.set_filter(
-            frame_filter.block(n.bridge), CLAIMS, frame_filter.claim_handle(own), program
+            linux.frame_filter.block(n.bridge),
+            CLAIMS,
+            linux.frame_filter.claim_handle(own),
+            program,
         )
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP):
@@ -591,30 +567,22 @@ def release_plug(p: r.Plug, facts: Facts, work: Work) -> Iterator[None]:
 
 def acquire_beside(resource: r.Resource, note: Note, work: Work) -> Iterator[None]:
     """Acquire what a network needs beside others on the host."""
-    from qemu_netwrap.resources import coexistence  # what many a launch does not need
-
-    return coexistence.ACQUIRE[type(resource)](resource, note, work)
+    return resources.coexistence.ACQUIRE[type(resource)](resource, note, work)
 
 
 def release_beside(resource: r.Resource, facts: Facts, work: Work) -> Iterator[None]:
     """Release it."""
-    from qemu_netwrap.resources import coexistence
-
-    return coexistence.RELEASE[type(resource)](resource, facts, work)
+    return resources.coexistence.RELEASE[type(resource)](resource, facts, work)
 
 
 def acquire_passed(resource: r.Resource, note: Note, work: Work) -> Iterator[None]:
     """Acquire what passing a device of the host through takes."""
-    from qemu_netwrap.resources import vfio  # what few runs need
-
-    return vfio.ACQUIRE[type(resource)](resource, note, work)
+    return resources.vfio.ACQUIRE[type(resource)](resource, note, work)
 
 
 def release_passed(resource: r.Resource, facts: Facts, work: Work) -> Iterator[None]:
     """Release it."""
-    from qemu_netwrap.resources import vfio
-
-    return vfio.RELEASE[type(resource)](resource, facts, work)
+    return resources.vfio.RELEASE[type(resource)](resource, facts, work)
 
 
 ACQUIRE: dict[type[r.Resource], Callable[..., Iterator[None]]] = {
@@ -747,9 +715,7 @@ def packed(address: str) -> bytes:
 
 def taken(tap: str) -> HostError:
     """Return the error for a tap that is there already, naming who holds it."""
-    from qemu_netwrap.linux.holders import holder_of_tap
-
-    holder = holder_of_tap(tap)
+    holder = linux.holders.holder_of_tap(tap)
     by = f" by {holder}" if holder else ""
     return HostError(
         f"tap {tap}: the name is taken{by}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from qemu_netwrap.linux import frame_filter, ingress_filter
 from qemu_netwrap.model import mac, names
 from qemu_netwrap.model.network_managers import MANAGERS
@@ -36,8 +38,6 @@ def _quoted(resource: r.Resource) -> r.Resource:
     strange = {key: name for key, name in named.items() if not names.plain_ifname(f"x{name}")}
     if not strange:
         return resource
-    import shlex  # what hardly a plan needs
-
     return resource.replace(**{key: shlex.quote(name) for key, name in strange.items()})
 
 

@@ -9,6 +9,7 @@ A file for each says what it is about, what else throwing it has changed, and wh
 
 from __future__ import annotations
 
+from qemu_netwrap import linux
 from qemu_netwrap.linux import files, sysctl
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.kinds import ALL
@@ -110,10 +111,8 @@ def _put_back(s: Switch, use: _Use, path: str, work: Work) -> None:
 
 def _forwarders() -> list[str]:
     """Return what forwards, each for itself, while the global switch is off."""
-    from qemu_netwrap.linux.ipv6_facts import forwarders
-
     by_default = [_DEFAULT] if sysctl.read(_V6, _DEFAULT, "forwarding") == "1" else []
-    return [*by_default, *map(str, forwarders())]
+    return [*by_default, *map(str, linux.ipv6_facts.forwarders())]
 
 
 def _index_of(device: str, work: Work) -> str:

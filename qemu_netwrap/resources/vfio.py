@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap import record_text
+from qemu_netwrap import linux, record_text, runtime
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, pci, polling
 from qemu_netwrap.linux.netlink import interface_state
@@ -90,9 +90,8 @@ def _is_ending(state: State, run: str) -> bool:
     folder = state.run(run)
     if not files.is_locked(f"{folder}/keeper"):
         return False
-    from qemu_netwrap.runtime import owners  # psutil: what hardly a launch needs
 
-    return not owners.others(state, run)
+    return not runtime.owners.others(state, run)
 
 
 def is_open(device: Device) -> bool:
@@ -278,16 +277,14 @@ def _used_functions(pf: Device, run: str, work: Work, *, made: bool) -> list[str
 
 def acquire_settings(s: r.VfSettings, note: Note, _work: Work) -> Iterator[None]:
     """Set a VF through its physical function; how it was is written down first."""
-    from qemu_netwrap.linux.netlink import vf_settings  # pyroute2: what whole devices do without
-
     pf = look(s.pf, s.pf)
-    wanted = vf_settings.Vf(s.mac, s.vlan, "", s.spoofchk, s.trust, s.max_tx_rate)
-    before = vf_settings.read_vf(pf.ifnames[0], s.number)
+    wanted = linux.netlink.vf_settings.Vf(s.mac, s.vlan, "", s.spoofchk, s.trust, s.max_tx_rate)
+    before = linux.netlink.vf_settings.read_vf(pf.ifnames[0], s.number)
     kept = before.kept_with(wanted)
     note(**{key: value for key, value in kept.__dict__.items() if value})
     if wanted.max_tx_rate and int(before.min_tx_rate or 0) <= int(wanted.max_tx_rate):
         wanted = wanted.replace(min_tx_rate=before.min_tx_rate)
-    vf_settings.set_vf(pf.ifnames[0], s.number, wanted)
+    linux.netlink.vf_settings.set_vf(pf.ifnames[0], s.number, wanted)
     yield
 
 
@@ -295,12 +292,14 @@ def release_settings(s: r.VfSettings, facts: Facts, work: Work) -> Iterator[None
     """Set a VF as it was. Not every driver takes back that it has no MAC: then it keeps ours."""
     pf = pci.look(s.pf)
     if facts and pf is not None and pf.ifnames and s.number < len(pf.vfs):
-        from qemu_netwrap.linux.netlink import vf_settings
-
-        before = vf_settings.Vf(**facts).missing_in(vf_settings.read_vf(pf.ifnames[0], s.number))
-        vf_settings.set_vf(pf.ifnames[0], s.number, before.replace(mac=""))
+        before = linux.netlink.vf_settings.Vf(**facts).missing_in(
+            linux.netlink.vf_settings.read_vf(pf.ifnames[0], s.number)
+        )
+        linux.netlink.vf_settings.set_vf(pf.ifnames[0], s.number, before.replace(mac=""))
         try:
-            vf_settings.set_vf(pf.ifnames[0], s.number, vf_settings.Vf(before.mac))
+            linux.netlink.vf_settings.set_vf(
+                pf.ifnames[0], s.number, linux.netlink.vf_settings.Vf(before.mac)
+            )
         except HostError as error:
             if before.mac.strip("0:"):
                 raise

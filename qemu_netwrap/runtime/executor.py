@@ -5,6 +5,7 @@ Orderly end, failed start and clean-up after a crash all go through `release_all
 
 from __future__ import annotations
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.resources.effects import ACQUIRE, RELEASE
 from qemu_netwrap.resources.kinds import Unreadable
@@ -110,9 +111,7 @@ def _advance(resource: Resource, steps: Iterator[None]) -> NetwrapError | None:
 
 def host_error(resource: Resource, error: OSError) -> HostError:
     """Return the kernel's refusal as an error of ours."""
-    from qemu_netwrap.linux.remedies import remedy  # what a launch that succeeds does not need
-
-    hint = remedy(error, "-v shows what was being done")
+    hint = linux.remedies.remedy(error, "-v shows what was being done")
     return HostError(f"{_what(resource)}: {error.strerror or error}", hint)
 
 

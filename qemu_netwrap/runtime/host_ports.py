@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, nft, polling, ports
 from qemu_netwrap.qemu import hostfwd
@@ -89,9 +90,10 @@ def _refusal(nic: Nic, forward: PortForward, error: OSError, state: State) -> Ho
             f"{nic.label}: {forward.host} is an address of one link alone, or of nobody",
             "name another address of this host (ip address), or none",
         )
-    from qemu_netwrap.linux.remedies import remedy
 
-    return HostError(f"{port}: {error.strerror}", remedy(error, _NEEDS_ROOT, "ports"))
+    return HostError(
+        f"{port}: {error.strerror}", linux.remedies.remedy(error, _NEEDS_ROOT, "ports")
+    )
 
 
 def _run_with(forward: PortForward, state: State) -> str:

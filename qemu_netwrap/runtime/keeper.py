@@ -18,7 +18,7 @@ import os
 import sys
 from _signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask, signal
 
-from qemu_netwrap import record_text
+from qemu_netwrap import linux, passthrough, record_text, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import dnsmasq, files, host_facts, open_files, waits
 from qemu_netwrap.record import Record
@@ -120,18 +120,16 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
 def _watch(keeping: Keeping, tap: LiveTap, copy: Copy) -> NoReturn:
     """Become the waiter for a run that lives by a tap."""
     # Here, so that launches do not pay for them.
-    from qemu_netwrap.linux.netlink import link_watch
-    from qemu_netwrap.runtime import teardown
 
     run = keeping.wanted.run
     folder = keeping.state.run(run)
-    watched = link_watch.watch(tap.index)
+    watched = linux.netlink.link_watch.watch(tap.index)
     if keeping.state.tap_lives(run):
         os.set_inheritable(watched.fileno(), True)  # noqa: FBT003 - has no name
         words = copy.command(folder, _LOCK_FD, watched.fileno())
         os.execv(words[0], words)
     fcntl.flock(_LOCK_FD, fcntl.LOCK_EX)
-    teardown.finish(folder, _LOCK_FD)  # it has gone before anybody watched
+    runtime.teardown.finish(folder, _LOCK_FD)  # it has gone before anybody watched
     os._exit(0)
 
 
@@ -142,9 +140,7 @@ def _settle(keeping: Keeping) -> None:
         for network in keeping.wanted.networks:
             dnsmasq.set_apart(keeping.state.network(network.bridge))
             if membership.follows(network.bridge, work):
-                from qemu_netwrap.runtime import uplink_watch  # only nat networks have one
-
-                uplink_watch.set_apart(keeping.state.network(network.bridge))
+                runtime.uplink_watch.set_apart(keeping.state.network(network.bridge))
             if len(membership.members(network.bridge, work)) > 1:
                 membership.put_back(network.bridge, work)
         runs.collect(keeping.state)  # what earlier runs have left
@@ -169,9 +165,7 @@ def _failure(error: Exception, failures: list[NetwrapError]) -> str:
         detail = str(error) if isinstance(error, OSError) else repr(error)
         hint = "--debug shows where"
         if isinstance(error, OSError):
-            from qemu_netwrap.linux.remedies import remedy
-
-            hint = remedy(error, hint)
+            hint = linux.remedies.remedy(error, hint)
         error = NetwrapError(f"the keeper failed: {detail}", hint)
     hint = error.hint
     if failures:
@@ -189,9 +183,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
 
     def show(resource: Resource) -> None:
         if keeping.verbose:
-            from qemu_netwrap.resources.explain import explain
-
-            for command in explain(resource).do:
+            for command in resources.explain.explain(resource).do:
                 say(f"+ {command}")
 
     waits.caller.say = say
@@ -212,9 +204,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
                 _send_fds(launcher, kind, fds[at : at + _FDS_A_MESSAGE])
     devices = []
     if keeping.passing is not None:
-        from qemu_netwrap.passthrough import assign
-
-        for device in assign.acquire(keeping.passing, keeping.wanted.run, work):
+        for device in passthrough.assign.acquire(keeping.passing, keeping.wanted.run, work):
             devices.append(device)
             _send(launcher, record_text.write("device", device.__dict__))
     runs.write_info(keeping.state, keeping.wanted, keeping.pid, nics, devices)

@@ -17,6 +17,8 @@ from _signal import (
     signal,
 )
 
+import qemu_netwrap
+from qemu_netwrap import linux, model, passthrough, qemu, runtime
 from qemu_netwrap.errors import NotExecutableError, NotFoundError, UsageError
 from qemu_netwrap.linux import programs
 from qemu_netwrap.qemu import command_line
@@ -55,14 +57,11 @@ def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> No
     argv = line.words
     alone = reading is not None and _is_qemus_alone(request, reading, program, shim)
     if (line.may_set_up_taps or (alone and shim)) and not request.quiet:
-        from qemu_netwrap.runtime.preflight_taps import foretell
-
-        foretell(line, user, program, alone=alone)
+        runtime.preflight_taps.foretell(line, user, program, alone=alone)
     if reading is not None and not alone:
         # Here, so that a QEMU without networks of ours does not pay for them.
-        from qemu_netwrap.runtime.provision import provide
 
-        argv = provide(request, reading)
+        argv = runtime.provision.provide(request, reading)
     if not (request.quiet or os.path.basename(program).startswith(_QEMUS)):
         _hint_at_order(request.words)
     signal(SIGCHLD, ignored)
@@ -74,10 +73,8 @@ def _hint_at_order(argv: tuple[str, ...]) -> None:
     names = (os.path.basename(word) for word in argv[1:])
     at = next((at for at, name in enumerate(names, 1) if name.startswith(SHIM_PREFIX)), 0)
     if at:
-        from qemu_netwrap.report import tell
-
         before = " ".join(argv[:at])
-        tell(
+        qemu_netwrap.report.tell(
             f"{argv[0]} is no QEMU, and gets these words as they are: put it in front:"
             f" {before} qemu-netwrap -- {argv[at]} ..."
         )
@@ -107,9 +104,8 @@ def find_program(name: str, known: Iterable[str] = ()) -> str:
     if programs.exists(name):
         raise NotExecutableError(f"{name}: it cannot be executed", "look at its mode: ls -l")
     hint = "install it: apt install qemu-system-x86" if "qemu" in name else "is it on PATH?"
-    from qemu_netwrap.model.suggest import suggestion
 
-    near = suggestion(name, [*known, *programs.beginning("qemu-system-")])
+    near = model.suggest.suggestion(name, [*known, *programs.beginning("qemu-system-")])
     raise NotFoundError(f"{name}: there is no such program", f"{near}{hint}")
 
 
@@ -134,14 +130,11 @@ def _is_qemus_alone(request: Request, reading: Reading, program: str, shim: str)
         return False
     if shim:
         return not reading.has_our_words
-    from qemu_netwrap.runtime import unaided  # for ordinary users, few of whom come so far
 
-    if not unaided.can_do(request, reading, program):
+    if not runtime.unaided.can_do(request, reading, program):
         return False
     if reading.may_pass_through:
-        from qemu_netwrap.passthrough import assign
-
-        return assign.look(request, reading, ()) is None
+        return passthrough.assign.look(request, reading, ()) is None
     return True
 
 
@@ -156,40 +149,34 @@ def read_line(
     """
     line = command_line.parse(argv)
     if asks and line.is_uncertain and os.path.basename(program).startswith(_QEMUS):
-        from qemu_netwrap.linux import host_facts
-
-        with_argument, without = host_facts.qemu_options(program, user)
+        with_argument, without = linux.host_facts.qemu_options(program, user)
         if with_argument:
             line = command_line.parse_for(argv, with_argument, without)
     if not line.runs:
         if line.prints_and_exits and any(line.named(*command_line.NETWORK)):
-            from qemu_netwrap.qemu import help_words
-
-            line = line.with_options(help_words.in_qemus_words(line))
+            line = line.with_options(qemu.help_words.in_qemus_words(line))
         return line, None
     files = {}
     if os.path.exists(OWN_CONFIG) or next(line.named("readconfig"), None):
-        from qemu_netwrap.linux import fds, qemu_files
-
         # What can be read only once would be empty for QEMU: it gets a copy.
-        copies = {at: fds.file_of(data) for at, data in qemu_files.pipes(line, user)}
+        copies = {at: linux.fds.file_of(data) for at, data in linux.qemu_files.pipes(line, user)}
         line = line.with_options(copies) if copies else line
-        files = qemu_files.load(line, program, OWN_CONFIG, user)
+        files = linux.qemu_files.load(line, program, OWN_CONFIG, user)
     if not files and not any(line.named(*command_line.NETWORK)) and not line.may_pass_through:
         return line, None
     # Here, so that a QEMU that is told nothing of networks does not pay for it.
-    from qemu_netwrap.qemu.network_options import interpret
 
-    return line, interpret(line, files, lambda new: known(program, new, user) if asks else new)
+    return line, qemu.network_options.interpret(
+        line, files, lambda new: known(program, new, user) if asks else new
+    )
 
 
 def known(program: str, strange: frozenset[str], user: User | None) -> frozenset[str]:
     """Return which of some kinds and keys of netdevs, new to us, the QEMU at hand has."""
     if not os.path.basename(program).startswith(_QEMUS):
         return strange
-    from qemu_netwrap.linux import host_facts
 
-    return host_facts.qemu_knows(program, strange, user)
+    return linux.host_facts.qemu_knows(program, strange, user)
 
 
 def user_of(request: Request) -> User | None:
@@ -200,9 +187,7 @@ def user_of(request: Request) -> User | None:
             "it takes names alone: NAME=value qemu-netwrap --keep-env NAME",
         )
     if request.run_as:
-        from qemu_netwrap.linux import users  # what other launches do without
-
-        return users.find(request.run_as)
+        return linux.users.find(request.run_as)
     if request.keep_env:
         raise UsageError(
             "--keep-env is for --run-as, which alone drops environment variables",
@@ -238,10 +223,8 @@ def _become(
     _restore_locale()
     environment = dict(os.environ)
     if user is not None:
-        from qemu_netwrap.linux import users
-
-        environment = users.environment(user, keep)
-        users.become(user)
+        environment = linux.users.environment(user, keep)
+        linux.users.become(user)
     try:
         os.execve(program, argv, environment)
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from qemu_netwrap import record_text
+from qemu_netwrap import linux, networks, record_text, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files, host_facts, process, sysctl
 from qemu_netwrap.model.network import BRIDGE, NAT, Network
@@ -176,11 +176,7 @@ def follow(bridge: str, work: Work) -> bool:
             return False
         journal = journal_of(work, bridge)
         if _has_bridge(journal.live(), work):
-            from qemu_netwrap.runtime import (
-                way_out as wayout,  # what neither makes nor joins one has no need of
-            )
-
-            wayout.give_up(journal, work)
+            runtime.way_out.give_up(journal, work)
             repair.restore(journal.live(), journal, work)
             _follow_uplink(info, journal.live(), journal, work)
             _follow_uplink6(info, journal.live(), journal, work)
@@ -195,9 +191,7 @@ def follows(bridge: str, work: Work) -> bool:
 def put_back(bridge: str, work: Work) -> None:
     """Put back what a bridge has forgotten of its living members' MACs; no lock being held."""
     if len(members(bridge, work)) > 0:
-        from qemu_netwrap.runtime import claims  # what a run that is alone does not need
-
-        claims.put_back(bridge, work)
+        runtime.claims.put_back(bridge, work)
 
 
 def has_uplink(bridge: str, work: Work) -> bool:
@@ -210,13 +204,10 @@ def resources_of(
 ) -> tuple[Resource, ...]:
     """Return what making NETWORK would take on this host now. Raises `HostError`."""
     # Here, so that who joins a network or leaves it does not pay for them.
-    from qemu_netwrap import networks
 
     places: tuple[Subnet, ...] = ()
     if network.mode != BRIDGE:
-        from qemu_netwrap.networks import routed
-
-        places = routed.places(network)
+        places = networks.routed.places(network)
     around = host_facts.surroundings(
         network.bridge,
         places=places,
@@ -229,9 +220,7 @@ def resources_of(
     if network.ipv6 and network.mode != BRIDGE:
         around = around.replace(six=_around6(work))
     if network.uplink:
-        from qemu_netwrap.linux import uplinks
-
-        around = around.replace(uplink=uplinks.look(network.uplink))
+        around = around.replace(uplink=linux.uplinks.look(network.uplink))
     return networks.resources(network, around.replace(reserved=reserved))
 
 
@@ -247,9 +236,7 @@ def gateways(resources: tuple[Resource, ...]) -> tuple[str, str]:
 
 def _around6(work: Work) -> Around6:
     """Look at the host's IPv6."""
-    from qemu_netwrap.linux import ipv6_facts
-
-    return ipv6_facts.around(work.state.switched(ipv6_facts.FORCE, "forwarding"))
+    return linux.ipv6_facts.around(work.state.switched(linux.ipv6_facts.FORCE, "forwarding"))
 
 
 def _closed(work: Work) -> tuple[str, ...]:
@@ -329,10 +316,9 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Wor
     forwards = sysctl.read("ipv4", device, "forwarding") == "1"
     if forwards and device not in work.state.forwarding_devices():
         return
-    from qemu_netwrap.networks import nat
 
     with files.Lock(work.state.host_lock):
-        late = nat.late_uplink(Network(info.name, info.mode, info.bridge), device)
+        late = networks.nat.late_uplink(Network(info.name, info.mode, info.bridge), device)
         executor.acquire_all(late, journal, work)
 
 
@@ -345,12 +331,11 @@ def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Wo
     around = _around6(work)
     if around.is_router or device in (*around.routers, *_closed(work)):
         return
-    from qemu_netwrap.networks import nat
 
     way_out = tuple(route for route in around.routes if route.device == device)
     with files.Lock(work.state.host_lock):
         network = Network(info.name, info.mode, info.bridge)
-        late = nat.late_uplink6(network, device, around.replace(routes=way_out))
+        late = networks.nat.late_uplink6(network, device, around.replace(routes=way_out))
         executor.acquire_all(late, journal, work)
 
 

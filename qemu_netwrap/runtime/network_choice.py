@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qemu_netwrap import model
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.model import names
 from qemu_netwrap.model.network import BRIDGE, HOST_ONLY, NAT, Config, Network
@@ -83,12 +84,11 @@ def named(name: str, config: Config, where: str) -> Network:
     known = {network.name: network for network in defined(config)}
     if name in known:
         return known[name]
-    from qemu_netwrap.model.suggest import suggestion
 
     raise UsageError(
         f"{where}: there is no network {name!r}",
-        f"{suggestion(name, known)}known networks are {', '.join(known)}; another is defined by"
-        f" [networks.{name}] in the configuration",
+        f"{model.suggest.suggestion(name, known)}known networks are {', '.join(known)};"
+        f" another is defined by [networks.{name}] in the configuration",
     )
 
 

@@ -5,6 +5,7 @@ Pure: what has to be known of the host comes in as `Facts`, asked for by `questi
 
 from __future__ import annotations
 
+from qemu_netwrap import networks
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.model import names
 from qemu_netwrap.model.network import BRIDGE
@@ -126,9 +127,7 @@ def make(
             nics.append(planned.replace(nic=nic))
     _refuse_twins(nics)
     if any(planned.nic.forwards for planned in nics):
-        from qemu_netwrap.networks import port_forwards
-
-        port_forwards.refuse_twins(planned.nic for planned in nics)
+        networks.port_forwards.refuse_twins(planned.nic for planned in nics)
     _refuse_two_uplinks(nics)
     guest = guest_name(described)
     return Plan(
@@ -235,9 +234,8 @@ def _forwards(
     """Return what ports of the host lead to a netdev of ours."""
     if not net.has("hostfwd"):
         return ()
-    from qemu_netwrap.networks import port_forwards  # what hardly a launch needs
 
-    return port_forwards.wanted(net, network, has_nic=bool(guest_nics))
+    return networks.port_forwards.wanted(net, network, has_nic=bool(guest_nics))
 
 
 def _ifname(net: NetOption, taken: Container[str]) -> str:

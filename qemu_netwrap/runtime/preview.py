@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap import passthrough
 from qemu_netwrap.config import file
 from qemu_netwrap.linux import programs
 from qemu_netwrap.model.names import guest_names
@@ -87,12 +88,9 @@ def preview(request: Request) -> Preview:
     rewritten = plan.rewritten(grants)
     passing = provision.passing_of(request, reading, config, plan)
     if passing is not None:
-        from qemu_netwrap.passthrough import assign
-        from qemu_netwrap.passthrough.devices import put
-
-        foreseen, chosen = assign.foresee(passing, RUN)
+        foreseen, chosen = passthrough.assign.foresee(passing, RUN)
         resources += foreseen
-        rewritten = put(rewritten, passing.wanted, chosen)
+        rewritten = passthrough.devices.put(rewritten, passing.wanted, chosen)
     return Preview(
         rewritten.words({at: f"<copy of {plan.files[at].path}>" for at in rewritten.files}),
         tuple(networks),

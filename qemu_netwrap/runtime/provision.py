@@ -6,7 +6,7 @@ import os
 import select
 import sys
 
-from qemu_netwrap import record_text, state
+from qemu_netwrap import linux, passthrough, record_text, runtime, state
 from qemu_netwrap.config import file
 from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import fds as handover
@@ -44,9 +44,7 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     """
     fill_standard()
     if "SUDO_UID" in os.environ and not request.quiet:
-        from qemu_netwrap.runtime import under_sudo
-
-        for note in under_sudo.notes(request):
+        for note in runtime.under_sudo.notes(request):
             tell(note)
     config = file.load(request.config)
     draft = make_plan(request, reading, config, str(os.getpid()))
@@ -86,9 +84,7 @@ def _tell_notes(request: Request, reading: Reading, plan: Plan) -> None:
     for note in (*plan.notes, *(plan.details if request.verbose else ())):
         tell(note)
     if any("host_mtu" in word for word in reading.line.words) or reading.files:
-        from qemu_netwrap.runtime import mtu  # what few launches need
-
-        for note in mtu.notes(plan):
+        for note in runtime.mtu.notes(plan):
             tell(note)
 
 
@@ -98,9 +94,7 @@ def _new_words(
     """Return QEMU's new words; CHOSEN are the addresses of the devices that are passed through."""
     rewritten = plan.rewritten(grants)
     if passing is not None:
-        from qemu_netwrap.passthrough import assign
-
-        rewritten = assign.become(passing, rewritten, tuple(chosen))
+        rewritten = passthrough.assign.become(passing, rewritten, tuple(chosen))
     paths = {
         at: file_of(text.encode("utf-8", "surrogateescape")) for at, text in rewritten.files.items()
     }
@@ -128,20 +122,14 @@ def _own(here: state.State, run: str, lock: int, uid: int) -> int:
 
 def _uid(user: str) -> int:
     """Return the number of the user that QEMU will run as: this process's own without a name."""
-    if not user:
-        return os.geteuid()
-    import pwd
-
-    return pwd.getpwnam(user).pw_uid  # it is there: that has been seen to
+    return linux.users.uid_of(user) if user else os.geteuid()
 
 
 def _check_apart(request: Request, wanted: Wanted) -> None:
     """Refuse a user for QEMU that could end the networks' dnsmasq. Raises `UsageError`."""
     if request.run_as and any(network.mode != BRIDGE for network in wanted.networks):
-        from qemu_netwrap.linux import accounts
-
-        server = accounts.account()
-        if server.name == accounts.NAME and server.uid == _uid(request.run_as):
+        server = linux.accounts.account()
+        if server.name == linux.accounts.NAME and server.uid == _uid(request.run_as):
             raise UsageError(
                 f"--run-as {request.run_as}: the networks' dnsmasq runs as that user too, so that a"
                 " QEMU could end it",
@@ -156,10 +144,9 @@ def _hold(wanted: Wanted, here: state.State) -> tuple[int, ...]:
     """
     if not any(nic.forwards for nic in wanted.nics):
         return ()
-    from qemu_netwrap.runtime import host_ports  # what hardly a launch needs
 
     try:
-        return host_ports.hold(wanted.nics, here)
+        return runtime.host_ports.hold(wanted.nics, here)
     except NetwrapError:
         here.tidy()
         raise
@@ -197,11 +184,10 @@ def passing_of(request: Request, reading: Reading, config: Config, plan: Plan) -
     if not reading.may_pass_through:
         return None
     # Here, because few launches do.
-    from qemu_netwrap.passthrough import assign
 
     if config.bind_group:
         request = request.replace(bind_group=True)
-    return assign.look(request, reading, (host_facts.machine(), plan.vm))
+    return passthrough.assign.look(request, reading, (host_facts.machine(), plan.vm))
 
 
 def make_plan(request: Request, reading: Reading, config: Config, run: str) -> Plan:

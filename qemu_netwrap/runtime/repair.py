@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap import resources, runtime
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.linux import dnsmasq, files, host_facts, nft, sysctl
 from qemu_netwrap.resources import effects
@@ -38,11 +39,7 @@ def restore(entries: list[Entry], journal: Journal, work: Work) -> None:
     lost_rules = ""
     for entry in entries:
         if isinstance(entry.resource, Guard):
-            from qemu_netwrap.resources import (
-                forward_guards,  # what who joins a bridge does not need
-            )
-
-            forward_guards.insist(entry.resource, work)
+            resources.forward_guards.insist(entry.resource, work)
         wanted = _renewed(entry.resource)
         if wanted != entry.resource or _is_turned(entry) or _is_missing(wanted, work):
             if isinstance(wanted, Rules):
@@ -55,9 +52,7 @@ def restore(entries: list[Entry], journal: Journal, work: Work) -> None:
                 executor.acquire_all([wanted], journal, work)
                 journal.done(entry.number)
     if lost_rules:
-        from qemu_netwrap.runtime import host_ports  # what hardly a launch needs
-
-        host_ports.restore(lost_rules, work)
+        runtime.host_ports.restore(lost_rules, work)
 
 
 def plug_again(bridge: str, work: Work) -> None:
@@ -121,9 +116,7 @@ def _is_missing(resource: Resource, work: Work) -> bool:
     if isinstance(resource, Rules):
         return not all(nft.is_there(chain) for chain in nft.chains(resource.rules))
     if isinstance(resource, (IptablesAccepts, NftAccepts, FirewalldZone)):
-        from qemu_netwrap.resources import coexistence  # what many a launch does not need
-
-        return coexistence.is_missing(resource)
+        return resources.coexistence.is_missing(resource)
     if isinstance(resource, Forwarding):
         return sysctl.read("ipv4", resource.device, "forwarding") == "0"
     if isinstance(resource, Switch):
@@ -138,9 +131,8 @@ def _process_of(resource: Dnsmasq | Lookout, work: Work) -> dnsmasq.Process | No
     folder = work.state.network(resource.bridge)
     if isinstance(resource, Dnsmasq):
         return dnsmasq.find(folder)
-    from qemu_netwrap.runtime import uplink_watch  # what who joins a bridge does not need
 
-    return uplink_watch.find(folder)
+    return runtime.uplink_watch.find(folder)
 
 
 def _tap_of(port: Tap | Plug, entry: Entry, work: Work) -> Link | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap import networks, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files
 from qemu_netwrap.model.mac import unpack
@@ -55,11 +56,7 @@ class Choice:
         """
         with files.Lock(self.work.state.macs_lock):
             if _has_elders(bridge, self.work):
-                from qemu_netwrap.runtime import (
-                    addresses,  # what a launch on a bridge does not need
-                )
-
-                addresses.claim_for_elders(bridge, self.work)
+                runtime.addresses.claim_for_elders(bridge, self.work)
             yield from steps
 
 
@@ -117,20 +114,15 @@ def own_address(
     is_guarded = nic.is_guarded and bool(info.address)
     if not (nic.network.addresses or is_led_to or is_guarded):
         return "", ""
-    from qemu_netwrap.runtime import (
-        addresses as reserving,  # what a launch on a bridge does not need
-    )
 
     address, address6 = "", ""
     if nic.network.addresses or is_led_to:
-        address = reserving.address_for(nic, known_as, info, work, needed=is_led_to)
+        address = runtime.addresses.address_for(nic, known_as, info, work, needed=is_led_to)
     if is_led_to:
-        from qemu_netwrap.networks import port_forwards
-
-        address6 = port_forwards.address6_for(nic, known_as[0], info.address6)
+        address6 = networks.port_forwards.address6_for(nic, known_as[0], info.address6)
     if is_guarded:
-        address = address or reserving.free_address(nic, known_as[0], info, work)
-        address6 = address6 or reserving.slaac_address(known_as[0], info)
+        address = address or runtime.addresses.free_address(nic, known_as[0], info, work)
+        address6 = address6 or runtime.addresses.slaac_address(known_as[0], info)
     return address, address6
 
 
@@ -168,11 +160,10 @@ def forwards_of(
     """
     if not nic.forwards:
         return (), ()
-    from qemu_netwrap.networks import port_forwards
 
     gateways = [each for each in (info.address, info.address6) if each]
-    forwards = port_forwards.resolved(nic, next(iter(addresses), ("", "")), gateways)
-    rules = port_forwards.rules(nic.tap, info.bridge, gateways, forwards)
+    forwards = networks.port_forwards.resolved(nic, next(iter(addresses), ("", "")), gateways)
+    rules = networks.port_forwards.rules(nic.tap, info.bridge, gateways, forwards)
     return forwards, (Forwards(nic.tap, rules),)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap import record_text
+from qemu_netwrap import linux, record_text
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files, process_identity, tun
 from qemu_netwrap.model.names import guest_names
@@ -240,11 +240,9 @@ def wait_tap(state: State, run: str) -> None:
     """Sleep until the tap is gone that a run lives by, if it does."""
     tap = state.tap(run)
     if tap is not None:
-        from qemu_netwrap.linux.netlink import link_watch
-
-        watched = link_watch.watch(tap.index)
+        watched = linux.netlink.link_watch.watch(tap.index)
         while state.tap_lives(run):
-            link_watch.wait(watched)
+            linux.netlink.link_watch.wait(watched)
         watched.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 
+from qemu_netwrap import runtime
 from qemu_netwrap.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.linux import (
     commands,
@@ -287,9 +288,8 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
             errors += membership.leave(bridge, "", Work(state, said.append))
         except NetwrapError as error:
             errors.append(error)
-    from qemu_netwrap.runtime import strays  # what `ps` does not need
 
-    told, failed = strays.release(Work(state, said.append))
+    told, failed = runtime.strays.release(Work(state, said.append))
     state.tidy()
     return [f"run {run}" for run in released] + said + told, errors + failed
 

@@ -13,6 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from qemu_netwrap import runtime
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.linux import commands, dnsmasq, files, host_facts, iptables, nft, sysctl
 from qemu_netwrap.linux.coexistence import legacy_tables
@@ -161,10 +162,8 @@ def _our_bridges(work: Work) -> Iterator[Link]:
 
 def _taps(work: Work) -> Iterator[str]:
     """Yield the taps of the runs that there are: chains are called by them too."""
-    from qemu_netwrap.runtime import runs
-
     for run in work.state.runs():
-        yield from (nic.tap for nic in runs.read_info(work.state, run)[1])
+        yield from (nic.tap for nic in runtime.runs.read_info(work.state, run)[1])
 
 
 def _chains() -> list[str]:

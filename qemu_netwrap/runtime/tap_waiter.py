@@ -25,13 +25,13 @@ def main() -> None:
         except OSError as error:
             if error.errno != errno.ENOBUFS:  # a message was lost: it is looked at all the same
                 raise
-        from qemu_netwrap.state import State
+        from qemu_netwrap.state import State  # noqa: PLC0415 - run as a file
 
         state, run = State.of_folder(folder)
         if not state.tap_lives(run):
             break
     fcntl.flock(lock, fcntl.LOCK_EX)
-    from qemu_netwrap.runtime.teardown import finish
+    from qemu_netwrap.runtime.teardown import finish  # noqa: PLC0415 - run as a file
 
     finish(folder, lock)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from qemu_netwrap import passthrough
 from qemu_netwrap.linux import files
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import runs
@@ -25,7 +26,7 @@ def finish(folder: str, lock: int) -> None:
     state, run = State.of_folder(folder)
     if os.path.exists(state.machine):
         # While the run's copy of this package is there: `State.tidy` needs it after that has gone.
-        import qemu_netwrap.passthrough.pci_state  # noqa: F401 - what it loads is what it is loaded for
+        _ = passthrough.pci_state
     errors = runs.release(state, run, tell)
     for error in errors:
         tell(error.message)

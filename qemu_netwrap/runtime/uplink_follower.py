@@ -40,13 +40,13 @@ def main() -> None:
 
 def follow(folder: str) -> bool:
     """Have the network of FOLDER follow the host's way out; return whether it is up."""
-    import _socket
+    import _socket  # noqa: PLC0415 - run as a file
 
-    from qemu_netwrap.errors import NetwrapError
-    from qemu_netwrap.linux.netlink import route_watch
-    from qemu_netwrap.resources import effects
-    from qemu_netwrap.runtime import membership
-    from qemu_netwrap.state import State
+    from qemu_netwrap.errors import NetwrapError  # noqa: PLC0415 - run as a file
+    from qemu_netwrap.linux.netlink import route_watch  # noqa: PLC0415 - run as a file
+    from qemu_netwrap.resources import effects  # noqa: PLC0415 - run as a file
+    from qemu_netwrap.runtime import membership  # noqa: PLC0415 - run as a file
+    from qemu_netwrap.state import State  # noqa: PLC0415 - run as a file
 
     base, _, bridge = folder.rpartition("/networks/")
     work = effects.Work(State(base))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from _signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
+from qemu_netwrap import linux, runtime
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import cgroup, dnsmasq, files, process_identity
 
@@ -28,11 +29,9 @@ _FOLLOWER = "follower.py"  # the end of its path, also that of older versions
 def acquire(lookout: Lookout, work: Work) -> Iterator[None]:
     """Start it. It subscribes first, and looks then: nothing is missed."""
     # Here, so that who joins a network does not pay for them.
-    from qemu_netwrap.linux.netlink import route_watch
-    from qemu_netwrap.runtime import uplink_follower
 
     folder = work.state.network(lookout.bridge)
-    watched = route_watch.watch(uplink_follower.ways(work))
+    watched = linux.netlink.route_watch.watch(runtime.uplink_follower.ways(work))
     starter, told = _spawn(folder, watched)
     watched.close()
     yield
@@ -75,14 +74,12 @@ def set_apart(folder: str) -> None:
 
 def _spawn(folder: str, watched: _socket.socket) -> tuple[int, int]:
     """Start the shell that starts it; return its number, and the file with what it tells."""
-    from qemu_netwrap.runtime.uplink_follower import SHELL, sleeping
-
     told = os.memfd_create("told", os.MFD_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     opened = (null, told, null, watched.fileno())
     starter = os.posix_spawn(
-        SHELL,
-        ["sh", "-c", _START, *sleeping(folder)[2:]],
+        runtime.uplink_follower.SHELL,
+        ["sh", "-c", _START, *runtime.uplink_follower.sleeping(folder)[2:]],
         {"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
         file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
         setsid=True,

@@ -17,7 +17,7 @@ def main() -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     # An older version's keeper named no place: it is the one that this file is in.
     sys.path[:0] = sys.argv[3:] or [__file__.rsplit("/", 3)[0]]
-    from qemu_netwrap.runtime.teardown import finish
+    from qemu_netwrap.runtime.teardown import finish  # noqa: PLC0415 - run as a file
 
     finish(folder, lock)
 

@@ -7,6 +7,8 @@ import errno
 import os
 import struct
 
+from qemu_netwrap import lazy
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,3 +119,18 @@ def u32(value: bytes) -> int:
     """Read an unsigned 32-bit attribute."""
     found: int = _U32.unpack(value)[0]
     return found
+
+
+if TYPE_CHECKING:
+    from qemu_netwrap.linux.netlink import interface_copy as interface_copy
+    from qemu_netwrap.linux.netlink import interface_state as interface_state
+    from qemu_netwrap.linux.netlink import link_stats as link_stats
+    from qemu_netwrap.linux.netlink import link_watch as link_watch
+    from qemu_netwrap.linux.netlink import links as links
+    from qemu_netwrap.linux.netlink import messages as messages
+    from qemu_netwrap.linux.netlink import nft_chains as nft_chains
+    from qemu_netwrap.linux.netlink import nft_rules as nft_rules
+    from qemu_netwrap.linux.netlink import route_watch as route_watch
+    from qemu_netwrap.linux.netlink import vf_settings as vf_settings
+else:
+    __getattr__ = lazy.submodules(__name__)

@@ -1,0 +1,16 @@
+"""Resource limits of this process (setrlimit(2))."""
+
+from __future__ import annotations
+
+import resource
+
+
+def raise_open_files(enough: int) -> None:
+    """Raise the limit of open files to ENOUGH, or as near to it as this process may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limits in ((enough, max(hard, enough)), (min(hard, enough), hard)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        except (OSError, ValueError):
+            continue  # the second one everybody may set
+        return
