@@ -47,7 +47,7 @@ ask rule6 ip -j -6 rule show
 ask neighbour ip -j neighbour show nud permanent
 ask proxy ip -j neighbour show proxy
 ask fdb bridge -j fdb show
-ask nft nft -j list ruleset
+ask nft nft --stateless list ruleset
 ask legacy4 iptables-legacy-save
 ask legacy6 ip6tables-legacy-save
 ask qdisc tc -j qdisc show
@@ -204,14 +204,27 @@ def _static(entries: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 
 def _nft(text: str) -> Facts:
-    """Return the ruleset; handles are left out at the top of each object only."""
-    objects = json.loads(text)["nftables"] if text.strip() else []
-    named = (pair for each in objects for pair in each.items() if pair[0] != "metainfo")
-    bare = (
-        (kind, {key: value for key, value in each.items() if key != "handle"})
-        for kind, each in named
-    )
-    return _counted("nft", ({kind: each} for kind, each in bare))
+    """Return the ruleset's lines, each after the blocks that it is in.
+
+    Not from nft's JSON: of a table with flags, such as one that has an owner, nftables 1.0.6 prints
+    memory that it has freed, now and then no JSON at all.
+    """
+    counts = collections.Counter(f"nft {line}" for line in _nested(text))
+    return {subject: {"count": str(count)} for subject, count in counts.items()}
+
+
+def _nested(text: str) -> Iterator[str]:
+    """Yield the lines of what nft lists, each after the lines that open the blocks it is in."""
+    blocks: list[str] = []
+    for line in map(str.strip, text.splitlines()):
+        if line == "}":
+            blocks.pop()
+        elif line and not line.startswith("#"):
+            # The owner's name is looked up in /proc, and may be gone there.
+            words = line.partition(" # progname ")[0] if line.startswith("table ") else line
+            yield " ".join((*blocks, words))
+            if words.endswith("{"):
+                blocks.append(words)
 
 
 def _legacy(text: str) -> Iterator[Mapping[str, Any]]:

@@ -34,8 +34,8 @@ LEAKS = {
     "link lo: flags": "ip link set lo down",
     "sysctl net/ipv4/ip_forward: value: '0' -> '1'": "echo 1 >/proc/sys/net/ipv4/ip_forward",
     "sysctl net/ipv6/conf/lo/accept_ra": "echo 2 >/proc/sys/net/ipv6/conf/lo/accept_ra",
-    "nft table": "nft add table inet left",
-    "nft rule": (
+    "nft table inet left {": "nft add table inet left",
+    "nft table ip left { chain c { counter accept": (
         "nft add table ip left; nft add chain ip left c; nft add rule ip left c counter accept"
     ),
     "qdisc ": "tc qdisc add dev lo root pfifo",

@@ -118,7 +118,10 @@ def test_look_alikes_are_not_believed(host: Host, watch: Watch) -> None:
     own = "exec -a $0 dnsmasq -k --port=0 --user= --pid-file= --conf-file=/dev/null"
     for script in ("exec -a $0 sleep 1000", own):
         child = host.popen(*nobody, "bash", "-c", script, words, stderr=subprocess.DEVNULL)
-        wait_for(lambda: host.processes()[child.pid].startswith("--conf-file"), "it")  # noqa: B023
+        wait_for(
+            lambda: host.processes().get(child.pid, "").startswith("--conf-file"),  # noqa: B023
+            "it, after nsenter(1)",
+        )
     watch.baseline(host)
     assert netwrap(host, "gc", check=True).stdout == "nothing was left\n"
     assert [line for line in host.processes().values() if line.startswith(words)] != []
