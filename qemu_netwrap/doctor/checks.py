@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from qemu_netwrap.doctor.facts import LOADABLE, LOADED, MISSING, WRONG_NODE
-from qemu_netwrap.model import causes
-from qemu_netwrap.model.causes import CAPABILITIES
+from qemu_netwrap.linux import devices, remedies
+from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING
 from qemu_netwrap.model.network_managers import FIREWALLD, MANAGERS
 from qemu_netwrap.record import Record
 
@@ -14,7 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.doctor.facts import Device, Ipv6, Program, Survey
+    from qemu_netwrap.doctor.facts import Ipv6, Program, Survey
+    from qemu_netwrap.linux.devices import Device
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
 DNS_PORT, DHCP6_PORT = 53, 547
@@ -65,7 +65,7 @@ def _qemu(seen: Survey) -> Line:
 
 
 def _privilege(seen: Survey) -> Line:
-    lacking = causes.privilege(_standing(seen))
+    lacking = remedies.privilege(_standing(seen))
     if lacking is None:
         found = "root" if seen.is_root else "not root, with capabilities"
         alone = ", alone in its user namespace: dnsmasq runs as root of it" if seen.is_lone else ""
@@ -76,11 +76,11 @@ def _privilege(seen: Survey) -> Line:
     return Line("privilege", BROKEN, lacking.why, lacking.remedy)
 
 
-def _standing(seen: Survey) -> causes.Standing:
-    lacking = tuple(name for name in CAPABILITIES if name not in seen.capabilities)
+def _standing(seen: Survey) -> remedies.Standing:
+    lacking = tuple(name for name in remedies.CAPABILITIES if name not in seen.capabilities)
     loaded = {"tun": seen.tun, "vhost_net": seen.vhost_net}
     drivers = frozenset(name for name, device in loaded.items() if device.driver == LOADED)
-    return causes.Standing(seen.is_root, lacking, seen.container, drivers)
+    return remedies.Standing(seen.is_root, lacking, seen.container, drivers)
 
 
 def _tun(seen: Survey) -> Line:
@@ -89,7 +89,7 @@ def _tun(seen: Survey) -> Line:
     error = tun.error
     if tun.driver == MISSING and error != "ENOENT":
         error = "ENODEV"
-    found = causes.cause(_number(error), causes.TUN, _standing(seen)) if error else None
+    found = remedies.cause(_number(error), devices.TUN, _standing(seen)) if error else None
     if found is not None:
         more = f"; its driver {_is(tun.driver)}" if error == "ENOENT" else ""
         return Line(what, BROKEN, f"{found.why}{more}", found.remedy)
@@ -99,7 +99,7 @@ def _tun(seen: Survey) -> Line:
 def _number(name: str) -> int:
     """Return the number of an error that is told by its name."""
     numbers = {code: number for number, code in errno.errorcode.items()}
-    return causes.WRONG_NODE if name == WRONG_NODE else numbers.get(name, 0)
+    return remedies.WRONG_NODE if name == devices.WRONG_NODE else numbers.get(name, 0)
 
 
 def _kernel(what: str, state: str, used_by: str, seen: Survey) -> Line:
@@ -155,7 +155,7 @@ def _forwarding(seen: Survey) -> Line:
             return Line("forwarding", OK, found)
         remedy = "mount -o remount,rw /proc/sys"
         if seen.container:
-            remedy = causes.in_container("--security-opt systempaths=unconfined")
+            remedy = remedies.in_container("--security-opt systempaths=unconfined")
         return Line("forwarding", WARNING, f"{found}, IPv6's not: nat has none", remedy)
     found = (
         "this host is a router" if seen.is_router else "off; switched on for nat's devices alone"

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from qemu_netwrap.doctor import probe
 from qemu_netwrap.doctor.checks import diagnose
-from qemu_netwrap.doctor.facts import LOADED
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import dhcp_probe
+from qemu_netwrap.linux import devices, dhcp_probe
 from qemu_netwrap.resources.effects import Work
 from qemu_netwrap.runtime import membership, status, strays
 from qemu_netwrap.state import State
@@ -39,7 +38,7 @@ def leftovers() -> tuple[str, ...] | None:
         return None
     if os.geteuid():
         return (*runs, *unused)
-    has_nft = probe.driver("nf_tables") == LOADED
+    has_nft = devices.driver("nf_tables") == devices.LOADED
     return (*runs, *unused, *(str(stray) for stray in strays.find(work, has_nft=has_nft)))
 
 

@@ -6,20 +6,8 @@ from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qemu_netwrap.linux.devices import Device
     from qemu_netwrap.model.coexistence import Neighbours
-
-# How much of the kernel is there: loaded or built in, to be loaded, or not to be had.
-LOADED, LOADABLE, MISSING = "loaded", "loadable", "missing"
-
-WRONG_NODE = "WRONG"  # beside the errnos' names: what is there is another device, or none
-
-
-class Device(Record):
-    """A device node and its driver."""
-
-    path: str
-    driver: str  # LOADED, LOADABLE or MISSING
-    error: str = ""  # the errno's name when it cannot be opened; empty when it can, or is not tried
 
 
 class Program(Record):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import coexistence as coexistence
     from qemu_netwrap.linux import commands as commands
     from qemu_netwrap.linux import dbus as dbus
+    from qemu_netwrap.linux import devices as devices
     from qemu_netwrap.linux import dhcp_probe as dhcp_probe
     from qemu_netwrap.linux import dnsmasq as dnsmasq
     from qemu_netwrap.linux import fds as fds

@@ -1,13 +1,57 @@
-"""What to do about an error of the kernel, by its number, its place and the privilege there is."""
+"""Why the host refuses something, and the command that mends it: one table for all that tell it.
+
+A launch, `plan` and `doctor` ask it, by the error's number, the place and the privilege there is.
+"""
 
 from __future__ import annotations
 
-from qemu_netwrap import doctor
-from qemu_netwrap.model.causes import RUN, cause
+import errno
+import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from qemu_netwrap.model.causes import Standing
+from qemu_netwrap.linux import devices, files
+from qemu_netwrap.linux.devices import TUN, VHOST
+from qemu_netwrap.record import Record
+
+RUN, SETTINGS = "/run", "/proc/sys"
+WRONG_NODE = -1  # beside the errors' numbers: what is there is another device, or none
+# What networks of ours take: bridges and taps; dnsmasq's ports and raw socket, and its own user.
+# The numbers are those of linux/capability.h.
+_NUMBERS = {"net_admin": 12, "net_raw": 13, "net_bind_service": 10, "setuid": 7, "setgid": 6}
+CAPABILITIES = tuple(_NUMBERS)
+# What has a remedy that does not hang on the place.
+_ANYWHERE = {
+    errno.EMFILE: (
+        "too many files are open",
+        "raise the limit (ulimit -n), or ask for fewer ports, queues or NICs",
+    ),
+    errno.ENFILE: ("the host has too many files open", "see sysctl fs.file-nr, raise fs.file-max"),
+    errno.ENOMEM: ("the host is short of memory", ""),
+    errno.ENOBUFS: ("the host is short of memory for its network", ""),
+    errno.EINVAL: ("the kernel refuses that value", "-v shows the step"),
+}
+_DENIED = (errno.EPERM, errno.EACCES)
+_MODULES = {TUN: "tun", VHOST: "vhost_net"}
+_NODES = {TUN: "mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200"}
+
+
+class Standing(Record):
+    """Who asks: root or not, which of `CAPABILITIES` are lacking, in what kind of container."""
+
+    is_root: bool = True
+    lacking: tuple[str, ...] = ()
+    container: str = ""
+    drivers: frozenset[str] = frozenset()  # the modules that are loaded, or built in
+
+
+class Cause(Record):
+    """Why something is refused, and the command, or the words, that mend it."""
+
+    why: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """Return both as a hint has them."""
+        return f"{self.why}: {self.remedy}" if self.remedy else self.why
 
 
 def remedy(error: OSError, otherwise: str, place: str = "") -> str:
@@ -17,6 +61,120 @@ def remedy(error: OSError, otherwise: str, place: str = "") -> str:
     return str(found) if found else otherwise
 
 
+def cause(number: int, place: str, who: Standing) -> Cause | None:
+    """Return why error NUMBER comes up at PLACE, a path; None where nothing is known of it."""
+    if place in _MODULES and number not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return _device(number, place, who)
+    if number == errno.EROFS:
+        return _read_only(place, who)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        where = RUN if _is_in(place, RUN) else "the file system"
+        return Cause(f"{where} is full", f"make room there: df {RUN}; df -i {RUN}")
+    if number in _DENIED:
+        return _denied(who)
+    found = _ANYWHERE.get(number)
+    return Cause(*found) if found else None
+
+
+def privilege(who: Standing) -> Cause | None:
+    """Return what privilege is lacking; None with all of it."""
+    if not who.lacking:
+        return None
+    if not who.is_root:
+        return Cause(
+            "networks are made by root",
+            'sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...'
+            "; -nic user needs no privilege",
+        )
+    found = f"root without {', '.join(f'CAP_{name.upper()}' for name in who.lacking)}"
+    if who.container:
+        what = " ".join(f"--cap-add {name.upper()}" for name in who.lacking)
+        return Cause(f"{found}, in {who.container}", in_container(what))
+    return Cause(
+        found,
+        "start it from a shell, or a unit, whose bounding set has them:"
+        " capsh --print; systemd.exec(5), CapabilityBoundingSet=",
+    )
+
+
+def in_container(what: str) -> str:
+    """Return how a container gets WHAT."""
+    return f"start the container with {what}  # docker, podman"
+
+
 def standing() -> Standing:
     """Return with what privilege this process asks, and where."""
-    return doctor.probe.standing()
+    held = capabilities()
+    return Standing(
+        os.geteuid() == 0,
+        tuple(name for name in CAPABILITIES if name not in held),
+        container(),
+        frozenset(name for name in ("tun", "vhost_net") if devices.driver(name) == devices.LOADED),
+    )
+
+
+def capabilities() -> frozenset[str]:
+    """Return those of the capabilities we may need that this process has."""
+    status = files.read("/proc/self/status")
+    bits = int(status.partition("CapEff:")[2].split()[0], 16)
+    return frozenset(name for name, number in _NUMBERS.items() if bits >> number & 1)
+
+
+def container() -> str:
+    """Return what kind of container this is, empty for none (systemd's CONTAINER_INTERFACE)."""
+    told = files.peek("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112
+    if told:
+        return told
+    marks = {"/.dockerenv": "docker", "/run/.containerenv": "podman"}
+    return next((kind for path, kind in marks.items() if os.path.exists(path)), "")
+
+
+def _denied(who: Standing) -> Cause:
+    lacking = privilege(who)
+    if lacking is not None:
+        return lacking
+    found = "root has the capabilities, and something else forbids it"
+    return Cause(found, "see a security module (dmesg), seccomp, or the container's rules")
+
+
+def _read_only(place: str, who: Standing) -> Cause:
+    if _is_in(place, SETTINGS):
+        remedy = f"mount -o remount,rw {SETTINGS}"
+        if who.container:
+            remedy = in_container("--security-opt systempaths=unconfined")
+        return Cause(f"{SETTINGS} is read-only", remedy)
+    if _is_in(place, RUN):
+        remedy = f"mount -o remount,rw {RUN}"
+        if who.container:
+            remedy = in_container(f"--tmpfs {RUN}")
+        return Cause(f"{RUN} is read-only, and state is kept there", remedy)
+    return Cause("the file system there is read-only", "mount -o remount,rw it")
+
+
+def _device(number: int, path: str, who: Standing) -> Cause:
+    """Tell a missing node, a missing driver and a missing permission apart."""
+    module = _MODULES[path]
+    load = f"modprobe {module}"
+    if who.container:
+        load = f"{in_container(f'--device {path}')}; on its host: {load}"
+    if number == errno.ENOENT:
+        is_there = module in who.drivers and not who.container
+        remedy = _NODES.get(path, load) if is_there else load
+        return Cause("the node is missing", remedy)
+    if number in (errno.ENODEV, errno.ENXIO):
+        return Cause("the node is there, the driver is missing", f"modprobe {module}")
+    if number in (WRONG_NODE, errno.ENOTTY, errno.ENOTDIR, errno.EISDIR):
+        made = f"mknod -m 666 {path} c 10 {'200' if path == TUN else '238'}"
+        return Cause(f"what is there is not the {module} device", f"rm {path} && {made}")
+    if number == errno.EACCES:
+        user = "root" if who.is_root else "this user"
+        return Cause(f"{user} may not open it", f"sudo chmod 666 {path}")
+    lacking = privilege(who) if number == errno.EPERM else None
+    if lacking is not None and ("net_admin" in who.lacking):
+        return lacking
+    name = errno.errorcode.get(number, str(number))
+    return Cause(f"it cannot be opened: {name}; containers forbid it by device rules", load)
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")

@@ -8,9 +8,8 @@ import stat
 
 from qemu_netwrap import linux
 from qemu_netwrap.errors import ConfigError
-from qemu_netwrap.linux import bridge_conf, files, qemu_files
+from qemu_netwrap.linux import bridge_conf, devices, files, qemu_files
 from qemu_netwrap.linux.holders import holder_of_tap
-from qemu_netwrap.model import causes
 from qemu_netwrap.model.names import ifname_fault
 from qemu_netwrap.qemu import bridge_conf as bridge_acl
 
@@ -64,21 +63,20 @@ def missing(scripts: tuple[str, ...]) -> tuple[str, ...]:
 
 def why_no_tun() -> str:
     """Say why taps cannot be opened, with the remedy; empty if they can."""
-    return _why_not(causes.TUN)
+    return _why_not(devices.TUN)
 
 
 def why_no_vhost() -> str:
     """Say why vhost=on cannot be had, with the remedy; empty if it can."""
-    return _why_not(causes.VHOST)
+    return _why_not(devices.VHOST)
 
 
 def _why_not(path: str) -> str:
     """Say why a device cannot be opened, with the remedy; it is not opened for that."""
     if os.access(path, os.R_OK | os.W_OK):
         return ""
-
     number = errno.EACCES if os.path.exists(path) else errno.ENOENT
-    return str(causes.cause(number, path, linux.remedies.standing()))
+    return str(linux.remedies.cause(number, path, linux.remedies.standing()))
 
 
 def has_net_admin() -> bool:

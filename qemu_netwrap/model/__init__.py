@@ -8,7 +8,6 @@ from qemu_netwrap import lazy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.model import addresses as addresses
-    from qemu_netwrap.model import causes as causes
     from qemu_netwrap.model import chain_verdicts as chain_verdicts
     from qemu_netwrap.model import coexistence as coexistence
     from qemu_netwrap.model import host as host

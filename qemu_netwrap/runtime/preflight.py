@@ -9,11 +9,8 @@ import errno
 import os
 
 from qemu_netwrap import state
-from qemu_netwrap.doctor import probe
-from qemu_netwrap.doctor.facts import WRONG_NODE
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import host_facts, sysctl, tun
-from qemu_netwrap.linux.remedies import remedy
+from qemu_netwrap.linux import devices, host_facts, remedies, sysctl, tun
 from qemu_netwrap.resources import effects
 from qemu_netwrap.resources.kinds import Uplink
 from qemu_netwrap.runtime import host_ports
@@ -22,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qemu_netwrap.doctor.facts import Device
+    from qemu_netwrap.linux.devices import Device
     from qemu_netwrap.model.run import Nic
     from qemu_netwrap.resources.kinds import Resource
 
@@ -39,10 +36,10 @@ def check(nics: tuple[Nic, ...], here: state.State) -> None:
     _check_privilege()
     for name in host_facts.existing(tuple(nic.tap for nic in nics)):
         raise effects.taken(name)
-    refused = _refusal(probe.tun())
+    refused = _refusal(devices.tun())
     if refused is not None:
         raise tun.no_tap(refused)
-    refused = _refusal(probe.vhost_net()) if any(nic.vhost for nic in nics) else None
+    refused = _refusal(devices.vhost_net()) if any(nic.vhost for nic in nics) else None
     if refused is not None:
         raise tun.no_vhost(refused)
 
@@ -57,9 +54,9 @@ def check_settings(resources: Iterable[Resource]) -> None:
 
 def _check_privilege() -> None:
     """Raise a `HostError` for a root that lacks what networks take; others plan for root."""
-    if os.geteuid() == 0 and "net_admin" in probe.standing().lacking:
+    if os.geteuid() == 0 and "net_admin" in remedies.standing().lacking:
         error = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        raise HostError(f"taps and bridges: {error.strerror}", remedy(error, ""))
+        raise HostError(f"taps and bridges: {error.strerror}", remedies.remedy(error, ""))
 
 
 def _refusal(device: Device) -> OSError | None:
@@ -68,6 +65,6 @@ def _refusal(device: Device) -> OSError | None:
         return None
     numbers = {code: number for number, code in errno.errorcode.items()}
     # What is no such device refuses its ioctl.
-    wrong = device.error == WRONG_NODE
+    wrong = device.error == devices.WRONG_NODE
     number = errno.ENOTTY if wrong else numbers.get(device.error, errno.EIO)
     return OSError(number, os.strerror(number))

@@ -6,7 +6,7 @@ come: the words reach QEMU as they are.
 
 from __future__ import annotations
 
-from qemu_netwrap.model.causes import TUN, VHOST
+from qemu_netwrap.linux.devices import TUN, VHOST
 from qemu_netwrap.qemu.network_options import NO_SCRIPT
 from qemu_netwrap.record import Record
 

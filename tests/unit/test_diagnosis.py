@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from qemu_netwrap.doctor.checks import BROKEN, OK, WARNING, Line, diagnose, works
-from qemu_netwrap.doctor.facts import (
-    LOADABLE,
-    LOADED,
-    MISSING,
-    Device,
-    Ipv6,
-    Program,
-    Survey,
-    Uplink,
-)
-from qemu_netwrap.model.causes import CAPABILITIES
+from qemu_netwrap.doctor.facts import Ipv6, Program, Survey, Uplink
+from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING, Device
+from qemu_netwrap.linux.remedies import CAPABILITIES
 from qemu_netwrap.model.coexistence import ClosedChain, IptablesFilter, Neighbours
 
 GOOD = Survey(
