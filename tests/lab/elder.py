@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DATA: Final = Path(__file__).parents[1] / "netns" / "data" / "927bebb"
 NAME, MAC, ADDRESS = "nat1", "52:54:00:2a:ad:a1", "10.208.251.180"
-_NAMESPACE: Final = "from qemu_netwrap.host import probe; print(probe.namespace())"
+_NAMESPACE: Final = "from qemu_netwrap.linux import host_facts; print(host_facts.namespace())"
 # QEMU's part: it has the tap open, and the run's lock at the number by which it inherited it.
 _VM: Final = r"""
 import fcntl, os, struct, sys, time

@@ -90,7 +90,7 @@ def imports(node: ast.AST, package: str, *, types_only: bool = False) -> Iterato
                 yield Import(alias.name, node.lineno, types_only)
         case ast.ImportFrom(module, names, level):
             base = absolute(module or "", level, package)
-            # `from qemu_netwrap import host` is about the floor, not about the package.
+            # `from qemu_netwrap import linux` is about the layer, not about the package.
             for name in [f"{base}.{a.name}" for a in names] if base == ROOT else [base]:
                 yield Import(name, node.lineno, types_only)
         case ast.Call() if literal := literal_import(node, package):
