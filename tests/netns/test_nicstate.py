@@ -39,8 +39,9 @@ ip route add 198.51.102.0/24 nhid 7
 ip neighbour add 192.0.2.9 lladdr 52:54:00:00:00:99 dev nic0 nud permanent
 ip neighbour add proxy 192.0.2.10 dev nic0
 """
-_SAVE = "import sys; from qemu_netwrap.linux.netlink import interface_state as i; print(i.save(sys.argv[1]))"
-_RESTORE = "import sys; from qemu_netwrap.linux.netlink import interface_state as i; i.restore(*sys.argv[1:])"
+_IMPORT = "import sys; from qemu_netwrap.linux.netlink import interface_state as state;"
+_SAVE = f"{_IMPORT} print(state.save(sys.argv[1]))"
+_RESTORE = f"{_IMPORT} state.restore(*sys.argv[1:])"
 _LOOK = """
 ip -d link show nic0 | sed 's/^[0-9]*: //; s/ qdisc [a-z]*//; s/ minmtu.*//'
 ip address show dev nic0 | sed 's/^[0-9]*: //; s/ qdisc [a-z]*//; s/valid_lft [0-9].*//'
