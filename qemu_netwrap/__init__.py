@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qemu_netwrap import model as model
     from qemu_netwrap import networks as networks
     from qemu_netwrap import passthrough as passthrough
+    from qemu_netwrap import pci_state as pci_state
     from qemu_netwrap import printable as printable
     from qemu_netwrap import qemu as qemu
     from qemu_netwrap import record as record

@@ -19,7 +19,7 @@
 A run, a bridge or a device may be called by any name that an interface can have: the files are
 called by it as `model.names.as_file` spells it. What begins with `-` is never such a name.
 
-PCI devices are the machine's, not a network namespace's: passthrough.pci_state has a
+PCI devices are the machine's, not a network namespace's: pci_state has a
 folder beside these.
 
 Only root may write here. Which networks there are is for all to see, and so are the folders; the
@@ -31,7 +31,7 @@ from __future__ import annotations
 import errno
 import os
 
-from qemu_netwrap import linux, passthrough, record_text
+from qemu_netwrap import linux, record_text
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, host_facts
 from qemu_netwrap.model.names import as_file, of_file
@@ -295,13 +295,26 @@ class State(Record):
         if any(os.path.exists(path) for path in inner):
             files.remove_empty(inner)
         if not any(os.path.exists(path) for path in inner):
-            # Somebody may just begin: what he has locked stays.
-            for name in files.listdir(f"{self.base}/locks"):
-                files.remove_lock(f"{self.base}/locks/{name}")
+            _remove_locks(self.base)
         files.remove_empty([f"{self.base}/locks", self.base])
         if os.path.exists(self.machine):
-            passthrough.pci_state.Shared(self).tidy()
+            tidy_machine(self.machine)
         files.remove_empty([ROOT])
+
+
+def tidy_machine(base: str) -> None:
+    """Remove what is empty of BASE, the folder of the machine's PCI devices (pci_state)."""
+    inner = [f"{base}/{name}" for name in ("claims", "functions", "bound")]
+    files.remove_empty(inner)
+    if not any(map(os.path.exists, inner)):
+        _remove_locks(base)
+    files.remove_empty([f"{base}/locks", base])
+
+
+def _remove_locks(base: str) -> None:
+    """Remove the locks under BASE. A run may be starting: files whose lock is held are kept."""
+    for name in files.listdir(f"{base}/locks"):
+        files.remove_lock(f"{base}/locks/{name}")
 
 
 def claims(path: str) -> list[tuple[str, str]]:

@@ -11,14 +11,14 @@ from qemu_netwrap.cli import options, render, tables
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.config import file
 from qemu_netwrap.linux import open_files
-from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.resources.base import Context
 from qemu_netwrap.resources.explain import explain
 from qemu_netwrap.runtime import inventory, network_choice, pinning, status
 from qemu_netwrap.runtime.provision import reserved_subnets
 from qemu_netwrap.state import State
 
 if TYPE_CHECKING:
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.runtime.launch_options import Request
 
 app = typer.Typer(
@@ -89,10 +89,10 @@ def down(context: typer.Context, name: Name) -> None:
 def _inventory(request: Request) -> list[inventory.Known]:
     """Return all networks."""
     config = file.load(request.config)
-    return inventory.inventory(config, request.network, Work(State.here()))
+    return inventory.inventory(config, request.network, Context(State.here()))
 
 
-def _work(request: Request, command: str) -> Work:
+def _work(request: Request, command: str) -> Context:
     """Return what changing networks needs; -v shows each step as a command."""
 
     def show_step(resource: Resource) -> None:
@@ -101,7 +101,7 @@ def _work(request: Request, command: str) -> Work:
                 echo(f"+ {line}", err=True)
 
     open_files.require()
-    return Work(
+    return Context(
         State.to_change(command),
         lambda line: echo(f"qemu-netwrap: {line}", err=True),
         show_step,

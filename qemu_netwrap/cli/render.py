@@ -34,7 +34,7 @@ def plan_data(shown: Preview) -> dict[str, Any]:
     """Return a plan as data for JSON."""
     steps = [
         {
-            "kind": type(step.resource).__name__,
+            "kind": step.resource.kind,
             **plain(step.resource),
             "do": step.do,
             "undo": step.undo,

@@ -9,7 +9,7 @@ from qemu_netwrap.doctor import probe
 from qemu_netwrap.doctor.checks import diagnose
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import devices, dhcp_probe
-from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.resources.base import Context
 from qemu_netwrap.runtime import membership, status, strays
 from qemu_netwrap.state import State
 
@@ -27,7 +27,7 @@ def leftovers() -> tuple[str, ...] | None:
     state = State.here()
     try:
         runs = [f"run {run}" for run in state.runs() if not state.is_alive(run)]
-        work = Work(state)
+        work = Context(state)
         unused = [
             f"network on {bridge}"
             for bridge in state.networks()

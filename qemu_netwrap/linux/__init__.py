@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import qemu_files as qemu_files
     from qemu_netwrap.linux import remedies as remedies
     from qemu_netwrap.linux import rlimits as rlimits
+    from qemu_netwrap.linux import run_locks as run_locks
     from qemu_netwrap.linux import seccomp as seccomp
     from qemu_netwrap.linux import session as session
     from qemu_netwrap.linux import shims as shims

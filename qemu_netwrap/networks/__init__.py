@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.host import Surroundings
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
 
     Backend = Callable[[Network, Surroundings], tuple[Resource, ...]]
 

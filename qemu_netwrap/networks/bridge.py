@@ -6,13 +6,14 @@ from qemu_netwrap import networks
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model import mac
 from qemu_netwrap.model.network import BRIDGE
-from qemu_netwrap.resources.kinds import Bridge, DeviceSetting
+from qemu_netwrap.resources.links import Bridge
+from qemu_netwrap.resources.sysctls import DeviceSetting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.model.host import Surroundings
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
 
 KERNEL_DEFAULT = -1
 

@@ -25,15 +25,11 @@ from qemu_netwrap.model.network import BRIDGE, NAT
 from qemu_netwrap.networks import host_services
 from qemu_netwrap.networks.host_services import DHCP6_PORT, DHCP_PORT, DNS_PORT
 from qemu_netwrap.networks.routed import chain
-from qemu_netwrap.resources.kinds import (
-    Dnsmasq,
-    FirewalldZone,
-    IptablesAccepts,
-    NftAccepts,
-    Remark,
-    Rules,
-    Unmanaged,
-)
+from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
+from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.remark import Remark
+from qemu_netwrap.resources.unmanaged import Unmanaged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.coexistence import ClosedChain, IptablesFilter, Neighbours
     from qemu_netwrap.model.host import Surroundings
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
 
 _ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
 TRUSTED = "trusted"  # the one zone of firewalld's own that lets through what comes and goes

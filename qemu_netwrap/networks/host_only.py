@@ -13,7 +13,8 @@ from qemu_netwrap.networks.routed import (
     sources,
     subnet_of,
 )
-from qemu_netwrap.resources.kinds import Guard, Rules
+from qemu_netwrap.resources.forward_guards import Guard
+from qemu_netwrap.resources.nftables import Rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.ipv6 import Prefix
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
 
 
 def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:

@@ -18,7 +18,9 @@ from __future__ import annotations
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model import ipv6, names
 from qemu_netwrap.model.network import HOST_ONLY, NAT
-from qemu_netwrap.resources.kinds import ALL, Address, DeviceSetting, Switch
+from qemu_netwrap.resources.base import ALL
+from qemu_netwrap.resources.links import Address
+from qemu_netwrap.resources.sysctls import DeviceSetting, Switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.host import Surroundings
     from qemu_netwrap.model.ipv6 import Around6, Prefix
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
 
 # A route as wide as this is no network: a default route in parts, or all there is of ULAs.
 NO_NETWORK = 8

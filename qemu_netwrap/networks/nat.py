@@ -14,7 +14,10 @@ from qemu_netwrap.networks.routed import (
     sources,
     subnet_of,
 )
-from qemu_netwrap.resources.kinds import DeviceSetting, Forwarding, Guard, Lookout, Rules
+from qemu_netwrap.resources.forward_guards import Guard
+from qemu_netwrap.resources.lookout import Lookout
+from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.sysctls import DeviceSetting, Forwarding
 
 _FORWARD = "type filter hook forward priority filter; policy accept;"
 # When conntrack knows a packet, and it has the destination that it is to go to.
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.ipv6 import Around6, Prefix
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
 
 
 def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:

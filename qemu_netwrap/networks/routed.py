@@ -11,14 +11,17 @@ from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import HOST_ONLY, NAT
 from qemu_netwrap.networks import ipv6
 from qemu_netwrap.networks.bridge import guarded, own_bridge
-from qemu_netwrap.resources.kinds import Address, DeviceSetting, Dnsmasq, IpFilter, resolver_lines
+from qemu_netwrap.resources.dnsmasq import Dnsmasq, resolver_lines
+from qemu_netwrap.resources.links import Address
+from qemu_netwrap.resources.port_filters import IpFilter
+from qemu_netwrap.resources.sysctls import DeviceSetting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.model.host import Route, Surroundings
     from qemu_netwrap.model.ipv6 import Prefix
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
 
 # Where subnets are chosen, a /24 each: out of the way of the usual LANs, and of what Docker
 # (172.17.0.0/16 on), libvirt (192.168.122.0/24) and Podman (10.88.0.0/16) take.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model.host import Candidate
-from qemu_netwrap.resources.kinds import Uplink
+from qemu_netwrap.resources.uplink import Uplink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.model.host import Surroundings
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.kinds import Bridge, Resource
+    from qemu_netwrap.resources.base import Resource
+    from qemu_netwrap.resources.links import Bridge
 
 KERNELS_DELAY = 15  # seconds, net/bridge/br_device.c
 _WAY_OUT = "use nat: guests then reach what the host reaches"

@@ -9,6 +9,5 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.passthrough import assign as assign
     from qemu_netwrap.passthrough import devices as devices
-    from qemu_netwrap.passthrough import pci_state as pci_state
 else:
     __getattr__ = lazy.submodules(__name__)

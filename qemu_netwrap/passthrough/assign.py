@@ -16,13 +16,14 @@ from qemu_netwrap.linux.netlink.links import Rtnl
 from qemu_netwrap.model import mac
 from qemu_netwrap.model.numbers import parse_uint32
 from qemu_netwrap.passthrough import devices as planning
-from qemu_netwrap.passthrough.pci_state import Shared
+from qemu_netwrap.pci_state import Shared
 from qemu_netwrap.qemu.sriov_options import settings
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources import kinds as r
 from qemu_netwrap.resources import vfio
+from qemu_netwrap.resources.dhcp_hosts import HostName
+from qemu_netwrap.resources.journal import Journal
+from qemu_netwrap.resources.vfio import GroupNode, PciBinding, VfSettings, VirtualFunctions
 from qemu_netwrap.runtime import executor, runs
-from qemu_netwrap.runtime.journal import Journal
 from qemu_netwrap.runtime.runs import DeviceInfo
 
 TYPE_CHECKING = False
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.passthrough.devices import HostDevice
     from qemu_netwrap.qemu.network_options import Reading
     from qemu_netwrap.qemu.rewrite import Rewritten
-    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.resources.base import Context, Resource
     from qemu_netwrap.runtime.launch_options import Request
 
 MOST_MADE = 8  # VFs that are made when nobody asks for more: some cards have hundreds
@@ -148,7 +149,7 @@ def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
         raise HostError(f"{label}: {device} is in use by the host: {disk}", remedy)
 
 
-def acquire(passing: Passing, run: str, work: Work) -> Iterator[DeviceInfo]:
+def acquire(passing: Passing, run: str, work: Context) -> Iterator[DeviceInfo]:
     """Acquire what a run passes through, and yield it in the order typed.
 
     Raises `NetwrapError`; what has been acquired by then is the run's journal's.
@@ -175,14 +176,14 @@ def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Taking) -> DeviceI
         if device.pf:
             taking.use(vfio.look(want.label, device.pf), 0)
         for each in (device, *others):
-            taking.acquire(r.PciBinding(each.bdf, taking.run, each.driver))
+            taking.acquire(PciBinding(each.bdf, taking.run, each.driver))
         given = _set_function(want, device, key, taking) if device.pf else ""
     if taking.passing.uid:
-        taking.acquire(r.GroupNode(device.group, taking.passing.uid))
+        taking.acquire(GroupNode(device.group, taking.passing.uid))
     return DeviceInfo(want.label, device.bdf, _pf_name(device), given)
 
 
-def _collect(passing: Passing, work: Work) -> None:
+def _collect(passing: Passing, work: Context) -> None:
     """Have what is wanted given back by runs that are over: dead ones, or that just do so."""
     runs.collect(work.state)
     ended = [vfio.await_ending(bdf, work) for want in passing.wanted for bdf in _needed(want, work)]
@@ -190,7 +191,7 @@ def _collect(passing: Passing, work: Work) -> None:
         runs.collect(work.state)  # if one could not do it
 
 
-def _needed(want: HostDevice, work: Work) -> tuple[str, ...]:
+def _needed(want: HostDevice, work: Context) -> tuple[str, ...]:
     """Return the devices without which a run cannot be; none while a VF is to be had."""
     if want.net is None:
         device = _device(want)
@@ -202,15 +203,15 @@ def _needed(want: HostDevice, work: Work) -> tuple[str, ...]:
     return vfs if all(vfio.user_of(device, work) for device in found) else ()
 
 
-def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ...]]:
+def foresee(passing: Passing, run: str) -> tuple[list[Resource], tuple[str, ...]]:
     """Return what a run would acquire, and the addresses; which VF it will be is not known yet."""
-    found: list[r.Resource] = []
+    found: list[Resource] = []
     chosen = []
     for number, want in enumerate(passing.wanted):
         if want.net is None:
             device = _device(want)
             others = _siblings(want.label, device, passing)
-            found += [r.PciBinding(each.bdf, run, each.driver) for each in (device, *others)]
+            found += [PciBinding(each.bdf, run, each.driver) for each in (device, *others)]
             chosen.append(device.bdf)
             group = device.group
         else:
@@ -218,22 +219,24 @@ def foresee(passing: Passing, run: str) -> tuple[list[r.Resource], tuple[str, ..
             own = want.mac or mac.derive(*passing.mac_key, "vf", str(number))
             vf = f"<VF of {want.pf}>" if _chosen(want) < 0 else f"<VF {_chosen(want)} of {want.pf}>"
             chosen.append(vf)
-            use = r.VirtualFunctions(pf.bdf, run, _to_make(passing, pf), want.pf)
+            use = VirtualFunctions(pf.bdf, run, _to_make(passing, pf), want.pf)
             where = {"ifname": want.pf, **settings(want.net.opts)}
             found += [] if use in found else [use]
             found += [
-                r.PciBinding(vf, run),
-                r.VfSettings(pf.bdf, max(0, _chosen(want)), own, **where),
+                PciBinding(vf, run),
+                VfSettings(pf.bdf, max(0, _chosen(want)), own, **where),
             ]
             group = "GROUP"
-        found += [r.GroupNode(group, passing.uid)] if passing.uid else []
+        found += [GroupNode(group, passing.uid)] if passing.uid else []
     return found, tuple(chosen)
 
 
 class _Taking:
     """A run that acquires."""
 
-    def __init__(self, run: str, work: Work, passing: Passing, reached_by: dict[str, str]) -> None:
+    def __init__(
+        self, run: str, work: Context, passing: Passing, reached_by: dict[str, str]
+    ) -> None:
         """What RUN acquires goes into its journal."""
         self.run = run
         self.work = work
@@ -260,9 +263,9 @@ class _Taking:
         """
         if pf.ifnames and pf.bdf not in self._used:
             self._used.add(pf.bdf)
-            self.acquire(r.VirtualFunctions(pf.bdf, self.run, count, pf.ifnames[0]))
+            self.acquire(VirtualFunctions(pf.bdf, self.run, count, pf.ifnames[0]))
 
-    def acquire(self, resource: r.Resource) -> None:
+    def acquire(self, resource: Resource) -> None:
         """Acquire something. Raises `NetwrapError`."""
         executor.acquire_all([resource], self.journal, self.work)
 
@@ -324,7 +327,7 @@ def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking
             return ""
     wanted = settings(want.net.opts) if want.net is not None else {}
     own = _take_mac(want, ifname, key, taking)
-    taking.acquire(r.VfSettings(pf.bdf, number, own, **wanted, ifname=ifname))
+    taking.acquire(VfSettings(pf.bdf, number, own, **wanted, ifname=ifname))
     return own
 
 
@@ -338,7 +341,7 @@ def _take_mac(want: HostDevice, ifname: str, key: tuple[str, ...], taking: _Taki
             if want.mac and holder and where == ifname:
                 taking.work.say(f"{want.label}: MAC {own} is in use by run {holder} on {ifname}")
             if want.mac or not holder:
-                taking.acquire(r.HostName(ifname, taking.run, own, ""))
+                taking.acquire(HostName(ifname, taking.run, own, ""))
                 return own
     raise HostError(f"{want.label}: no free MAC found", "give it a mac= of its own")
 

@@ -15,22 +15,15 @@ from __future__ import annotations
 import _socket
 import errno
 
-from qemu_netwrap.linux import files, sysctl
-from qemu_netwrap.linux.netlink.links import (
-    FR_ACT_BLACKHOLE,
-    FR_ACT_GOTO,
-    FR_ACT_NOP,
-    RULE_OF_MAIN,
-    PolicyRule,
-)
-from qemu_netwrap.resources.kinds import ALL
+from qemu_netwrap import linux
+from qemu_netwrap.resources.base import ALL, Commands, Resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from qemu_netwrap.resources.effects import Work
-    from qemu_netwrap.resources.kinds import Guard
+    from qemu_netwrap.linux.netlink.links import PolicyRule
+    from qemu_netwrap.resources.base import Context, Saved
 
 _FAMILIES = {"ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
 # What a kernel without policy routing says, or without IPv6.
@@ -39,56 +32,96 @@ _IIF, _TO = "iif", "to"
 _WIDTH = 3  # preferences: for the doors, for the one that is all of them, for the end
 
 
-def acquire(g: Guard, work: Work) -> Iterator[None]:
-    """Add the rules that are not there yet; remember who needs them."""
-    known = _read(work)
-    wanted = _wanted(g, known, work)
-    left = [(who, rule) for who, rule in known if who != g.bridge or _door(rule) not in g.each]
-    dropped = [rule for who, rule in known if (who, rule) not in left and rule not in wanted]
-    _write([*left, *((g.bridge, rule) for rule in wanted)], work)
-    _add(wanted, work)
-    _delete(dropped, [rule for _, rule in left] + wanted, work)
-    yield
+class Guard(Resource):
+    """Policy rules by which the host forwards nothing that the network's chains have not marked.
+
+    A flush of nft's rules does not take them away. Networks share those about the same device.
+    """
+
+    kind = "Guard"
+
+    bridge: str
+    doors: str  # one a line: `ipv4 iif eth0`, `ipv4 to 10.9.0.0/24`, `ipv6 all`
+
+    @property
+    def each(self) -> tuple[str, ...]:
+        """The doors one by one. An interface's name may hold what `splitlines` takes for an end."""
+        return tuple(self.doors.split("\n"))
+
+    def acquire(self, context: Context) -> Iterator[None]:
+        """Add the rules that are not there yet; remember who needs them."""
+        known = _read(context)
+        wanted = _wanted(self, known, context)
+        left = [
+            (who, rule) for who, rule in known if who != self.bridge or _door(rule) not in self.each
+        ]
+        dropped = [rule for who, rule in known if (who, rule) not in left and rule not in wanted]
+        _write([*left, *((self.bridge, rule) for rule in wanted)], context)
+        _add(wanted, context)
+        _delete(dropped, [rule for _, rule in left] + wanted, context)
+        yield
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """Delete the rules that no other network needs."""
+        known = _read(context)
+        mine = [
+            (who, rule) for who, rule in known if who == self.bridge and _door(rule) in self.each
+        ]
+        left = [entry for entry in known if entry not in mine]
+        _delete([rule for _, rule in mine], [rule for _, rule in left], context)
+        _write(left, context)
+        yield
+
+    def insist(self, context: Context) -> None:
+        """Add again what somebody has deleted; open what the host forwards by itself meanwhile."""
+        known = _read(context)
+        mine = [rule for who, rule in known if who == self.bridge and _door(rule) in self.each]
+        wanted = _wanted(self, known, context)
+        if sorted(mine) == sorted(wanted):
+            _add(wanted, context)
+            return
+        with linux.files.Lock(context.state.host_lock):
+            for _ in self.acquire(context):
+                pass
+
+    def explain(self) -> Commands:
+        """Return the equivalent commands."""
+        rules: list[str] = []
+        for family in dict.fromkeys(door.partition(" ")[0] for door in self.each):
+            rules += [f"-{family[-1]} rule add pref 32765 nop protocol kernel"]
+            rules += [f"-{family[-1]} rule add pref 32763 iif lo goto 32765 protocol kernel"]
+            rules += [_explained(door) for door in self.each if door.startswith(family)]
+        undo = (rule.replace(" rule add ", " rule del ", 1) for rule in reversed(rules))
+        shared = "  # when no other network needs it"
+        return Commands(
+            tuple(f"ip {rule}" for rule in rules), tuple(f"ip {rule}{shared}" for rule in undo)
+        )
 
 
-def release(g: Guard, work: Work) -> Iterator[None]:
-    """Delete the rules that no other network needs."""
-    known = _read(work)
-    mine = [entry for entry in known if entry[0] == g.bridge and _door(entry[1]) in g.each]
-    left = [entry for entry in known if entry not in mine]
-    _delete([rule for _, rule in mine], [rule for _, rule in left], work)
-    _write(left, work)
-    yield
+def _explained(door: str) -> str:
+    """Return what ip(8) is told to close a door."""
+    family, _, where = door.partition(" ")
+    which = "pref 32764" if where == ALL else f"pref 32763 {where}"
+    return f"-{family[-1]} rule add {which} fwmark 0 blackhole protocol kernel"
 
 
-def insist(g: Guard, work: Work) -> None:
-    """Add again what somebody has deleted; open what the host forwards by itself meanwhile."""
-    known = _read(work)
-    mine = [rule for who, rule in known if who == g.bridge and _door(rule) in g.each]
-    wanted = _wanted(g, known, work)
-    if sorted(mine) == sorted(wanted):
-        _add(wanted, work)
-        return
-    with files.Lock(work.state.host_lock):
-        for _ in acquire(g, work):
-            pass
-
-
-def _wanted(g: Guard, known: list[tuple[str, str]], work: Work) -> list[str]:
+def _wanted(g: Guard, known: list[tuple[str, str]], context: Context) -> list[str]:
     """Return the rules that close the doors of G, but for those that are not to be closed."""
     preferences: dict[str, int] = {}
     found = []
     for door in g.each:
         family, _, where = door.partition(" ")
-        if _is_open(family, where, known, g, work):
+        if _is_open(family, where, known, g, context):
             continue
         if family not in preferences:
-            preferences[family] = _place(family, known, work)
+            preferences[family] = _place(family, known, context)
         found.append(f"{family} {preferences[family]} {where}")
     return found
 
 
-def _is_open(family: str, where: str, known: list[tuple[str, str]], g: Guard, work: Work) -> bool:
+def _is_open(
+    family: str, where: str, known: list[tuple[str, str]], g: Guard, context: Context
+) -> bool:
     """Whether a door is to be left open: one of the host's, not of the network's own.
 
     The host has become a router meanwhile, by Docker's start say. Or a network of an earlier
@@ -96,39 +129,39 @@ def _is_open(family: str, where: str, known: list[tuple[str, str]], g: Guard, wo
     """
     marking = {g.bridge, *(who for who, _ in known)}
     if where == ALL:  # the switch is on because networks have thrown it: who else needs it?
-        users = files.read(work.state.switch(ALL, "forwarding")).split("\n")[1:]
+        users = linux.files.read(context.state.switch(ALL, "forwarding")).split("\n")[1:]
         return not {*filter(None, users)} <= marking
     kind, _, device = where.partition(" ")
     if kind != _IIF or device == g.bridge:
         return False
-    users = files.read(work.state.forwarding(device)).split()[1:]
-    return not {*users} <= marking or sysctl.read(family, ALL, "forwarding") == "1"
+    users = linux.files.read(context.state.forwarding(device)).split()[1:]
+    return not {*users} <= marking or linux.sysctl.read(family, ALL, "forwarding") == "1"
 
 
-def _delete(rules: list[str], needed: list[str], work: Work) -> None:
+def _delete(rules: list[str], needed: list[str], context: Context) -> None:
     """Delete those of RULES that are not NEEDED, what spares the host's own packets last."""
     gone = [rule for rule in dict.fromkeys(rules) if rule not in needed]
     frames = [frame for frame in _frames(gone) if frame not in _frames(needed)]
     for one in (*map(_closed, gone), *(each for frame in frames for each in reversed(frame))):
-        work.rtnl.delete_rule(one)
+        context.rtnl.delete_rule(one)
 
 
-def _add(rules: list[str], work: Work) -> None:
+def _add(rules: list[str], context: Context) -> None:
     """Add rules; first what has them spare packets that the host itself sends."""
     frames = (each for frame in _frames(rules) for each in frame)
     try:
         for one in (*frames, *map(_closed, rules)):
-            work.rtnl.add_rule(one)
+            context.rtnl.add_rule(one)
     except OSError as error:
         if error.errno not in _UNKNOWN:
             raise
-        work.say(
+        context.say(
             "this kernel has no policy routing: where nft's rules are flushed, the host forwards"
             " for its neighbours until a run joins"
         )
 
 
-def _place(family: str, known: list[tuple[str, str]], work: Work) -> int:
+def _place(family: str, known: list[tuple[str, str]], context: Context) -> int:
     """Return where the rules go: behind the one for the host's addresses, and before all others.
 
     They stay where they are as long as that holds. A rule that comes later without a preference
@@ -136,11 +169,11 @@ def _place(family: str, known: list[tuple[str, str]], work: Work) -> int:
     host's addresses: the kernel would have no place for that one.
     """
     try:
-        local, others = work.rtnl.rule_places(_FAMILIES[family])
+        local, others = context.rtnl.rule_places(_FAMILIES[family])
     except OSError as error:
         if error.errno not in _UNKNOWN:
             raise
-        local, others = 0, RULE_OF_MAIN
+        local, others = 0, linux.netlink.links.RULE_OF_MAIN
     there = [int(rule.split()[1]) for _, rule in known if rule.startswith(f"{family} ")]
     fitting = [place for place in there if local <= place and place + _WIDTH <= others]
     return min(fitting, default=max(local, others - _WIDTH, 1))
@@ -148,8 +181,11 @@ def _place(family: str, known: list[tuple[str, str]], work: Work) -> int:
 
 def _closed(rule: str) -> PolicyRule:
     """Return the policy rule that closes a door."""
+    links = linux.netlink.links
     family, preference, where = rule.split(" ", 2)
-    base = PolicyRule(_FAMILIES[family], int(preference), FR_ACT_BLACKHOLE, unmarked=True)
+    base = links.PolicyRule(
+        _FAMILIES[family], int(preference), links.FR_ACT_BLACKHOLE, unmarked=True
+    )
     kind, _, what = where.partition(" ")
     if kind == _IIF:
         return base.replace(device=what)
@@ -167,11 +203,12 @@ def _closed(rule: str) -> PolicyRule:
 def _frames(rules: Iterable[str]) -> list[tuple[PolicyRule, PolicyRule]]:
     """Return what has RULES spare what the host itself sends: where that goes on, and the jump."""
     places = dict.fromkeys(tuple(rule.split()[:2]) for rule in rules)
+    links = linux.netlink.links
     found = []
     for family, place in places:
         number, here = _FAMILIES[family], int(place)
-        end = PolicyRule(number, here + 2, FR_ACT_NOP)
-        jump = PolicyRule(number, here, FR_ACT_GOTO, device="lo", goto=here + 2)
+        end = links.PolicyRule(number, here + 2, links.FR_ACT_NOP)
+        jump = links.PolicyRule(number, here, links.FR_ACT_GOTO, device="lo", goto=here + 2)
         found.append((end, jump))
     return found
 
@@ -182,16 +219,16 @@ def _door(rule: str) -> str:
     return f"{family} {where}"
 
 
-def _read(work: Work) -> list[tuple[str, str]]:
+def _read(context: Context) -> list[tuple[str, str]]:
     """Return who needs which rule."""
-    lines = files.read(work.state.guards).split("\n")[:-1]
+    lines = linux.files.read(context.state.guards).split("\n")[:-1]
     return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
 
 
-def _write(known: list[tuple[str, str]], work: Work) -> None:
+def _write(known: list[tuple[str, str]], context: Context) -> None:
     """Write it down."""
     lines = dict.fromkeys(f"{who} {rule}\n" for who, rule in known)
     if lines:
-        files.write(work.state.guards, "".join(lines))
+        linux.files.write(context.state.guards, "".join(lines))
     else:
-        files.remove(work.state.guards)
+        linux.files.remove(context.state.guards)

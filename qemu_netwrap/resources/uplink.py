@@ -1,267 +1,151 @@
 """A NIC of the host goes into a bridge of ours with all it has, and gets it back.
 
-Both ways are the same: what is on the one is given to the other, then routes change over in their
-places, then addresses go from where they were. The host is reached all the while: a packet that
-comes in by either finds its address, and there is always a route. So it is with a SIGKILL at any
-moment too: nothing is taken before it is given, and giving back goes by what the bridge has then,
-not by what was noted. That is also why a lease renewed meanwhile is kept.
-
-What was noted counts only when somebody has deleted the bridge, and all with it.
+How it is moved is in linux.netlink.interface_move. Giving back goes by what the bridge has then,
+not by what was noted: so a lease renewed meanwhile is kept. What was noted counts only when
+somebody has deleted the bridge, and all with it.
 """
 
 from __future__ import annotations
 
-import _socket
-import errno
-import time
-
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import files, polling, sysctl
-from qemu_netwrap.linux.netlink import interface_copy
-from qemu_netwrap.linux.netlink import messages as rt
-from qemu_netwrap.linux.netlink.interface_copy import Belongings, Mover
-from qemu_netwrap.linux.netlink.messages import Address, Nexthop, Route, Rule
+from qemu_netwrap.resources.base import Commands, Resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.linux.netlink.links import Link
-    from qemu_netwrap.resources import kinds as r
-    from qemu_netwrap.resources.effects import Facts, Note, Work
-
-_ROUNDS = 3  # what comes to the NIC while it is being moved is moved in the next one
-_CARRIER = 5.0  # seconds for the bridge to come up with its first port
-_PATIENCE = 5.0  # seconds for a gateway to answer
-_PAUSE = 0.005
+    from qemu_netwrap.linux.netlink.interface_copy import Belongings
+    from qemu_netwrap.resources.base import Context, Saved
 
 
-def acquire(u: r.Uplink, note: Note, work: Work) -> Iterator[None]:
-    """Take the NIC into the bridge."""
-    mover = Mover()
-    try:
-        nic, bridge = _link(mover, u.device), _link(mover, u.bridge)
-        if nic.master not in (0, bridge.index):
-            raise HostError(f"uplink {u.device}: it is a port of another bridge now", "try again")
-        flags, _ = mover.nature(nic.index)
-        had = mover.belongings(nic.index)
-        rules = [rule.renamed(u.device, u.bridge) for rule in mover.rules(u.device)]
-        known = mover.rules(u.bridge)
-        if had.gateways(nic.index):
-            work.say(
-                f"{u.device}, which the host is reached by, goes into {u.bridge} with its addresses"
-                f" and routes; it gets them back when the last VM there has ended"
+class Uplink(Resource):
+    """A NIC of the host, with all it has, in a bridge that we make. The bridge has its MAC."""
+
+    kind = "Uplink"
+
+    device: str
+    bridge: str
+    stp: bool = False  # these three are set when the NIC is in: it is to forward at once
+    forward_delay: int = 0
+    hello_time: int = -1
+    addresses: str = ""  # for those who read: separated by spaces
+    routes: int = 0  # for those who read
+
+    def acquire(self, context: Context) -> Iterator[None]:
+        """Take the NIC into the bridge."""
+        move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.Mover()
+        try:
+            nic, bridge = move.named(mover, self.device), move.named(mover, self.bridge)
+            if nic.master not in (0, bridge.index):
+                raise HostError(
+                    f"uplink {self.device}: it is a port of another bridge now", "try again"
+                )
+            flags, _ = mover.nature(nic.index)
+            had = mover.belongings(nic.index)
+            rules = [rule.renamed(self.device, self.bridge) for rule in mover.rules(self.device)]
+            known = mover.rules(self.bridge)
+            if had.gateways(nic.index):
+                context.say(
+                    f"{self.device}, which the host is reached by, goes into {self.bridge} with its"
+                    f" addresses and routes; it gets them back when the last VM there has ended"
+                )
+            context.remember(
+                index=str(nic.index),
+                bridge=str(bridge.index),
+                up=str(flags & linux.netlink.messages.IFF_UP),
+                rules=" ".join(rule.body.hex() for rule in rules if rule not in known),
             )
-        note(
-            index=str(nic.index),
-            bridge=str(bridge.index),
-            up=str(flags & rt.IFF_UP),
-            rules=" ".join(rule.body.hex() for rule in rules if rule not in known),
-        )
-        files.write(_saved(u, work), _write(had))
-        _copy_settings(u, work, bare=had.is_bare)
-        _take(mover, nic, bridge, had, rules)
-        _await_gateways(mover, nic, bridge, had)
-        if u.stp or u.forward_delay > 0 or u.hello_time >= 0:
-            mover.set_bridge(
-                bridge.index, stp=u.stp, forward_delay=u.forward_delay, hello_time=u.hello_time
-            )
-        _warn(u, had, work)
-        work.made[u.bridge] = f"made, with {u.device} in it"
-    finally:
-        mover.close()
-    yield
+            linux.files.write(_saved(self, context), move.as_text(had))
+            _copy_settings(self, context, bare=had.is_bare)
+            move.take(mover, nic, bridge, had, rules)
+            move.await_gateways(mover, nic, bridge, had)
+            if self.stp or self.forward_delay > 0 or self.hello_time >= 0:
+                timers = (self.forward_delay, self.hello_time)
+                mover.set_bridge(
+                    bridge.index, stp=self.stp, forward_delay=timers[0], hello_time=timers[1]
+                )
+            _warn(self, had, context)
+            context.made[self.bridge] = f"made, with {self.device} in it"
+        finally:
+            mover.close()
+        yield
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """Give the NIC back what is on the bridge now, or what it had if the bridge has gone."""
+        move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.Mover()
+        try:
+            nic = move.by_index(mover, saved.get("index", ""))
+            if nic is not None:
+                bridge = move.by_index(mover, saved["bridge"])
+                if bridge is not None:
+                    move.give_back(mover, bridge, nic, up=saved["up"] != "0")
+                elif not nic.master:
+                    noted = linux.files.read(_saved(self, context))
+                    move.restore(mover, nic, move.of_text(noted))
+                if nic.master and (bridge is None or nic.master != bridge.index):
+                    context.say(
+                        f"uplink {nic.name} is left where it is: somebody has put it elsewhere"
+                    )
+                bodies = [bytes.fromhex(raw) for raw in saved["rules"].split()]
+                mover.batch([linux.netlink.messages.Rule(body).deleted for body in bodies])
+            linux.files.remove(_saved(self, context))
+        finally:
+            mover.close()
+        yield
+
+    def explain(self) -> Commands:
+        """Return the equivalent commands."""
+        do = _moved(self, self.device, self.bridge, f"{self.bridge} up")
+        return Commands(do, _moved(self, self.bridge, self.device, ""))
 
 
-def release(u: r.Uplink, facts: Facts, work: Work) -> Iterator[None]:
-    """Give the NIC back what is on the bridge now, or what it had if the bridge has gone."""
-    mover = Mover()
-    try:
-        nic = _by_index(mover, facts.get("index", ""))
-        if nic is not None:
-            bridge = _by_index(mover, facts["bridge"])
-            is_up = facts["up"] != "0"
-            if bridge is not None:
-                _give(mover, bridge, nic, up=is_up)
-            elif not nic.master:
-                _restore(mover, nic, _read(files.read(_saved(u, work))))
-            if nic.master and (bridge is None or nic.master != bridge.index):
-                work.say(f"uplink {nic.name} is left where it is: somebody has put it elsewhere")
-            rules = [Rule(bytes.fromhex(raw)) for raw in facts["rules"].split()]
-            mover.batch([rule.deleted for rule in rules])
-        files.remove(_saved(u, work))
-    finally:
-        mover.close()
-    yield
-
-
-def _take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rule]) -> None:
-    """Move all from the NIC to the bridge, the NIC becoming its port."""
-    has = mover.belongings(bridge.index)
-    was_running = mover.is_running(nic.index)
-    first = [
-        *interface_copy.addresses_given(had, has, nic, bridge),
-        *interface_copy.neighbours_told(had, has, bridge),
-        *(rule.added for rule in rules),
-        rt.enslaved(nic.index, bridge.index),
-    ]
-    try:
-        mover.batch(first)
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        raise HostError(
-            f"uplink {nic.name}: something sits on it already: a macvlan, an ipvlan or a bond",
-            f"see: ip -d link; that must go first, or take another NIC than {nic.name}",
-        ) from error
-    # What leaves by the NIC goes out still; by the bridge only once it has seen its port's carrier.
-    if was_running:
-        polling.wait(lambda: mover.is_running(bridge.index), _CARRIER, _PAUSE)
-    for _ in range(_ROUNDS):
-        gateways = had.gateways(nic.index)
-        mover.batch(
-            [
-                *interface_copy.routes_moved(had, nic, bridge),
-                *interface_copy.probed(had, bridge, gateways),
-                *interface_copy.addresses_taken(had, nic),
-            ]
-        )
-        had = mover.belongings(nic.index)
-        if had.is_bare:
-            return
-        has = mover.belongings(bridge.index)
-        mover.batch(interface_copy.addresses_given(had, has, nic, bridge))
-    raise HostError(
-        f"uplink {nic.name}: somebody keeps giving it addresses or routes",
-        f"have the program that manages {nic.name} make the bridge, and use that by br=",
+def _moved(u: Uplink, source: str, target: str, master: str) -> tuple[str, ...]:
+    """Return what moves all there is from the one to the other."""
+    addresses = u.addresses.split()
+    port = f"ip link set {u.device} " + (f"master {master}" if master else "nomaster")
+    routes = f"ip route replace ROUTE dev {target}  # each of {u.routes}, in every table"
+    timers = f"ip link set {u.bridge} type bridge stp_state {int(u.stp)}"
+    timers += f" forward_delay {u.forward_delay * 100}" if u.forward_delay >= 0 else ""
+    timers += f" hello_time {u.hello_time * 100}" if u.hello_time >= 0 else ""
+    has_timers = u.stp or u.forward_delay > 0 or u.hello_time >= 0
+    return (
+        *(f"ip addr add {address} dev {target}" for address in addresses),
+        *([port] if master else []),
+        *([routes] if u.routes else []),
+        *([] if master else [port]),
+        *(f"ip addr del {address} dev {source}" for address in addresses),
+        *([timers] if master and has_timers else []),
+        *(["# its nexthops, neighbours, rules and net/*/conf settings too"] if master else []),
     )
 
 
-def _give(mover: Mover, bridge: Link, nic: Link, *, up: bool) -> None:
-    """Move all from the bridge to the NIC, which is no port any more then."""
-    master = nic.master
-    for _ in range(_ROUNDS):
-        had, has = mover.belongings(bridge.index), mover.belongings(nic.index)
-        if had.is_bare and not master:
-            return
-        leave = [rt.enslaved(nic.index, 0, up=up)] if master == bridge.index else []
-        mover.batch(
-            [
-                *interface_copy.addresses_given(_without_local(had), has, bridge, nic),
-                *interface_copy.routes_moved(had, bridge, nic),
-                *interface_copy.neighbours_told(had, has, nic),
-                *leave,
-                *interface_copy.addresses_taken(had, bridge),
-            ]
-        )
-        master = 0
-    raise HostError(f"uplink {nic.name}: somebody keeps giving its addresses to {bridge.name}", "")
-
-
-def _restore(mover: Mover, nic: Link, had: Belongings) -> None:
-    """Give the NIC what was noted, unless somebody has given it an address of that family since."""
-    has = mover.belongings(nic.index)
-    taken = {address.body[0] for address in has.movable}
-    lost = had.replace(
-        addresses=tuple(a for a in had.movable if a.body[0] not in taken),
-        routes=tuple(route for route in had.routes if route.body[0] not in taken),
-    )
-    mover.batch(interface_copy.addresses_given(lost, has, nic, nic))
-    mover.batch(interface_copy.excused(lost, interface_copy.routes_added(lost, nic)))
-
-
-def _await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> None:
-    """Wait until a default gateway of each family has answered. Raises `HostError`."""
-    gateways = had.gateways(nic.index)
-    silent = {family for family, _ in gateways}
-
-    def is_answered() -> bool:
-        for way in gateways:
-            state = mover.neighbour(bridge.index, *way)
-            if state & (rt.NUD_REACHABLE | rt.NUD_PERMANENT):
-                silent.discard(way[0])
-            elif state & rt.NUD_FAILED or not state:
-                mover.batch([rt.asked(bridge.index, *way)])
-        return not silent
-
-    if not polling.wait(is_answered, _PATIENCE, _PAUSE):
-        names = ", ".join(_socket.inet_ntop(*way) for way in gateways if way[0] in silent)
-        raise HostError(
-            f"uplink {nic.name}: gateway {names} does not answer by {bridge.name}:"
-            f" {nic.name} has everything back",
-            f"the switch may allow one MAC a port; does it answer by {nic.name}? Else use nat",
-        )
-
-
-def _copy_settings(u: r.Uplink, work: Work, *, bare: bool) -> None:
+def _copy_settings(u: Uplink, context: Context, *, bare: bool) -> None:
     """Give the bridge the NIC's settings (net/*/conf). They go with the bridge.
 
     A NIC without addresses stays so: its bridge takes none from router advertisements either.
     Forwarding that is on by our doing is not copied: it comes with a guard (planning, nat).
     """
-    is_ours = u.device in work.state.forwarding_devices()
-    for family, key, value in sysctl.choices(u.device):
+    is_ours = u.device in context.state.forwarding_devices()
+    for family, key, value in linux.sysctl.choices(u.device):
         if not (is_ours and key == "forwarding"):
-            sysctl.give(family, u.bridge, key, value)
-    if bare and sysctl.read("ipv6", u.bridge, "accept_ra") not in ("", "0"):
-        sysctl.write("ipv6", u.bridge, "accept_ra", "0")
+            linux.sysctl.give(family, u.bridge, key, value)
+    if bare and linux.sysctl.read("ipv6", u.bridge, "accept_ra") not in ("", "0"):
+        linux.sysctl.write("ipv6", u.bridge, "accept_ra", "0")
 
 
-def _warn(u: r.Uplink, had: Belongings, work: Work) -> None:
+def _warn(u: Uplink, had: Belongings, context: Context) -> None:
     """Say what the host's user should know of what has just happened."""
-    leased = [a for a in had.movable if a.lifetimes[1] != rt.FOREVER and len(a.key[2]) == 4]
+    forever = linux.netlink.messages.FOREVER
+    leased = [a for a in had.movable if a.lifetimes[1] != forever and len(a.key[2]) == 4]
     for address in leased:
         minutes = address.lifetimes[1] // 60
-        work.say(
+        context.say(
             f"{address.text} is leased for {minutes} more min: a DHCP client on {u.device} cannot"
             f" renew it now, one on {u.bridge} can"
         )
 
 
-def _without_local(had: Belongings) -> Belongings:
-    """Return belongings without IPv6 link-local addresses: the NIC has kept its own."""
-    return had.replace(addresses=had.movable)
-
-
-def _saved(u: r.Uplink, work: Work) -> str:
+def _saved(u: Uplink, context: Context) -> str:
     """Return the file of what the NIC had."""
-    return f"{work.state.network(u.bridge)}/uplink"
-
-
-def _write(had: Belongings) -> str:
-    """Return belongings as text: a line for the moment, then a line for each of them."""
-    lines = [f"at {_now()}"]
-    lines += [f"address {address.body.hex()}" for address in had.addresses]
-    lines += [f"route {route.body.hex()}" for route in had.routes]
-    lines += [f"nexthop {nexthop.body.hex()}" for nexthop in had.nexthops]
-    return "\n".join(lines) + "\n"
-
-
-def _read(text: str) -> Belongings:
-    """Return what `_write` wrote, its lifetimes shortened by the time since."""
-    rows = [line.partition(" ") for line in text.splitlines()]
-    passed = next((_now() - int(value) for kind, _, value in rows if kind == "at"), 0)
-    bodies = [(kind, bytes.fromhex(value)) for kind, _, value in rows if kind != "at"]
-    return Belongings(
-        addresses=tuple(Address(b).aged(passed) for kind, b in bodies if kind == "address"),
-        routes=tuple(Route(b) for kind, b in bodies if kind == "route"),
-        nexthops=tuple(Nexthop(b) for kind, b in bodies if kind == "nexthop"),
-    )
-
-
-def _now() -> int:
-    """Return the seconds since the host was started, those asleep included."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME))
-
-
-def _link(mover: Mover, name: str) -> Link:
-    """Return an interface that must be there."""
-    found = mover.link(name)
-    if found is None:
-        raise HostError(f"interface {name} has gone", "somebody removed it; try again")
-    return found
-
-
-def _by_index(mover: Mover, index: str) -> Link | None:
-    """Return the interface of that number, whatever its name is by now; None when it is gone."""
-    return mover.link_at(int(index)) if index else None
+    return f"{context.state.network(u.bridge)}/uplink"

@@ -9,12 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.runtime import addresses as addresses
     from qemu_netwrap.runtime import bridge_helper as bridge_helper
-    from qemu_netwrap.runtime import claims as claims
     from qemu_netwrap.runtime import executor as executor
     from qemu_netwrap.runtime import host_ports as host_ports
     from qemu_netwrap.runtime import ifup_hook as ifup_hook
     from qemu_netwrap.runtime import inventory as inventory
-    from qemu_netwrap.runtime import journal as journal
     from qemu_netwrap.runtime import keeper as keeper
     from qemu_netwrap.runtime import kept_code as kept_code
     from qemu_netwrap.runtime import launch_options as launch_options
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime import unaided as unaided
     from qemu_netwrap.runtime import under_sudo as under_sudo
     from qemu_netwrap.runtime import uplink_follower as uplink_follower
-    from qemu_netwrap.runtime import uplink_watch as uplink_watch
     from qemu_netwrap.runtime import vfio_bind as vfio_bind
     from qemu_netwrap.runtime import waiter as waiter
     from qemu_netwrap.runtime import way_out as way_out

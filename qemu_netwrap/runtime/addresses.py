@@ -9,9 +9,9 @@ from qemu_netwrap.linux import files, frame_filter
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.mac import pack
 from qemu_netwrap.model.reservations import choose, configured, guest_fault
-from qemu_netwrap.resources.effects import packed
-from qemu_netwrap.resources.kinds import HostName
-from qemu_netwrap.runtime.journal import Journal
+from qemu_netwrap.resources.dhcp_hosts import HostName
+from qemu_netwrap.resources.journal import Journal
+from qemu_netwrap.resources.links import packed
 from qemu_netwrap.state import claim
 
 TYPE_CHECKING = False
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.model.run import Nic
-    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.resources.base import Context
     from qemu_netwrap.runtime.membership import Info
 
 
 def address_for(
-    nic: Nic, known_as: tuple[str, str], info: Info, work: Work, *, needed: bool
+    nic: Nic, known_as: tuple[str, str], info: Info, work: Context, *, needed: bool
 ) -> str:
     """Return the address for a NIC of NIC's, KNOWN_AS MAC and name; empty for none.
 
@@ -58,7 +58,7 @@ def address_for(
     return found
 
 
-def free_address(nic: Nic, mac: str, info: Info, work: Work) -> str:
+def free_address(nic: Nic, mac: str, info: Info, work: Context) -> str:
     """Return an IPv4 address for MAC that nobody has: the same each time, if it is free; else "".
 
     With the MACs' lock, as `address_for`.
@@ -72,7 +72,7 @@ def free_address(nic: Nic, mac: str, info: Info, work: Work) -> str:
     return next((a for a in mine if a not in taken), "") or choose(mac, subnet, taken)
 
 
-def claim_for_elders(bridge: str, work: Work) -> None:
+def claim_for_elders(bridge: str, work: Context) -> None:
     """Write down which names and addresses living runs of an older version have on a network.
 
     That version did not, and the first comer keeps them. With the MACs' lock, as `address_for`.
@@ -99,7 +99,7 @@ def slaac_address(mac: str, info: Info) -> str:
 class _Taken:
     """The addresses that somebody has who is not MAC, looked up one by one."""
 
-    def __init__(self, mac: str, bridge: str, known: set[str], work: Work) -> None:
+    def __init__(self, mac: str, bridge: str, known: set[str], work: Context) -> None:
         """KNOWN are taken, whatever else there is."""
         self.known = known
         self._mac, self._bridge, self._work = mac, bridge, work

@@ -7,52 +7,49 @@ from __future__ import annotations
 
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError, NetwrapError
-from qemu_netwrap.resources.effects import ACQUIRE, RELEASE
-from qemu_netwrap.resources.kinds import Unreadable
+from qemu_netwrap.resources.base import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from qemu_netwrap.resources.effects import Work
-    from qemu_netwrap.resources.kinds import Resource
-    from qemu_netwrap.runtime.journal import Entry, Journal
+    from qemu_netwrap.resources.base import Context, Resource
+    from qemu_netwrap.resources.journal import Entry, Journal
 
 
-def acquire_all(resources: Iterable[Resource], journal: Journal, work: Work) -> None:
+def acquire_all(resources: Iterable[Resource], journal: Journal, context: Context) -> None:
     """Acquire RESOURCES in order. Raises `NetwrapError` and leaves what was made to the journal."""
-    started: list[tuple[Resource, Iterator[None]]] = []
+    started: list[_Steps] = []
     try:
-        for resource in resources:
-            steps = _begin(resource, journal, work)
-            started.append((resource, steps))
+        # One by one: what was started before the one that fails is to be known.
+        started.extend(_begin(resource, journal, context) for resource in resources)
     finally:
         # What was started is waited for, also when a later one failed.
-        errors = [error for resource, steps in started for error in _finish(resource, steps)]
+        errors = [error for steps in started for error in steps.finish()]
     if errors:
         raise errors[0]
 
 
-def release_all(journal: Journal, work: Work) -> list[NetwrapError]:
+def release_all(journal: Journal, context: Context) -> list[NetwrapError]:
     """Release everything the journal holds, the last first; return what went wrong.
 
     One failure does not keep the others from being released. What was released, and is seen to
     be gone, leaves the journal; what was not stays in it for the next try.
     """
     errors: list[NetwrapError] = []
-    started: list[tuple[Entry, Iterator[None]]] = []
+    started: list[tuple[Entry, _Steps]] = []
     for entry in reversed(journal.live()):
         if isinstance(entry.resource, Unreadable):
             errors.append(_unreadable(entry.resource, journal))
             continue
-        steps = RELEASE[type(entry.resource)](entry.resource, entry.facts, work)
-        failed = _advance(entry.resource, steps)
+        steps = _Steps(entry.resource, entry.resource.release(context, entry.facts))
+        failed = steps.advance()
         if failed is None:
             started.append((entry, steps))
         else:
             errors.append(failed)
     for entry, steps in started:
-        failures = _finish(entry.resource, steps)
+        failures = steps.finish()
         errors.extend(failures)
         if not failures:
             journal.done(entry.number)
@@ -67,46 +64,70 @@ def _unreadable(line: Unreadable, journal: Journal) -> HostError:
     )
 
 
-def _begin(resource: Resource, journal: Journal, work: Work) -> Iterator[None]:
-    """Start acquiring one resource, its intent written down before."""
+def _begin(resource: Resource, journal: Journal, context: Context) -> _Steps:
+    """Start acquiring one resource, its intent written down before. Raises `NetwrapError`."""
     number = journal.intend(resource)
 
-    def note(**facts: str) -> None:
+    def remember(**facts: str) -> None:
         journal.note(number, **facts)
 
-    work.acquiring(resource)
-    steps = ACQUIRE[type(resource)](resource, note, work)
-    failed = _advance(resource, steps)
+    context.acquiring(resource)
+    steps = _Steps(resource, resource.acquire(context), context, remember)
+    failed = steps.advance()
     if failed is not None:
         raise failed
     return steps
 
 
-def _finish(resource: Resource, steps: Iterator[None]) -> list[NetwrapError]:
-    """Go through the rest of the steps; return the failure, if any."""
-    failed = _advance(resource, steps)
-    return [] if failed is None else [failed]
+class _Steps:
+    """The steps of acquiring or releasing one resource, some of which are to be gone yet."""
 
+    def __init__(
+        self,
+        resource: Resource,
+        steps: Iterator[None],
+        context: Context | None = None,
+        remember: Callable[..., None] = lambda **_: None,
+    ) -> None:
+        """With a CONTEXT, what a step remembers of RESOURCE goes to REMEMBER."""
+        self._resource, self._steps = resource, steps
+        self._context, self._remember = context, remember
 
-def _advance(resource: Resource, steps: Iterator[None]) -> NetwrapError | None:
-    """Go one step; return the failure, if any, as an error that names the resource."""
-    try:
-        next(steps, None)
-    except NetwrapError as error:
-        return error
-    except OSError as error:
-        return host_error(resource, error)
-    except ImportError as error:
-        return HostError(
-            f"{_what(resource)}: {error}",
-            "the program that started this run was removed: install it again, and run its gc",
-        )
-    except (KeyError, ValueError) as error:
-        return HostError(
-            f"{_what(resource)}: what its journal knows of it is damaged: {error}",
-            "undo it by hand, and remove its line",
-        )
-    return None
+    def finish(self) -> list[NetwrapError]:
+        """Go through the rest of the steps; return the failure, if any."""
+        failed = self.advance()
+        return [] if failed is None else [failed]
+
+    def advance(self) -> NetwrapError | None:
+        """Go one step; return the failure, if any, as an error that names the resource."""
+        if self._context is None:
+            return self._next()
+        # A step may have others acquired before it remembers something itself.
+        before, self._context.remember = self._context.remember, self._remember
+        try:
+            return self._next()
+        finally:
+            self._context.remember = before
+
+    def _next(self) -> NetwrapError | None:
+        """Go one step."""
+        try:
+            next(self._steps, None)
+        except NetwrapError as error:
+            return error
+        except OSError as error:
+            return host_error(self._resource, error)
+        except ImportError as error:
+            return HostError(
+                f"{_what(self._resource)}: {error}",
+                "the program that started this run was removed: install it again, and run its gc",
+            )
+        except (KeyError, ValueError) as error:
+            return HostError(
+                f"{_what(self._resource)}: what its journal knows of it is damaged: {error}",
+                "undo it by hand, and remove its line",
+            )
+        return None
 
 
 def host_error(resource: Resource, error: OSError) -> HostError:
@@ -118,4 +139,4 @@ def host_error(resource: Resource, error: OSError) -> HostError:
 def _what(resource: Resource) -> str:
     """Return a resource as an error names it."""
     fields = [str(value) for value in resource.__dict__.values()]
-    return f"{type(resource).__name__.lower()} {fields[0]}"
+    return f"{resource.kind.lower()} {fields[0]}"

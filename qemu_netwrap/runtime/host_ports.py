@@ -7,18 +7,15 @@ import os
 
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import files, nft, polling, ports
+from qemu_netwrap.linux import polling, ports
 from qemu_netwrap.qemu import hostfwd
-from qemu_netwrap.resources.kinds import Forwards
 from qemu_netwrap.runtime import runs
-from qemu_netwrap.runtime.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from qemu_netwrap.model.run import Nic, PortForward
-    from qemu_netwrap.resources.effects import Work
     from qemu_netwrap.state import State
 
 
@@ -104,47 +101,3 @@ def _run_with(forward: PortForward, state: State) -> str:
             if any(map(forward.meets, hostfwd.known(nic.forwards.split()))):
                 return f"{run} ({info.name})" if info.name else run
     return ""
-
-
-def acquire(f: Forwards, work: Work) -> Iterator[None]:
-    """Add the chains to our table, of which a run is a user like a network is.
-
-    Nothing is left for later: the lock must not be held while others are acquired.
-    """
-    with files.Lock(work.state.host_lock):
-        users = files.read(work.state.rules_users).split()
-        files.write(work.state.rules_users, "\n".join(dict.fromkeys([*users, f.tap])) + "\n")
-        nft.add(f.rules, work.state.nft_lock).wait()
-    yield
-
-
-def release(f: Forwards, work: Work) -> Iterator[None]:
-    """Remove the chains, with the last user the table."""
-    path = work.state.rules_users
-    with files.Lock(work.state.host_lock):
-        users = [user for user in files.read(path).split() if user != f.tap]
-        nft.remove(nft.chains(f.rules), work.state.nft_lock, table=not users).wait()
-        if users:
-            files.write(path, "\n".join(users) + "\n")
-        else:
-            files.remove(path)
-            files.remove_scratch(work.state.shared_folder)
-    yield
-
-
-def restore(bridge: str, work: Work) -> None:
-    """Add again what somebody has taken away of the chains of living runs on BRIDGE.
-
-    Who is being released has given up the table, under the lock, and is left alone.
-    """
-    for run in filter(work.state.is_alive, work.state.members(bridge)):
-        for entry in Journal(f"{work.state.run(run)}/journal").peek():
-            forwards = entry.resource
-            if not isinstance(forwards, Forwards):
-                continue
-            with files.Lock(work.state.host_lock):
-                is_user = forwards.tap in files.read(work.state.rules_users).split()
-                chains = nft.chains(forwards.rules)
-                if is_user and not all(map(nft.is_there, chains)):
-                    nft.remove(chains, work.state.nft_lock, table=False).wait()
-                    nft.add(forwards.rules, work.state.nft_lock).wait()

@@ -13,7 +13,7 @@ from qemu_netwrap.runtime.network_choice import defined
 
 if TYPE_CHECKING:
     from qemu_netwrap.model.network import Config
-    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.resources.base import Context
 
 UP = "up"
 DOWN = "down"
@@ -36,7 +36,7 @@ class Known(Record):
     is_default: bool = False
 
 
-def inventory(config: Config, chosen: str, work: Work) -> list[Known]:
+def inventory(config: Config, chosen: str, work: Context) -> list[Known]:
     """Return all networks; CHOSEN is --network's. Needs no privilege and changes nothing."""
     by_name = defined(config)
     up = {bridge: membership.peek_info(work, bridge) for bridge in work.state.networks()}
@@ -81,7 +81,7 @@ def _as_it_is(known: Known, info: membership.Info) -> Known:
     return known.replace(mode=info.mode, address=info.address, address6=info.address6)
 
 
-def _in_use(known: Known, is_default: bool, work: Work) -> Known:  # noqa: FBT001 - told by its name
+def _in_use(known: Known, is_default: bool, work: Context) -> Known:  # noqa: FBT001 - told by its name
     """Return a network with who uses it."""
     runs = membership.members(known.bridge, work)
     kept = membership.is_kept(known.bridge, work)

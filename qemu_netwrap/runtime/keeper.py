@@ -22,7 +22,7 @@ from qemu_netwrap import linux, passthrough, record_text, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import dnsmasq, files, host_facts, open_files, waits
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources import effects
+from qemu_netwrap.resources.base import Context
 from qemu_netwrap.runtime import kept_code, membership, runs
 from qemu_netwrap.state import LiveTap
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.run import Wanted
     from qemu_netwrap.passthrough.assign import Passing
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.runtime.kept_code import Copy
     from qemu_netwrap.state import State
 
@@ -136,11 +136,11 @@ def _watch(keeping: Keeping, tap: LiveTap, copy: Copy) -> NoReturn:
 def _settle(keeping: Keeping) -> None:
     """Do what QEMU does not wait for."""
     try:
-        work = effects.Work(keeping.state)
+        work = Context(keeping.state)
         for network in keeping.wanted.networks:
             dnsmasq.set_apart(keeping.state.network(network.bridge))
             if membership.follows(network.bridge, work):
-                runtime.uplink_watch.set_apart(keeping.state.network(network.bridge))
+                resources.lookout.set_apart(keeping.state.network(network.bridge))
             if len(membership.members(network.bridge, work)) > 1:
                 membership.put_back(network.bridge, work)
         runs.collect(keeping.state)  # what earlier runs have left
@@ -187,7 +187,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
                 say(f"+ {command}")
 
     waits.caller.say = say
-    work = effects.Work(keeping.state, say, show)
+    work = Context(keeping.state, say, show)
     nics = []
     for granted in runs.provision(keeping.wanted, work, keeping.reserved):
         nics.append(granted)

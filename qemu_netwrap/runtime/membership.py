@@ -5,26 +5,15 @@ from __future__ import annotations
 import _socket
 import os
 
-from qemu_netwrap import linux, networks, record_text, runtime
+from qemu_netwrap import linux, networks, record_text, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files, host_facts, process, sysctl
 from qemu_netwrap.model.network import BRIDGE, NAT, Network
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources import effects
-from qemu_netwrap.resources.kinds import (
-    ALL,
-    Address,
-    Bridge,
-    Forwarding,
-    IptablesAccepts,
-    Membership,
-    NftAccepts,
-    Switch,
-    Unreadable,
-    Uplink,
-)
+from qemu_netwrap.resources.base import ALL, Commands, Resource, Unreadable
+from qemu_netwrap.resources.journal import Journal
+from qemu_netwrap.resources.links import Address, Bridge
 from qemu_netwrap.runtime import executor, repair
-from qemu_netwrap.runtime.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +21,35 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.ipv6 import Around6
-    from qemu_netwrap.resources.effects import Facts, Work
-    from qemu_netwrap.resources.kinds import Resource
-    from qemu_netwrap.runtime.journal import Entry
+    from qemu_netwrap.resources.base import Context, Saved
+    from qemu_netwrap.resources.journal import Entry
+
+
+class Membership(Resource):
+    """A run's use of a network: the first makes the network, the last takes it down.
+
+    It is acquired by `join`, and released by way of the network's own journal.
+    """
+
+    kind = "Membership"
+
+    bridge: str
+    run: str
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """Leave the network as a step of releasing a run."""
+        had_uplink = has_uplink(self.bridge, context)
+        _raise_first(leave(self.bridge, self.run, context))
+        if had_uplink:
+            follow_uplinks(context)
+        put_back(self.bridge, context)
+        yield
+
+    def explain(self) -> Commands:
+        """Return what takes the place of commands."""
+        return Commands(
+            (f"# run {self.run} joins {self.bridge}",), (f"# run {self.run} leaves {self.bridge}",)
+        )
 
 
 class Info(Record):
@@ -47,12 +62,12 @@ class Info(Record):
     address6: str = ""  # the same for IPv6; empty without
 
 
-def journal_of(work: Work, bridge: str) -> Journal:
+def journal_of(work: Context, bridge: str) -> Journal:
     """Return a network's journal."""
     return Journal(f"{work.state.network(bridge)}/journal")
 
 
-def read_info(work: Work, bridge: str) -> Info | None:
+def read_info(work: Context, bridge: str) -> Info | None:
     """Return what is known of the network on BRIDGE; None when it is not up.
 
     Raises `HostError` if what is written of it is damaged.
@@ -68,7 +83,7 @@ def read_info(work: Work, bridge: str) -> Info | None:
         ) from error
 
 
-def peek_info(work: Work, bridge: str) -> Info | None:
+def peek_info(work: Context, bridge: str) -> Info | None:
     """Return the same; of a network whose file is damaged, no more than its bridge."""
     try:
         return read_info(work, bridge)
@@ -76,7 +91,7 @@ def peek_info(work: Work, bridge: str) -> Info | None:
         return Info("", "", bridge)
 
 
-def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = ()) -> Info:
+def join(network: Network, run: str, work: Context, reserved: tuple[Subnet, ...] = ()) -> Info:
     """Make a run a member of NETWORK, which is made if need be.
 
     RESERVED are subnets that must not be chosen. Raises `NetwrapError`; what has been made by
@@ -103,7 +118,7 @@ def join(network: Network, run: str, work: Work, reserved: tuple[Subnet, ...] = 
         return info
 
 
-def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
+def leave(bridge: str, run: str, work: Context) -> list[NetwrapError]:
     """End a run's membership; take the network down if nobody alive is left in it.
 
     Without a RUN nobody leaves: only a network that its members have left behind is taken down.
@@ -130,13 +145,13 @@ def leave(bridge: str, run: str, work: Work) -> list[NetwrapError]:
     return []
 
 
-def keep(bridge: str, work: Work) -> None:
+def keep(bridge: str, work: Context) -> None:
     """Keep the network on BRIDGE up when its last run has left; the caller is a member."""
     with files.Lock(work.state.network_lock(bridge)):
         files.write(work.state.kept(bridge), "")
 
 
-def keep_no_longer(bridge: str, run: str, work: Work) -> bool:
+def keep_no_longer(bridge: str, run: str, work: Context) -> bool:
     """Undo `keep`, RUN taking its place until it leaves; return whether the network was kept."""
     with files.Lock(work.state.network_lock(bridge)):
         was_kept = is_kept(bridge, work)
@@ -145,17 +160,17 @@ def keep_no_longer(bridge: str, run: str, work: Work) -> bool:
     return was_kept
 
 
-def is_kept(bridge: str, work: Work) -> bool:
+def is_kept(bridge: str, work: Context) -> bool:
     """Whether the network on BRIDGE stays up without a run."""
     return os.path.exists(work.state.kept(bridge))
 
 
-def members(bridge: str, work: Work) -> tuple[str, ...]:
+def members(bridge: str, work: Context) -> tuple[str, ...]:
     """Return the runs that use the network on BRIDGE, dead ones that nobody has released too."""
     return tuple(work.state.members(bridge))
 
 
-def follow_uplinks(work: Work) -> None:
+def follow_uplinks(work: Context) -> None:
     """Have every nat network use the default route's device as it is now, no lock being held.
 
     To be called when a NIC has gone into a bridge, or out of it: that device is another one then.
@@ -164,7 +179,7 @@ def follow_uplinks(work: Work) -> None:
         follow(bridge, work)
 
 
-def follow(bridge: str, work: Work) -> bool:
+def follow(bridge: str, work: Context) -> bool:
     """Have the network on BRIDGE use the host's way out as it is now, if it is a nat network.
 
     What was for devices that no route leaves by any more is taken back, and what has been taken
@@ -183,24 +198,24 @@ def follow(bridge: str, work: Work) -> bool:
         return True
 
 
-def follows(bridge: str, work: Work) -> bool:
+def follows(bridge: str, work: Context) -> bool:
     """Whether a process has the network on BRIDGE follow the host's way out."""
     return os.path.exists(f"{work.state.network(bridge)}/lookout")
 
 
-def put_back(bridge: str, work: Work) -> None:
+def put_back(bridge: str, work: Context) -> None:
     """Put back what a bridge has forgotten of its living members' MACs; no lock being held."""
     if len(members(bridge, work)) > 0:
-        runtime.claims.put_back(bridge, work)
+        resources.dhcp_hosts.put_back(bridge, work)
 
 
-def has_uplink(bridge: str, work: Work) -> bool:
+def has_uplink(bridge: str, work: Context) -> bool:
     """Whether the network on BRIDGE has taken in a NIC of the host."""
-    return any(isinstance(e.resource, Uplink) for e in journal_of(work, bridge).live())
+    return any(e.resource.kind == "Uplink" for e in journal_of(work, bridge).live())
 
 
 def resources_of(
-    network: Network, work: Work, reserved: tuple[Subnet, ...]
+    network: Network, work: Context, reserved: tuple[Subnet, ...]
 ) -> tuple[Resource, ...]:
     """Return what making NETWORK would take on this host now. Raises `HostError`."""
     # Here, so that who joins a network or leaves it does not pay for them.
@@ -224,46 +239,46 @@ def resources_of(
     return networks.resources(network, around.replace(reserved=reserved))
 
 
-def gateways(resources: tuple[Resource, ...]) -> tuple[str, str]:
+def gateways(made: tuple[Resource, ...]) -> tuple[str, str]:
     """Return a network's gateway addresses with their prefix lengths: IPv4's, and IPv6's.
 
     They are empty for a plain bridge; the second for a network without IPv6.
     """
-    found = [r.address for r in resources if isinstance(r, Address)]
+    found = [r.address for r in made if isinstance(r, Address)]
     four, six = ([a for a in found if (":" in a) is is_six] for is_six in (False, True))
     return next(iter(four), ""), next(iter(six), "")
 
 
-def _around6(work: Work) -> Around6:
+def _around6(work: Context) -> Around6:
     """Look at the host's IPv6."""
     return linux.ipv6_facts.around(work.state.switched(linux.ipv6_facts.FORCE, "forwarding"))
 
 
-def _closed(work: Work) -> tuple[str, ...]:
+def _closed(work: Context) -> tuple[str, ...]:
     """Return the bridges of our nat and host-only networks: nothing beyond is reached by them."""
     infos = (peek_info(work, bridge) for bridge in work.state.networks())
     return tuple(info.bridge for info in infos if info is not None and info.mode != BRIDGE)
 
 
-def _make(network: Network, journal: Journal, work: Work, reserved: tuple[Subnet, ...]) -> Info:
+def _make(network: Network, journal: Journal, work: Context, reserved: tuple[Subnet, ...]) -> Info:
     """Make a network, with its lock and the host's held."""
-    resources = resources_of(network, work, reserved)
-    for program in filter(None, (effects.PROGRAMS.get(type(r)) for r in resources)):
+    wanted = resources_of(network, work, reserved)
+    for program in (program for resource in wanted for program in resource.programs):
         process.require(program)
     # What releasing takes must be there before there is anything to release: /run may be full.
     files.make_folder(work.state.shared_folder)
     with files.Lock(work.state.nft_lock):
         pass
-    executor.acquire_all(resources, journal, work)
-    info = Info(network.name, network.mode, network.bridge, *gateways(resources))
-    if resources:
+    executor.acquire_all(wanted, journal, work)
+    info = Info(network.name, network.mode, network.bridge, *gateways(wanted))
+    if wanted:
         repair.plug_again(network.bridge, work)
         line = record_text.write("network", {k: str(v) for k, v in info.__dict__.items()})
         files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n", 0o644)
     return info
 
 
-def _has_bridge(entries: list[Entry], work: Work) -> bool:
+def _has_bridge(entries: list[Entry], work: Context) -> bool:
     """Whether the bridge is there still; ours must be the one that was made."""
     made = [entry for entry in entries if isinstance(entry.resource, Bridge)]
     for entry in made:
@@ -275,9 +290,12 @@ def _has_bridge(entries: list[Entry], work: Work) -> bool:
             "this network was made by another version, whose journal this one cannot read",
             "use that version, or stop the runs that use the network (qemu-netwrap ps)",
         )
-    accepts = (IptablesAccepts, NftAccepts)
-    on = {e.resource.bridge for e in entries if isinstance(e.resource, accepts)}
-    return bool(made) or any(work.rtnl.link(bridge) for bridge in on)  # somebody else's bridge
+    if made or not entries:
+        return bool(made)
+    accepts = resources.firewall_accepts
+    kinds = (accepts.IptablesAccepts, accepts.NftAccepts)
+    on = {e.resource.bridge for e in entries if isinstance(e.resource, kinds)}
+    return any(work.rtnl.link(bridge) for bridge in on)  # somebody else's bridge
 
 
 def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
@@ -288,8 +306,10 @@ def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
     if network.subnet6:
         wanted.add(f"{network.subnet6.gateway}/{network.subnet6.length}")
     wanted_subnet = not wanted <= there
-    taken_in = [e.resource.device for e in entries if isinstance(e.resource, Uplink)]
-    if network.uplink and network.uplink not in taken_in:
+    if network.uplink and not any(
+        isinstance(e.resource, resources.uplink.Uplink) and e.resource.device == network.uplink
+        for e in entries
+    ):
         raise HostError(
             f"network {network.name}: bridge {network.bridge} is up already without uplink"
             f" {network.uplink}",
@@ -304,13 +324,15 @@ def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
         )
 
 
-def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:
+def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Context) -> None:
     """Have a nat network use the default route's device, if that has changed since it was made.
 
     One look-up; the other devices that routes leave by are those of when the network was made.
     """
     device = work.rtnl.default_device()
-    known = (e.resource.device for e in entries if isinstance(e.resource, Forwarding))
+    known = (
+        e.resource.device for e in entries if isinstance(e.resource, resources.sysctls.Forwarding)
+    )
     if not device or device in known:
         return
     forwards = sysctl.read("ipv4", device, "forwarding") == "1"
@@ -322,10 +344,10 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Wor
         executor.acquire_all(late, journal, work)
 
 
-def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Work) -> None:
+def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Context) -> None:
     """Do the same for IPv6."""
     device = work.rtnl.default_device(_socket.AF_INET6) if info.address6 else ""
-    known = {e.resource.device for e in entries if isinstance(e.resource, Switch)}
+    known = {e.resource.device for e in entries if isinstance(e.resource, resources.sysctls.Switch)}
     if not device or known & {device, ALL}:
         return
     around = _around6(work)
@@ -343,17 +365,3 @@ def _raise_first(errors: list[NetwrapError]) -> None:
     """Raise the first error, if there is one."""
     if errors:
         raise errors[0]
-
-
-def _release_membership(m: Membership, _facts: Facts, work: Work) -> Iterator[None]:
-    """Leave a network as a step of releasing a run."""
-    had_uplink = has_uplink(m.bridge, work)
-    _raise_first(leave(m.bridge, m.run, work))
-    if had_uplink:
-        follow_uplinks(work)
-    put_back(m.bridge, work)
-    yield
-
-
-# Here and not beside the others: a membership is released by way of a network's own journal.
-effects.RELEASE[Membership] = _release_membership

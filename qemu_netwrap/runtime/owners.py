@@ -14,7 +14,7 @@ import signal
 import time
 
 from qemu_netwrap import record_text
-from qemu_netwrap.linux import files, holders, process_identity, processes
+from qemu_netwrap.linux import files, holders, process_identity, processes, run_locks
 from qemu_netwrap.linux.netlink.links import name_of
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime import runs
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.state import State
 
 _FIRST_FD = 64  # where the lock was at the least in runs of which no number is written down
-_KEEPERS_FD = 4  # of its own lock, once it waits
 _ASLEEP = "flock"  # the keeper's program while it waits for the run's lock
 UNSEEN = "no process that is seen here (a descriptor on its way over a socket, perhaps)"
 _KILLING = 5.0  # seconds
@@ -148,7 +147,7 @@ class Family:
         if not having:
             return []
         keeper = f"{self.state.run(run)}/keeper"
-        keepers = [p for p in self.kin if holders.has_at(p, _KEEPERS_FD, keeper)]
+        keepers = [p for p in self.kin if holders.has_at(p, run_locks.KEEPERS_FD, keeper)]
         reapers = {self.kin[pid].parent for pid in keepers} or {each.parent for each in having}
         return [
             each.process
@@ -162,17 +161,12 @@ class Family:
 
 def others(state: State, run: str) -> list[int]:
     """Return the processes that have a run's lock, its keeper and this one excepted."""
-    ours = {*keepers(state, run), os.getpid()}
-    return [pid for pid in holders.of_file(f"{state.run(run)}/lock") if pid not in ours]
+    return run_locks.others(state.run(run))
 
 
 def keepers(state: State, run: str) -> list[int]:
     """Return a run's keeper, if it lives: nobody else has its lock."""
-    path = f"{state.run(run)}/keeper"
-    if not files.is_locked(path):
-        return []
-    asleep = [pid for pid in holders.pids() if holders.has_at(pid, _KEEPERS_FD, path)]
-    return asleep or holders.of_file(path)
+    return run_locks.keepers(state.run(run))
 
 
 def obstacles(state: State, run: str) -> list[str]:

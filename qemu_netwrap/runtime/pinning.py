@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from qemu_netwrap.linux import process_identity
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources.kinds import Membership
+from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.runtime import membership, runs
-from qemu_netwrap.runtime.journal import Journal
+from qemu_netwrap.runtime.membership import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.resources.base import Context
     from qemu_netwrap.runtime.membership import Info
 
 
@@ -32,7 +32,7 @@ class Dropped(Record):
     members: tuple[str, ...]  # the living runs that still use it
 
 
-def keep_up(network: Network, work: Work, reserved: tuple[Subnet, ...]) -> Info | None:
+def keep_up(network: Network, work: Context, reserved: tuple[Subnet, ...]) -> Info | None:
     """Make NETWORK if need be, and keep it up; None when its bridge is somebody else's.
 
     RESERVED are subnets that must not be chosen. Raises `NetwrapError`; nothing is left then.
@@ -47,7 +47,7 @@ def keep_up(network: Network, work: Work, reserved: tuple[Subnet, ...]) -> Info 
     return info
 
 
-def let_go(bridge: str, work: Work) -> Dropped:
+def let_go(bridge: str, work: Context) -> Dropped:
     """Keep the network on BRIDGE no longer: it goes, now or with the last run that uses it.
 
     Raises the `NetwrapError` of what could not be released.
@@ -59,7 +59,7 @@ def let_go(bridge: str, work: Work) -> Dropped:
 
 
 @contextlib.contextmanager
-def _visit(bridge: str, work: Work) -> Iterator[str]:
+def _visit(bridge: str, work: Context) -> Iterator[str]:
     """Yield a run that is to be a member of the network on BRIDGE, and release it in the end."""
     run, lock = runs.claim(work.state, str(os.getpid()))
     runs.write_owner(work.state, run, process_identity.of(os.getpid()))

@@ -11,8 +11,8 @@ import os
 from qemu_netwrap import state
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import devices, host_facts, remedies, sysctl, tun
-from qemu_netwrap.resources import effects
-from qemu_netwrap.resources.kinds import Uplink
+from qemu_netwrap.resources.links import taken
+from qemu_netwrap.resources.uplink import Uplink
 from qemu_netwrap.runtime import host_ports
 
 TYPE_CHECKING = False
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.linux.devices import Device
     from qemu_netwrap.model.run import Nic
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
 
 _ANY_SETTING = "/proc/sys/net/ipv6/conf/{}/accept_ra"
 _DENIED = ("EACCES", "EPERM")
@@ -35,7 +35,7 @@ def check(nics: tuple[Nic, ...], here: state.State) -> None:
     host_ports.check(nics, here)
     _check_privilege()
     for name in host_facts.existing(tuple(nic.tap for nic in nics)):
-        raise effects.taken(name)
+        raise taken(name)
     refused = _refusal(devices.tun())
     if refused is not None:
         raise tun.no_tap(refused)

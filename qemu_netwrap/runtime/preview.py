@@ -10,11 +10,11 @@ from qemu_netwrap.linux import programs
 from qemu_netwrap.model.names import guest_names
 from qemu_netwrap.model.run import Grant, Nic
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.resources.base import Context, Resource
 from qemu_netwrap.resources.explain import Step, explain
-from qemu_netwrap.resources.kinds import Bridge, Membership, Resource, tap_of
+from qemu_netwrap.resources.links import Bridge, tap_of
 from qemu_netwrap.runtime import launcher, mtu, preflight, provision, run_steps
-from qemu_netwrap.runtime.membership import Info, gateways, read_info, resources_of
+from qemu_netwrap.runtime.membership import Info, Membership, gateways, read_info, resources_of
 from qemu_netwrap.state import State
 
 TYPE_CHECKING = False
@@ -75,7 +75,7 @@ def preview(request: Request) -> Preview:
         for each in networks
     }
     names = {b: guest_names(plan.guest if info.address else "") for b, info in infos.items()}
-    work = Work(State.here())
+    work = Context(State.here())
     nics = tuple(planned.nic for planned in plan.nics)
     preflight.check(nics, work.state)
     preflight.check_settings(resources)
@@ -104,7 +104,7 @@ def _network(
     network: Network, reserved: tuple[Subnet, ...]
 ) -> tuple[NetworkPreview, tuple[Resource, ...]]:
     """Return what becomes of a network, and the resources that making it takes."""
-    work = Work(State.here())
+    work = Context(State.here())
     info = read_info(work, network.bridge)
     if info is not None:
         return NetworkPreview(network, JOINED, info.address, info.address6), ()

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap import networks, runtime
+from qemu_netwrap import networks, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files
 from qemu_netwrap.model.mac import unpack
-from qemu_netwrap.resources import effects
-from qemu_netwrap.resources.kinds import (
-    AnyClient,
-    Forwards,
-    HostName,
-    IpFilter,
-    MacFilter,
-    Plug,
-    Resource,
-    tap_of,
-)
+from qemu_netwrap.resources.base import Resource
+from qemu_netwrap.resources.dhcp_hosts import AnyClient, HostName
+from qemu_netwrap.resources.links import Plug, link_named, tap_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qemu_netwrap.model.run import Nic, PortForward
-    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.resources.base import Context
+    from qemu_netwrap.resources.nftables import Forwards
+    from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
     from qemu_netwrap.runtime.membership import Info
 
 Step = tuple[Resource, ...]  # acquired side by side
@@ -36,7 +30,7 @@ _MAC_ATTEMPTS = 1 << 16  # VMs of the same words: each tries what those before i
 class Choice:
     """How the keeper chooses what the command line leaves open; `plan` foresees it instead."""
 
-    def __init__(self, run: str, work: Work) -> None:
+    def __init__(self, run: str, work: Context) -> None:
         """Choose for RUN."""
         self.run = run
         self.work = work
@@ -95,7 +89,7 @@ class NicSteps:
             self._addresses.append(address)
 
 
-def _has_elders(bridge: str, work: Work) -> bool:
+def _has_elders(bridge: str, work: Context) -> bool:
     """Whether a network has guests, and no file of what they have alone: an older version's."""
     folder = work.state.network(bridge)
     if any(os.path.isdir(f"{folder}/{name}") for name in ("names", "addresses")):
@@ -104,7 +98,7 @@ def _has_elders(bridge: str, work: Work) -> bool:
 
 
 def own_address(
-    nic: Nic, number: int, known_as: tuple[str, str], info: Info, work: Work
+    nic: Nic, number: int, known_as: tuple[str, str], info: Info, work: Context
 ) -> tuple[str, str]:
     """Return the IPv4 and IPv6 address that guest NIC NUMBER, KNOWN_AS MAC and name, has alone.
 
@@ -131,7 +125,7 @@ def ip_filter_of(nic: Nic, info: Info) -> tuple[IpFilter, ...]:
     if not nic.filters_ips:
         return ()
     gateways = " ".join(filter(None, (info.address, info.address6)))
-    return (IpFilter(nic.tap, nic.network.bridge, gateways, nic.foreign),)
+    return (resources.port_filters.IpFilter(nic.tap, nic.network.bridge, gateways, nic.foreign),)
 
 
 def kept_to(nic: Nic, macs: Sequence[str], run: str, info: Info) -> tuple[Resource, ...]:
@@ -148,7 +142,8 @@ def mac_filter_of(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, .
     """
     if nic.restored or not (macs and nic.is_alone and nic.network.filters_macs):
         return ()
-    return (MacFilter(nic.tap, " ".join(macs), nic.network.bridge, run),)
+    wanted = (nic.tap, " ".join(macs), nic.network.bridge, run)
+    return (resources.port_filters.MacFilter(*wanted),)
 
 
 def forwards_of(
@@ -164,15 +159,15 @@ def forwards_of(
     gateways = [each for each in (info.address, info.address6) if each]
     forwards = networks.port_forwards.resolved(nic, next(iter(addresses), ("", "")), gateways)
     rules = networks.port_forwards.rules(nic.tap, info.bridge, gateways, forwards)
-    return forwards, (Forwards(nic.tap, rules),)
+    return forwards, (resources.nftables.Forwards(nic.tap, rules),)
 
 
-def _port(nic: Nic, work: Work) -> Resource:
+def _port(nic: Nic, work: Context) -> Resource:
     """Return the NIC's port on its bridge: a tap to make, or to plug in as it is."""
     bridge = nic.network.bridge
     if not nic.foreign:
         return tap_of(nic)
-    tap, master = effects.link_named(work.rtnl, nic.tap), effects.link_named(work.rtnl, bridge)
+    tap, master = link_named(work.rtnl, nic.tap), link_named(work.rtnl, bridge)
     other = work.rtnl.index_name(tap.master) if tap.master not in (0, master.index) else ""
     if other:
         raise HostError(
@@ -184,7 +179,7 @@ def _port(nic: Nic, work: Work) -> Resource:
     return Plug(nic.tap, tap.index, bridge, unpack(tap.mac), tap.mtu, tap.up, plugged, isolated)
 
 
-def _choose_mac(nic: Nic, number: int, run: str, work: Work) -> str:
+def _choose_mac(nic: Nic, number: int, run: str, work: Context) -> str:
     """Return the MAC of a guest NIC: the user's, or a derived one that no living run has.
 
     On whatever network of this host: networks can meet on a bridge outside. A guest that migrates

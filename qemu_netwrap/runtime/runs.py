@@ -9,13 +9,10 @@ from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files, process_identity, tun
 from qemu_netwrap.model.names import guest_names
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources import effects
-from qemu_netwrap.resources.kinds import (
-    Membership,
-    Unreadable,
-)
+from qemu_netwrap.resources.base import Context, Unreadable
+from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.runtime import executor, membership, run_steps
-from qemu_netwrap.runtime.journal import Journal
+from qemu_netwrap.runtime.membership import Membership
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.process_identity import Process
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.run import Nic, PortForward, Wanted
-    from qemu_netwrap.resources.effects import Work
     from qemu_netwrap.runtime.membership import Info
     from qemu_netwrap.state import State
 
@@ -185,7 +181,7 @@ def faults(state: State, run: str) -> list[str]:
     return found
 
 
-def provision(wanted: Wanted, work: Work, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:
+def provision(wanted: Wanted, work: Context, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:
     """Acquire what a run wants, NIC by NIC. Raises `NetwrapError`; `release` undoes all of it."""
     journal = Journal(f"{work.state.run(wanted.run)}/journal")
     infos: dict[str, Info] = {}
@@ -214,7 +210,7 @@ def release(
 
     The run's folder goes when nothing is left of it.
     """
-    work = effects.Work(state, say)
+    work = Context(state, say)
     folder = state.run(run)
     errors = executor.release_all(Journal(f"{folder}/journal"), work)
     if not errors:

@@ -23,9 +23,11 @@ from qemu_netwrap.model.mac import unpack
 from qemu_netwrap.model.network import NAT
 from qemu_netwrap.qemu import hostfwd
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources.effects import TAP_PREFIX, Work
-from qemu_netwrap.resources.kinds import ALL, Bridge, Rules, Unreadable
-from qemu_netwrap.runtime import claims, membership, owners, runs, uplink_watch
+from qemu_netwrap.resources import dhcp_hosts, lookout
+from qemu_netwrap.resources.base import ALL, Context, Unreadable
+from qemu_netwrap.resources.links import TAP_PREFIX, Bridge
+from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.runtime import membership, owners, runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.netlink.links import Link
     from qemu_netwrap.linux.process_identity import Process
     from qemu_netwrap.model.run import PortForward
-    from qemu_netwrap.resources.kinds import Resource
+    from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.state import State
 
 RUNNING = "running"
@@ -285,11 +287,11 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
     errors += _left_over(state)
     for bridge in state.networks():
         try:
-            errors += membership.leave(bridge, "", Work(state, said.append))
+            errors += membership.leave(bridge, "", Context(state, said.append))
         except NetwrapError as error:
             errors.append(error)
 
-    told, failed = runtime.strays.release(Work(state, said.append))
+    told, failed = runtime.strays.release(Context(state, said.append))
     state.tidy()
     return [f"run {run}" for run in released] + said + told, errors + failed
 
@@ -421,7 +423,7 @@ def _nic(state: State, nic: runs.NicInfo, link: link_stats.Port | None) -> NicSt
 
 def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     """Return how one network fares."""
-    work = Work(state)
+    work = Context(state)
     info = membership.peek_info(work, bridge) or membership.Info(bridge, "bridge", bridge)
     entries = [entry.resource for entry in membership.journal_of(work, bridge).live()]
     folder = state.network(bridge)
@@ -466,7 +468,7 @@ def _unreadable(info: membership.Info, entries: list[Resource]) -> list[str]:
     return found if info.mode else ["its info file is damaged", *found]
 
 
-def _way_faults(info: membership.Info, folder: str, work: Work) -> Iterator[str]:
+def _way_faults(info: membership.Info, folder: str, work: Context) -> Iterator[str]:
     """Yield what is wrong with a nat network's way out."""
     families = [(_socket.AF_INET, "ipv4", "forwarding")]
     if info.address6:
@@ -479,11 +481,13 @@ def _way_faults(info: membership.Info, folder: str, work: Work) -> Iterator[str]
                 f"the host's default route leads by {device}, which does not forward {name}: guests"
                 f" are cut off{REMEDY}"
             )
-    if membership.follows(info.bridge, work) and uplink_watch.find(folder) is None:
+    if membership.follows(info.bridge, work) and lookout.find(folder) is None:
         yield f"nothing has it follow the host's way out any more{REMEDY}"
 
 
-def _mac_faults(state: State, bridge: str, members: tuple[str, ...], work: Work) -> Iterator[str]:
+def _mac_faults(
+    state: State, bridge: str, members: tuple[str, ...], work: Context
+) -> Iterator[str]:
     """Yield what is wrong with the MACs that a bridge goes by."""
     for run, tap in _taps(state, bridge, members, work):
         if tap.mac[:1] != TAP_PREFIX:
@@ -491,11 +495,11 @@ def _mac_faults(state: State, bridge: str, members: tuple[str, ...], work: Work)
                 f"{tap.name} has the MAC {unpack(tap.mac)}, which may be a neighbour's: the QEMU of"
                 f" run {run} has set it, unless somebody did as root; qemu-netwrap stop {run}"
             )
-    for run, mac in claims.missing(bridge, work):
+    for run, mac in dhcp_hosts.missing(bridge, work):
         yield f"run {run} is not reached: the bridge has lost its MAC {mac}{REMEDY}"
 
 
-def _ip_faults(state: State, bridge: str, members: tuple[str, ...], work: Work) -> Iterator[str]:
+def _ip_faults(state: State, bridge: str, members: tuple[str, ...], work: Context) -> Iterator[str]:
     """Yield the taps whose guests have sent what a network's guests must not."""
     for _, tap in _taps(state, bridge, members, work):
         count = work.rtnl.dropped(tap.index)
@@ -506,13 +510,13 @@ def _ip_faults(state: State, bridge: str, members: tuple[str, ...], work: Work) 
             )
 
 
-def _unplugged(state: State, bridge: str, members: tuple[str, ...], work: Work) -> list[str]:
+def _unplugged(state: State, bridge: str, members: tuple[str, ...], work: Context) -> list[str]:
     """Return the taps of a network's runs that are on no bridge at all."""
     return [tap.name for _, tap in _taps(state, bridge, members, work) if not tap.master]
 
 
 def _taps(
-    state: State, bridge: str, members: tuple[str, ...], work: Work
+    state: State, bridge: str, members: tuple[str, ...], work: Context
 ) -> Iterator[tuple[str, Link]]:
     """Yield the runs on a network and their taps there."""
     for run in members:

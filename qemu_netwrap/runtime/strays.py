@@ -23,15 +23,20 @@ from qemu_netwrap.model import mac
 from qemu_netwrap.model.network_managers import MANAGERS
 from qemu_netwrap.networks.ipv6 import GROUP
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources import effects
-from qemu_netwrap.resources import kinds as r
-from qemu_netwrap.runtime import uplink_watch
+from qemu_netwrap.resources import lookout
+from qemu_netwrap.resources.base import ALL, Resource
+from qemu_netwrap.resources.firewall_accepts import IptablesAccepts, NftAccepts
+from qemu_netwrap.resources.forward_guards import Guard
+from qemu_netwrap.resources.links import Bridge
+from qemu_netwrap.resources.nftables import Forwards, Rules
+from qemu_netwrap.resources.sysctls import Forwarding, Switch
+from qemu_netwrap.resources.unmanaged import Unmanaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from qemu_netwrap.linux.netlink.links import Link
-    from qemu_netwrap.resources.effects import Work
+    from qemu_netwrap.resources.base import Context
 
 _TABLES = ("raw", "mangle", "filter")
 _PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
@@ -47,7 +52,7 @@ class Stray(Record):
     """A network without state: its bridge, what is there of it, and the ports that use it."""
 
     bridge: str
-    found: tuple[r.Resource, ...] = ()
+    found: tuple[Resource, ...] = ()
     server: dnsmasq.Process | None = None
     ports: tuple[str, ...] = ()
     has_bridge: bool = False
@@ -55,7 +60,7 @@ class Stray(Record):
     def __str__(self) -> str:
         """Name what there is."""
         parts = [f"bridge {self.bridge}"] if self.has_bridge else []
-        kinds = {r.Rules: "nft chains", r.Forwards: "nft chains", r.Unmanaged: "a manager's file"}
+        kinds = {Rules: "nft chains", Forwards: "nft chains", Unmanaged: "a manager's file"}
         names = [kinds.get(type(each), "accepts in a firewall") for each in self.found]
         parts += dict.fromkeys(names)
         parts += [f"dnsmasq {self.server.pid}"] if self.server else []
@@ -64,7 +69,7 @@ class Stray(Record):
         return f"{what}{used}" if self.has_bridge else f"{what} of {self.bridge}"
 
 
-def find(work: Work, *, has_nft: bool = True) -> list[Stray]:
+def find(work: Context, *, has_nft: bool = True) -> list[Stray]:
     """Return what there is without state. Links and rules are looked at before the state is.
 
     HAS_NFT is whether nf_tables may be asked: asking may load it.
@@ -81,17 +86,17 @@ def find(work: Work, *, has_nft: bool = True) -> list[Stray]:
     found = []
     for owner in sorted({*owners, *by_owner}):
         link = next((each for each in links if each.name == owner), None)
-        resources: list[r.Resource] = [m for m in (*marks, *managed) if m.bridge == owner]
+        resources: list[Resource] = [m for m in (*marks, *managed) if m.bridge == owner]
         names = by_owner.get(owner, [])
         if names:
-            resources.insert(0, r.Rules(owner, "".join(f"chain {name} {{\n}}\n" for name in names)))
+            resources.insert(0, Rules(owner, "".join(f"chain {name} {{\n}}\n" for name in names)))
         ports = tuple(port.name for port in work.rtnl.ports(link.index)) if link else ()
         server = servers.get(owner)
         found.append(Stray(owner, tuple(resources), server, ports, link is not None))
     return found
 
 
-def release(work: Work) -> tuple[list[str], list[NetwrapError]]:
+def release(work: Context) -> tuple[list[str], list[NetwrapError]]:
     """Release what nobody uses; return what to say, and what went wrong."""
     said: list[str] = []
     errors: list[NetwrapError] = []
@@ -114,45 +119,45 @@ def release(work: Work) -> tuple[list[str], list[NetwrapError]]:
     return said, errors
 
 
-def _release(stray: Stray, work: Work) -> None:
+def _release(stray: Stray, work: Context) -> None:
     """Release all of one network."""
-    for process in uplink_watch.without_state(stray.bridge, work):
-        uplink_watch.end(process)
+    for process in lookout.without_state(stray.bridge, work):
+        lookout.end(process)
     if stray.server is not None:
         dnsmasq.stop(stray.server)
     for each in (*_shared_of(stray.bridge, work), *stray.found):
-        if isinstance(each, r.Rules) and not os.path.exists(work.state.rules_users):
+        if isinstance(each, Rules) and not os.path.exists(work.state.rules_users):
             chains = nft.chains(each.rules)
             nft.remove(chains, work.state.nft_lock, table=_are_all(chains)).wait()
         else:
-            for _ in effects.RELEASE[type(each)](each, {}, work):
+            for _ in each.release(work, {}):
                 pass
     if stray.has_bridge:
-        own = r.Bridge(stray.bridge, _mac_of(stray.bridge))
-        for _ in effects.release_bridge(own, {}, work):
+        own = Bridge(stray.bridge, _mac_of(stray.bridge))
+        for _ in own.release(work, {}):
             pass
 
 
-def _shared_of(bridge: str, work: Work) -> Iterator[r.Resource]:
+def _shared_of(bridge: str, work: Context) -> Iterator[Resource]:
     """Yield what a network has of what networks share, where that is written down still."""
     lines = (line.split(" ", 3) for line in files.read(work.state.guards).splitlines())
     doors = [f"{line[1]} {line[3]}" for line in lines if line[0] == bridge]
     for device in work.state.forwarding_devices():
         if bridge in files.read(work.state.forwarding(device)).split()[1:]:
-            yield r.Forwarding(device, bridge)
+            yield Forwarding(device, bridge)
     for key, former, value in _SWITCHES:
         for device in work.state.switched(key):
             if bridge in files.read(work.state.switch(device, key)).split():
-                yield r.Switch(device, key, former, value, bridge)
+                yield Switch(device, key, former, value, bridge)
     if doors:
-        yield r.Guard(bridge, "\n".join(doors))
+        yield Guard(bridge, "\n".join(doors))
 
 
 def _mac_of(bridge: str) -> str:
     return mac.derive(host_facts.machine(), "bridge", bridge)
 
 
-def _our_bridges(work: Work) -> Iterator[Link]:
+def _our_bridges(work: Context) -> Iterator[Link]:
     """Yield all bridges of our making."""
     for _, name in _socket.if_nameindex():
         link = work.rtnl.link(name)
@@ -160,7 +165,7 @@ def _our_bridges(work: Work) -> Iterator[Link]:
             yield link
 
 
-def _taps(work: Work) -> Iterator[str]:
+def _taps(work: Context) -> Iterator[str]:
     """Yield the taps of the runs that there are: chains are called by them too."""
     for run in work.state.runs():
         yield from (nic.tap for nic in runtime.runs.read_info(work.state, run)[1])
@@ -199,7 +204,7 @@ def _owned(chains: Iterable[str], owners: set[str], known: set[str]) -> dict[str
     return found
 
 
-def _marks() -> Iterator[r.IptablesAccepts | r.NftAccepts]:
+def _marks() -> Iterator[IptablesAccepts | NftAccepts]:
     """Yield the accepts of ours in others' chains."""
     tables = nft.foreign_tables()
     for family, name in _PROGRAMS.items():
@@ -210,29 +215,29 @@ def _marks() -> Iterator[r.IptablesAccepts | r.NftAccepts]:
                 for bridge, chains in iptables.ours(program, table).items():
                     rules = "".join(f"-I {chain}\n" for chain in chains)
                     mark = f"qemu-netwrap: {bridge}"
-                    yield r.IptablesAccepts(bridge, program, mark, rules, table)
+                    yield IptablesAccepts(bridge, program, mark, rules, table)
     asking = Chains() if tables else None
     try:
         for family, table in tables if asking is not None else ():
             if asking is not None and not (family in _PROGRAMS and table in _TABLES):
                 for chain, bridge in asking.ours(family, table):
                     mark = f"qemu-netwrap: {bridge}"
-                    yield r.NftAccepts(bridge, family, table, chain, mark, "")
+                    yield NftAccepts(bridge, family, table, chain, mark, "")
     finally:
         if asking is not None:
             asking.close()
 
 
-def _unmanaged() -> Iterator[r.Unmanaged]:
+def _unmanaged() -> Iterator[Unmanaged]:
     """Yield what network managers were told."""
     for name, manager in MANAGERS.items():
         head, _, tail = manager.file.partition("{}")
         for file in files.listdir(manager.folder):
             if file.startswith(head) and file.endswith(tail) and len(file) > len(head + tail):
-                yield r.Unmanaged(file[len(head) : len(file) - len(tail)], name)
+                yield Unmanaged(file[len(head) : len(file) - len(tail)], name)
 
 
-def _stop_forwarding(work: Work, bridges: set[str]) -> None:
+def _stop_forwarding(work: Context, bridges: set[str]) -> None:
     """Switch off the forwarding that rules of ours guard, before these go: it was off before.
 
     What they name says for which devices that is; the policy rules among them go at the end.
@@ -243,7 +248,7 @@ def _stop_forwarding(work: Work, bridges: set[str]) -> None:
     policy = [rule for family in _FAMILIES for rule in work.rtnl.policy_rules(family)]
     named |= {rule.device for rule in policy if rule.action == FR_ACT_BLACKHOLE and rule.device}
     for device in sorted(named - bridges - {"lo"}):
-        if sysctl.read("ipv4", r.ALL, "forwarding") != "1":
+        if sysctl.read("ipv4", ALL, "forwarding") != "1":
             sysctl.write_if_there("ipv4", device, "forwarding", "0")
         if sysctl.read("ipv6", device, "force_forwarding") == "1":
             sysctl.write_if_there("ipv6", device, "force_forwarding", "0")
@@ -251,6 +256,6 @@ def _stop_forwarding(work: Work, bridges: set[str]) -> None:
         rule.action == FR_ACT_BLACKHOLE and not rule.device and not rule.length for rule in policy
     )
     if is_global or f"iifgroup != {GROUP}" in rules:
-        sysctl.write_if_there("ipv6", r.ALL, "forwarding", "0")
+        sysctl.write_if_there("ipv6", ALL, "forwarding", "0")
     for rule in sorted(policy, key=lambda each: _ORDER.index(each.action)):
         work.rtnl.delete_rule(rule)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-from qemu_netwrap import passthrough
 from qemu_netwrap.linux import files
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import runs
@@ -24,9 +21,6 @@ def finish(folder: str, lock: int) -> None:
     if not files.same_file(lock, f"{folder}/lock"):
         return  # somebody else has released it
     state, run = State.of_folder(folder)
-    if os.path.exists(state.machine):
-        # While the run's copy of this package is there: `State.tidy` needs it after that has gone.
-        _ = passthrough.pci_state
     errors = runs.release(state, run, tell)
     for error in errors:
         tell(error.message)

@@ -8,13 +8,13 @@ from qemu_netwrap.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.linux import files, pci
 from qemu_netwrap.model import pci as core
 from qemu_netwrap.passthrough import assign
-from qemu_netwrap.passthrough.pci_state import BY_HAND, Shared
+from qemu_netwrap.pci_state import BY_HAND, Shared
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources import kinds as r
 from qemu_netwrap.resources import vfio
-from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.resources.base import Context
+from qemu_netwrap.resources.journal import Journal
+from qemu_netwrap.resources.vfio import PciBinding
 from qemu_netwrap.runtime import executor
-from qemu_netwrap.runtime.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,14 +111,14 @@ def bind(state: State, typed: str, *, force_uplink: bool = False) -> None:
             raise HostError(f"{device} is in use by {by}", "see qemu-netwrap vfio list")
         assign.check_use(device.bdf, device, {} if force_uplink else assign.reached())
         journal = _journal(shared, device.bdf)
-        errors = _release(shared, device.bdf, Work(state))  # of one that was killed
+        errors = _release(shared, device.bdf, Context(state))  # of one that was killed
         if errors:
             raise errors[0]
         try:
-            executor.acquire_all([r.PciBinding(device.bdf, BY_HAND)], journal, Work(state))
+            executor.acquire_all([PciBinding(device.bdf, BY_HAND)], journal, Context(state))
             files.remove(shared.claim(device.bdf))  # runs may have it
         except BaseException:
-            _release(shared, device.bdf, Work(state))
+            _release(shared, device.bdf, Context(state))
             raise
 
 
@@ -138,12 +138,12 @@ def unbind(state: State, typed: str) -> None:
         by = _held_by(device, state)
         if by:
             raise HostError(f"{device} is in use by {by}", "end that process first")
-        errors = _release(shared, device.bdf, Work(state))
+        errors = _release(shared, device.bdf, Context(state))
     if errors:
         raise errors[0]
 
 
-def _release(shared: Shared, bdf: str, work: Work) -> list[NetwrapError]:
+def _release(shared: Shared, bdf: str, work: Context) -> list[NetwrapError]:
     """Release what `bind` has done; return what went wrong."""
     journal = _journal(shared, bdf)
     errors = executor.release_all(journal, work)

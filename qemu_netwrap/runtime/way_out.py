@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from qemu_netwrap.linux import files, ipv6_facts, nft
 from qemu_netwrap.model import names
-from qemu_netwrap.resources.effects import RELEASE
-from qemu_netwrap.resources.kinds import ALL, Forwarding, Guard, Rules, Switch
+from qemu_netwrap.resources.base import ALL
+from qemu_netwrap.resources.forward_guards import Guard
+from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.sysctls import Forwarding, Switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qemu_netwrap.resources.effects import Work
-    from qemu_netwrap.resources.kinds import Resource
-    from qemu_netwrap.runtime.journal import Entry, Journal
+    from qemu_netwrap.resources.base import Context, Resource
+    from qemu_netwrap.resources.journal import Entry, Journal
 
 _V4, _V6 = "ipv4", "ipv6"
 
 
-def give_up(journal: Journal, work: Work) -> None:
+def give_up(journal: Journal, work: Context) -> None:
     """Release what a network has for devices that no route leaves by any more, its lock held."""
     entries = journal.live()
     used = {
@@ -36,10 +37,10 @@ def give_up(journal: Journal, work: Work) -> None:
             _release([e for e in entries if _is_for(e.resource, gone)], journal, work)
 
 
-def _release(entries: Iterable[Entry], journal: Journal, work: Work) -> None:
+def _release(entries: Iterable[Entry], journal: Journal, work: Context) -> None:
     """Release entries of a journal, the last first."""
     for entry in reversed(list(entries)):
-        for _ in RELEASE[type(entry.resource)](entry.resource, entry.facts, work):
+        for _ in entry.resource.release(work, entry.facts):
             pass
         journal.done(entry.number)
 

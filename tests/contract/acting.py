@@ -22,10 +22,10 @@ from qemu_netwrap.linux.netlink.links import Rtnl
 from qemu_netwrap.linux.process import Child
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import Network
-from qemu_netwrap.resources import effects
-from qemu_netwrap.resources.kinds import Membership, Resource, from_line
+from qemu_netwrap.resources.base import Context, Resource, from_line
+from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.runtime import executor, membership, pinning, runs, status
-from qemu_netwrap.runtime.journal import Journal
+from qemu_netwrap.runtime.membership import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ class _Server:
         state.prepare()
         self.state = state.State.here()
         self.said: list[str] = []
-        self.work = effects.Work(self.state, self.said.append)
+        self.work = Context(self.state, self.said.append)
         self.locks: dict[str, int] = {}
         self.steps = 0
         self.die: int | str = 0

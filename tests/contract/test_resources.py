@@ -15,7 +15,18 @@ from contract.acting import Actor, DiedError
 from lab import neighbours
 from lab.leaks import snapshot, wait_same
 from lab.neighbours import FIREWALL_CMD
-from qemu_netwrap.resources import kinds as r
+from qemu_netwrap.resources.base import ALL, Resource
+from qemu_netwrap.resources.dhcp_hosts import AnyClient, HostName
+from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
+from qemu_netwrap.resources.forward_guards import Guard
+from qemu_netwrap.resources.links import Address, Bridge, Plug, Tap
+from qemu_netwrap.resources.lookout import Lookout
+from qemu_netwrap.resources.nftables import Forwards, Rules
+from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
+from qemu_netwrap.resources.sysctls import DeviceSetting, Forwarding, Switch
+from qemu_netwrap.resources.unmanaged import Unmanaged
+from qemu_netwrap.resources.uplink import Uplink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +38,7 @@ if TYPE_CHECKING:
     Actors = Callable[[], Actor]
 
 MAC = "52:54:00:00:00:77"
-BRIDGE = r.Bridge("qn-x", MAC)
+BRIDGE = Bridge("qn-x", MAC)
 CHAINS = """chain qn-x_forward {
   type filter hook forward priority filter; policy accept;
   iifname "qn-x" drop comment "qemu-netwrap: x"
@@ -162,7 +173,7 @@ class Case:
     """One kind. What is shell runs on the machine; what the test made itself is there before."""
 
     owner: str
-    resources: tuple[r.Resource, ...]
+    resources: tuple[Resource, ...]
     there: str  # succeeds when it has been acquired
     remove: str  # somebody else takes it away
     replace: str  # somebody else makes another of the same name
@@ -188,7 +199,7 @@ CASES = {
     ),
     "Uplink": Case(
         "net/qn-x",
-        (r.Uplink("up0", "qn-x"),),
+        (Uplink("up0", "qn-x"),),
         there="ip link show up0 | grep -q 'master qn-x'; ip route | grep -q '^10.7.0.0/24.*qn-x'",
         remove="ip link del up0",
         replace="ip link del up0; ip link add up0 type bridge",
@@ -196,7 +207,7 @@ CASES = {
     ),
     "Address": Case(
         "net/qn-x",
-        (r.Address("qn-x", "10.9.0.1/24"),),
+        (Address("qn-x", "10.9.0.1/24"),),
         there="ip address show qn-x | grep -q 'inet 10.9.0.1/24 brd 10.9.0.255'",
         remove="ip address del 10.9.0.1/24 dev qn-x",
         replace=f"{REMAKE_BRIDGE}; ip address add 10.9.0.1/24 brd + dev qn-x",
@@ -204,7 +215,7 @@ CASES = {
     ),
     "Address of IPv6": Case(
         "net/qn-x",
-        (r.Address("qn-x", "fd00:9::1/64"),),
+        (Address("qn-x", "fd00:9::1/64"),),
         there="ip address show qn-x | grep -q 'inet6 fd00:9::1/64 scope global nodad'",
         remove="ip address del fd00:9::1/64 dev qn-x",
         replace=f"{REMAKE_BRIDGE}; ip address add fd00:9::1/64 dev qn-x nodad",
@@ -222,7 +233,7 @@ CASES = {
     ),
     "Switch": Case(
         "net/qn-x",
-        (r.Switch("up0", "accept_ra", "1", "2", "qn-x"),),
+        (Switch("up0", "accept_ra", "1", "2", "qn-x"),),
         there="grep -qx 2 /proc/sys/net/ipv6/conf/up0/accept_ra",
         remove="ip link del up0",
         replace=(
@@ -233,7 +244,7 @@ CASES = {
     ),
     "Switch of all": Case(
         "net/qn-x",
-        (r.Switch(r.ALL, "forwarding", "0", "1", "qn-x"),),
+        (Switch(ALL, "forwarding", "0", "1", "qn-x"),),
         there="grep -qx 1 /proc/sys/net/ipv6/conf/all/forwarding",
         # Who switches it off means all of it.
         remove="echo 0 >/proc/sys/net/ipv6/conf/all/forwarding",
@@ -242,14 +253,14 @@ CASES = {
     ),
     "DeviceSetting": Case(
         "net/qn-x",
-        (BRIDGE, r.DeviceSetting("qn-x", "ipv6", "accept_ra", "0")),
+        (BRIDGE, DeviceSetting("qn-x", "ipv6", "accept_ra", "0")),
         there="grep -qx 0 /proc/sys/net/ipv6/conf/qn-x/accept_ra",
         remove="ip link del qn-x",
         replace=f"{REMAKE_BRIDGE}; echo 2 >/proc/sys/net/ipv6/conf/qn-x/accept_ra",
     ),
     "Forwarding": Case(
         "net/qn-x",
-        (r.Forwarding("up0", "qn-x"),),
+        (Forwarding("up0", "qn-x"),),
         there="grep -qx 1 /proc/sys/net/ipv4/conf/up0/forwarding",
         remove="ip link del up0",
         replace=(
@@ -260,7 +271,7 @@ CASES = {
     ),
     "Rules": Case(
         "net/qn-x",
-        (r.Rules("qn-x", CHAINS),),
+        (Rules("qn-x", CHAINS),),
         there="nft list table inet qemu_netwrap | grep -q 'chain qn-x_postrouting'",
         remove="nft delete table inet qemu_netwrap",
         replace=(
@@ -270,7 +281,7 @@ CASES = {
     ),
     "Lookout": Case(
         "net/qn-x",
-        (r.Lookout("qn-x"),),
+        (Lookout("qn-x"),),
         there='[ "$(cut -d" " -f5 "/proc/$(cut -d" " -f1 $(echo /run/qemu-netwrap/*/networks'
         '/qn-x/lookout))/stat")" != 0 ]',
         remove=KILL_LOOKOUT,
@@ -278,7 +289,7 @@ CASES = {
     ),
     "Guard": Case(
         "net/qn-x",
-        (r.Guard("qn-x", "ipv4 iif up0\nipv4 to 10.9.0.0/24\nipv6 all"),),
+        (Guard("qn-x", "ipv4 iif up0\nipv4 to 10.9.0.0/24\nipv6 all"),),
         there="ip -4 rule | grep -q 'fwmark 0 iif up0 .*blackhole' && "
         " ip -4 rule | grep -q 'to 10.9.0.0/24 fwmark 0 blackhole' && "
         " ip -4 rule | grep -q 'iif lo goto 32765' &&"
@@ -291,7 +302,7 @@ CASES = {
     **{
         f"IptablesAccepts {program}": Case(
             "net/qn-x",
-            (r.IptablesAccepts("qn-x", program, "qemu-netwrap: x", ACCEPTS),),
+            (IptablesAccepts("qn-x", program, "qemu-netwrap: x", ACCEPTS),),
             there=(
                 f"{program} -S DOCKER-USER | grep -q 'i qn-x .*qemu-netwrap: x';"
                 f" {program} -S INPUT | grep -q 'i qn-x .*qemu-netwrap: x'"
@@ -306,7 +317,7 @@ CASES = {
     "NftAccepts": Case(
         "net/qn-x",
         (
-            r.NftAccepts(
+            NftAccepts(
                 *("qn-x", "inet", "theirs", "passing", "mark of"),
                 'iifname "qn-x" accept\noifname "qn-x" ct state established,related accept\n',
             ),
@@ -318,7 +329,7 @@ CASES = {
     ),
     "FirewalldZone": Case(
         "net/qn-x",
-        (r.FirewalldZone("qn-x", "trusted"),),
+        (FirewalldZone("qn-x", "trusted"),),
         there=f"[ $({FIREWALL_CMD} --get-zone-of-interface=qn-x) = trusted ]",
         remove=f"{FIREWALL_CMD} --remove-interface=qn-x",
         replace=f"{FIREWALL_CMD} --zone=internal --change-interface=qn-x",
@@ -327,7 +338,7 @@ CASES = {
     ),
     "Unmanaged": Case(
         "net/qn-x",
-        (r.Unmanaged("qn-x", "NetworkManager"), r.Unmanaged("qn-x", "systemd-networkd")),
+        (Unmanaged("qn-x", "NetworkManager"), Unmanaged("qn-x", "systemd-networkd")),
         there=f"grep -q qn-x {UNMANAGED}",
         remove="rm -r /run/NetworkManager/conf.d /run/systemd/network",
         replace=(
@@ -338,7 +349,7 @@ CASES = {
     ),
     "Dnsmasq": Case(
         "net/qn-x",
-        (r.Dnsmasq("qn-x", DNSMASQ),),
+        (Dnsmasq("qn-x", DNSMASQ),),
         there='[ -d "/proc/$(cat /run/qemu-netwrap/*/networks/qn-x/dnsmasq.pid)" ]',
         remove=KILL_DNSMASQ,
         replace=f"{KILL_DNSMASQ}\n{OTHER_DNSMASQ}",
@@ -346,14 +357,14 @@ CASES = {
     ),
     "HostName": Case(
         "run/77",
-        (r.HostName("qn-x", "77", MAC, "guest"),),
+        (HostName("qn-x", "77", MAC, "guest"),),
         there=f"grep -qx '77 qn-x' {MACS}/{MAC}",
         remove=f"rm {MACS}/{MAC}",
         replace=f"printf '88 qn-x' >$(echo {MACS})/{MAC}",
     ),
     "AnyClient": Case(
         "net/qn-x",
-        (r.Dnsmasq("qn-x", DNSMASQ), r.AnyClient("qn-x", "vm~")),
+        (Dnsmasq("qn-x", DNSMASQ), AnyClient("qn-x", "vm~")),
         there=f"grep -qxF '*:*:*:*:*:*' {ANY}",
         remove=f"rm {ANY}; {KILL_DNSMASQ}",
         replace=f"echo 52:54:00:00:00:99 >$(echo {ANY}); {KILL_DNSMASQ}",
@@ -361,14 +372,14 @@ CASES = {
     ),
     "Forwards": Case(
         "run/77",
-        (r.Forwards("qn77-0", FORWARDS),),
+        (Forwards("qn77-0", FORWARDS),),
         there="nft list chain inet qemu_netwrap qn77-0_output",
         remove="nft delete table inet qemu_netwrap",
         replace="nft 'delete table inet qemu_netwrap; add table inet other'",
     ),
     "MacFilter": Case(
         "run/77",
-        (r.Tap("qn77-0", "qn-x"), r.MacFilter("qn77-0", MAC)),
+        (Tap("qn77-0", "qn-x"), MacFilter("qn77-0", MAC)),
         there=f"bridge fdb show dev qn77-0 | grep -q '{MAC} sticky .*static' &&"
         " bridge -d link show dev qn77-0 | grep -q 'learning off.*locked on'",
         remove="ip link del qn77-0",
@@ -377,7 +388,7 @@ CASES = {
     ),
     "IpFilter": Case(
         "run/77",
-        (r.Tap("qn77-0", "qn-x"), r.IpFilter("qn77-0", "qn-x", "10.9.0.1/24")),
+        (Tap("qn77-0", "qn-x"), IpFilter("qn77-0", "qn-x", "10.9.0.1/24")),
         there="tc filter show block $(tc qdisc show dev qn77-0 |"
         " sed -n 's/.*ingress_block \\([0-9]*\\).*/\\1/p') | grep -q 'handle 0x1 direct-action'",
         remove="ip link del qn77-0",
@@ -386,7 +397,7 @@ CASES = {
     ),
     "IpFilter of the user's tap": Case(
         "run/77",
-        (r.IpFilter("qn77-0", "qn-x", "10.9.0.1/24", foreign=True),),
+        (IpFilter("qn77-0", "qn-x", "10.9.0.1/24", foreign=True),),
         there="tc qdisc show dev qn77-0 | grep -q ingress_block",
         remove="tc qdisc del dev qn77-0 clsact",
         replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
@@ -394,7 +405,7 @@ CASES = {
     ),
     "Plug": Case(
         "run/77",
-        (r.Plug("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500, up=False, plugged=False),),
+        (Plug("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500, up=False, plugged=False),),
         there="ip link show qn77-0 | grep -q 'UP.* master qn-x '",
         remove="ip link del qn77-0",
         replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
@@ -403,7 +414,7 @@ CASES = {
     "Plug of a port": Case(
         "run/77",
         (
-            r.Plug(
+            Plug(
                 *("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500),
                 up=False,
                 plugged=True,
@@ -417,7 +428,7 @@ CASES = {
     ),
     "Tap": Case(
         "run/77",
-        (r.Tap("qn77-0", "qn-x", queues=2),),
+        (Tap("qn77-0", "qn-x", queues=2),),
         there="ip link show qn77-0 | grep -q 'UP.* master qn-x'",
         remove="ip link del qn77-0",
         replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
@@ -498,7 +509,7 @@ def test_replaced_by_somebody_else(case: Case, host: Host, actors: Actors) -> No
     actor.acquire(case.owner, *case.resources)
     sh(host, case.replace)
     now = without_state(snapshot(host))
-    if isinstance(case.resources[0], r.HostName):
+    if isinstance(case.resources[0], HostName):
         assert actor.release(case.owner)["errors"] == []
         sh(host, f"grep -qx '88 qn-x' {MACS}/{MAC}; rm {MACS}/{MAC}")
     release(actor, case)
@@ -568,7 +579,7 @@ def test_tap_that_somebody_still_holds(host: Host, actors: Actors) -> None:
     """A run is over when its lock is free; a descriptor that lives on keeps no tap."""
     sh(host, MAKE_BRIDGE_WITH_PORT)
     before, holder = snapshot(host), actors()
-    holder.acquire("run/77", r.Tap("qn77-0", "qn-x"))
+    holder.acquire("run/77", Tap("qn77-0", "qn-x"))
     actor = actors()
     assert actor.release("run/77")["errors"] == []
     assert host.run("ip", "link", "show", "qn77-0", check=False).returncode

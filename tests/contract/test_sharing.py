@@ -9,7 +9,10 @@ import pytest
 from contract.acting import Actor, DiedError
 from lab.leaks import Snapshot, snapshot, wait_same
 from lab.netns import wait_for
-from qemu_netwrap.resources import kinds as r
+from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.links import Bridge
+from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.sysctls import Forwarding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +60,8 @@ def nothing_left(host: Host, before: Snapshot, *actors: Actor) -> None:
     wait_same(host, before)
 
 
-def forwarding(bridge: str) -> r.Forwarding:
-    return r.Forwarding("up0", bridge)
+def forwarding(bridge: str) -> Forwarding:
+    return Forwarding("up0", bridge)
 
 
 @pytest.mark.parametrize("order", [("qn-a", "qn-b"), ("qn-b", "qn-a")])
@@ -128,7 +131,7 @@ def test_table_goes_with_its_last_network(
     before, actor = snapshot(host), actors()
     for bridge in ("qn-a", "qn-b"):
         chain = f"chain {bridge}_forward {{\n type filter hook forward priority filter;\n}}\n"
-        assert actor.acquire(f"net/{bridge}", r.Rules(bridge, chain))["errors"] == []
+        assert actor.acquire(f"net/{bridge}", Rules(bridge, chain))["errors"] == []
     first, last = order
     for _ in range(2):
         assert actor.release(f"net/{first}")["errors"] == []
@@ -143,7 +146,7 @@ def test_table_goes_with_its_last_network(
 def test_open_bridge_with_the_port_of_somebody_else(host: Host, actors: Actors) -> None:
     """It is left to him, and that is said."""
     before, actor = snapshot(host), actors()
-    actor.acquire("net/qn-x", r.Bridge("qn-x", "52:54:00:00:00:77", open=True))
+    actor.acquire("net/qn-x", Bridge("qn-x", "52:54:00:00:00:77", open=True))
     host.sh("ip link add his0 type veth peer name his1; ip link set his0 master qn-x")
     done = actor.release("net/qn-x")
     assert done["errors"] == []
@@ -158,7 +161,7 @@ def test_open_bridge_with_the_port_of_somebody_else(host: Host, actors: Actors) 
 def test_closed_bridge_with_the_port_of_somebody_else(host: Host, actors: Actors) -> None:
     """A nat or host-only network's bridge goes; the port itself is its owner's and stays."""
     before, actor = snapshot(host), actors()
-    actor.acquire("net/qn-x", r.Bridge("qn-x", "52:54:00:00:00:77"))
+    actor.acquire("net/qn-x", Bridge("qn-x", "52:54:00:00:00:77"))
     host.sh("ip link add his0 type veth peer name his1; ip link set his0 master qn-x")
     assert actor.release("net/qn-x")["errors"] == []
     assert links(host) == {"lo", "his0@his1", "his1@his0"}
@@ -457,7 +460,7 @@ def test_maker_dies_while_dnsmasq_becomes_a_daemon(
     for _ in range(4):
         actor, other = actors(), actors()
         with pytest.raises(DiedError):
-            actor.acquire("net/qn-x", r.Dnsmasq("qn-x", config), die="__init__")
+            actor.acquire("net/qn-x", Dnsmasq("qn-x", config), die="__init__")
         routed.sh(f"sleep {pause}")
         assert other.release("net/qn-x")["errors"] == []
         nothing_left(routed, before, actor, other)

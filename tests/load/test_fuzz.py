@@ -18,8 +18,9 @@ from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.model import mac, numbers, pci, plain_text
 from qemu_netwrap.model.host import Surroundings
 from qemu_netwrap.qemu import hostfwd, readconfig
-from qemu_netwrap.resources import kinds
-from qemu_netwrap.resources.kinds import Dnsmasq
+from qemu_netwrap.resources.base import Unreadable, from_line
+from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.links import Bridge
 from unit import test_generated as generated
 
 if TYPE_CHECKING:
@@ -120,10 +121,10 @@ def configured(dice: random.Random) -> None:
 def kept(dice: random.Random) -> None:
     """Read a line of a journal, and a file of QEMU's, that somebody has spoilt."""
     readconfig.parse("x", "".join(odd(dice) for _ in range(8)))
-    line = kinds.Bridge("br0", "52:54:00:00:00:01").to_line()
+    line = Bridge("br0", "52:54:00:00:00:01").to_line()
     at = dice.randrange(len(line))
-    found = kinds.from_line(line[:at] + odd(dice) + line[at + dice.randrange(3) :])
-    if isinstance(found, kinds.Unreadable):
+    found = from_line(line[:at] + odd(dice) + line[at + dice.randrange(3) :])
+    if isinstance(found, Unreadable):
         raise ValueError(found.line)  # noqa: TRY004 - a value is refused, not a type
 
 

@@ -12,7 +12,7 @@ import pytest
 from contract.acting import Actor
 from lab.netns import Host, link, wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
-from qemu_netwrap.resources import kinds as r
+from qemu_netwrap.resources.port_filters import MacFilter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def known(host: Host, mac: str) -> str:
 def filtered(host: Host) -> Iterator[None]:
     """Have port0 take frames from OWN alone."""
     with Actor(host) as actor:
-        assert actor.acquire("run/77", r.MacFilter("port0", OWN))["errors"] == []
+        assert actor.acquire("run/77", MacFilter("port0", OWN))["errors"] == []
         yield
         assert actor.release("run/77")["errors"] == []
 

@@ -19,19 +19,16 @@ from qemu_netwrap.model.coexistence import (
 from qemu_netwrap.model.host import Surroundings
 from qemu_netwrap.model.network import BRIDGE, HOST_ONLY, NAT, Network
 from qemu_netwrap.networks import coexistence, resources
-from qemu_netwrap.resources.kinds import (
-    Dnsmasq,
-    FirewalldZone,
-    IptablesAccepts,
-    NftAccepts,
-    Remark,
-    Resource,
-    Rules,
-    Unmanaged,
-)
+from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
+from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.remark import Remark
+from qemu_netwrap.resources.unmanaged import Unmanaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from qemu_netwrap.resources.base import Resource
 
 DOCKER = IptablesFilter("iptables-nft", "DOCKER-USER")
 UFW_6 = IptablesFilter("ip6tables-legacy", "FORWARD", input=True)

@@ -14,8 +14,11 @@ from qemu_netwrap import record_text
 from qemu_netwrap.model import mac, names
 from qemu_netwrap.model.ipv4 import Subnet, format_address, parse_address
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources.kinds import KINDS, Resource, Tap, Unreadable, from_line
+from qemu_netwrap.resources import base
+from qemu_netwrap.resources.base import Resource, Unreadable, from_line
+from qemu_netwrap.resources.links import Tap
 
+KINDS = {name: base.load(name) for name in base.KINDS}
 FIELDS = {"str": st.text(), "int": st.integers(), "bool": st.booleans()}
 SUBNETS = st.builds(
     lambda address, length: Subnet(address >> 32 - length << 32 - length, length),

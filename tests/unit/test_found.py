@@ -23,9 +23,10 @@ from qemu_netwrap.model.network import NAT, Config, Network
 from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources.kinds import Bridge, Rules, Tap
+from qemu_netwrap.resources.journal import Journal
+from qemu_netwrap.resources.links import Bridge, Tap
+from qemu_netwrap.resources.nftables import Rules
 from qemu_netwrap.runtime import plan, runs
-from qemu_netwrap.runtime.journal import Journal
 from qemu_netwrap.state import State
 
 if TYPE_CHECKING:

@@ -35,13 +35,18 @@ from qemu_netwrap.model.network import Config, Network
 from qemu_netwrap.model.run import Grant, Nic
 from qemu_netwrap.qemu import command_line, readconfig
 from qemu_netwrap.qemu.network_options import interpret
-from qemu_netwrap.resources.kinds import Dnsmasq, Resource, Rules
+from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.nftables import Rules
 from qemu_netwrap.runtime import plan
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir())
 OUTCOMES = ("plan.json", "unchanged", "error")
 RUN = "4242"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.resources.base import Resource
 
 
 class Host(TypedDict, total=False):

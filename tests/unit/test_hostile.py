@@ -14,7 +14,8 @@ from qemu_netwrap.errors import ConfigError, HostError
 from qemu_netwrap.model.host import Route, Surroundings
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import HOST_ONLY, NAT
-from qemu_netwrap.resources.kinds import Dnsmasq, Rules
+from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.nftables import Rules
 
 TEXT = st.one_of(
     st.text(max_size=20),

@@ -9,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qemu_netwrap.linux import files
-from qemu_netwrap.resources.kinds import Address, Bridge, HostName, Membership, Resource, Rules, Tap
-from qemu_netwrap.runtime.journal import Entry, Journal
+from qemu_netwrap.resources.base import Resource
+from qemu_netwrap.resources.dhcp_hosts import HostName
+from qemu_netwrap.resources.journal import Entry, Journal
+from qemu_netwrap.resources.links import Address, Bridge, Tap
+from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.runtime.membership import Membership
 
 if TYPE_CHECKING:
     from pathlib import Path

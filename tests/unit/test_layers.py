@@ -21,13 +21,13 @@ ROOT = PACKAGE.name
 
 # From the lowest to the highest: each may import those before it, and nothing after it.
 LAYERS = """
-    lazy printable record record_text errors report model qemu linux state resources networks config
-    passthrough runtime doctor cli
+    lazy printable record record_text errors report model qemu linux state pci_state
+    resources networks config passthrough runtime doctor cli
 """.split()
 
 # How many imports against the order there still are, and circles: each step lowers them.
-STILL_TO_TURN = 9
-STILL_TO_OPEN = 5
+STILL_TO_TURN = 3
+STILL_TO_OPEN = 3
 
 # Layers that do no input or output may use this much of the standard library.
 PURE_LAYERS = {"record", "record_text", "printable", "model", "qemu", "networks"}

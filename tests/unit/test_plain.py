@@ -15,7 +15,8 @@ from qemu_netwrap.linux import dbus
 from qemu_netwrap.model import addresses, network_managers, plain_text, reservations
 from qemu_netwrap.model.host import Surroundings
 from qemu_netwrap.qemu import hostfwd
-from qemu_netwrap.resources.kinds import Dnsmasq, Rules
+from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.nftables import Rules
 
 SMUGGLED: Final = (
     *(

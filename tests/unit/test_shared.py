@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from qemu_netwrap import pci_state
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files
-from qemu_netwrap.passthrough import pci_state
 from qemu_netwrap.state import State
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from qemu_netwrap.linux import files, pci
 from qemu_netwrap.linux.netlink import interface_state
 from qemu_netwrap.passthrough import assign
 from qemu_netwrap.passthrough.devices import find
-from qemu_netwrap.passthrough.pci_state import Shared
+from qemu_netwrap.pci_state import Shared
 from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
-from qemu_netwrap.resources import kinds as r
 from qemu_netwrap.resources import vfio
-from qemu_netwrap.resources.effects import Work
+from qemu_netwrap.resources.base import Context
+from qemu_netwrap.resources.vfio import PciBinding
 from qemu_netwrap.runtime import runs, vfio_bind
 from qemu_netwrap.state import State
 
@@ -151,17 +151,17 @@ def test_a_write_that_the_kernel_refuses(sysfs: Path) -> None:
 
 def test_a_device_that_another_run_has(sysfs: Path) -> None:
     state = State(f"{sysfs}/run/boot-net")
-    work, claim = Work(state), Shared(state).claim(E1000E)
-    binding = r.PciBinding(E1000E, "7")
+    work, claim = Context(state), Shared(state).claim(E1000E)
+    binding = PciBinding(E1000E, "7")
     files.write(claim, f"{state.base} 8")
     files.write(f"{Shared(state).claim(PF)}", f"{state.base} 7")
     in_flight = (f"{Shared(state).claim(PF)}.9~", f"{claim}.9~")
     for path in in_flight:
         files.append(path, "x")
     with pytest.raises(HostError, match="in use by run 8"):
-        next(vfio.acquire_binding(binding, lambda **_: None, work))
+        next(binding.acquire(work))
     # Nor is it given back by whoever had it once.
-    next(vfio.release_binding(binding, {"driver": "e1000e", "override": ""}, work))
+    next(binding.release(work, {"driver": "e1000e", "override": ""}))
     assert pci.driver(E1000E) == "vfio-pci"
     assert files.read(claim) == f"{state.base} 8"
     assert list(map(os.path.exists, in_flight)) == [True, False]
@@ -224,7 +224,7 @@ def passing(*qemu: str, session: str = "") -> assign.Passing:
 
 def refused(wanted: assign.Passing, state: State) -> str:
     """Return why a run gets nothing, and that it has touched nothing."""
-    work = Work(state)
+    work = Context(state)
     try:
         with pytest.raises(HostError) as caught:
             next(assign.acquire(wanted, "7", work))
@@ -276,7 +276,7 @@ def test_a_function_that_shares_a_group_with_its_own_physical_one(sysfs: Path) -
 
 def test_a_run_that_is_over_is_waited_for(sysfs: Path) -> None:
     state, said = State(f"{sysfs}/run/boot-net"), list[str]()
-    work = Work(state, said.append)
+    work = Context(state, said.append)
     keeper, lock = (files.open_locked(f"{state.run('8')}/{name}") for name in ("keeper", "lock"))
     assert not vfio.await_ending(E1000E, work)
     files.write(Shared(state).claim(E1000E), f"{state.base} 8")
@@ -319,7 +319,7 @@ def test_named_functions_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return runs.DeviceInfo(want.label, "", "", key[-1])
 
     monkeypatch.setattr(assign, "_acquire", acquire)
-    work = Work(State(f"{tmp_path}/run/boot-net"))
+    work = Context(State(f"{tmp_path}/run/boot-net"))
     found = [(info.label, info.mac) for info in assign.acquire(wanted, "7", work)]
     work.rtnl.close()
     assert order == ["b", "d", "a", "c"]

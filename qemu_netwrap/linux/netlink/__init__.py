@@ -123,6 +123,7 @@ def u32(value: bytes) -> int:
 
 if TYPE_CHECKING:
     from qemu_netwrap.linux.netlink import interface_copy as interface_copy
+    from qemu_netwrap.linux.netlink import interface_move as interface_move
     from qemu_netwrap.linux.netlink import interface_state as interface_state
     from qemu_netwrap.linux.netlink import link_stats as link_stats
     from qemu_netwrap.linux.netlink import link_watch as link_watch

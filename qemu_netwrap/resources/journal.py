@@ -11,10 +11,9 @@ A line that a crash cut short has no newline and is ignored: its effect had not 
 
 from __future__ import annotations
 
-from qemu_netwrap import record_text
-from qemu_netwrap.linux import files
+from qemu_netwrap import linux, record_text
 from qemu_netwrap.record import Record
-from qemu_netwrap.resources.kinds import Resource, Unreadable, from_line
+from qemu_netwrap.resources.base import Resource, Unreadable, from_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Journal:
 
     def intend(self, resource: Resource) -> int:
         """Write that RESOURCE is about to be acquired; return its number."""
-        size = files.size(self.path)
+        size = linux.files.size(self.path)
         if size != self._size:  # somebody else has written, or this journal only begins
             self._last = max((number for number, _, _ in self._lines()), default=0)
             self._size = size
@@ -96,14 +95,14 @@ class Journal:
 
     def _lines(self) -> Iterator[tuple[int, str, str]]:
         """Yield number, sign and the rest of every whole line."""
-        for line in files.read(self.path).split("\n")[:-1]:
+        for line in linux.files.read(self.path).split("\n")[:-1]:
             head, _, rest = line.partition("\t")
             if head[:1] in ("+", "=", "-") and _is_number(head[1:]):
                 yield int(head[1:]), head[0], rest
 
     def _append(self, line: str) -> None:
         """Add one line."""
-        is_known = files.size(self.path) == self._size
-        files.append(self.path, line)
+        is_known = linux.files.size(self.path) == self._size
+        linux.files.append(self.path, line)
         if is_known:
-            self._size = files.size(self.path)
+            self._size = linux.files.size(self.path)

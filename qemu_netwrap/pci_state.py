@@ -20,7 +20,7 @@ import os
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, pci, polling
-from qemu_netwrap.state import State
+from qemu_netwrap.state import State, tidy_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,12 +102,7 @@ class Shared:
 
     def tidy(self) -> None:
         """Remove what is empty."""
-        inner = [f"{self.base}/{name}" for name in ("claims", "functions", "bound")]
-        files.remove_empty(inner)
-        if not any(map(os.path.exists, inner)):
-            for name in files.listdir(f"{self.base}/locks"):
-                files.remove_lock(f"{self.base}/locks/{name}")
-        files.remove_empty([f"{self.base}/locks", self.base])
+        tidy_machine(self.base)
 
 
 def _open_locked(path: str, seconds: float) -> int | None:

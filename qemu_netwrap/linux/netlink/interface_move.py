@@ -1,0 +1,173 @@
+"""Moving all that an interface has to another: addresses, routes, nexthops, neighbours, rules.
+
+Both ways are the same: what is on the one is given to the other, then routes change over in their
+places, then addresses go from where they were. The host is reached all the while: a packet that
+comes in by either finds its address, and there is always a route. So it is with a SIGKILL at any
+moment too: nothing is taken before it is given.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import time
+
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import polling
+from qemu_netwrap.linux.netlink import interface_copy
+from qemu_netwrap.linux.netlink import messages as rt
+from qemu_netwrap.linux.netlink.interface_copy import Belongings
+from qemu_netwrap.linux.netlink.messages import Address, Nexthop, Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.linux.netlink.interface_copy import Mover
+    from qemu_netwrap.linux.netlink.links import Link
+    from qemu_netwrap.linux.netlink.messages import Rule
+
+_ROUNDS = 3  # what comes to the NIC while it is being moved is moved in the next one
+_CARRIER = 5.0  # seconds for the bridge to come up with its first port
+_PATIENCE = 5.0  # seconds for a gateway to answer
+_PAUSE = 0.005
+
+
+def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rule]) -> None:
+    """Move all from the NIC to the bridge, the NIC becoming its port."""
+    has = mover.belongings(bridge.index)
+    was_running = mover.is_running(nic.index)
+    first = [
+        *interface_copy.addresses_given(had, has, nic, bridge),
+        *interface_copy.neighbours_told(had, has, bridge),
+        *(rule.added for rule in rules),
+        rt.enslaved(nic.index, bridge.index),
+    ]
+    try:
+        mover.batch(first)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise HostError(
+            f"uplink {nic.name}: something sits on it already: a macvlan, an ipvlan or a bond",
+            f"see: ip -d link; that must go first, or take another NIC than {nic.name}",
+        ) from error
+    # What leaves by the NIC goes out still; by the bridge only once it has seen its port's carrier.
+    if was_running:
+        polling.wait(lambda: mover.is_running(bridge.index), _CARRIER, _PAUSE)
+    for _ in range(_ROUNDS):
+        gateways = had.gateways(nic.index)
+        mover.batch(
+            [
+                *interface_copy.routes_moved(had, nic, bridge),
+                *interface_copy.probed(had, bridge, gateways),
+                *interface_copy.addresses_taken(had, nic),
+            ]
+        )
+        had = mover.belongings(nic.index)
+        if had.is_bare:
+            return
+        has = mover.belongings(bridge.index)
+        mover.batch(interface_copy.addresses_given(had, has, nic, bridge))
+    raise HostError(
+        f"uplink {nic.name}: somebody keeps giving it addresses or routes",
+        f"have the program that manages {nic.name} make the bridge, and use that by br=",
+    )
+
+
+def give_back(mover: Mover, bridge: Link, nic: Link, *, up: bool) -> None:
+    """Move all from the bridge to the NIC, which is no port any more then."""
+    master = nic.master
+    for _ in range(_ROUNDS):
+        had, has = mover.belongings(bridge.index), mover.belongings(nic.index)
+        if had.is_bare and not master:
+            return
+        leave = [rt.enslaved(nic.index, 0, up=up)] if master == bridge.index else []
+        mover.batch(
+            [
+                *interface_copy.addresses_given(_without_local(had), has, bridge, nic),
+                *interface_copy.routes_moved(had, bridge, nic),
+                *interface_copy.neighbours_told(had, has, nic),
+                *leave,
+                *interface_copy.addresses_taken(had, bridge),
+            ]
+        )
+        master = 0
+    raise HostError(f"uplink {nic.name}: somebody keeps giving its addresses to {bridge.name}", "")
+
+
+def restore(mover: Mover, nic: Link, had: Belongings) -> None:
+    """Give the NIC what was noted, unless somebody has given it an address of that family since."""
+    has = mover.belongings(nic.index)
+    taken = {address.body[0] for address in has.movable}
+    lost = had.replace(
+        addresses=tuple(a for a in had.movable if a.body[0] not in taken),
+        routes=tuple(route for route in had.routes if route.body[0] not in taken),
+    )
+    mover.batch(interface_copy.addresses_given(lost, has, nic, nic))
+    mover.batch(interface_copy.excused(lost, interface_copy.routes_added(lost, nic)))
+
+
+def await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> None:
+    """Wait until a default gateway of each family has answered. Raises `HostError`."""
+    gateways = had.gateways(nic.index)
+    silent = {family for family, _ in gateways}
+
+    def is_answered() -> bool:
+        for way in gateways:
+            state = mover.neighbour(bridge.index, *way)
+            if state & (rt.NUD_REACHABLE | rt.NUD_PERMANENT):
+                silent.discard(way[0])
+            elif state & rt.NUD_FAILED or not state:
+                mover.batch([rt.asked(bridge.index, *way)])
+        return not silent
+
+    if not polling.wait(is_answered, _PATIENCE, _PAUSE):
+        names = ", ".join(_socket.inet_ntop(*way) for way in gateways if way[0] in silent)
+        raise HostError(
+            f"uplink {nic.name}: gateway {names} does not answer by {bridge.name}:"
+            f" {nic.name} has everything back",
+            f"the switch may allow one MAC a port; does it answer by {nic.name}? Else use nat",
+        )
+
+
+def _without_local(had: Belongings) -> Belongings:
+    """Return belongings without IPv6 link-local addresses: the NIC has kept its own."""
+    return had.replace(addresses=had.movable)
+
+
+def as_text(had: Belongings) -> str:
+    """Return belongings as text: a line for the moment, then a line for each of them."""
+    lines = [f"at {_now()}"]
+    lines += [f"address {address.body.hex()}" for address in had.addresses]
+    lines += [f"route {route.body.hex()}" for route in had.routes]
+    lines += [f"nexthop {nexthop.body.hex()}" for nexthop in had.nexthops]
+    return "\n".join(lines) + "\n"
+
+
+def of_text(text: str) -> Belongings:
+    """Return what `as_text` wrote, its lifetimes shortened by the time since."""
+    rows = [line.partition(" ") for line in text.splitlines()]
+    passed = next((_now() - int(value) for kind, _, value in rows if kind == "at"), 0)
+    bodies = [(kind, bytes.fromhex(value)) for kind, _, value in rows if kind != "at"]
+    return Belongings(
+        addresses=tuple(Address(b).aged(passed) for kind, b in bodies if kind == "address"),
+        routes=tuple(Route(b) for kind, b in bodies if kind == "route"),
+        nexthops=tuple(Nexthop(b) for kind, b in bodies if kind == "nexthop"),
+    )
+
+
+def _now() -> int:
+    """Return the seconds since the host was started, those asleep included."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def named(mover: Mover, name: str) -> Link:
+    """Return an interface that must be there."""
+    found = mover.link(name)
+    if found is None:
+        raise HostError(f"interface {name} has gone", "somebody removed it; try again")
+    return found
+
+
+def by_index(mover: Mover, index: str) -> Link | None:
+    """Return the interface of that number, whatever its name is by now; None when it is gone."""
+    return mover.link_at(int(index)) if index else None

@@ -1,0 +1,106 @@
+"""The DHCP and DNS server of a network."""
+
+from __future__ import annotations
+
+import os
+
+from qemu_netwrap import linux
+from qemu_netwrap.resources.base import Commands, Resource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.resources.base import Context, Saved
+
+_RESOLVER = "resolv-file"
+_IN_ORDER = "strict-order"
+
+
+class Dnsmasq(Resource):
+    """The DHCP and DNS server of one network: the text of its configuration file."""
+
+    kind = "Dnsmasq"
+    programs = ("dnsmasq",)
+
+    bridge: str
+    config: str
+    duid: str = ""  # what DHCPv6 tells servers apart by; empty without DHCPv6
+
+    @property
+    def resolver(self) -> str:
+        """The file that it learns the host's name servers from; empty when it does not."""
+        lines = (line.partition("=") for line in self.config.splitlines())
+        return next((value for key, _, value in lines if key == _RESOLVER), "")
+
+    def with_resolver(self, path: str, *, in_order: bool) -> Dnsmasq:
+        """Return the same server with another such file, its name servers asked in order or not."""
+        known = (f"{_RESOLVER}={self.resolver}", _IN_ORDER)
+        others = [line for line in self.config.splitlines() if line not in known]
+        lines = [*others, *resolver_lines(path, in_order=in_order)]
+        return self.replace(config="".join(f"{line}\n" for line in lines))
+
+    def acquire(self, context: Context) -> Iterator[None]:
+        """Start dnsmasq; it answers when this is over."""
+        folder = context.state.network(self.bridge)
+        child = linux.dnsmasq.start(folder, self.config, self.duid)
+        yield
+        linux.dnsmasq.await_answers(child, folder)
+        process = linux.dnsmasq.find(folder)
+        if process is not None:
+            if linux.dnsmasq.is_nobody(process):
+                context.say(
+                    f"{self.bridge}: dnsmasq runs as nobody: a QEMU that does too can end it;"
+                    " remedy: useradd --system --shell /usr/sbin/nologin dnsmasq"
+                )
+            target = os.path.realpath(self.resolver) if self.resolver else ""
+            context.remember(pid=str(process.pid), started=process.started, resolver=target)
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """Stop the network's dnsmasq; look for it among all processes if its number is not it.
+
+        The number may never have been written down, or be that of another namespace of process
+        ids.
+        """
+        noted = None
+        if "pid" in saved:
+            noted = linux.dnsmasq.Process(int(saved["pid"]), saved["started"])
+        if noted is not None and linux.dnsmasq.lives(noted):
+            linux.dnsmasq.kill(noted)
+            yield
+            linux.dnsmasq.stop(noted)
+        else:
+            linux.dnsmasq.stop_anywhere(context.state.network(self.bridge))
+        yield
+
+    def is_missing(self, context: Context, saved: Saved) -> bool:
+        """Whether it does not live, or reads its name servers where the host no longer has them.
+
+        It watches the folder of the file that was behind the link when it started: that link may
+        have been turned elsewhere.
+        """
+        target = os.path.realpath(self.resolver) if self.resolver else ""
+        if saved.get("resolver", target) != target:
+            return True
+        return linux.dnsmasq.find(context.state.network(self.bridge)) is None
+
+    def renewed(self) -> Dnsmasq:
+        """Return it with the file that has the host's name servers now."""
+        if not self.resolver:
+            return self
+        path, in_order = linux.host_facts.resolver()
+        return self.with_resolver(path, in_order=in_order)
+
+    def before_repair(self, context: Context) -> None:
+        """End it, so that what it knows of leases is written down."""
+        linux.dnsmasq.end(context.state.network(self.bridge))
+
+    def explain(self) -> Commands:
+        """Return the equivalent commands."""
+        do = f"dnsmasq --conf-file=- <<'EOF'\n{self.config}EOF"
+        return Commands((do,), (f"kill DNSMASQ-OF-{self.bridge}",))
+
+
+def resolver_lines(path: str, *, in_order: bool) -> list[str]:
+    """Return how dnsmasq is told of the host's name servers: last in its configuration."""
+    return [*([_IN_ORDER] if in_order else []), f"{_RESOLVER}={path}"]

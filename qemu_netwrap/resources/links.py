@@ -1,0 +1,426 @@
+"""Interfaces: a bridge that we make, its address, and the taps that are its ports."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+
+from qemu_netwrap import linux, resources
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.model import mac, names, plain_text
+from qemu_netwrap.resources.base import Commands, Resource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_netwrap.linux.netlink.links import Link, Rtnl
+    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.resources.base import Context, Saved
+    from qemu_netwrap.resources.journal import Entry
+
+TAP_PREFIX = b"\xfe"  # what a tap's MAC begins with on a bridge
+_GUARDED = (
+    ("rp_filter", "1"),
+    ("accept_redirects", "0"),
+    ("accept_source_route", "0"),
+    ("route_localnet", "0"),
+)
+
+
+class Bridge(Resource):
+    """A bridge that we make. Marked by its name with its MAC, then with its ifindex."""
+
+    kind = "Bridge"
+
+    name: str
+    mac: str
+    stp: bool = False
+    forward_delay: int = 0  # seconds; -1: the kernel's own
+    hello_time: int = -1  # seconds; -1: the kernel's own
+    open: bool = False  # others may put their ports into it, and it is then left to them
+    mtu: int = 0  # 0: the kernel's own, which follows the ports
+    group: int = 0  # the kernel's number for devices that rules tell together
+    guarded: bool = False  # the host is nobody's guest on it: it has what it is given, no more
+    filtered: bool = False  # at its ingress: see linux.ingress_filter
+    link_local: str = ""  # its link-local address; empty: guarded it has none, else the kernel's
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """What net/ipv4/conf has of a guarded bridge: guests do not turn the host's routes.
+
+        Redirects go by the source of a gateway elsewhere, which `rp_filter` drops.
+        """
+        return _GUARDED if self.guarded else ()
+
+    def acquire(self, context: Context) -> Iterator[None]:
+        """Make a bridge."""
+        context.rtnl.add_bridge(
+            self.name,
+            mac.pack(self.mac),
+            stp=self.stp,
+            forward_delay=self.forward_delay,
+            hello_time=self.hello_time,
+            # By one query a guest would make itself who is asked where multicast is wanted, and
+            # neighbor discovery no longer reach whoever has not said so.
+            snooping=not self.guarded,
+            up=not self.guarded,
+        )
+        made = context.rtnl.link(self.name)
+        if made is not None:
+            context.remember(index=str(made.index))
+            if self.open:
+                context.made[self.name] = "made, a segment of its own" if self.guarded else "made"
+            if self.guarded:
+                # The kernel's own link-local address would come when it goes up.
+                context.rtnl.generate_addresses(made.index)
+                context.rtnl.set_ipv4(made.index, self.settings)
+            if self.filtered:
+                _filter(self, made, context)
+            if self.mtu or self.group or self.guarded:
+                # Not when it is made: a bridge keeps an MTU only that is set later (br_change_mtu).
+                context.rtnl.set_up(made.index, self.mtu, self.group)
+            if self.link_local:
+                context.rtnl.add_address(made.index, *_split(self.link_local))
+        yield
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """Delete the bridge if it is the one we made; with others' ports an open one is theirs."""
+        link = context.rtnl.link(self.name)
+        if link is not None and _is_ours(link, self.mac, saved):
+            others = _ports_of_others(link, context) if self.open else []
+            if others:
+                ports = ", ".join(others)
+                context.say(f"bridge {self.name} is left: it has ports of somebody else: {ports}")
+                context.rtnl.set_alias(link.index, linux.host_facts.LEFT)
+            else:
+                _delete(context.rtnl, link)
+        elif link is None and "index" in saved:
+            name = context.rtnl.index_name(int(saved["index"]))
+            if name:
+                context.say(f"bridge {self.name} is left: somebody has renamed it to {name}")
+        yield
+
+    def explain(self) -> Commands:
+        """Return the equivalent commands."""
+        timers = [f"stp_state {int(self.stp)}"]
+        # The kernel counts in hundredths of a second here.
+        timers += [f"forward_delay {self.forward_delay * 100}"] if self.forward_delay >= 0 else []
+        timers += [f"hello_time {self.hello_time * 100}"] if self.hello_time >= 0 else []
+        timers += ["mcast_snooping 0"] if self.guarded else []
+        group = f" group {self.group}" if self.group else ""
+        make = f"ip link add {self.name} address {self.mac}{group} type bridge {' '.join(timers)}"
+        quiet = [f"ip link set {self.name} addrgenmode none"] if self.guarded else []
+        quiet += [
+            f"sysctl -w net/ipv4/conf/{self.name}/{key}={value}" for key, value in self.settings
+        ]
+        quiet += linux.ingress_filter.commands(self.name) if self.filtered else ()
+        mtu = [f"ip link set {self.name} mtu {self.mtu}"] if self.mtu else []
+        local = [f"ip addr add {self.link_local} dev {self.name} nodad"] if self.link_local else []
+        do = (make, *quiet, f"ip link set {self.name} up", *mtu, *local)
+        return Commands(do, (f"ip link del {self.name}",))
+
+
+def _filter(b: Bridge, made: Link, context: Context) -> None:
+    """Have the host not hear how guests would configure it.
+
+    Rules and /proc/sys keep it from that too, where there are rules, and where it can be written.
+    """
+    if context.rtnl.filter_ingress(made.index, linux.ingress_filter.program()) or not b.open:
+        return
+    if (
+        linux.sysctl.read("ipv6", b.name, "accept_ra") not in ("", "0")
+        and not linux.sysctl.is_writable()
+    ):
+        raise HostError(
+            f"bridge {b.name}: guests could configure this host by router advertisements: /proc/sys"
+            " is read-only, and the kernel has no packet filter at a bridge (cls_bpf)",
+            f"make /proc/sys writable, or the bridge yourself: ip link add {b.name} type bridge",
+        )
+
+
+def _ports_of_others(bridge: Link, context: Context) -> list[str]:
+    """Return the ports of a bridge that are no tap of its members.
+
+    Of those too that are dead: the kernel lets go of a killed QEMU's lock before its taps.
+    """
+    runs = context.state.members(bridge.name)
+    journals = [resources.journal.Journal(f"{context.state.run(run)}/journal") for run in runs]
+    own = [entry for journal in journals for entry in journal.peek()]
+    ports = context.rtnl.ports(bridge.index)
+    return [port.name for port in ports if not any(_is_port_of(port, entry) for entry in own)]
+
+
+def _is_port_of(port: Link, entry: Entry) -> bool:
+    """Whether a port is the tap that an entry of a run's journal is about."""
+    what = entry.resource
+    if isinstance(what, Plug):
+        return what.index == port.index
+    if not isinstance(what, Tap):
+        return False
+    noted = entry.facts.get("index")  # a crash may have kept it from us
+    return noted == str(port.index) if noted else what.name == port.name
+
+
+def _is_ours(link: Link, own_mac: str, saved: Saved) -> bool:
+    """Whether LINK is what was made: by its ifindex, or its MAC if a crash kept that from us."""
+    if "index" in saved:
+        return saved["index"] == str(link.index)
+    return mac.unpack(link.mac) == own_mac
+
+
+class Address(Resource):
+    """An address of either family with its prefix length on a device of ours."""
+
+    kind = "Address"
+
+    device: str
+    address: str
+
+    def acquire(self, context: Context) -> Iterator[None]:
+        """Give a device of ours its address."""
+        link = link_named(context.rtnl, self.device)
+        context.remember(index=str(link.index))
+        try:
+            context.rtnl.add_address(link.index, *_split(self.address))
+        except FileExistsError:
+            context.remember(index="")  # it is somebody else's
+            raise
+        yield
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """Take the address from the device, if that is still the one."""
+        link = context.rtnl.link(self.device)
+        if link is not None and saved.get("index") == str(link.index):
+            try:
+                context.rtnl.delete_address(link.index, *_split(self.address))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
+                    raise
+        yield
+
+    def explain(self) -> Commands:
+        """Return the equivalent commands."""
+        what = f"{self.address} dev {self.device}"
+        more = "nodad" if ":" in self.address else "brd +"
+        return Commands((f"ip addr add {what} {more}",), (f"ip addr del {what}",))
+
+
+class Tap(Resource):
+    """A tap on a bridge. It lives as long as somebody holds a descriptor of it."""
+
+    kind = "Tap"
+
+    name: str
+    bridge: str
+    queues: int = 1
+    vnet_hdr: bool = True
+    isolated: bool = False  # from the bridge's other isolated ports
+    checksums: bool = False  # DHCP's are filled in
+
+    @property
+    def traffic_control(self) -> tuple[str, ...]:
+        """What tc(8) is told so that they are (tc-u32(8), tc-csum(8)): each line a command."""
+        if not self.checksums:
+            return ()
+        answers = "u32 match ip protocol 17 0xff match ip sport 67 0xffff"
+        return (
+            f"qdisc replace dev {self.name} clsact",
+            f"filter add dev {self.name} egress protocol ip {answers} action csum udp",
+        )
+
+    def acquire(self, context: Context) -> Iterator[None]:
+        """Make a tap and plug it into its bridge; its descriptors go to `context.taps`."""
+        try:
+            context.taps[self.name] = linux.tun.open_tap(
+                self.name, self.queues, vnet_hdr=self.vnet_hdr
+            )
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise taken(self.name) from error
+        link = link_named(context.rtnl, self.name)
+        context.remember(index=str(link.index))
+        context.indexes[self.name] = link.index
+        _quieten(link, context)
+        _plug(context.rtnl, link, self.bridge, isolated=self.isolated)
+        yield
+        if self.checksums:
+            _fill_checksums(self, context)
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """See that the tap is gone, as it is with its last holder; if need be delete it."""
+        for fd in context.taps.pop(self.name, ()):
+            os.close(fd)
+        link = context.rtnl.link(self.name)
+        if link is not None and saved.get("index") == str(link.index):
+            _delete(context.rtnl, link)
+        yield
+
+    def explain(self) -> Commands:
+        """Return the equivalent commands."""
+        flags = (" vnet_hdr" if self.vnet_hdr else "") + (" multi_queue" if self.queues > 1 else "")
+        make = f"ip tuntap add {self.name} mode tap{flags}"
+        quiet = f"ip link set {self.name} addrgenmode none"
+        plug = f"ip link set {self.name} master {self.bridge} up"
+        checksums = (f"tc {line}" for line in self.traffic_control)
+        goes = f"# {self.name} goes with the last process that holds it"
+        return Commands((make, quiet, plug, *_isolate(self), *checksums), (goes,))
+
+
+def _fill_checksums(t: Tap, context: Context) -> None:
+    """Have DHCP's checksums filled in. Most clients do without: it may fail.
+
+    By tc(8), since pyroute2 does not know the action. In a batch some names would be more than a
+    name, `a#b` say.
+    """
+    try:
+        if names.plain_ifname(t.name):
+            linux.process.Child(("tc", "-batch", "-"), plain_text.joined(t.traffic_control)).wait()
+        else:
+            for words in t.traffic_control:
+                linux.process.Child(("tc", *words.split())).wait()
+    except HostError as error:
+        context.say(f"{t.name}: an old DHCP client may not take its address: {error.message}")
+
+
+def taken(tap: str) -> HostError:
+    """Return the error for a tap that is there already, naming who holds it."""
+    holder = linux.holders.holder_of_tap(tap)
+    by = f" by {holder}" if holder else ""
+    return HostError(
+        f"tap {tap}: the name is taken{by}",
+        "choose another ifname=, or leave it out: a free name is found",
+    )
+
+
+def tap_of(nic: Nic) -> Tap:
+    """Return the tap that a NIC has on its network's bridge.
+
+    QEMU fills in DHCP's checksums (hw/net/virtio-net.c, `work_around_broken_dhclient`), which the
+    kernel leaves to the device; vhost does not, and old DHCP clients drop what has none.
+    """
+    network = nic.network
+    checksums = nic.vhost and nic.vnet_hdr
+    return Tap(nic.tap, network.bridge, nic.queues, nic.vnet_hdr, network.isolated, checksums)
+
+
+class Plug(Resource):
+    """A tap of QEMU's own on a bridge, and what it was like before."""
+
+    kind = "Plug"
+
+    name: str
+    index: int
+    bridge: str
+    mac: str
+    mtu: int
+    up: bool
+    plugged: bool  # it was a port of this bridge already
+    isolated: bool = False  # it is to be, and was not before
+
+    def acquire(self, context: Context) -> Iterator[None]:
+        """Plug in a tap that QEMU has made, if it is the one still."""
+        tap = context.rtnl.link_at(self.index)
+        if tap is None:
+            raise HostError(f"tap {self.name} has gone", "QEMU has ended, or somebody removed it")
+        context.remember(generate=linux.sysctl.read("ipv6", tap.name, "addr_gen_mode"))
+        _quieten(tap, context)
+        _plug(context.rtnl, tap, self.bridge, isolated=self.isolated)
+        yield
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """Give a tap that is there still what it had, but for what somebody changed since."""
+        tap = context.rtnl.link_at(self.index)
+        bridge = context.rtnl.link(self.bridge)
+        own = bridge.index if bridge is not None else 0
+        if tap is not None and tap.master in (0, own):
+            master = tap.master if self.plugged else 0
+            try:
+                if self.isolated and master:
+                    context.rtnl.isolate(tap.index, isolated=False)
+                context.rtnl.generate_addresses(tap.index, int(saved.get("generate") or 0))
+                context.rtnl.unplug(tap, master, mac.pack(self.mac), self.mtu, up=self.up)
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+        yield
+
+    def explain(self) -> Commands:
+        """Return the equivalent commands."""
+        quiet = f"ip link set {self.name} addrgenmode none"
+        plug = f"ip link set {self.name} master {self.bridge} up"
+        back = "" if self.plugged else " nomaster"
+        state = "up" if self.up else "down"
+        unplug = f"ip link set {self.name}{back} address {self.mac} mtu {self.mtu} {state}"
+        shared = _isolate(self, "off") if self.plugged else ()
+        undo = (*shared, f"{unplug}  # if it is there still")
+        return Commands((quiet, plug, *_isolate(self)), undo)
+
+
+def _plug(rtnl: Rtnl, tap: Link, bridge: str, *, isolated: bool) -> None:
+    """Make a tap the port of a bridge, and bring it up.
+
+    0xFE first, as qemu-bridge-helper does: a bridge without a MAC of its own takes the lowest.
+    """
+    try:
+        rtnl.plug(tap, link_named(rtnl, bridge), TAP_PREFIX + tap.mac[1:])
+    except OSError as error:
+        if error.errno != errno.EXFULL:
+            raise
+        raise HostError(
+            f"bridge {bridge} is full: a bridge has 1023 ports at most",
+            "use another network for some of the VMs",
+        ) from error
+    if isolated:
+        rtnl.isolate(tap.index)
+
+
+def _quieten(tap: Link, context: Context) -> None:
+    """Keep the host's own IPv6 off a tap, before it goes up: it would speak to the guest.
+
+    Without an address the kernel sends nothing there, but that it joins the group of all routers
+    where devices are routers from the start. A tap that will outlive its run keeps that: to make it
+    a router again would have the host forget other routers (networks.ipv6).
+    """
+    context.rtnl.generate_addresses(tap.index)
+    if linux.sysctl.read("ipv6", tap.name, "forwarding") == "1" and not linux.tun.is_persistent(
+        tap.name
+    ):
+        linux.sysctl.give("ipv6", tap.name, "forwarding", "0")
+
+
+def _isolate(port: Tap | Plug, value: str = "on") -> tuple[str, ...]:
+    """Return the command that isolates a port from others, if it is to be."""
+    isolate = f"ip link set {port.name} type bridge_slave isolated {value}"
+    return (isolate,) if port.isolated else ()
+
+
+def link_named(rtnl: Rtnl, name: str) -> Link:
+    """Return an interface that must be there. Raises `HostError`."""
+    found = rtnl.link(name)
+    if found is None:
+        raise HostError(f"interface {name} has gone", "somebody removed it; try again")
+    return found
+
+
+def _delete(rtnl: Rtnl, link: Link) -> None:
+    """Delete an interface; it may be gone already."""
+    try:
+        rtnl.delete_link(link.index)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+def _split(address: str) -> tuple[bytes, int]:
+    """Return the bytes and the prefix length of `192.168.0.1/24` or `fd00::1/64`."""
+    host, _, length = address.partition("/")
+    return packed(host), int(length)
+
+
+def packed(address: str) -> bytes:
+    """Return the bytes of an address of either family."""
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+    return _socket.inet_pton(family, address)

@@ -1,0 +1,181 @@
+"""A process for each nat network that sleeps until the host's way out may be another one.
+
+Two small programs sleep instead of an interpreter: head(1), which reads a byte of the kernel's
+message, and the shell that waits for it and becomes `runtime.uplink_follower` then. That has the
+network follow, and becomes the shell again. It is nobody's child, and ends with its network.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
+
+from qemu_netwrap import linux
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.resources.base import Commands, Resource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Iterator
+
+    from qemu_netwrap.linux.dnsmasq import Process
+    from qemu_netwrap.resources.base import Context, Saved
+
+SHELL = "/bin/sh"
+_SLEEP = 'head -c 1 >/dev/null && exec "$@"'
+_START = 'sh -c "$0" "$@" <&3 3<&- >/dev/null 2>&1 & echo $!'
+_FOLLOWER = "follower.py"  # the end of its path, also that of older versions
+_SCRIPT = f"{__file__.rsplit('/', 2)[0]}/runtime/uplink_follower.py"
+
+
+class Lookout(Resource):
+    """A process that has a network follow the host's way out while it lives."""
+
+    kind = "Lookout"
+
+    bridge: str
+
+    def acquire(self, context: Context) -> Iterator[None]:
+        """Start it. It subscribes first, and looks then: nothing is missed."""
+        folder = context.state.network(self.bridge)
+        watched = linux.netlink.route_watch.watch(ways(context))
+        starter, told = _spawn(folder, watched)
+        watched.close()
+        yield
+        _, status = os.waitpid(starter, 0)
+        os.lseek(told, 0, os.SEEK_SET)
+        pid = os.read(told, 64).decode().strip()
+        os.close(told)
+        if status or not pid.isdigit():
+            raise HostError("sh(1) cannot be started", "is /bin/sh there?")
+        linux.files.write(f"{folder}/lookout", f"{pid} {linux.dnsmasq.started_at(pid)}\n")
+
+    def release(self, context: Context, saved: Saved) -> Iterator[None]:
+        """End it; one that a crash has kept from being noted is looked for among all processes."""
+        folder = context.state.network(self.bridge)
+        found = find(folder)
+        for process in [found] if found else _all(folder) if not _noted(folder) else []:
+            _kill(process)
+        linux.files.remove(f"{folder}/lookout")
+        yield
+
+    def is_missing(self, context: Context, saved: Saved) -> bool:
+        """Whether the process does not live."""
+        return find(context.state.network(self.bridge)) is None
+
+    def explain(self) -> Commands:
+        """Return the equivalent commands."""
+        return Commands(
+            (f"# {self.bridge} follows the host's way out: a process sleeps until that changes",),
+            ("# that process ends",),
+        )
+
+
+def sleeping(folder: str) -> list[str]:
+    """Return the command line of the shell that sleeps until there is something to follow."""
+    again = (sys.executable, "-I", "-S", _SCRIPT, folder)
+    return ["sh", "-c", _SLEEP, "lookout", *again]
+
+
+def ways(context: Context) -> tuple[int, int]:
+    """Return the numbers of the devices of the default routes; 0 for none."""
+    return context.rtnl.default_index(4), context.rtnl.default_index(6)
+
+
+def find(folder: str) -> Process | None:
+    """Return the process that looks out for the network of FOLDER; None when it does not live."""
+    words = _noted(folder)
+    if len(words) != 2:
+        return None
+    process = linux.dnsmasq.Process(int(words[0]), words[1])
+    return process if linux.dnsmasq.lives(process) and folder in _command(words[0]) else None
+
+
+def set_apart(folder: str) -> None:
+    """Take it out of this process's control group, with what it waits for: it serves others too."""
+    process = find(folder)
+    if process is not None:
+        children = linux.files.peek(f"/proc/{process.pid}/task/{process.pid}/children").split()
+        for pid in (*map(int, children), process.pid):
+            linux.cgroup.leave(pid)
+
+
+def _spawn(folder: str, watched: _socket.socket) -> tuple[int, int]:
+    """Start the shell that starts it; return its number, and the file with what it tells."""
+    told = os.memfd_create("told", os.MFD_CLOEXEC)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    opened = (null, told, null, watched.fileno())
+    starter = os.posix_spawn(
+        SHELL,
+        ["sh", "-c", _START, *sleeping(folder)[2:]],
+        {"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
+        setsid=True,
+        setsigdef=[SIGHUP, SIGINT, SIGTERM],
+    )
+    os.close(null)
+    return starter, told
+
+
+def _kill(process: Process) -> None:
+    """Kill it and what it waits for: they are a group of their own."""
+    try:
+        group = os.getpgid(process.pid)
+        if linux.dnsmasq.lives(process) and group != os.getpgrp():
+            os.killpg(group, SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def without_state(bridge: str, context: Context) -> list[Process]:
+    """Return what looks out for a network whose state has been removed.
+
+    Everybody chooses a process's words: it must be root's by all its ids, and of this network
+    namespace.
+    """
+    found = _all(context.state.network(bridge))
+    return [process for process in found if _is_roots(process.pid)]
+
+
+def _is_roots(pid: int) -> bool:
+    """Whether a process is root's by all its ids, and of this network namespace."""
+    ids = linux.files.peek(f"/proc/{pid}/status").partition("\nUid:")[2].split("\n")[0].split()
+    try:
+        here = os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/self/ns/net"))
+    except OSError:
+        return False
+    return here and ids == [f"{os.geteuid()}"] * 4
+
+
+def end(process: Process) -> None:
+    """End one."""
+    _kill(process)
+
+
+def _all(folder: str) -> list[Process]:
+    """Return every process that looks out for the network of FOLDER.
+
+    Anybody can give a process such words: only those of this user count.
+    """
+    listed = filter(str.isdigit, linux.files.listdir("/proc"))
+    pids = [pid for pid in listed if linux.process_identity.user(pid) == os.geteuid()]
+    mine = [pid for pid in pids if pid != str(os.getpid())]
+    found = [pid for pid in mine if _is_for(folder, _command(pid))]
+    return [linux.dnsmasq.Process(int(pid), linux.dnsmasq.started_at(pid)) for pid in found]
+
+
+def _is_for(folder: str, words: list[str]) -> bool:
+    """Whether a process of these words looks out for the network of FOLDER."""
+    return folder in words and any(word.endswith(_FOLLOWER) for word in words)
+
+
+def _noted(folder: str) -> list[str]:
+    """Return number and start time as they are written down; nothing if they are not."""
+    return linux.files.read(f"{folder}/lookout").split()
+
+
+def _command(pid: str) -> list[str]:
+    """Return a process's words."""
+    return linux.files.peek(f"/proc/{pid}/cmdline").split("\0")

@@ -1,0 +1,76 @@
+"""Each kind of resource is one class, found by the name that journals have of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qemu_netwrap.resources import base
+from qemu_netwrap.resources.base import KINDS, Resource, Unreadable
+
+PACKAGE = Path(__file__).parents[2] / "qemu_netwrap"
+CONTRACTS = Path(__file__).parents[1] / "contract/test_resources.py"
+VFIO = "resources.vfio"
+# The state folder, which these two know, is read as they are loaded.
+PLANNED = sorted(
+    {place.partition(":")[0] for place in KINDS.values() if place.startswith("resources.")}
+    - {VFIO, "resources.dhcp_hosts"}
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_is_whole(name: str) -> None:
+    kind = base.load(name)
+    assert kind.kind == name
+    assert kind.__doc__
+    assert kind.explain is not Resource.explain, "it has no explanation"
+    if kind.acquire is not Resource.acquire:
+        assert kind.release is not Resource.release, "it can be acquired, and not released"
+    for member in ("acquire", "release", "is_missing", "explain", "renewed", "insist"):
+        assert getattr(kind, member).__doc__, member
+
+
+def test_every_class_is_found_by_its_name() -> None:
+    for name in KINDS:
+        base.load(name)
+    classes = {kind for kind in Resource.__subclasses__() if kind.__module__.startswith("qemu")}
+    assert classes - {Unreadable} == set(map(base.load, KINDS))
+
+
+def test_the_names_in_journals_stay() -> None:
+    """Journals of runs that live, by whatever version, have them: none may go or be another's."""
+    assert set(KINDS) >= {
+        *("Bridge", "Uplink", "Address", "DeviceSetting", "Forwarding", "Rules", "Dnsmasq"),
+        *("Membership", "HostName", "AnyClient", "Tap", "Plug", "Switch", "Forwards", "MacFilter"),
+        *("IpFilter", "IptablesAccepts", "NftAccepts", "FirewalldZone", "Unmanaged", "Remark"),
+        *("Guard", "Lookout", "PciBinding", "VirtualFunctions", "VfSettings", "GroupNode"),
+    }
+
+
+def test_no_kind_is_in_a_table_elsewhere() -> None:
+    """What is asked of a kind is asked of its class."""
+    tables = re.compile(r"dict\[type\[(\w+\.)?Resource\]|\[type\((each|entry|resource)\b")
+    found = [path for path in PACKAGE.rglob("*.py") if tables.search(path.read_text("utf-8"))]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, place in KINDS.items() if place.partition(":")[0] != VFIO]
+)
+def test_a_kind_has_a_contract(name: str) -> None:
+    """What passes devices through has its scenes in tests/vfio."""
+    if name not in {"Membership", "Remark"}:  # see test_sharing; of a remark nothing is made
+        assert f"{base.load(name).__name__}(" in CONTRACTS.read_text("utf-8")
+
+
+@pytest.mark.parametrize("module", [*PLANNED, "networks.nat", "networks.host_only"])
+def test_what_is_planned_loads_nothing_that_acts(module: str) -> None:
+    """Kinds of networks are data to those who plan; what acts is loaded when one is acquired."""
+    code = f"import sys, qemu_netwrap.{module}; print(*sys.modules)"
+    words = (sys.executable, "-I", "-c", code)
+    loaded = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+    assert [name for name in loaded if name.startswith("qemu_netwrap.linux.")] == []
