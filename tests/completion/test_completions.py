@@ -158,7 +158,7 @@ def test_another_program_is_not_asked(shell: Shell) -> None:
 
 def test_runs(shell: Shell) -> None:
     child = shell.host.popen(COMMAND, "--", QEMU, *IDLE, "-name", "web", "-nic", "tap,br=br7")
-    wait_for(lambda: "running" in netwrap(shell.host, "ps").stdout, "QEMU", 60)
+    wait_for(lambda: "running" in netwrap(shell.host, "ps").stdout, "QEMU")
     assert shell.offers("qemu-netwrap stop ") == {str(child.pid), "web"}
     assert shell.offers("qemu-netwrap wait w") == {"web"}
     netwrap(shell.host, "stop", "web", check=True)

@@ -52,7 +52,7 @@ class Clock:
     def start(self, *words: str) -> int:
         """Start a run; return its process id when its network is all there."""
         child = self.host.popen(*WRAPPED, QEMU, *IDLE, *words, env=_ENVIRONMENT, **QUIET)
-        wait_for(lambda: is_qemu(child.pid), "QEMU", 30)
+        wait_for(lambda: is_qemu(child.pid), "QEMU")
         keeper_of(self.host, child.pid)
         return child.pid
 
@@ -95,7 +95,7 @@ def test_a_clock_that_jumps(
     assert is_leased()
     clock.jump(then)
     # faketime looks at its file every ten seconds.
-    wait_for(is_leased, "dnsmasq to see the clock jump", 60)
+    wait_for(is_leased, "dnsmasq to see the clock jump")
     assert len(addresses) == 1
     two = clock.start("-nic", "nat")
     assert {f"qn{one}-0", f"qn{two}-0"} <= links(host)

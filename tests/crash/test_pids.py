@@ -50,10 +50,10 @@ class Numbered:
         self.host = host
         inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
         self._outside = host.popen(*inside, sys.executable, "-c", _FIRST, stderr=subprocess.DEVNULL)
-        wait_for(lambda: bool(below(self._outside.pid)), "the namespace", 30)
+        wait_for(lambda: bool(below(self._outside.pid)), "the namespace")
         (self.first,) = below(self._outside.pid)
         status = Path(f"/proc/{self.first}/status")
-        wait_for(lambda: _has(status, signal.SIGCHLD), "its first process to bury", 30)
+        wait_for(lambda: _has(status, signal.SIGCHLD), "its first process to bury")
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the namespace."""
@@ -81,7 +81,7 @@ class Numbered:
         pids = [self.outside(number) for number in numbers]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the dead", 30)
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the dead")
 
     def close(self) -> None:
         """End all that is in the namespace."""
@@ -116,7 +116,7 @@ def _has(status: Path, number: int) -> bool:
 def _launch(numbered: Numbered, number: int, *words: str) -> int:
     """Start a run as process NUMBER; return when QEMU is up and its keeper sleeps."""
     pid = numbered.start(number, *WRAPPED, QEMU, *IDLE, *words)
-    wait_for(lambda: is_qemu(pid), "QEMU", 30)
+    wait_for(lambda: is_qemu(pid), "QEMU")
     return pid
 
 
@@ -147,7 +147,7 @@ def test_others_with_the_numbers_of_a_dead_run(
     dead = _dead(numbered, 300)
     others = {number: numbered.start(number, "sleep", "1000") for number in dead}
     for pid in others.values():
-        wait_for(lambda: is_asleep(pid), "another process", 30)  # noqa: B023
+        wait_for(lambda: is_asleep(pid), "another process")  # noqa: B023
     shown = numbered.run(COMMAND, "ps").stdout
     assert "dead" in next(line for line in shown.splitlines() if line.startswith("300"))
     numbered.run(*words)

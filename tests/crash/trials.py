@@ -62,7 +62,7 @@ table inet theirs {
 }
 """
 _HALF: Final = "half of "
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 120.0
 _SETUP: Final = """
 for each in eth0 port0; do ip link add "$each" type veth peer name "far-$each"; done
 ip link add br0 type bridge stp_state 0

@@ -60,8 +60,8 @@ class Booted:
             *("unshare", "--mount", "sh", "-c", _BOOT, "boot", name, _BE_SYSTEMD),
             stdout=subprocess.DEVNULL,
         )
-        wait_for(self._has_begun, "systemd", 30)
-        wait_for(self._answers, "systemd to answer", 30)
+        wait_for(self._has_begun, "systemd")
+        wait_for(self._answers, "systemd to answer")
 
     def __enter__(self) -> Self:
         """Return the machine itself."""

@@ -60,7 +60,7 @@ PYTHONS: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 def start(host: Host, *net: str, before: Iterable[str] = (), **kw: Any) -> subprocess.Popen[str]:
     """Start QEMU through the tool, and return when it is there in the launcher's place."""
     child = host.popen(*before, *WRAPPED, QEMU, *IDLE, *net, **{**QUIET, **kw})
-    wait_for(lambda: is_qemu(child.pid), "QEMU in the launcher's place", 30)
+    wait_for(lambda: is_qemu(child.pid), "QEMU in the launcher's place")
     return child
 
 
@@ -169,9 +169,9 @@ def keeper_of(host: Host, run: int | str) -> int:
         processes = host.processes().items()
         return [p for p, words in processes if "waiter.py" in words and f"/runs/{run} " in words]
 
-    wait_for(lambda: bool(found()), f"the keeper of run {run}", 30)
+    wait_for(lambda: bool(found()), f"the keeper of run {run}")
     (pid,) = found()
-    wait_for(lambda: "flock" in Path(f"/proc/{pid}/stack").read_text("utf-8"), "it to sleep", 30)
+    wait_for(lambda: "flock" in Path(f"/proc/{pid}/stack").read_text("utf-8"), "it to sleep")
     return pid
 
 

@@ -54,7 +54,7 @@ class Terminal:
 
     def wait_shown(self, text: str) -> None:
         """Wait until TEXT has been written to the terminal."""
-        wait_for(lambda: text in self.shown, f"{text!r} on the terminal", 30)
+        wait_for(lambda: text in self.shown, f"{text!r} on the terminal")
 
     def resize(self, rows: int, columns: int) -> None:
         """Change the size of the window."""

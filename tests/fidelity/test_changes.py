@@ -32,7 +32,7 @@ def test_a_netdev_that_is_unplugged_by_qmp(host: Host, tmp_path: Path) -> None:
             lines.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
             lines.flush()
             assert json.loads(lines.readline()) == {"return": {}}
-    wait_for(lambda: first not in links(host), "the tap to go", 30)
+    wait_for(lambda: first not in links(host), "the tap to go")
     assert second in links(host)
     assert str(child.pid) in host.run(COMMAND, "ps").stdout
     assert end(host, child) == 0
@@ -41,7 +41,7 @@ def test_a_netdev_that_is_unplugged_by_qmp(host: Host, tmp_path: Path) -> None:
 def test_a_qemu_that_is_stopped_for_long_keeps_its_network(host: Host) -> None:
     child = start(host, "-nic", "nat")
     child.send_signal(signal.SIGSTOP)
-    wait_for(lambda: state(child.pid) == "T", "QEMU to stop", 30)
+    wait_for(lambda: state(child.pid) == "T", "QEMU to stop")
     assert host.run(COMMAND, "gc").stdout == "nothing was left\n"
     other = start(host, "-nic", "nat")
     other.terminate()

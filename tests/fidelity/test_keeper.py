@@ -43,7 +43,7 @@ def _switches(pid: int) -> list[str]:
 
 def test_the_keeper_is_apart_from_everything(host: Host) -> None:
     with Terminal(host, COMMAND, "--", QEMU, *IDLE, "-nic", "nat") as terminal:
-        wait_for(lambda: is_qemu(terminal.pid), "QEMU", 30)
+        wait_for(lambda: is_qemu(terminal.pid), "QEMU")
         keeper = keeper_of(host, terminal.pid)
         seen, qemus = stat(keeper), stat(terminal.pid)
         assert seen["terminal"] == "0"
@@ -86,7 +86,7 @@ def test_the_keeper_outlives_what_a_session_manager_sends(host: Host) -> None:
     keeper = keeper_of(host, child.pid)
     for number in SENT:
         os.kill(keeper, number)
-    wait_for(lambda: state(keeper) == "S", "it to sleep on", 30)
+    wait_for(lambda: state(keeper) == "S", "it to sleep on")
     assert keepers_fds(keeper) == {"null", "lock", "keeper"}
     assert f"qn{child.pid}-0" in links(host)
     assert end(host, child, signal.SIGKILL) == -signal.SIGKILL

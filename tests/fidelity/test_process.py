@@ -75,7 +75,7 @@ def test_a_program_finds_what_it_would_find_unwrapped(
     wrapped, bare = _both(host, before, (program,), tap, "bridge,br=br7")
     os.close(tap)
     for child in (wrapped, bare):
-        wait_for(lambda: is_asleep(child.pid), "the program", 30)  # noqa: B023
+        wait_for(lambda: is_asleep(child.pid), "the program")  # noqa: B023
     assert not difference(wrapped.pid, bare.pid)
     theirs = {fd: what for fd, what in fds(wrapped.pid).items() if fd < FIRST_FD}
     ours = {fd: what for fd, what in fds(wrapped.pid).items() if fd >= FIRST_FD}
@@ -93,10 +93,10 @@ def test_qemu_itself_is_as_it_is_unwrapped(host: Host, before: tuple[str, ...]) 
     wrapped, bare = _both(host, before, (QEMU, *IDLE), tap, "nat")
     os.close(tap)
     for child in (wrapped, bare):
-        wait_for(lambda: is_qemu(child.pid), "QEMU", 30)  # noqa: B023
-    wait_for(lambda: not difference(wrapped.pid, bare.pid), "QEMU to be the same", 30)
+        wait_for(lambda: is_qemu(child.pid), "QEMU")  # noqa: B023
+    wait_for(lambda: not difference(wrapped.pid, bare.pid), "QEMU to be the same")
     assert signals(wrapped.pid, "SigCgt") == signals(bare.pid, "SigCgt")
-    wait_for(lambda: len(fds(wrapped.pid)) == len(fds(bare.pid)) + 1, "the same descriptors", 30)
+    wait_for(lambda: len(fds(wrapped.pid)) == len(fds(bare.pid)) + 1, "the same descriptors")
     found = fds(wrapped.pid)
     (lock,) = (fd for fd, what in found.items() if what.endswith("/lock"))
     del found[lock]
@@ -116,7 +116,7 @@ def test_signals_that_python_takes_are_at_their_default(host: Host, tmp_path: Pa
     for net in ("none", "bridge,br=br7"):
         for before in ((), ("env", f"--ignore-signal={names}")):
             child = host.popen(*before, *WRAPPED, program, "-nic", net, **QUIET)
-            wait_for(lambda: is_asleep(child.pid), "the program", 30)  # noqa: B023
+            wait_for(lambda: is_asleep(child.pid), "the program")  # noqa: B023
             assert not signals(child.pid, "SigIgn") & set(PYTHONS)
             end(host, child)
 

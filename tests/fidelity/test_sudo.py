@@ -71,7 +71,7 @@ def _started_by(pid: int) -> int:
         found[:] = [child for child in below(pid) if _is_qemu(child)]
         return bool(found)
 
-    wait_for(look, "QEMU below sudo", 30)
+    wait_for(look, "QEMU below sudo")
     return found[0]
 
 
@@ -112,7 +112,7 @@ def test_sudo_starts_what_it_would_start(host: Host, sudo: tuple[str, ...]) -> N
     wrapped = host.popen(*sudo, *WRAPPED, QEMU, *IDLE, *_NAT, **QUIET)
     bare = host.popen(*sudo, QEMU, *IDLE, **QUIET)
     one, other = _started_by(wrapped.pid), _started_by(bare.pid)
-    wait_for(lambda: difference(one, other).keys() <= _OWN | {"environ"}, "QEMU to be the same", 30)
+    wait_for(lambda: difference(one, other).keys() <= _OWN | {"environ"}, "QEMU to be the same")
     assert _environment(one) == _environment(other)
     assert stat(one)["parent"] == str(wrapped.pid)
     ours = {fd: what for fd, what in fds(one).items() if fd < 64}
@@ -202,7 +202,7 @@ def test_our_scripts_in_a_qemu_that_an_ordinary_user_starts(
     host.write("/etc/qemu-netwrap/config.toml", 'default = "host-only"\n')
     program = host.popen(*sudo, QEMU, *IDLE, "-nic", f"tap,ifname=tap0,{SCRIPTS}", **QUIET)
     pid = _started_by(program.pid)
-    wait_for(lambda: {"tap0", "qn-host-only"} <= links(host), "the tap on its network", 60)
+    wait_for(lambda: {"tap0", "qn-host-only"} <= links(host), "the tap on its network")
     os.kill(pid, signal.SIGKILL)
     program.wait(30)
     _gone(host)

@@ -63,7 +63,7 @@ def _service(booted: Booted, name: str, *words: str, more: tuple[str, ...] = ())
 def _up(booted: Booted, unit: str) -> int:
     """Start a unit, and return its QEMU when that has come up."""
     booted.systemctl("start", unit)
-    wait_for(lambda: (pid := booted.main(unit)) != 0 and is_qemu(pid), "QEMU", 30)
+    wait_for(lambda: (pid := booted.main(unit)) != 0 and is_qemu(pid), "QEMU")
     return booted.main(unit)
 
 
@@ -104,7 +104,7 @@ def test_of_two_units_on_a_network_one_ends(host: Host, booted: Booted, how: str
         booted.systemctl("stop", one)
     else:
         os.kill(first, signal.SIGTERM)
-        wait_for(lambda: booted.shown(one, "ActiveState") == "inactive", "the unit to end", 30)
+        wait_for(lambda: booted.shown(one, "ActiveState") == "inactive", "the unit to end")
     assert _server(host) == [server]
     assert links(host) == {"lo", "qn-nat", f"qn{booted.shown(other, 'MainPID')}-0"}
     assert is_qemu(second)
@@ -116,8 +116,8 @@ def test_a_unit_that_is_restarted(host: Host, booted: Booted) -> None:
     unit = _service(booted, "vm", *NAT, more=("Restart=always", "RestartSec=0"))
     first = _up(booted, unit)
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: booted.main(unit) not in (0, first), "another", 30)
-    wait_for(lambda: is_qemu(booted.main(unit)), "QEMU", 30)
+    wait_for(lambda: booted.main(unit) not in (0, first), "another")
+    wait_for(lambda: is_qemu(booted.main(unit)), "QEMU")
     assert links(host) == {"lo", "qn-nat", f"qn{booted.shown(unit, 'MainPID')}-0"}
     booted.systemctl("stop", unit)
     _none_is_left(host)
@@ -132,7 +132,7 @@ def test_a_keeper_that_systemd_kills_too(host: Host, booted: Booted, by_launch: 
     (lock,) = Path(f"/proc/{host.pid}/root{state_folder(host)}/locks").glob("qn-nat")
     holder = host.popen("flock", "--no-fork", str(lock), "sleep", "100", **QUIET)
     comm = Path(f"/proc/{holder.pid}/comm")
-    wait_for(lambda: comm.read_text("utf-8") == "sleep\n", "the lock to be taken", 10)
+    wait_for(lambda: comm.read_text("utf-8") == "sleep\n", "the lock to be taken")
     booted.systemctl("stop", unit)
     assert booted.shown(unit, "Result") == "timeout"
     assert runs(host, state_folder(host)) == [run]
@@ -153,7 +153,7 @@ def test_a_keeper_that_systemd_kills_too(host: Host, booted: Booted, by_launch: 
 def test_a_launch_that_fails_fails_the_unit(host: Host, booted: Booted) -> None:
     unit = _service(booted, "vm", "-nic", "tap,network=nope")
     booted.systemctl("start", unit)
-    wait_for(lambda: booted.shown(unit, "ActiveState") == "failed", "the unit to fail", 30)
+    wait_for(lambda: booted.shown(unit, "ActiveState") == "failed", "the unit to fail")
     assert booted.shown(unit, "ExecMainStatus") == "125"
     _none_is_left(host)
 
@@ -164,10 +164,10 @@ def test_a_program_that_tells_when_it_is_ready(host: Host, booted: Booted, tmp_p
     program.chmod(0o755)
     unit = _service(booted, "vm", *WRAPPED, str(program), *NAT, more=("Type=notify",))
     booted.systemctl("start", "--no-block", unit)
-    wait_for(lambda: "qn-nat" in links(host), "the network", 30)
+    wait_for(lambda: "qn-nat" in links(host), "the network")
     assert booted.shown(unit, "ActiveState") == "activating"
     go.touch()
-    wait_for(lambda: booted.shown(unit, "ActiveState") == "active", "it to be ready", 30)
+    wait_for(lambda: booted.shown(unit, "ActiveState") == "active", "it to be ready")
     booted.systemctl("stop", unit)
     _none_is_left(host)
 
@@ -179,7 +179,7 @@ def test_a_socket_of_systemds(host: Host, booted: Booted, tmp_path: Path) -> Non
     socket = tmp_path / "socket"
     booted.unit("vm.socket", "[Socket]", f"ListenStream={socket}")
     booted.systemctl("start", "vm.socket", unit)
-    wait_for(told.exists, "the program", 30)
+    wait_for(told.exists, "the program")
     count, to, me = told.read_text("utf-8").split()
     assert (count, to) == ("1", me)
     assert booted.shown(unit, "MainPID") == me

@@ -44,7 +44,7 @@ def held(host: Host) -> Iterator[subprocess.Popen[str]]:
     lock = f"{folder}/locks/qn-nat"
     holder = host.popen("flock", "--no-fork", lock, "sleep", "100", **QUIET)
     comm = Path(f"/proc/{holder.pid}/comm")
-    wait_for(lambda: comm.read_text("utf-8") == "sleep\n", "the lock to be taken", 10)
+    wait_for(lambda: comm.read_text("utf-8") == "sleep\n", "the lock to be taken")
     yield holder
     holder.kill()
     holder.wait(30)
@@ -63,7 +63,7 @@ def test_a_launch_that_is_interrupted_leaves_nothing(
     host: Host, held: subprocess.Popen[str], key: str, number: int
 ) -> None:
     with Terminal(host, "prlimit", "--core=0", *WRAPPED, QEMU, *IDLE, *NAT) as terminal:
-        wait_for(lambda: _is_waiting(host, terminal.pid), "the keeper to wait", 30)
+        wait_for(lambda: _is_waiting(host, terminal.pid), "the keeper to wait")
         if key:
             terminal.type(key)
         else:
@@ -75,7 +75,7 @@ def test_a_launch_that_is_interrupted_leaves_nothing(
         held.kill()
         host.run(COMMAND, "wait")
         folder = f"/proc/{host.pid}/root{STATE}"
-        wait_for(lambda: not Path(folder).exists(), "the state to go", 30)
+        wait_for(lambda: not Path(folder).exists(), "the state to go")
         assert links(host) == {"lo"}
 
 
@@ -85,9 +85,9 @@ def test_keys_and_jobs_of_a_shell(host: Host) -> None:
         terminal.wait_shown("ready%")
         terminal.type(f"{words}\n")
         children = Path(f"/proc/{terminal.pid}/task/{terminal.pid}/children")
-        wait_for(lambda: bool(children.read_text("utf-8").split()), "a job", 30)
+        wait_for(lambda: bool(children.read_text("utf-8").split()), "a job")
         pid = int(children.read_text("utf-8").split()[0])
-        wait_for(lambda: is_qemu(pid), "QEMU", 30)
+        wait_for(lambda: is_qemu(pid), "QEMU")
         keeper = keeper_of(host, pid)
         assert stat(pid)["foreground"] == str(pid)
         assert stat(pid)["group"] == "itself"
@@ -97,10 +97,10 @@ def test_keys_and_jobs_of_a_shell(host: Host) -> None:
         assert state(keeper) == "S"
         assert f"qn{pid}-0" in links(host)
         terminal.type("fg\n")
-        wait_for(lambda: stat(pid)["foreground"] == str(pid), "QEMU in front", 10)
+        wait_for(lambda: stat(pid)["foreground"] == str(pid), "QEMU in front")
         assert state(keeper) == "S"
         terminal.type("\x03")
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "QEMU to end", 10)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "QEMU to end")
         terminal.type("echo it gave $?.\n")
         terminal.wait_shown("it gave 0.")
         host.run(COMMAND, "wait")
@@ -113,7 +113,7 @@ def test_the_monitors_keys_end_qemu(host: Host) -> None:
     words = ("-accel", "tcg", "-M", "pc", "-m", "32", "-S", "-nographic", "-vga", "none")
     with Terminal(host, *WRAPPED, QEMU, *words, *NAT) as terminal:
         terminal.wait_shown(f"qn{terminal.pid}-0 on nat")
-        wait_for(lambda: is_qemu(terminal.pid), "QEMU", 30)
+        wait_for(lambda: is_qemu(terminal.pid), "QEMU")
         terminal.type("\x01c")
         terminal.wait_shown("(qemu)")
         terminal.type("\x03")  # with -nographic it is a key for the guest, and no signal
@@ -141,7 +141,7 @@ def test_the_end_of_the_terminal_ends_qemu_and_its_network(host: Host) -> None:
     host.run("ip", "link", "add", "port", "type", "veth", "peer", "far")
     words = (*IDLE, "-serial", "stdio", *NAT, "-netdev", "bridge,id=n1,br=br7")
     with Terminal(host, *WRAPPED, QEMU, *words) as terminal:
-        wait_for(lambda: is_qemu(terminal.pid), "QEMU", 30)
+        wait_for(lambda: is_qemu(terminal.pid), "QEMU")
         keeper = keeper_of(host, terminal.pid)
         assert os.readlink(f"/proc/{keeper}/fd/2").startswith("/dev/pts/")
         # The keeper will have something to say, and nobody to say it to.

@@ -61,10 +61,10 @@ def test_options_that_take_rights_from_qemu(
     left = qemus.leaving(user, root) if user or root else ()
     child = start(host, "-nic", "nat", *left, *words)
     if user:
-        wait_for(lambda: status(child.pid)["Uid"].startswith("65534"), "QEMU as nobody", 10)
+        wait_for(lambda: status(child.pid)["Uid"].startswith("65534"), "QEMU as nobody")
     if root:
         link = Path(f"/proc/{child.pid}/root")
-        wait_for(lambda: str(link.readlink()) == root, "QEMU in its root", 10)
+        wait_for(lambda: str(link.readlink()) == root, "QEMU in its root")
     assert f"qn{child.pid}-0" in links(host)
     assert end(host, child) == 0
 
@@ -118,7 +118,7 @@ def test_a_socket_handed_on_as_systemd_does_is_at_3(host: Host, tmp_path: Path) 
         before = ("bash", "-c", hand_on, "bash")
         words = (*WRAPPED, script(tmp_path, "exec /bin/sleep 100"), "-nic", "nat")
         child = host.popen(*before, *words, pass_fds=(fd,), **QUIET)
-        wait_for(lambda: is_asleep(child.pid), "the program", 30)
+        wait_for(lambda: is_asleep(child.pid), "the program")
         inode = os.fstat(fd).st_ino
         assert os.readlink(f"/proc/{child.pid}/fd/3") == f"socket:[{inode}]"
         environment = Path(f"/proc/{child.pid}/environ").read_text("utf-8").split("\0")
@@ -133,10 +133,10 @@ def test_wrappers_that_stay_in_front(host: Host, tmp_path: Path, before: tuple[s
     pidfile = tmp_path / "pid"
     words = (QEMU, *IDLE, "-nic", "nat", "-pidfile", str(pidfile))
     child = host.popen(*before, *WRAPPED, *words, start_new_session=True, **QUIET)
-    wait_for(lambda: pidfile.exists() and bool(pidfile.read_text("utf-8")), "QEMU", 30)
+    wait_for(lambda: pidfile.exists() and bool(pidfile.read_text("utf-8")), "QEMU")
     pid = int(pidfile.read_text("utf-8"))
     if before[0] == "setsid":
-        wait_for(lambda: is_qemu(pid), "QEMU to mind its signals", 30)
+        wait_for(lambda: is_qemu(pid), "QEMU to mind its signals")
         os.kill(pid, signal.SIGTERM)
         assert child.wait(30) == 0
     else:
@@ -169,7 +169,7 @@ def test_odd_standard_descriptors_and_folders(
     wrapped = host.popen(*shell, COMMAND, "-v", "--", program, "-nic", net, **QUIET)
     bare = host.popen(*shell, program, **QUIET)
     for child in (wrapped, bare):
-        wait_for(lambda: child.poll() is not None or is_asleep(child.pid), "it", 30)  # noqa: B023
+        wait_for(lambda: child.poll() is not None or is_asleep(child.pid), "it")  # noqa: B023
         assert child.poll() is None, child.returncode
     theirs = {fd: what.partition(":[")[0] for fd, what in fds(wrapped.pid).items() if fd < FIRST_FD}
     assert theirs == {fd: what.partition(":[")[0] for fd, what in fds(bare.pid).items()}
@@ -207,7 +207,7 @@ def test_another_network_namespace_has_its_network_and_state_to_itself(host: Hos
     other = host.popen("unshare", "--net", "sleep", "100", **QUIET)
     place = Path(f"/proc/{other.pid}/ns/net")
     comm = Path(f"/proc/{other.pid}/comm")
-    wait_for(lambda: comm.read_text("utf-8") == "sleep\n", "a namespace", 10)
+    wait_for(lambda: comm.read_text("utf-8") == "sleep\n", "a namespace")
     enter = ("nsenter", f"--net={place}")
     child = start(host, "-nic", "nat", before=enter)
     tap = f"qn{child.pid}-0"
@@ -235,9 +235,9 @@ def test_the_first_process_of_a_container_and_gc_from_outside(host: Host) -> Non
     inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
     child = host.popen(*inside, *WRAPPED, QEMU, *IDLE, "-nic", "nat", **QUIET)
     children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
-    wait_for(lambda: bool(children.read_text("utf-8").split()), "a process inside", 30)
+    wait_for(lambda: bool(children.read_text("utf-8").split()), "a process inside")
     qemu = int(children.read_text("utf-8").split()[0])
-    wait_for(lambda: is_qemu(qemu), "QEMU", 30)
+    wait_for(lambda: is_qemu(qemu), "QEMU")
     assert runs(host, state_folder(host)) == ["1"]
     assert "qn1-0" in links(host)
     keeper_of(host, 1)
@@ -266,7 +266,7 @@ def test_a_shells_job_in_the_background(host: Host) -> None:
         assert shell.stdin is not None
         assert shell.stdout is not None
         pid = int(shell.stdout.readline())
-        wait_for(lambda: is_qemu(pid), "QEMU", 30)
+        wait_for(lambda: is_qemu(pid), "QEMU")
         shell.stdin.write("go\n")
         shell.stdin.flush()
         assert shell.stdout.readline() == "ended 0\n"

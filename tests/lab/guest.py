@@ -215,7 +215,7 @@ class Guest:
         """Return all values that were reported under `key`, oldest first."""
         return [value for each, value in self._all_reports() if each == key]
 
-    def wait_report(self, key: str, timeout: float = 120.0) -> str:
+    def wait_report(self, key: str, timeout: float = 300.0) -> str:
         """Return the value of `key` as soon as it is reported; GuestError if it never is."""
         self._wait(lambda: key in self.reports or self._is_silent(), timeout, f"report {key!r}")
         if key not in self.reports:
@@ -229,7 +229,7 @@ class Guest:
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
-    def wait(self, timeout: float = 120.0) -> int:
+    def wait(self, timeout: float = 300.0) -> int:
         """Return QEMU's exit status when it is gone, with all that it printed read."""
         try:
             status = self.process.wait(timeout)

@@ -74,7 +74,7 @@ def has_state(host: Host) -> bool:
 
 def wait_gone(host: Host) -> None:
     """Wait until nothing of ours is left."""
-    wait_for(lambda: not has_state(host) and not keepers(host), "the teardown", 30)
+    wait_for(lambda: not has_state(host) and not keepers(host), "the teardown")
 
 
 def keepers(host: Host) -> list[int]:
@@ -84,7 +84,7 @@ def keepers(host: Host) -> list[int]:
 
 def keeper(host: Host) -> int:
     """Return the process id of the one keeper, as soon as it waits."""
-    wait_for(lambda: bool(keepers(host)), "the keeper to wait", 30)
+    wait_for(lambda: bool(keepers(host)), "the keeper to wait")
     (pid,) = keepers(host)
     return pid
 

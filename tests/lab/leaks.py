@@ -117,7 +117,7 @@ def snapshot(host: Host) -> Snapshot:
     return Snapshot(facts)
 
 
-def wait_same(host: Host, before: Snapshot, timeout: float = 20.0) -> None:
+def wait_same(host: Host, before: Snapshot, timeout: float = 60.0) -> None:
     """Return as soon as `host` is as it was `before`; AssertionError with the differences if not.
 
     Some of what a run takes away is gone only some milliseconds later: the kernel removes a tap,

@@ -110,8 +110,8 @@ def firewalld(host: Host) -> None:
     null = subprocess.DEVNULL
     daemon = ("/usr/sbin/firewalld", "--nofork", "--nopid", "--log-target=console")
     host.popen(_PYTHON, *daemon, stdout=null, stderr=null)
-    wait_for(lambda: owned(host, "org.fedoraproject.FirewallD1"), "firewalld", timeout=60)
-    wait_for(lambda: "public" in firewall_cmd(host, "--get-default-zone"), "its zones", timeout=60)
+    wait_for(lambda: owned(host, "org.fedoraproject.FirewallD1"), "firewalld")
+    wait_for(lambda: "public" in firewall_cmd(host, "--get-default-zone"), "its zones")
 
 
 def use_firewalld_zone(host: Host, zone: str) -> None:
@@ -134,7 +134,7 @@ def network_manager(host: Host) -> None:
     host.run("sh", "-euc", "mount -t tmpfs lab /var/lib; mount -o remount,ro /sys")
     null = subprocess.DEVNULL
     host.popen("/usr/sbin/NetworkManager", "--no-daemon", stdout=null, stderr=null)
-    wait_for(lambda: owned(host, "org.freedesktop.NetworkManager"), "NetworkManager", timeout=60)
+    wait_for(lambda: owned(host, "org.freedesktop.NetworkManager"), "NetworkManager")
 
 
 def networkd(host: Host) -> None:
@@ -148,7 +148,7 @@ def networkd(host: Host) -> None:
     host.run("sh", "-euc", script)
     null = subprocess.DEVNULL
     host.popen("/lib/systemd/systemd-networkd", stdout=null, stderr=null)
-    wait_for(lambda: owned(host, "org.freedesktop.network1"), "systemd-networkd", timeout=60)
+    wait_for(lambda: owned(host, "org.freedesktop.network1"), "systemd-networkd")
 
 
 def _lay(host: Host, *packages: str) -> None:

@@ -96,7 +96,7 @@ class CommandFailedError(Exception):
         self.done = done
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 120.0) -> None:
     """Return as soon as `condition()` is true; AssertionError naming `what` after `timeout` s."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -129,7 +129,7 @@ class Host:
         )
         self.pid = self._holder.pid
         if _stream(self._holder.stdout).readline() != "ready\n":
-            output, _ = self._holder.communicate(timeout=10)
+            output, _ = self._holder.communicate(timeout=60)
             message = f"cannot make the simulated machine {name}: {output}"
             raise RuntimeError(message)
         # Bound namespaces of the machine below: its users remove them as they like.
@@ -160,7 +160,7 @@ class Host:
         *cmd: str,
         check: bool = True,
         input: str | None = None,  # noqa: A002  the name that subprocess.run gives it
-        timeout: float = 60.0,
+        timeout: float = 180.0,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -247,7 +247,7 @@ class Host:
         rows = (line.split() for line in self.proc_net(protocol).splitlines()[1:])
         return any(row[1].endswith(f":{port:04X}") and row[3] == state for row in rows)
 
-    def wait_listening(self, protocol: str, port: int, timeout: float = 10.0) -> None:
+    def wait_listening(self, protocol: str, port: int, timeout: float = 60.0) -> None:
         """Wait until something answers on `port`."""
         what = f"{protocol} port {port} on {self.name}"
         wait_for(lambda: self.listening(protocol, port), what, timeout)
@@ -273,7 +273,7 @@ class Host:
             _end(child)
         self._children.clear()
         if self._holder.poll() is None:
-            self._holder.communicate("close\n", timeout=30)
+            self._holder.communicate("close\n", timeout=120)
 
     def _is_private(self, path: str) -> bool:
         """Tell whether what is written at `path` stays inside this machine."""

@@ -36,7 +36,7 @@ def running(host: Host) -> Iterator[str]:
     try:
         tap = f"qn{qemu.pid}-0"
         up = ("ip", "link", "show", "up", "dev", tap)
-        wait_for(lambda: tap in host.run(*up, check=False).stdout, "the tap", timeout=30)
+        wait_for(lambda: tap in host.run(*up, check=False).stdout, "the tap")
         yield tap
     finally:
         qemu.kill()

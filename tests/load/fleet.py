@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STATE: Final = "/run/qemu-netwrap"
 ENDING: Final = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP)
-PATIENCE: Final = 60.0
+PATIENCE: Final = 180.0
 # A real program that inherits descriptors as QEMU does, without QEMU's start and its 30 MB.
 _STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"
 _numbers: Final = itertools.count()
@@ -231,7 +231,9 @@ class Fleet:
 
     def look(self) -> Look:
         """Look at addresses, rules and forwarding now."""
-        return Look(self.host.run("sh", "-c", _LOOK).stdout)
+        while "interrupted" in (done := self.host.run("sh", "-c", _LOOK)).stderr:
+            continue  # ip(8) says so when links came or went while it asked: some may be missing
+        return Look(done.stdout)
 
     def gc(self) -> None:
         """Have what dead runs have left released."""

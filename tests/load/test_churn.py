@@ -36,7 +36,7 @@ _NAMED: Final = ("nat", "host-only")  # what QEMU_NETWRAP_NETWORK may name
 _SERVED: Final = ("qn-nat", "qn-host-only")
 _TARGETS: Final = (0, 0, 1, 1, 2, 4, 8)  # members of a network, for a while
 _LOOK_EVERY: Final = 0.25
-_GONE_WITHIN: Final = 60.0
+_GONE_WITHIN: Final = 180.0
 
 
 @dataclass

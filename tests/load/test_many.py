@@ -94,7 +94,7 @@ def test_a_full_bridge_is_a_clear_error(lab: None, tmp_path: Path) -> None:
             "qemu-netwrap: bridge br0 is full: a bridge has 1023 ports at most",
             "  hint: use another network for some of the VMs",
         ]
-        wait_for(lambda: left(host) == before, "the host to be as it was", 30)
+        wait_for(lambda: left(host) == before, "the host to be as it was")
         # One port less, and there is room for one.
         host.run("ip", "link", "delete", "t7")
         fleet = Fleet(host, tmp_path)

@@ -129,7 +129,7 @@ def test_leftovers_of_dead_runs(uplinked: Uplinked) -> None:
     host = uplinked.host
     child = host.popen(COMMAND, "--", QEMU, *IDLE, "-nic", "nat")
     runs = f"/proc/{host.pid}/root/run/qemu-netwrap"
-    wait_for(lambda: "waiter.py" in " ".join(host.processes().values()), f"a run in {runs}", 60)
+    wait_for(lambda: "waiter.py" in " ".join(host.processes().values()), f"a run in {runs}")
     assert doctor(host)[1]["leftovers"]["state"] == "ok"
     keeper = next(pid for pid, words in host.processes().items() if "waiter.py" in words)
     host.run("kill", "-9", str(keeper))

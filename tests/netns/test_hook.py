@@ -152,7 +152,7 @@ def test_runs_of_both_kinds_share_a_network(uplinked: Uplinked) -> None:
     host = uplinked.host
     first = start(host, *TAP)
     launched = host.popen(COMMAND, "--", QEMU, *IDLE, "-nic", "nat", stdout=subprocess.DEVNULL)
-    wait_for(lambda: f"qn{launched.pid}-0" in links(host), "the launch", 30)
+    wait_for(lambda: f"qn{launched.pid}-0" in links(host), "the launch")
     third = start(host, "-nic", f"tap,ifname=tap1,{SCRIPTS}")
     index = links(host)["qn-nat"]["ifindex"]
     end(first, signal.SIGTERM)
@@ -268,7 +268,7 @@ def test_a_qemu_that_becomes_another_user(uplinked: Uplinked) -> None:
     )
     is_nobody = f"Uid:\t{65534}"
     status = Path(f"/proc/{child.pid}/status")
-    wait_for(lambda: is_nobody in status.read_text("utf-8"), "QEMU as nobody", 60)
+    wait_for(lambda: is_nobody in status.read_text("utf-8"), "QEMU as nobody")
     sees(host, "tap0", "qn-nat")
     assert end(child, signal.SIGTERM) == 0
     assert child.stderr is not None
@@ -377,7 +377,7 @@ def test_what_a_dead_keeper_left_the_next_one_releases(uplinked: Uplinked, next_
         netwrap(host, "--", "/bin/true", "-nic", "host-only", check=True)
     else:
         again = start(host, *TAP, env={"QEMU_NETWRAP_NETWORK": "host-only"})
-        wait_for(lambda: "qn-nat" not in links(host), "the dead run's network to go", 30)
+        wait_for(lambda: "qn-nat" not in links(host), "the dead run's network to go")
         sees(host, "tap0", "qn-host-only")
         end(again, signal.SIGKILL)
     wait_gone(host)
@@ -396,7 +396,7 @@ def test_the_keeper_sleeps_through_what_others_do(uplinked: Uplinked) -> None:
     child = start(host, *TAP)
     sleeper = keeper(host)
     needed = {"null", "lock", "keeper", "socket"}
-    wait_for(lambda: held_by(sleeper) == needed, "the keeper to have no more than it needs", 30)
+    wait_for(lambda: held_by(sleeper) == needed, "the keeper to have no more than it needs")
     before = switches(sleeper)
     many = "".join(f"link add v{n} type veth peer name w{n}\nlink del v{n}\n" for n in range(50))
     host.run("ip", "-batch", "-", input=many)

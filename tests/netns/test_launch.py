@@ -32,7 +32,7 @@ def start(host: Host, *net: str, name: str = "") -> subprocess.Popen[str]:
     """Start QEMU through the tool and return when its network is up."""
     words = (*QEMU, *(("-name", name) if name else ()), *net)
     child = host.popen(NETWRAP, "--", *words, **QUIET)
-    wait_for(lambda: is_qemu(child.pid), "QEMU in the launcher's place", 60)
+    wait_for(lambda: is_qemu(child.pid), "QEMU in the launcher's place")
     return child
 
 
@@ -334,7 +334,7 @@ def test_the_next_launch_releases_what_a_killed_keeper_left(
     os.kill(keeper_of(host, child.pid), signal.SIGKILL)
     end(child, signal.SIGKILL)
     following = start(host, "-nic", "host-only")
-    wait_for(lambda: "qn-nat" not in links(host), "the dead run's network to go", 30)
+    wait_for(lambda: "qn-nat" not in links(host), "the dead run's network to go")
     assert "qn-host-only" in links(host)
     end(following)
 
@@ -358,7 +358,7 @@ def test_ctrl_c_on_the_terminal_ends_qemu_and_not_the_keeper(uplinked: Uplinked)
     if pid == 0:
         words = host.argv(NETWRAP, "--", *QEMU, "-nic", "nat", "-serial", "none")
         os.execvp(words[0], words)
-    wait_for(lambda: is_qemu(pid), "QEMU on the terminal", 60)
+    wait_for(lambda: is_qemu(pid), "QEMU on the terminal")
     os.write(terminal, b"\x03")
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
@@ -387,7 +387,7 @@ def test_a_mac_of_the_users_that_is_live_is_kept_and_told(uplinked: Uplinked) ->
     first = start(host, "-nic", f"nat,mac={mac}")
     plan = (NETWRAP, "--", *QEMU, "-S", "-nic", f"nat,mac={mac.upper()}")
     second = host.popen(*plan, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    wait_for(lambda: is_qemu(second.pid), "the second QEMU", 60)
+    wait_for(lambda: is_qemu(second.pid), "the second QEMU")
     end(second)
     assert second.stderr is not None
     assert f"MAC {mac} is in use by run {first.pid}" in second.stderr.read()

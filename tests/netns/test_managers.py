@@ -44,7 +44,7 @@ def test_network_manager(host: Host) -> None:
         host.run("sh", "-euc", OTHER)
         for name in ("other", "other0"):
             taken = f"NetworkManager to take {name}"
-            wait_for(lambda: known().get(name, "unmanaged") != "unmanaged", taken, timeout=30)  # noqa: B023
+            wait_for(lambda: known().get(name, "unmanaged") != "unmanaged", taken)  # noqa: B023
         assert [known()[name] for name in ("qn-nat", tap)] == ["unmanaged"] * 2
     host.run("test", "!", "-e", "/run/NetworkManager/conf.d/qemu-netwrap-qn-nat.conf")
 

@@ -51,7 +51,7 @@ def by_name(host: Host, user: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]
 def launch(host: Host, *net: str) -> subprocess.Popen[str]:
     """Start QEMU on a network; return when it is a run."""
     child = host.popen(COMMAND, "--", QEMU, *IDLE, *net)
-    wait_for(lambda: "running" in {r["state"] for r in told(host, "ps")["runs"]}, "QEMU", 60)
+    wait_for(lambda: "running" in {r["state"] for r in told(host, "ps")["runs"]}, "QEMU")
     return child
 
 

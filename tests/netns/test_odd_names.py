@@ -38,7 +38,7 @@ def ended(host: Host, child: subprocess.Popen[str]) -> None:
     """End a launch, and wait for its teardown."""
     child.kill()
     child.wait(60)
-    netwrap(host, "wait", str(child.pid), check=True, timeout=30)
+    netwrap(host, "wait", str(child.pid), check=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", TAPS)
@@ -78,7 +78,7 @@ def test_a_bridge_may_have_any_name(host: Host, name: str) -> None:
     child = launched(host, "-nic", typed)
     assert name in links(host)
     assert [each["bridge"] for each in ps(host)["networks"]] == [name]
-    assert netwrap(host, "gc", check=True, timeout=30).stdout == "nothing was left\n"
+    assert netwrap(host, "gc", check=True, timeout=120).stdout == "nothing was left\n"
     with_nat = launched(host, "-nic", "host-only", "-nic", typed)
     assert sorted(each["bridge"] for each in ps(host)["networks"]) == sorted([name, "qn-host-only"])
     ended(host, with_nat)

@@ -66,7 +66,7 @@ def test_its_netdev_is_provisioned_and_the_file_left_alone(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    wait_for(lambda: bool(taps(host)), "the tap", 60)
+    wait_for(lambda: bool(taps(host)), "the tap")
     out, _ = child.communicate("info network\nquit\n", timeout=60)
     assert "n0: index=0,type=tap,fd=" in out
     assert "macaddr=52:54:00:12:34:56" not in out
@@ -102,7 +102,7 @@ def test_also_for_a_qemu_that_leaves(
     words = (*BASE, "-monitor", "none", "-pidfile", pid_file, *theirs, "-readconfig", file)
     null = subprocess.DEVNULL
     child = host.popen(COMMAND, *ours, "--", qemu, *words, stdout=null, stderr=null)
-    wait_for(lambda: host.run("test", "-s", pid_file, check=False).returncode == 0, "QEMU", 60)
+    wait_for(lambda: host.run("test", "-s", pid_file, check=False).returncode == 0, "QEMU")
     assert len(taps(host)) == 1
     os.kill(int(host.read(pid_file)), signal.SIGTERM)
     child.wait(60)

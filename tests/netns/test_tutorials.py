@@ -122,7 +122,7 @@ def test_as_typed(page: Page, uplinked: Uplinked, watch: Watch, tmp_path: Path) 
     assert chosen == sorted(on for name, on in page.ports.items() if "*" in name)
     assert has_state(host) == any(page.ports.values())
     os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "QEMU's end", 60)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "QEMU's end")
     wait_gone(host)
     host.run("rm", "-f", "/run/pid")
 
@@ -150,5 +150,5 @@ def test_a_macvtap_by_descriptor(uplinked: Uplinked, watch: Watch) -> None:
     assert words[-2:] == ["-net", "tap,fd=3"]
     assert not has_state(host)
     os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "QEMU's end", 60)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "QEMU's end")
     host.run("rm", "-f", "/run/pid")

@@ -42,7 +42,7 @@ def started(host: Host, *words: str) -> subprocess.Popen[str]:
     """Start something that becomes QEMU; return when it has a tap on br0, or has ended."""
     child = host.popen(*words, stderr=subprocess.PIPE)
     ports = ("ls", "/sys/class/net/br0/brif")
-    wait_for(lambda: bool(host.run(*ports).stdout) or child.poll() is not None, "a tap on br0", 60)
+    wait_for(lambda: bool(host.run(*ports).stdout) or child.poll() is not None, "a tap on br0")
     return child
 
 

@@ -62,7 +62,7 @@ def running(
     """Run a QEMU, whose network is there by then and gone afterwards."""
     qemu = host.popen(COMMAND, *options, "--", QEMU, *IDLE, *words, stderr=subprocess.PIPE)
     try:
-        wait_for(lambda: qemu.poll() is not None or is_qemu(qemu), "QEMU", 60)
+        wait_for(lambda: qemu.poll() is not None or is_qemu(qemu), "QEMU")
         assert qemu.poll() is None, qemu.communicate()[1]
         yield qemu
     finally:
@@ -420,8 +420,8 @@ def test_what_a_router_advertises(bare: Lan) -> None:
     host = bare.machine
     bare.router.set_sysctl("net/ipv6/conf/all/forwarding", 1)
     bare.router.popen(*ADVERTISING, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: "proto ra" in ip(host, "-6 route"), "the router's advertisement", 60)
-    wait_for(lambda: "mngtmpaddr" in ip(host, "address show dev eth0"), "an address", 60)
+    wait_for(lambda: "proto ra" in ip(host, "-6 route"), "the router's advertisement")
+    wait_for(lambda: "mngtmpaddr" in ip(host, "address show dev eth0"), "an address")
     settled(host)
     before = snapshot(host)
     with running(host, *YES):
