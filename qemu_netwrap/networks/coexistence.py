@@ -29,7 +29,7 @@ from qemu_netwrap.resources.dnsmasq import Dnsmasq
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
 from qemu_netwrap.resources.nftables import Rules
 from qemu_netwrap.resources.remark import Remark
-from qemu_netwrap.resources.unmanaged import Unmanaged
+from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _before(network: Network, around: Surroundings, near: Neighbours) -> tuple[R
         return ()
     if near.managers and not network_managers.can_name(network.bridge):
         return (_unnameable(network, near),)
-    return tuple(Unmanaged(network.bridge, manager) for manager in near.managers)
+    return tuple(UnmanagedDevices(network.bridge, manager) for manager in near.managers)
 
 
 def _moved(network: Network, near: Neighbours, made: tuple[Resource, ...]) -> tuple[Resource, ...]:

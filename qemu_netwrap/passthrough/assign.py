@@ -20,9 +20,9 @@ from qemu_netwrap.pci_state import Shared
 from qemu_netwrap.qemu.sriov_options import settings
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import vfio
-from qemu_netwrap.resources.dhcp_hosts import HostName
+from qemu_netwrap.resources.dhcp_hosts import DhcpHost
 from qemu_netwrap.resources.journal import Journal
-from qemu_netwrap.resources.vfio import GroupNode, PciBinding, VfSettings, VirtualFunctions
+from qemu_netwrap.resources.vfio import IommuGroupOwner, SriovFunctions, VfioBinding, VfSettings
 from qemu_netwrap.runtime import executor, runs
 from qemu_netwrap.runtime.runs import DeviceInfo
 
@@ -176,10 +176,10 @@ def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Taking) -> DeviceI
         if device.pf:
             taking.use(vfio.look(want.label, device.pf), 0)
         for each in (device, *others):
-            taking.acquire(PciBinding(each.bdf, taking.run, each.driver))
+            taking.acquire(VfioBinding(each.bdf, taking.run, each.driver))
         given = _set_function(want, device, key, taking) if device.pf else ""
     if taking.passing.uid:
-        taking.acquire(GroupNode(device.group, taking.passing.uid))
+        taking.acquire(IommuGroupOwner(device.group, taking.passing.uid))
     return DeviceInfo(want.label, device.bdf, _pf_name(device), given)
 
 
@@ -211,7 +211,7 @@ def foresee(passing: Passing, run: str) -> tuple[list[Resource], tuple[str, ...]
         if want.net is None:
             device = _device(want)
             others = _siblings(want.label, device, passing)
-            found += [PciBinding(each.bdf, run, each.driver) for each in (device, *others)]
+            found += [VfioBinding(each.bdf, run, each.driver) for each in (device, *others)]
             chosen.append(device.bdf)
             group = device.group
         else:
@@ -219,15 +219,15 @@ def foresee(passing: Passing, run: str) -> tuple[list[Resource], tuple[str, ...]
             own = want.mac or mac.derive(*passing.mac_key, "vf", str(number))
             vf = f"<VF of {want.pf}>" if _chosen(want) < 0 else f"<VF {_chosen(want)} of {want.pf}>"
             chosen.append(vf)
-            use = VirtualFunctions(pf.bdf, run, _to_make(passing, pf), want.pf)
+            use = SriovFunctions(pf.bdf, run, _to_make(passing, pf), want.pf)
             where = {"ifname": want.pf, **settings(want.net.opts)}
             found += [] if use in found else [use]
             found += [
-                PciBinding(vf, run),
+                VfioBinding(vf, run),
                 VfSettings(pf.bdf, max(0, _chosen(want)), own, **where),
             ]
             group = "GROUP"
-        found += [GroupNode(group, passing.uid)] if passing.uid else []
+        found += [IommuGroupOwner(group, passing.uid)] if passing.uid else []
     return found, tuple(chosen)
 
 
@@ -263,7 +263,7 @@ class _Taking:
         """
         if pf.ifnames and pf.bdf not in self._used:
             self._used.add(pf.bdf)
-            self.acquire(VirtualFunctions(pf.bdf, self.run, count, pf.ifnames[0]))
+            self.acquire(SriovFunctions(pf.bdf, self.run, count, pf.ifnames[0]))
 
     def acquire(self, resource: Resource) -> None:
         """Acquire something. Raises `NetwrapError`."""
@@ -341,7 +341,7 @@ def _take_mac(want: HostDevice, ifname: str, key: tuple[str, ...], taking: _Taki
             if want.mac and holder and where == ifname:
                 taking.work.say(f"{want.label}: MAC {own} is in use by run {holder} on {ifname}")
             if want.mac or not holder:
-                taking.acquire(HostName(ifname, taking.run, own, ""))
+                taking.acquire(DhcpHost(ifname, taking.run, own, ""))
                 return own
     raise HostError(f"{want.label}: no free MAC found", "give it a mac= of its own")
 

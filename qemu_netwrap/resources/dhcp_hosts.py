@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Context, Saved
 
 
-class HostName(Resource):
+class DhcpHost(Resource):
     """The DNS name of a guest's NIC on a network of ours, and the address that is its alone."""
 
     kind = "HostName"
@@ -126,7 +126,7 @@ class AnyClient(Resource):
         return Commands((f"# dnsmasq of {self.bridge} {what}",))
 
 
-def _write_host(n: HostName, context: Context) -> bool:
+def _write_host(n: DhcpHost, context: Context) -> bool:
     """Tell dnsmasq what is known of a guest's NIC; return whether that is new.
 
     That there is one is enough for it to be served.
@@ -148,7 +148,7 @@ def _any_client(folder: str, c: AnyClient) -> str:
     return f"{folder}/hosts/any-{os.fsencode(c.tap).hex()}"
 
 
-def _pass_on(gone: HostName, context: Context) -> None:
+def _pass_on(gone: DhcpHost, context: Context) -> None:
     """Give what a run has had to the next that claims it; without one, it is forgotten.
 
     To be called with the lock of the MACs, when the claims of GONE have been removed.
@@ -202,7 +202,7 @@ def _restore(run: str, own: str, bridge: str, context: Context) -> bool:
         except OSError:
             continue  # its run ends just now
     has_dnsmasq = os.path.isdir(f"{context.state.network(bridge)}/hosts")
-    hosts = (each for each in _resources(run, context) if isinstance(each, HostName))
+    hosts = (each for each in _resources(run, context) if isinstance(each, DhcpHost))
     found = [each for each in hosts if (each.mac, each.bridge) == (own, bridge)]
     return has_dnsmasq and any(_write_host(each, context) for each in found)
 

@@ -155,7 +155,7 @@ def _ports_of_others(bridge: Link, context: Context) -> list[str]:
 def _is_port_of(port: Link, entry: Entry) -> bool:
     """Whether a port is the tap that an entry of a run's journal is about."""
     what = entry.resource
-    if isinstance(what, Plug):
+    if isinstance(what, AttachedTap):
         return what.index == port.index
     if not isinstance(what, Tap):
         return False
@@ -306,7 +306,7 @@ def tap_of(nic: Nic) -> Tap:
     return Tap(nic.tap, network.bridge, nic.queues, nic.vnet_hdr, network.isolated, checksums)
 
 
-class Plug(Resource):
+class AttachedTap(Resource):
     """A tap of QEMU's own on a bridge, and what it was like before."""
 
     kind = "Plug"
@@ -391,7 +391,7 @@ def _quieten(tap: Link, context: Context) -> None:
         linux.sysctl.give("ipv6", tap.name, "forwarding", "0")
 
 
-def _isolate(port: Tap | Plug, value: str = "on") -> tuple[str, ...]:
+def _isolate(port: Tap | AttachedTap, value: str = "on") -> tuple[str, ...]:
     """Return the command that isolates a port from others, if it is to be."""
     isolate = f"ip link set {port.name} type bridge_slave isolated {value}"
     return (isolate,) if port.isolated else ()

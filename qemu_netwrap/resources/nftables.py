@@ -53,7 +53,7 @@ class Rules(Resource):
         return _explained(self.rules)
 
 
-class Forwards(Resource):
+class PortForwardChains(Resource):
     """The chains by which ports of the host lead to what is behind a tap."""
 
     kind = "Forwards"

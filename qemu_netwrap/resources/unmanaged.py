@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Context, Saved
 
 
-class Unmanaged(Resource):
+class UnmanagedDevices(Resource):
     """A network's devices that a network manager is told to leave alone."""
 
     kind = "Unmanaged"

@@ -26,7 +26,7 @@ _MOMENT = 1.0  # seconds for somebody who just looks
 _PROBE = "/sys/bus/pci/drivers_probe"
 
 
-class PciBinding(Resource):
+class VfioBinding(Resource):
     """A PCI device that a run has for its own, taken from its driver and given to vfio-pci."""
 
     kind = "PciBinding"
@@ -73,8 +73,8 @@ class PciBinding(Resource):
         return Commands((take, leave, probe), (leave, give, back))
 
 
-def _take(b: PciBinding, context: Context) -> None:
-    """Do what `PciBinding.acquire` does, with the lock held.
+def _take(b: VfioBinding, context: Context) -> None:
+    """Do what `VfioBinding.acquire` does, with the lock held.
 
     Of two runs that want one group each has looked with the lock of its own device only.
     """
@@ -113,7 +113,7 @@ def _give_back(device: Device, saved: Saved) -> None:
         state.restore(name, line)
 
 
-class VirtualFunctions(Resource):
+class SriovFunctions(Resource):
     """A run's use of a physical function: the first makes its VFs and brings it up if need be."""
 
     kind = "VirtualFunctions"
@@ -280,7 +280,7 @@ class VfSettings(Resource):
         return Commands((f"{where} {do}",), (f"{where} {undo}  # as before",))
 
 
-class GroupNode(Resource):
+class IommuGroupOwner(Resource):
     """The device node of an IOMMU group, handed to the user that QEMU runs as."""
 
     kind = "GroupNode"

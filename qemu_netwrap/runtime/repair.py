@@ -6,7 +6,7 @@ from qemu_netwrap import resources
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.linux import files
 from qemu_netwrap.resources.journal import Journal
-from qemu_netwrap.resources.links import Plug, Tap
+from qemu_netwrap.resources.links import AttachedTap, Tap
 from qemu_netwrap.runtime import executor
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def _renew_forwards(bridge: str, work: Context) -> None:
     """Add again what somebody has taken away of the port forwards of living runs on BRIDGE."""
     for run in filter(work.state.is_alive, work.state.members(bridge)):
         for entry in Journal(f"{work.state.run(run)}/journal").peek():
-            if isinstance(entry.resource, resources.nftables.Forwards):
+            if isinstance(entry.resource, resources.nftables.PortForwardChains):
                 entry.resource.renew(work)
 
 
@@ -58,7 +58,7 @@ def plug_again(bridge: str, work: Context) -> None:
                 if again and isinstance(port, resources.port_filters.MacFilter):
                     for _ in port.acquire(work) if port.tap in again else ():
                         pass
-                if not isinstance(port, (Tap, Plug)) or port.bridge != bridge:
+                if not isinstance(port, (Tap, AttachedTap)) or port.bridge != bridge:
                     continue
                 tap, made = _tap_of(port, entry, work), work.rtnl.link(bridge)
                 if tap and made and not tap.master:
@@ -75,9 +75,9 @@ def is_noted(link: Link, entry: Entry) -> bool:
     return entry.facts.get("index") == str(link.index)
 
 
-def _tap_of(port: Tap | Plug, entry: Entry, work: Context) -> Link | None:
+def _tap_of(port: Tap | AttachedTap, entry: Entry, work: Context) -> Link | None:
     """Return the tap that an entry of a run's journal is about, if it is there still."""
-    if isinstance(port, Plug):
+    if isinstance(port, AttachedTap):
         return work.rtnl.link_at(port.index)
     tap = work.rtnl.link(port.name)
     return tap if tap and is_noted(tap, entry) else None

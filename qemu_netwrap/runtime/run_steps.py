@@ -9,8 +9,8 @@ from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files
 from qemu_netwrap.model.mac import unpack
 from qemu_netwrap.resources.base import Resource
-from qemu_netwrap.resources.dhcp_hosts import AnyClient, HostName
-from qemu_netwrap.resources.links import Plug, link_named, tap_of
+from qemu_netwrap.resources.dhcp_hosts import AnyClient, DhcpHost
+from qemu_netwrap.resources.links import AttachedTap, link_named, tap_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.run import Nic, PortForward
     from qemu_netwrap.resources.base import Context
-    from qemu_netwrap.resources.nftables import Forwards
+    from qemu_netwrap.resources.nftables import PortForwardChains
     from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
     from qemu_netwrap.runtime.membership import Info
 
@@ -84,7 +84,7 @@ class NicSteps:
             mac = choice.mac(nic, number)
             label = next(self._names)
             address = own_address(nic, number, (mac, label), info, choice.work)
-            yield (HostName(bridge, choice.run, mac, label, *address, nic.is_guarded),)
+            yield (DhcpHost(bridge, choice.run, mac, label, *address, nic.is_guarded),)
             self.macs = (*self.macs, mac)
             self._addresses.append(address)
 
@@ -148,7 +148,7 @@ def mac_filter_of(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, .
 
 def forwards_of(
     nic: Nic, addresses: list[tuple[str, str]], info: Info
-) -> tuple[tuple[PortForward, ...], tuple[Forwards, ...]]:
+) -> tuple[tuple[PortForward, ...], tuple[PortForwardChains, ...]]:
     """Return the forwards that lead to a NIC that has ADDRESSES, and the chains by which they do.
 
     Raises `HostError` for one that leads out of the network.
@@ -159,7 +159,7 @@ def forwards_of(
     gateways = [each for each in (info.address, info.address6) if each]
     forwards = networks.port_forwards.resolved(nic, next(iter(addresses), ("", "")), gateways)
     rules = networks.port_forwards.rules(nic.tap, info.bridge, gateways, forwards)
-    return forwards, (resources.nftables.Forwards(nic.tap, rules),)
+    return forwards, (resources.nftables.PortForwardChains(nic.tap, rules),)
 
 
 def _port(nic: Nic, work: Context) -> Resource:
@@ -176,7 +176,9 @@ def _port(nic: Nic, work: Context) -> Resource:
         )
     plugged = tap.master == master.index
     isolated = nic.network.isolated and not tap.isolated
-    return Plug(nic.tap, tap.index, bridge, unpack(tap.mac), tap.mtu, tap.up, plugged, isolated)
+    return AttachedTap(
+        nic.tap, tap.index, bridge, unpack(tap.mac), tap.mtu, tap.up, plugged, isolated
+    )
 
 
 def _choose_mac(nic: Nic, number: int, run: str, work: Context) -> str:

@@ -28,9 +28,9 @@ from qemu_netwrap.resources.base import ALL, Resource
 from qemu_netwrap.resources.firewall_accepts import IptablesAccepts, NftAccepts
 from qemu_netwrap.resources.forward_guards import Guard
 from qemu_netwrap.resources.links import Bridge
-from qemu_netwrap.resources.nftables import Forwards, Rules
+from qemu_netwrap.resources.nftables import PortForwardChains, Rules
 from qemu_netwrap.resources.sysctls import Forwarding, Switch
-from qemu_netwrap.resources.unmanaged import Unmanaged
+from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,7 +60,11 @@ class Stray(Record):
     def __str__(self) -> str:
         """Name what there is."""
         parts = [f"bridge {self.bridge}"] if self.has_bridge else []
-        kinds = {Rules: "nft chains", Forwards: "nft chains", Unmanaged: "a manager's file"}
+        kinds = {
+            Rules: "nft chains",
+            PortForwardChains: "nft chains",
+            UnmanagedDevices: "a manager's file",
+        }
         names = [kinds.get(type(each), "accepts in a firewall") for each in self.found]
         parts += dict.fromkeys(names)
         parts += [f"dnsmasq {self.server.pid}"] if self.server else []
@@ -228,13 +232,13 @@ def _marks() -> Iterator[IptablesAccepts | NftAccepts]:
             asking.close()
 
 
-def _unmanaged() -> Iterator[Unmanaged]:
+def _unmanaged() -> Iterator[UnmanagedDevices]:
     """Yield what network managers were told."""
     for name, manager in MANAGERS.items():
         head, _, tail = manager.file.partition("{}")
         for file in files.listdir(manager.folder):
             if file.startswith(head) and file.endswith(tail) and len(file) > len(head + tail):
-                yield Unmanaged(file[len(head) : len(file) - len(tail)], name)
+                yield UnmanagedDevices(file[len(head) : len(file) - len(tail)], name)
 
 
 def _stop_forwarding(work: Context, bridges: set[str]) -> None:

@@ -13,7 +13,7 @@ from qemu_netwrap.record import Record
 from qemu_netwrap.resources import vfio
 from qemu_netwrap.resources.base import Context
 from qemu_netwrap.resources.journal import Journal
-from qemu_netwrap.resources.vfio import PciBinding
+from qemu_netwrap.resources.vfio import VfioBinding
 from qemu_netwrap.runtime import executor
 
 TYPE_CHECKING = False
@@ -115,7 +115,7 @@ def bind(state: State, typed: str, *, force_uplink: bool = False) -> None:
         if errors:
             raise errors[0]
         try:
-            executor.acquire_all([PciBinding(device.bdf, BY_HAND)], journal, Context(state))
+            executor.acquire_all([VfioBinding(device.bdf, BY_HAND)], journal, Context(state))
             files.remove(shared.claim(device.bdf))  # runs may have it
         except BaseException:
             _release(shared, device.bdf, Context(state))

@@ -16,16 +16,16 @@ from lab import neighbours
 from lab.leaks import snapshot, wait_same
 from lab.neighbours import FIREWALL_CMD
 from qemu_netwrap.resources.base import ALL, Resource
-from qemu_netwrap.resources.dhcp_hosts import AnyClient, HostName
+from qemu_netwrap.resources.dhcp_hosts import AnyClient, DhcpHost
 from qemu_netwrap.resources.dnsmasq import Dnsmasq
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
 from qemu_netwrap.resources.forward_guards import Guard
-from qemu_netwrap.resources.links import Address, Bridge, Plug, Tap
+from qemu_netwrap.resources.links import Address, AttachedTap, Bridge, Tap
 from qemu_netwrap.resources.lookout import Lookout
-from qemu_netwrap.resources.nftables import Forwards, Rules
+from qemu_netwrap.resources.nftables import PortForwardChains, Rules
 from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
 from qemu_netwrap.resources.sysctls import DeviceSetting, Forwarding, Switch
-from qemu_netwrap.resources.unmanaged import Unmanaged
+from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 from qemu_netwrap.resources.uplink import Uplink
 
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ CASES = {
     ),
     "Unmanaged": Case(
         "net/qn-x",
-        (Unmanaged("qn-x", "NetworkManager"), Unmanaged("qn-x", "systemd-networkd")),
+        (UnmanagedDevices("qn-x", "NetworkManager"), UnmanagedDevices("qn-x", "systemd-networkd")),
         there=f"grep -q qn-x {UNMANAGED}",
         remove="rm -r /run/NetworkManager/conf.d /run/systemd/network",
         replace=(
@@ -357,7 +357,7 @@ CASES = {
     ),
     "HostName": Case(
         "run/77",
-        (HostName("qn-x", "77", MAC, "guest"),),
+        (DhcpHost("qn-x", "77", MAC, "guest"),),
         there=f"grep -qx '77 qn-x' {MACS}/{MAC}",
         remove=f"rm {MACS}/{MAC}",
         replace=f"printf '88 qn-x' >$(echo {MACS})/{MAC}",
@@ -372,7 +372,7 @@ CASES = {
     ),
     "Forwards": Case(
         "run/77",
-        (Forwards("qn77-0", FORWARDS),),
+        (PortForwardChains("qn77-0", FORWARDS),),
         there="nft list chain inet qemu_netwrap qn77-0_output",
         remove="nft delete table inet qemu_netwrap",
         replace="nft 'delete table inet qemu_netwrap; add table inet other'",
@@ -405,7 +405,7 @@ CASES = {
     ),
     "Plug": Case(
         "run/77",
-        (Plug("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500, up=False, plugged=False),),
+        (AttachedTap("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500, up=False, plugged=False),),
         there="ip link show qn77-0 | grep -q 'UP.* master qn-x '",
         remove="ip link del qn77-0",
         replace="ip link del qn77-0; ip tuntap add qn77-0 mode tap",
@@ -414,7 +414,7 @@ CASES = {
     "Plug of a port": Case(
         "run/77",
         (
-            Plug(
+            AttachedTap(
                 *("qn77-0", 5, "qn-x", "52:54:00:00:00:03", 1500),
                 up=False,
                 plugged=True,
@@ -509,7 +509,7 @@ def test_replaced_by_somebody_else(case: Case, host: Host, actors: Actors) -> No
     actor.acquire(case.owner, *case.resources)
     sh(host, case.replace)
     now = without_state(snapshot(host))
-    if isinstance(case.resources[0], HostName):
+    if isinstance(case.resources[0], DhcpHost):
         assert actor.release(case.owner)["errors"] == []
         sh(host, f"grep -qx '88 qn-x' {MACS}/{MAC}; rm {MACS}/{MAC}")
     release(actor, case)

@@ -23,7 +23,7 @@ from qemu_netwrap.resources.dnsmasq import Dnsmasq
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
 from qemu_netwrap.resources.nftables import Rules
 from qemu_netwrap.resources.remark import Remark
-from qemu_netwrap.resources.unmanaged import Unmanaged
+from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,7 +99,7 @@ def test_what_guests_need_of_the_host_by_family() -> None:
 
 def test_managers_are_told_first_and_of_our_bridges_alone() -> None:
     near = Neighbours(managers=("NetworkManager",))
-    unmanaged = Unmanaged("b", "NetworkManager")
+    unmanaged = UnmanagedDevices("b", "NetworkManager")
     assert resources(Network("n", BRIDGE, "b"), Surroundings(neighbours=near))[0] == unmanaged
     assert needed(BRIDGE, near, there=True) == []
 

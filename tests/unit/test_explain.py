@@ -7,19 +7,19 @@ import pytest
 from qemu_netwrap.linux import ingress_filter
 from qemu_netwrap.resources import explain
 from qemu_netwrap.resources.base import KINDS, Resource
-from qemu_netwrap.resources.dhcp_hosts import AnyClient, HostName
+from qemu_netwrap.resources.dhcp_hosts import AnyClient, DhcpHost
 from qemu_netwrap.resources.dnsmasq import Dnsmasq
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
 from qemu_netwrap.resources.forward_guards import Guard
-from qemu_netwrap.resources.links import Address, Bridge, Plug, Tap
+from qemu_netwrap.resources.links import Address, AttachedTap, Bridge, Tap
 from qemu_netwrap.resources.lookout import Lookout
-from qemu_netwrap.resources.nftables import Forwards, Rules
+from qemu_netwrap.resources.nftables import PortForwardChains, Rules
 from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
 from qemu_netwrap.resources.remark import Remark
 from qemu_netwrap.resources.sysctls import DeviceSetting, Forwarding, Switch
-from qemu_netwrap.resources.unmanaged import Unmanaged
+from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 from qemu_netwrap.resources.uplink import Uplink
-from qemu_netwrap.resources.vfio import GroupNode, PciBinding, VfSettings, VirtualFunctions
+from qemu_netwrap.resources.vfio import IommuGroupOwner, SriovFunctions, VfioBinding, VfSettings
 from qemu_netwrap.runtime.membership import Membership
 
 PCI = "/sys/bus/pci"
@@ -179,7 +179,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ["firewall-cmd --zone=trusted --remove-interface=b"],
     ),
     (
-        Unmanaged("b", "NetworkManager"),
+        UnmanagedDevices("b", "NetworkManager"),
         [
             (
                 "cat >/run/NetworkManager/conf.d/qemu-netwrap-b.conf <<'EOF'\n"
@@ -195,7 +195,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
     ),
     (Remark("b", "Do this."), ["# Do this."], []),
     (
-        Forwards("t", "chain t_output {\n}\nchain t_coming {\n}\n"),
+        PortForwardChains("t", "chain t_output {\n}\nchain t_coming {\n}\n"),
         [
             "nft -f - <<'EOF'\n"  # noqa: ISC004 - one command
             "table inet qemu_netwrap {\nchain t_output {\n}\nchain t_coming {\n}\n}\nEOF"
@@ -233,7 +233,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ["tc qdisc del dev t clsact"],
     ),
     (
-        HostName("b", "7", "52:54:00:00:00:02", "", "10.0.0.9", guarded=True),
+        DhcpHost("b", "7", "52:54:00:00:00:02", "", "10.0.0.9", guarded=True),
         [
             "# dnsmasq of b: 52:54:00:00:00:02 is at 10.0.0.9",
             (
@@ -248,17 +248,17 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
     ),
     (Membership("b", "7"), ["# run 7 joins b"], ["# run 7 leaves b"]),
     (
-        HostName("b", "7", "52:54:00:00:00:02", "web"),
+        DhcpHost("b", "7", "52:54:00:00:00:02", "web"),
         ["# dnsmasq of b: 52:54:00:00:00:02 is web"],
         ["# 52:54:00:00:00:02 is forgotten"],
     ),
     (
-        HostName("b", "7", "52:54:00:00:00:02", "web", "10.0.0.9", "fd00::9"),
+        DhcpHost("b", "7", "52:54:00:00:00:02", "web", "10.0.0.9", "fd00::9"),
         ["# dnsmasq of b: 52:54:00:00:00:02 is web at 10.0.0.9 and fd00::9"],
         ["# 52:54:00:00:00:02 is forgotten"],
     ),
     (
-        HostName("b", "7", "52:54:00:00:00:02", ""),
+        DhcpHost("b", "7", "52:54:00:00:00:02", ""),
         ["# 52:54:00:00:00:02 on b"],
         ["# 52:54:00:00:00:02 is forgotten"],
     ),
@@ -310,17 +310,17 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ["# t goes"],
     ),
     (
-        Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=False, plugged=False),
+        AttachedTap("t", 5, "b", "52:54:00:00:00:03", 1500, up=False, plugged=False),
         ["ip link set t addrgenmode none", "ip link set t master b up"],
         ["ip link set t nomaster address 52:54:00:00:00:03 mtu 1500 down "],
     ),
     (
-        Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True),
+        AttachedTap("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True),
         ["ip link set t addrgenmode none", "ip link set t master b up"],
         ["ip link set t address 52:54:00:00:00:03 mtu 1500 up "],
     ),
     (
-        Plug("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True, isolated=True),
+        AttachedTap("t", 5, "b", "52:54:00:00:00:03", 1500, up=True, plugged=True, isolated=True),
         [
             "ip link set t addrgenmode none",
             "ip link set t master b up",
@@ -332,7 +332,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ],
     ),
     (
-        PciBinding("0000:02:00.0", "RUN", "e1000e"),
+        VfioBinding("0000:02:00.0", "RUN", "e1000e"),
         [
             f"echo vfio-pci >{PCI}/devices/0000:02:00.0/driver_override",
             f"echo 0000:02:00.0 >{PCI}/devices/0000:02:00.0/driver/unbind",
@@ -345,7 +345,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ],
     ),
     (
-        PciBinding("0000:02:00.0", "RUN"),
+        VfioBinding("0000:02:00.0", "RUN"),
         [
             f"echo vfio-pci >{PCI}/devices/0000:02:00.0/driver_override",
             f"echo 0000:02:00.0 >{PCI}/drivers_probe",
@@ -356,17 +356,17 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ],
     ),
     (
-        PciBinding("0000:02:00.0", "RUN", "vfio-pci"),
+        VfioBinding("0000:02:00.0", "RUN", "vfio-pci"),
         ["# 0000:02:00.0 is on vfio-pci already"],
         ["# 0000:02:00.0 is left there"],
     ),
     (
-        VirtualFunctions("0000:01:00.0", "RUN", 7, "eth0"),
+        SriovFunctions("0000:01:00.0", "RUN", 7, "eth0"),
         [f"echo 7 >{PCI}/devices/0000:01:00.0/sriov_numvfs", "ip link set eth0 up"],
         [f"echo 0 >{PCI}/devices/0000:01:00.0/sriov_numvfs", "ip link set eth0 down"],
     ),
     (
-        VirtualFunctions("0000:01:00.0", "RUN", 0, "eth0"),
+        SriovFunctions("0000:01:00.0", "RUN", 0, "eth0"),
         ["ip link set eth0 up"],
         ["ip link set eth0 down"],
     ),
@@ -381,7 +381,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ["ip link set eth0 vf 2 mac ... vlan ... spoofchk ... trust ... max_tx_rate ...  # as"],
     ),
     (
-        GroupNode("9", 1000),
+        IommuGroupOwner("9", 1000),
         ["chown 1000 /dev/vfio/9"],
         ["chown 0 /dev/vfio/9"],
     ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qemu_netwrap.linux import files
 from qemu_netwrap.resources.base import Resource
-from qemu_netwrap.resources.dhcp_hosts import HostName
+from qemu_netwrap.resources.dhcp_hosts import DhcpHost
 from qemu_netwrap.resources.journal import Entry, Journal
 from qemu_netwrap.resources.links import Address, Bridge, Tap
 from qemu_netwrap.resources.nftables import Rules
@@ -26,7 +26,7 @@ VALUES = st.text(alphabet=st.characters(exclude_characters="\r", exclude_categor
 RESOURCES = st.one_of(
     st.builds(Tap, VALUES, VALUES, st.integers(), st.booleans()),
     st.builds(Rules, VALUES, VALUES),
-    st.builds(HostName, VALUES, VALUES, VALUES, VALUES),
+    st.builds(DhcpHost, VALUES, VALUES, VALUES, VALUES),
 )
 # What to do, and to which of the resources intended so far.
 STEPS = st.lists(
@@ -112,7 +112,7 @@ def test_a_crash_at_any_byte_leaves_a_state_that_was(tmp_path: Path) -> None:
             Tap("qn1-0", "qn-nat"),
             ("note", 1, "é\\"),
             ("done", 1, ""),
-            HostName("qn-nat", "1", "52:54:00:00:00:02", "a"),
+            DhcpHost("qn-nat", "1", "52:54:00:00:00:02", "a"),
             ("done", 0, ""),
             ("done", 2, ""),
             ("done", 3, ""),

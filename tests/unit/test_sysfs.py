@@ -22,7 +22,7 @@ from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.resources import vfio
 from qemu_netwrap.resources.base import Context
-from qemu_netwrap.resources.vfio import PciBinding
+from qemu_netwrap.resources.vfio import VfioBinding
 from qemu_netwrap.runtime import runs, vfio_bind
 from qemu_netwrap.state import State
 
@@ -152,7 +152,7 @@ def test_a_write_that_the_kernel_refuses(sysfs: Path) -> None:
 def test_a_device_that_another_run_has(sysfs: Path) -> None:
     state = State(f"{sysfs}/run/boot-net")
     work, claim = Context(state), Shared(state).claim(E1000E)
-    binding = PciBinding(E1000E, "7")
+    binding = VfioBinding(E1000E, "7")
     files.write(claim, f"{state.base} 8")
     files.write(f"{Shared(state).claim(PF)}", f"{state.base} 7")
     in_flight = (f"{Shared(state).claim(PF)}.9~", f"{claim}.9~")
