@@ -132,8 +132,8 @@ def test_one_run_right_after_another(machine: Nested) -> None:
 
 
 def keeper_of(machine: Nested, job: Job) -> str:
-    """Return the number of a run's keeper, once it sleeps."""
-    asleep = f"pgrep -f '/waiter.py .*/runs/{job.pid} '"
+    """Return the number of a run's keeper, once it sleeps: not that of the shell that looks."""
+    asleep = f"pgrep -f '[/]waiter.py .*/runs/{job.pid} '"
     return machine.sh(f"for i in $(seq 600); do {asleep} && break; sleep 0.1; done")
 
 
