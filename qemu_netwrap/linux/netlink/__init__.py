@@ -66,9 +66,11 @@ class Netlink:
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """Yield kind, flags, sequence number and body of the messages that have come."""
-        data, _, flags, _ = self._socket.recvmsg(_RECEIVE)
-        if flags & _socket.MSG_TRUNC:
+        buffer = bytearray(_RECEIVE)
+        length = self._socket.recv_into(buffer, 0, _socket.MSG_TRUNC)  # of all, also what is cut
+        if length > _RECEIVE:
             raise OSError(errno.EMSGSIZE, "the kernel's answer is longer than can be read")
+        data = bytes(memoryview(buffer)[:length])
         at = 0
         while at + _HEAD.size <= len(data):
             size, kind, flags, sequence, _ = _HEAD.unpack_from(data, at)
