@@ -110,7 +110,7 @@ class Actor:
         return self._do("collect")
 
     def _do(self, verb: str, *words: str, die: int | str = 0) -> dict[str, Any]:
-        """Have something done; return `errors`, `said` and perhaps more. Raises `DiedError`."""
+        """Return `errors`, `said`, `steps` and perhaps more of what is done. Raises `DiedError`."""
         to, back = self._process.stdin, self._process.stdout
         assert to is not None
         assert back is not None
@@ -145,7 +145,9 @@ class _Server:
             self.said.clear()
             self.steps, self.die = 0, told["die"]
             answer = getattr(self, told["verb"])(*told["words"])
-            sys.stdout.write(json.dumps({"errors": [], "said": self.said, **answer}) + "\n")
+            sys.stdout.write(
+                json.dumps({"errors": [], "said": self.said, "steps": self.steps, **answer}) + "\n"
+            )
             sys.stdout.flush()
 
     def acquire(self, owner: str, *lines: str) -> dict[str, Any]:
