@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # How many of a mode's cases a sample has.
-_SINGLES: Final = 40
-_PAIRS: Final = 12
-_AGAIN: Final = 12
-_REAL: Final = 4
+_SINGLES: Final = 24
+_PAIRS: Final = 8
+_AGAIN: Final = 8
+_REAL: Final = 3
 _WORKERS: Final = 2
 _ENOUGH: Final = 8  # failures: more of them tell nothing more
 _LONGEST_CLEANING: Final = 1000
