@@ -66,7 +66,7 @@ def _boot(machine: Nested) -> tuple[str, str]:
     nics = ("-nic", "sriov,pf=eth0,vlan=7,mac=52:54:00:00:07:01", "-nic", "sriov,pf=eth0")
     guest = machine.start(COMMAND, "--", *BOOTING, *words, *nics)
     through = "[[ -e /mnt/job/guest && $(</mnt/job/guest) == *'@@ through'* ]]"
-    machine.until(f"{through} || ! test -e /proc/{guest.pid}/exe")
+    machine.until(f"{through} || ! test -e /proc/{guest.pid}/exe", timeout=1800)
     console, printed = machine.sh("cat /mnt/job/guest", check=False), guest.printed
     machine.sh(f"kill {guest.pid}", check=False)
     machine.run(COMMAND, "wait")
