@@ -21,9 +21,10 @@ from qemu_netwrap.linux import tun
 from qemu_netwrap.linux.netlink.links import Rtnl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _TIMEOUT: Final = 5.0  # seconds: a kernel that is not overloaded takes less than one millisecond
+_INTERVAL: Final = 0.25  # seconds between two sends of the same
 _FRAME: Final = 2048
 _FRAMES: Final = 10_000  # of guests, that are looked through
 _SERVER, _CLIENT = 67, 68
@@ -41,13 +42,12 @@ def probe(bridge: str, gateway: str) -> tuple[bool, bool]:
     with _tap(bridge) as (tap, bridge_mac), _raw(bridge, socket.IPPROTO_UDP) as heard:
         payload = _bootp(1, token, mac)
         packet = _packet("0.0.0.0", (_CLIENT, _SERVER), payload)  # noqa: S104 - a client's own
-        os.write(tap, bridge_mac + mac + b"\x08\x00" + packet)
-        asked = _arrives(heard.fileno(), token)
+        frame = bridge_mac + mac + b"\x08\x00" + packet
+        asked = _arrives(heard.fileno(), token, lambda: os.write(tap, frame))
         with _raw(bridge, socket.IPPROTO_RAW) as out:
             answer = _packet(gateway, (_SERVER, _CLIENT), _bootp(2, token, mac))
-            with contextlib.suppress(PermissionError):  # how a dropped packet is told (EPERM)
-                out.sendto(answer, (_BROADCAST, 0))
-        return asked, _arrives(tap, token + bytes(8))
+            told = _arrives(tap, token + bytes(8), lambda: out.sendto(answer, (_BROADCAST, 0)))
+        return asked, told
 
 
 @contextlib.contextmanager
@@ -82,9 +82,23 @@ def _raw(bridge: str, protocol: int) -> socket.socket:
     return made
 
 
-def _arrives(fd: int, token: bytes) -> bool:
-    """Whether something with TOKEN in it comes to a descriptor in time."""
+def _arrives(fd: int, token: bytes, send: Callable[[], object]) -> bool:
+    """Whether something with TOKEN in it comes to a descriptor in time, once it has been sent.
+
+    It is sent again while nothing comes: a device whose carrier has just come drops what it is to
+    send until the kernel's worker has given it its queue (net/core/link_watch.c).
+    """
     until = time.monotonic() + _TIMEOUT
+    while time.monotonic() < until:
+        with contextlib.suppress(PermissionError):  # how a dropped packet is told (EPERM)
+            send()
+        if _comes(fd, token, min(until, time.monotonic() + _INTERVAL)):
+            return True
+    return False
+
+
+def _comes(fd: int, token: bytes, until: float) -> bool:
+    """Whether something with TOKEN in it comes to a descriptor UNTIL then (monotonic, seconds)."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     for _ in range(_FRAMES):
