@@ -36,21 +36,30 @@ _SECTION: Final = "\x1e"
 _SHORT_TEXT: Final = 120
 _MULTICAST: Final = ("01:00:5e:", "33:33:", "01:80:c2:")
 
-# One shell for all questions; each answer follows a line with its name.
+# One shell for all questions; each answer follows a line with its name. Programs cost most of a
+# snapshot's time: ip(8) answers several questions at once, and nobody is asked who has no say.
+_IP_KINDS: Final = ("link", "address", "route", "rule4", "neighbour", "proxy")
 _GATHER: Final = r"""
 ask() { printf '\036%s\n' "$1"; shift; "$@" || :; }
-ask link ip -j -d link show
-ask address ip -j address show
-ask route ip -j route show table all
-ask rule4 ip -j -4 rule show
+links() {
+    ip -j -d -batch - <<'END'
+link show
+address show
+route show table all
+rule show
+neighbour show nud permanent
+neighbour show proxy
+END
+}
+ask ip links
 ask rule6 ip -j -6 rule show
-ask neighbour ip -j neighbour show nud permanent
-ask proxy ip -j neighbour show proxy
 ask fdb bridge -j fdb show
 ask nft nft --stateless list ruleset
-ask legacy4 iptables-legacy-save
-ask legacy6 ip6tables-legacy-save
-ask qdisc tc -j qdisc show
+legacy() { [ -z "$(cat "/proc/net/${1}_tables_names" 2>/dev/null)" ] || "${1}tables-legacy-save"; }
+ask legacy4 legacy ip
+ask legacy6 legacy ip6
+qdiscs=$(tc -j qdisc show)
+ask qdisc echo "$qdiscs"
 filters() {
     for each in /sys/class/net/*; do
         for place in root ingress egress; do
@@ -58,7 +67,11 @@ filters() {
         done
     done | tc -force -batch -
 }
-ask filter filters
+# By noqueue and noop, the kernel's own, no filter is asked.
+case $(echo "$qdiscs" | grep -o '"kind":"[^"]*"' | grep -v '"no') in
+    "") ;;
+    *) ask filter filters ;;
+esac
 ask sysctl grep -rs '' /proc/sys/net/ipv4 /proc/sys/net/ipv6 /proc/sys/net/bridge
 """
 
@@ -100,21 +113,35 @@ class Snapshot:
 def snapshot(host: Host) -> Snapshot:
     """Return the state of `host` now."""
     answers = _sections(host.run("sh", "-c", _GATHER, cwd="/").stdout)
-    facts: Facts = {}
+    answers |= dict(zip(_IP_KINDS, answers["ip"].splitlines(), strict=True))
+    facts = _cheap(host)
     facts |= _links(_objects(answers["link"]))
     facts |= _addresses(_objects(answers["address"]))
     for kind in ("route", "rule4", "rule6", "neighbour", "proxy", "qdisc"):
         facts |= _counted(kind, _objects(answers[kind]))
     facts |= _counted("fdb", _static(_objects(answers["fdb"])))
-    facts |= _counted("filter", ({"filter": line} for line in answers["filter"].splitlines()))
+    filters = answers.get("filter", "").splitlines()
+    facts |= _counted("filter", ({"filter": line} for line in filters))
     facts |= _nft(answers["nft"])
     for kind in ("legacy4", "legacy6"):
         facts |= _counted(kind, _legacy(answers[kind]))
     facts |= _sysctls(answers["sysctl"])
-    facts |= _mounts(host)
-    facts |= _files(host)
-    facts |= {f"process {pid}": {"command": cmd} for pid, cmd in host.processes().items()}
     return Snapshot(facts)
+
+
+def _cheap(host: Host) -> Facts:
+    """Return what needs no program to be found out."""
+    processes = {f"process {pid}": {"command": cmd} for pid, cmd in host.processes().items()}
+    return _mounts(host) | _files(host) | processes
+
+
+def _is_same(host: Host, before: Snapshot) -> bool:
+    """Whether HOST is as it was; the programs are not started while there are still processes."""
+    cheap = _cheap(host)
+    known = {each for each in before.facts if each.startswith(("mount ", "file ", "process "))}
+    if cheap.keys() != known or any(before.facts[each] != cheap[each] for each in cheap):
+        return False
+    return snapshot(host) == before
 
 
 def wait_same(host: Host, before: Snapshot, timeout: float = 60.0) -> None:
@@ -124,9 +151,9 @@ def wait_same(host: Host, before: Snapshot, timeout: float = 60.0) -> None:
     a process ends.
     """
     deadline = time.monotonic() + timeout
-    while (after := snapshot(host)) != before:
+    while not _is_same(host, before):
         if time.monotonic() > deadline:
-            lines = "\n".join(before.diff(after))
+            lines = "\n".join(before.diff(snapshot(host)))
             message = f"{host.name} is not as it was before, {timeout} s later:\n{lines}"
             raise AssertionError(message)
         time.sleep(0.01)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 LEAKS = {
     "link br0": "ip link add br0 type bridge",
     "address lo 192.0.2.1/32": "ip address add 192.0.2.1/32 dev lo",
-    "route dst=192.0.2.0/24": "ip route add 192.0.2.0/24 dev lo",
+    "route type=unicast dst=192.0.2.0/24": "ip route add 192.0.2.0/24 dev lo",
     "route type=unreachable dst=192.0.2.0/24 table=77": (
         "ip route add unreachable 192.0.2.0/24 table 77"
     ),
-    "route dst=2001:db8:1::/64": "ip -6 route add 2001:db8:1::/64 dev lo",
+    "route type=unicast dst=2001:db8:1::/64": "ip -6 route add 2001:db8:1::/64 dev lo",
     "rule4 ": "ip rule add from 192.0.2.1 lookup 77",
     "rule6 ": "ip -6 rule add from 2001:db8::1 lookup 77",
     "neighbour ": "ip neighbour add 192.0.2.9 lladdr 02:00:00:00:00:09 nud permanent dev lo",
