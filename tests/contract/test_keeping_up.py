@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contract.acting import Actor, dies
+from lab.chance import SOAK, steps
 from lab.leaks import snapshot, wait_same
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def test_crash_at_every_step_of_keeping_up(routed: Host, actors: Actors) -> None
     """It is up, whole and kept, or the next one to look makes that there is nothing."""
     other = actors()
     before, outcomes = snapshot(routed), []
-    for step in range(1, 200):
+    for step in steps(200, "keeping up"):
         actor = actors()
         died = dies(actor.keep_up, **LAB, die=step)
         actor.kill()
@@ -110,14 +111,14 @@ def test_crash_at_every_step_of_keeping_up(routed: Host, actors: Actors) -> None
         if not died:
             break
     assert outcomes == sorted(outcomes), "once kept, it stays kept"
-    assert outcomes.count(False) > 15
-    assert outcomes.count(True) > 1
+    assert outcomes.count(False) > (15 if SOAK else 2)
+    assert outcomes.count(True) > (1 if SOAK else 0)
 
 
 def test_crash_at_every_step_of_letting_go(routed: Host, actors: Actors) -> None:
     other = actors()
     before, outcomes = snapshot(routed), []
-    for step in range(1, 200):
+    for step in steps(200, "letting go"):
         actor = actors()
         assert other.keep_up(**LAB)["errors"] == []
         died = dies(actor.let_go, "qn-lab", die=step)
@@ -131,5 +132,5 @@ def test_crash_at_every_step_of_letting_go(routed: Host, actors: Actors) -> None
         if not died:
             break
     assert outcomes == sorted(outcomes, reverse=True), "once let go, it goes"
-    assert outcomes.count(False) > 10
-    assert outcomes.count(True) > 1
+    assert outcomes.count(False) > (10 if SOAK else 1)
+    assert outcomes.count(True) > (1 if SOAK else 0)

@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -29,3 +29,15 @@ def sampled(cases: Sequence[T], count: int, name: str) -> list[T]:
     if SOAK:
         return list(cases)
     return chance(name).sample(list(cases), min(count, len(cases)))
+
+
+def steps(last: int, name: str) -> Iterator[int]:
+    """Yield 1 and then, to LAST, one number of three as NAME's chance decides, or all with SOAK.
+
+    For what has as many steps as it has: the caller stops behind its end.
+    """
+    dice = chance(name)
+    step = 1
+    while step <= last:
+        yield step
+        step += 1 if SOAK else dice.randint(1, 5)
