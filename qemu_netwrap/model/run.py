@@ -104,3 +104,12 @@ class Grant(Record):
     fds: tuple[str, ...]
     vhost_fds: tuple[str, ...] = ()
     macs: tuple[str, ...] = ()
+
+
+class DeviceInfo(Record):
+    """A device of the host that a run passes through, as `ps` shows it."""
+
+    label: str
+    bdf: str
+    pf: str  # of a virtual function: its physical one's interface, or else address
+    mac: str  # that it was given; empty if it has its own

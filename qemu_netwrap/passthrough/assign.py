@@ -15,6 +15,7 @@ from qemu_netwrap.linux.netlink import interface_state
 from qemu_netwrap.linux.netlink.links import Rtnl
 from qemu_netwrap.model import mac
 from qemu_netwrap.model.numbers import parse_uint32
+from qemu_netwrap.model.run import DeviceInfo
 from qemu_netwrap.passthrough import devices as planning
 from qemu_netwrap.pci_state import Shared
 from qemu_netwrap.qemu.sriov_options import settings
@@ -23,19 +24,22 @@ from qemu_netwrap.resources import vfio
 from qemu_netwrap.resources.dhcp_hosts import DhcpHost
 from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.resources.vfio import IommuGroupOwner, SriovFunctions, VfioBinding, VfSettings
-from qemu_netwrap.runtime import executor, runs
-from qemu_netwrap.runtime.runs import DeviceInfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from qemu_netwrap.model.pci import Device
     from qemu_netwrap.passthrough.devices import HostDevice
     from qemu_netwrap.qemu.network_options import Reading
     from qemu_netwrap.qemu.rewrite import Rewritten
     from qemu_netwrap.resources.base import Context, Resource
-    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.state import State
+
+    # How resources are acquired in order, with their intent in a journal before.
+    AcquireAll = Callable[[Iterable[Resource], Journal, Context], None]
+    # How whatever dead runs still hold is released.
+    ReleaseDeadRuns = Callable[[State], object]
 
 MOST_MADE = 8  # VFs that are made when nobody asks for more: some cards have hundreds
 _MAC_ATTEMPTS = 1 << 16
@@ -54,11 +58,20 @@ class Passing(Record):
     session: str = ""
 
 
-def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passing | None:
+def look(
+    reading: Reading,
+    mac_key: tuple[str, ...] = (),
+    *,
+    run_as: str,
+    bind_group: bool,
+    force_uplink: bool,
+) -> Passing | None:
     """Return what a launch passes through, None for nothing; all that can be seen is checked.
 
-    None too for an ordinary user who has seen to it: then it is between him and QEMU. Nothing is
-    touched. Raises `NetwrapError` for what cannot be passed through.
+    Also None if the caller is not root and the devices are already on vfio-pci. Nothing is
+    changed. RUN_AS is the user that QEMU will run as, empty for the caller; BIND_GROUP and
+    FORCE_UPLINK are the options of these names. Raises `NetwrapError` for what cannot be passed
+    through.
     """
     found = []
     for want in planning.find(reading):
@@ -74,15 +87,15 @@ def look(request: Request, reading: Reading, mac_key: tuple[str, ...]) -> Passin
             " sudo qemu-netwrap vfio bind BDF",
         )
     planning.check_host(has_iommu=pci.has_iommu(), remaps_interrupts=pci.remaps_interrupts())
-    uid = _uid(request.run_as)
+    uid = _uid(run_as)
     locked = planning.memory_to_lock(reading, len(found)) if uid else 0
     passing = Passing(
         tuple(found),
-        request.bind_group,
+        bind_group,
         uid,
         mac_key,
         locked,
-        request.force_uplink,
+        force_uplink,
         session.server_address(),
     )
     _check_all(passing)
@@ -149,14 +162,21 @@ def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
         raise HostError(f"{label}: {device} is in use by the host: {disk}", remedy)
 
 
-def acquire(passing: Passing, run: str, work: Context) -> Iterator[DeviceInfo]:
+def acquire(
+    passing: Passing,
+    run: str,
+    work: Context,
+    *,
+    acquire_all: AcquireAll,
+    release_dead_runs: ReleaseDeadRuns,
+) -> Iterator[DeviceInfo]:
     """Acquire what a run passes through, and yield it in the order typed.
 
-    Raises `NetwrapError`; what has been acquired by then is the run's journal's.
+    Raises `NetwrapError`; what has been acquired by then is in the run's journal.
     """
-    _collect(passing, work)
-    # Anew: what that has given back, the host may be reached by.
-    taking = _Taking(run, work, passing, _check_all(passing))
+    _await_release(passing, work, release_dead_runs)
+    # Check again: the host may now be reached by a device that was just given back.
+    taking = _Taking(run, work, passing, _check_all(passing), acquire_all)
     found = {}
     # Those that must be just this one come first: they would be free for one that may be any.
     for number, want in sorted(enumerate(passing.wanted), key=lambda each: _is_any(each[1])):
@@ -183,12 +203,12 @@ def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Taking) -> DeviceI
     return DeviceInfo(want.label, device.bdf, _pf_name(device), given)
 
 
-def _collect(passing: Passing, work: Context) -> None:
-    """Have what is wanted given back by runs that are over: dead ones, or that just do so."""
-    runs.collect(work.state)
+def _await_release(passing: Passing, work: Context, release_dead_runs: ReleaseDeadRuns) -> None:
+    """Have dead runs give back what is wanted, and wait for runs that are doing so."""
+    release_dead_runs(work.state)
     ended = [vfio.await_ending(bdf, work) for want in passing.wanted for bdf in _needed(want, work)]
     if any(ended):
-        runs.collect(work.state)  # if one could not do it
+        release_dead_runs(work.state)  # a keeper may have failed to release its run
 
 
 def _needed(want: HostDevice, work: Context) -> tuple[str, ...]:
@@ -235,13 +255,19 @@ class _Taking:
     """A run that acquires."""
 
     def __init__(
-        self, run: str, work: Context, passing: Passing, reached_by: dict[str, str]
+        self,
+        run: str,
+        work: Context,
+        passing: Passing,
+        reached_by: dict[str, str],
+        acquire_all: AcquireAll,
     ) -> None:
-        """What RUN acquires goes into its journal."""
+        """What RUN acquires by ACQUIRE_ALL goes into its journal."""
         self.run = run
         self.work = work
         self.passing = passing
         self._reached_by = reached_by
+        self._acquire_all = acquire_all
         self.journal = Journal(f"{work.state.run(run)}/journal")
         self._used: set[str] = set()
 
@@ -267,7 +293,7 @@ class _Taking:
 
     def acquire(self, resource: Resource) -> None:
         """Acquire something. Raises `NetwrapError`."""
-        executor.acquire_all([resource], self.journal, self.work)
+        self._acquire_all([resource], self.journal, self.work)
 
 
 def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> Rewritten:

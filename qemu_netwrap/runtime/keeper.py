@@ -23,7 +23,7 @@ from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import dnsmasq, files, host_facts, open_files, waits
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import Context
-from qemu_netwrap.runtime import kept_code, membership, runs
+from qemu_netwrap.runtime import executor, kept_code, membership, runs
 from qemu_netwrap.state import LiveTap
 
 TYPE_CHECKING = False
@@ -204,7 +204,13 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
                 _send_fds(launcher, kind, fds[at : at + _FDS_A_MESSAGE])
     devices = []
     if keeping.passing is not None:
-        for device in passthrough.assign.acquire(keeping.passing, keeping.wanted.run, work):
+        for device in passthrough.assign.acquire(
+            keeping.passing,
+            keeping.wanted.run,
+            work,
+            acquire_all=executor.acquire_all,
+            release_dead_runs=runs.collect,
+        ):
             devices.append(device)
             _send(launcher, record_text.write("device", device.__dict__))
     runs.write_info(keeping.state, keeping.wanted, keeping.pid, nics, devices)

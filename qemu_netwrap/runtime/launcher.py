@@ -134,7 +134,13 @@ def _is_qemus_alone(request: Request, reading: Reading, program: str, shim: str)
     if not runtime.unaided.can_do(request, reading, program):
         return False
     if reading.may_pass_through:
-        return passthrough.assign.look(request, reading, ()) is None
+        passing = passthrough.assign.look(
+            reading,
+            run_as=request.run_as,
+            bind_group=request.bind_group,
+            force_uplink=request.force_uplink,
+        )
+        return passing is None
     return True
 
 

@@ -183,11 +183,13 @@ def passing_of(request: Request, reading: Reading, config: Config, plan: Plan) -
     """Return what is passed through; None for nothing. Raises `NetwrapError`."""
     if not reading.may_pass_through:
         return None
-    # Here, because few launches do.
-
-    if config.bind_group:
-        request = request.replace(bind_group=True)
-    return passthrough.assign.look(request, reading, (host_facts.machine(), plan.vm))
+    return passthrough.assign.look(
+        reading,
+        (host_facts.machine(), plan.vm),
+        run_as=request.run_as,
+        bind_group=request.bind_group or config.bind_group,
+        force_uplink=request.force_uplink,
+    )
 
 
 def make_plan(request: Request, reading: Reading, config: Config, run: str) -> Plan:

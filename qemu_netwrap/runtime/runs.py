@@ -8,6 +8,7 @@ from qemu_netwrap import linux, record_text
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files, process_identity, tun
 from qemu_netwrap.model.names import guest_names
+from qemu_netwrap.model.run import DeviceInfo
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import Context, Unreadable
 from qemu_netwrap.resources.journal import Journal
@@ -54,15 +55,6 @@ class NicInfo(Record):
     bridge: str
     macs: str  # separated by spaces
     forwards: str = ""  # as hostfwd= has them, separated by spaces
-
-
-class DeviceInfo(Record):
-    """A device of the host that a run passes through, as `ps` shows it."""
-
-    label: str
-    bdf: str
-    pf: str  # of a virtual function: its physical one's interface, or else address
-    mac: str  # that it was given; empty if it has its own
 
 
 def claim(state: State, name: str) -> tuple[str, int]:

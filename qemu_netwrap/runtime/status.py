@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.linux.netlink.links import Link
     from qemu_netwrap.linux.process_identity import Process
-    from qemu_netwrap.model.run import PortForward
+    from qemu_netwrap.model.run import DeviceInfo, PortForward
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.state import State
 
@@ -92,7 +92,7 @@ class RunStatus(Record):
     memory: int
     command: str
     nics: tuple[NicStatus, ...]
-    devices: tuple[runs.DeviceInfo, ...]  # of the host, passed through
+    devices: tuple[DeviceInfo, ...]  # of the host, passed through
     faults: tuple[str, ...]
 
 

@@ -15,6 +15,7 @@ import pytest
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, pci
 from qemu_netwrap.linux.netlink import interface_state
+from qemu_netwrap.model.run import DeviceInfo
 from qemu_netwrap.passthrough import assign
 from qemu_netwrap.passthrough.devices import find
 from qemu_netwrap.pci_state import Shared
@@ -23,10 +24,12 @@ from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.resources import vfio
 from qemu_netwrap.resources.base import Context
 from qemu_netwrap.resources.vfio import VfioBinding
-from qemu_netwrap.runtime import runs, vfio_bind
+from qemu_netwrap.runtime import executor, runs, vfio_bind
 from qemu_netwrap.state import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qemu_netwrap.passthrough.devices import HostDevice
 
 RECORD = Path(__file__).parent / "data" / "sysfs.json"
@@ -222,12 +225,23 @@ def passing(*qemu: str, session: str = "") -> assign.Passing:
     return assign.Passing(find(reading), bind_group=True, session=session)
 
 
+def acquire(wanted: assign.Passing, work: Context) -> Iterator[DeviceInfo]:
+    """Acquire WANTED for run 7, as the keeper does."""
+    return assign.acquire(
+        wanted,
+        "7",
+        work,
+        acquire_all=executor.acquire_all,
+        release_dead_runs=runs.collect,
+    )
+
+
 def refused(wanted: assign.Passing, state: State) -> str:
     """Return why a run gets nothing, and that it has touched nothing."""
     work = Context(state)
     try:
         with pytest.raises(HostError) as caught:
-            next(assign.acquire(wanted, "7", work))
+            next(acquire(wanted, work))
     finally:
         work.rtnl.close()
     assert not os.path.exists(f"{state.run('7')}/journal")
@@ -314,13 +328,13 @@ def test_named_functions_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     order = []
 
-    def acquire(want: HostDevice, key: tuple[str, ...], _: object) -> runs.DeviceInfo:
+    def acquire_one(want: HostDevice, key: tuple[str, ...], _: object) -> DeviceInfo:
         order.append(want.label)
-        return runs.DeviceInfo(want.label, "", "", key[-1])
+        return DeviceInfo(want.label, "", "", key[-1])
 
-    monkeypatch.setattr(assign, "_acquire", acquire)
+    monkeypatch.setattr(assign, "_acquire", acquire_one)
     work = Context(State(f"{tmp_path}/run/boot-net"))
-    found = [(info.label, info.mac) for info in assign.acquire(wanted, "7", work)]
+    found = [(info.label, info.mac) for info in acquire(wanted, work)]
     work.rtnl.close()
     assert order == ["b", "d", "a", "c"]
     # In the order typed, each with the MAC that it has wherever another stands.
