@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import pci as pci
     from qemu_netwrap.linux import polling as polling
     from qemu_netwrap.linux import ports as ports
+    from qemu_netwrap.linux import proc as proc
     from qemu_netwrap.linux import process as process
-    from qemu_netwrap.linux import process_identity as process_identity
     from qemu_netwrap.linux import processes as processes
     from qemu_netwrap.linux import program_query as program_query
     from qemu_netwrap.linux import programs as programs

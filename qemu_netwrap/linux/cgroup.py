@@ -5,7 +5,7 @@ systemd ends all processes of a unit's group with the unit (systemd.kill(5), Kil
 
 from __future__ import annotations
 
-from qemu_netwrap.linux import files
+from qemu_netwrap.linux import proc
 
 # The second where version 1 is there too, as systemd mounts them then (cgroups(7)).
 _MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
@@ -29,5 +29,5 @@ def leave(pid: int) -> None:
 
 def _group(process: str) -> str:
     """Return a process's group, as a path below the mount; empty when it cannot be told."""
-    lines = files.peek(f"/proc/{process}/cgroup").splitlines()
+    lines = proc.read(f"{process}/cgroup").splitlines()
     return next((line[3:] for line in lines if line.startswith("0::")), "")

@@ -8,25 +8,22 @@ from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
 
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import cgroup, files, process_identity
+from qemu_netwrap.linux import cgroup, files, proc
 from qemu_netwrap.linux import process as spawn
 from qemu_netwrap.linux.process import Child
 from qemu_netwrap.linux.programs import SBIN, find_trusted
 from qemu_netwrap.model import plain_text
-from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.linux.proc import Process
 
 _PATIENCE = 5000  # ms, until SIGKILL
 _IDS = 65535  # those that a whole system may use: 65534 is nobody's
 _LOOKS = 2
+_DHCP_PORT = 67
 _STARTS = 20
 _ANOTHER_WENT = "failed to find list of interfaces"
-
-
-class Process(Record):
-    """A process, told from a later one of the same number by its start time."""
-
-    pid: int
-    started: str  # field 22 of proc(5)'s stat: clock ticks since boot
 
 
 def start(folder: str, config: str, duid: str) -> Child:
@@ -111,18 +108,14 @@ def _note(folder: str) -> None:
 
 def is_nobody(process: Process) -> bool:
     """Whether a dnsmasq runs as the user that it takes when it is told none."""
-    try:
-        uid = os.stat(f"/proc/{process.pid}").st_uid
-    except FileNotFoundError:
-        return False
-
-    return uid != 0 and uid == linux.accounts.nobody()
+    uid = proc.owner(process.pid)
+    return uid > 0 and uid == linux.accounts.nobody()
 
 
 def is_lone() -> bool:
     """Whether this user namespace has few ids, as by `unshare -Ur`: nobody to become but root."""
     for kind in ("uid_map", "gid_map"):
-        ids = sum(int(line.split()[2]) for line in files.peek(f"/proc/self/{kind}").splitlines())
+        ids = sum(int(row[2]) for row in proc.mapped_ids(kind))
         if 0 < ids < _IDS:
             return True
     return False
@@ -134,10 +127,10 @@ def find(folder: str) -> Process | None:
     Its pid file says the number; its command line that it is the one.
     """
     pid = files.read(f"{folder}/dnsmasq.pid").strip()
-    if not pid.isdigit() or f"--conf-file={folder}/dnsmasq.conf" not in _command(pid):
+    if not pid.isdigit() or f"--conf-file={folder}/dnsmasq.conf" not in proc.command(pid):
         return None
-    started = started_at(pid)
-    return Process(int(pid), started) if started else None
+    process = proc.of(int(pid))
+    return process if process.started else None
 
 
 def set_apart(folder: str) -> None:
@@ -145,11 +138,6 @@ def set_apart(folder: str) -> None:
     process = find(folder)
     if process is not None:
         cgroup.leave(process.pid)
-
-
-def lives(process: Process) -> bool:
-    """Whether a process is there still, and not another one of its number."""
-    return started_at(str(process.pid)) == process.started
 
 
 def stop_anywhere(folder: str) -> None:
@@ -171,13 +159,10 @@ def _all(folder: str) -> list[Process]:
 
     Anybody can give a process such words: only those count whose user dnsmasq may have.
     """
-    pids = filter(str.isdigit, files.listdir("/proc"))
-    words = f"--conf-file={folder}/dnsmasq.conf"
+    word = f"--conf-file={folder}/dnsmasq.conf"
     users = {os.geteuid(), linux.accounts.account().uid, linux.accounts.nobody()}
     return [
-        Process(int(pid), started_at(pid))
-        for pid in pids
-        if words in _command(pid) and process_identity.user(pid) in users
+        proc.of(pid) for pid in proc.pids() if word in proc.command(pid) and proc.user(pid) in users
     ]
 
 
@@ -211,7 +196,7 @@ def kill(process: Process) -> None:
     try:
         # A daemon's group is its own (src/dnsmasq.c, `main`).
         group = os.getpgid(process.pid)
-        if lives(process) and group != os.getpgrp():
+        if proc.lives(process) and group != os.getpgrp():
             os.killpg(group, SIGKILL)
     except ProcessLookupError:
         pass
@@ -232,7 +217,7 @@ def _signal(process: Process, signal: int, patience: int) -> bool:
         return True
     try:
         # The descriptor is bound to a process: if that is still ours, the signal goes nowhere else.
-        if not lives(process):
+        if not proc.lives(process):
             return True
         pidfd_send_signal(fd, signal)
         poll = select.poll()
@@ -244,21 +229,6 @@ def _signal(process: Process, signal: int, patience: int) -> bool:
         os.close(fd)
 
 
-def _command(pid: str) -> list[str]:
-    """Return a process's words; none when it is gone."""
-    return files.peek(f"/proc/{pid}/cmdline").split("\0")
-
-
-def started_at(pid: str) -> str:
-    """Return a process's start time; empty when it is gone."""
-    stat = files.peek(f"/proc/{pid}/stat")
-    # The name, in parentheses, may hold anything; fields are counted from behind it.
-    return stat.rpartition(")")[2].split()[19] if stat else ""
-
-
-_DHCP_PORT = "0043"  # as /proc/net/udp has it
-
-
 def without_folder(base: str) -> dict[str, Process]:
     """Return the servers of networks whose folders under BASE have gone, by their bridges.
 
@@ -266,32 +236,18 @@ def without_folder(base: str) -> dict[str, Process]:
     network namespace, with a socket on the DHCP port, which takes a privilege.
     """
     head, tail = f"--conf-file={base}/networks/", "/dnsmasq.conf"
-    program, namespace = _same(find_trusted("dnsmasq", SBIN)), _same("/proc/self/ns/net")
+    program = find_trusted("dnsmasq", SBIN)
     found = {}
-    for pid in filter(str.isdigit, files.listdir("/proc")):
-        words = [w for w in _command(pid) if w.startswith(head) and w.endswith(tail)]
-        proofs = (_same(f"/proc/{pid}/exe"), _same(f"/proc/{pid}/ns/net"))
-        if words and program and proofs == (program, namespace) and _serves_dhcp(pid):
-            found[words[0][len(head) : -len(tail)]] = Process(int(pid), started_at(pid))
+    for pid in proc.pids():
+        words = [w for w in proc.command(pid) if w.startswith(head) and w.endswith(tail)]
+        if words and program and _is_server(pid, program):
+            found[words[0][len(head) : -len(tail)]] = proc.of(pid)
     gone = [bridge for bridge in found if not os.path.exists(f"{base}/networks/{bridge}")]
     return {bridge: found[bridge] for bridge in gone}
 
 
-def _same(path: str) -> tuple[int, int] | None:
-    """Return what tells a file from all others; None when it is not there."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _serves_dhcp(pid: str) -> bool:
-    """Whether a process has a socket on the DHCP port."""
-    rows = [line.split() for line in files.peek(f"/proc/{pid}/net/udp").splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{_DHCP_PORT}")}
-    folder = f"/proc/{pid}/fd"
-    try:
-        return any(os.readlink(f"{folder}/{fd}") in sockets for fd in os.listdir(folder))
-    except OSError:
+def _is_server(pid: int, program: str) -> bool:
+    """Whether a process runs PROGRAM here, with a socket on the DHCP port."""
+    if not (proc.runs_program(pid, program) and proc.is_in_our_network(pid)):
         return False
+    return not proc.sockets("udp", _DHCP_PORT, pid).isdisjoint(proc.fd_links(pid))

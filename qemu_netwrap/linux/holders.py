@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from qemu_netwrap import linux
-from qemu_netwrap.linux import files
+from qemu_netwrap.linux import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,19 +23,14 @@ def named(pid: int | str) -> str:
 
     Every process chooses its own name: what is no letter goes to no terminal.
     """
-    name = files.peek(f"/proc/{pid}/comm").removesuffix("\n")
-    return f"{''.join(c if c.isprintable() else '?' for c in name)} (pid {pid})"
-
-
-def pids() -> list[int]:
-    """Return the numbers of all processes."""
-    return [int(name) for name in files.listdir("/proc") if name.isdigit()]
+    name = "".join(c if c.isprintable() else "?" for c in proc.name(pid))
+    return f"{name} (pid {pid})"
 
 
 def of_file(path: str) -> list[int]:
     """Return the processes that have the file or device PATH open, or mapped."""
     wanted = linux.foreign_fds.kind(path)
-    return [pid for pid in pids() if _has(pid, wanted)] if wanted is not None else []
+    return [pid for pid in proc.pids() if _has(pid, wanted)] if wanted is not None else []
 
 
 def lockers(path: str) -> str:
@@ -49,17 +44,17 @@ def lockers(path: str) -> str:
     except OSError:
         return ""
     where = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    rows = (line.split() for line in files.peek("/proc/locks").splitlines())
+    rows = (line.split() for line in proc.read("locks").splitlines())
     took = {int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == where}
-    living = [pid for pid in took if pid > 0 and os.path.exists(f"/proc/{pid}")]
+    living = [pid for pid in took if pid > 0 and proc.exists(pid)]
     others = (pid for pid in of_file(path) if pid != os.getpid())
     return ", ".join(map(_with_state, living or others))
 
 
 def _with_state(pid: int) -> str:
     """Return a process as messages name it, with what keeps it from going on."""
-    state = files.peek(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return named(pid) + (", which is stopped," if state[:1] == ["T"] else "")
+    is_stopped = proc.stat(pid)[: proc.STATE + 1] == ["T"]
+    return named(pid) + (", which is stopped," if is_stopped else "")
 
 
 def has_at(pid: int, fd: int, path: str) -> bool:
@@ -70,9 +65,10 @@ def has_at(pid: int, fd: int, path: str) -> bool:
 
 def _has(pid: int, wanted: Kind) -> bool:
     """Whether a process has a file open in any of its threads, or mapped."""
-    for task in _peek_dir(f"/proc/{pid}/task"):
-        folder = f"/proc/{pid}/task/{task}/fd"
-        if any(linux.foreign_fds.kind(f"{folder}/{fd}") == wanted for fd in _peek_dir(folder)):
+    for task in proc.names(f"{pid}/task"):
+        folder = f"{pid}/task/{task}/fd"
+        paths = (f"/proc/{folder}/{fd}" for fd in proc.names(folder))
+        if any(linux.foreign_fds.kind(path) == wanted for path in paths):
             return True
     return not wanted.is_device and _has_mapped(pid, wanted)
 
@@ -80,8 +76,8 @@ def _has(pid: int, wanted: Kind) -> bool:
 def _has_mapped(pid: int, wanted: Kind) -> bool:
     """Whether a process has a file mapped: that keeps it open without a descriptor."""
     device = f"{os.major(wanted.device):02x}:{os.minor(wanted.device):02x}"
-    for task in _peek_dir(f"/proc/{pid}/task"):
-        text = files.peek(f"/proc/{pid}/task/{task}/maps")
+    for task in proc.names(f"{pid}/task"):
+        text = proc.read(f"{pid}/task/{task}/maps")
         if text:  # the threads of a process share them; one that has ended shows none
             lines = (line.split(None, 5) for line in text.splitlines())
             return any(words[3:5] == [device, str(wanted.inode)] for words in lines)
@@ -97,7 +93,7 @@ def holder_of_tap(name: str) -> str:
 def holders_of_tap(name: str) -> Iterator[int]:
     """Yield the processes that have tap NAME of this network namespace open."""
     if name:
-        yield from (pid for pid in pids() if has_tap(pid, name))
+        yield from (pid for pid in proc.pids() if has_tap(pid, name))
 
 
 def has_tap(pid: int, name: str) -> bool:
@@ -107,10 +103,10 @@ def has_tap(pid: int, name: str) -> bool:
     and none for a descriptor that has no tap, or none any more. It may be another network
     namespace's, so the tap is asked; for those who may not ask, the process's own has to do.
     """
-    folder = f"/proc/{pid}/fdinfo"
+    folder = f"{pid}/fdinfo"
     return any(
-        f"iff:\t{name}\n" in files.peek(f"{folder}/{fd}") and _is_tap(pid, int(fd), name)
-        for fd in _peek_dir(folder)
+        f"iff:\t{name}\n" in proc.read(f"{folder}/{fd}") and _is_tap(pid, int(fd), name)
+        for fd in proc.names(folder)
     )
 
 
@@ -119,15 +115,4 @@ def _is_tap(pid: int, fd: int, name: str) -> bool:
     asked = linux.foreign_fds.tap(pid, fd)
     if asked is not None:
         return asked == (name, True)
-    try:
-        return os.path.samestat(os.stat("/proc/self/ns/net"), os.stat(f"/proc/{pid}/ns/net"))
-    except OSError:
-        return False
-
-
-def _peek_dir(path: str) -> list[str]:
-    """Return the names in a folder of /proc as far as we may look."""
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
+    return proc.is_in_our_network(pid)

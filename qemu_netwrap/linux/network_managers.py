@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from qemu_netwrap.linux import files
+from qemu_netwrap.linux import files, proc
 from qemu_netwrap.linux.dbus import Bus, DBusError
 from qemu_netwrap.model.network_managers import DHCPCD, MANAGERS, NETWORK_MANAGER, NETWORKD, Manager
 
@@ -45,7 +43,7 @@ def manager_of(link: Link) -> str:
         return NETWORKD
     pids = (f"/run/dhcpcd/{link.name}{tail}.pid" for tail in ("", "-4", "-6"))
     running = (files.read(path).strip() for path in pids)
-    return DHCPCD if any(p.isdigit() and os.path.exists(f"/proc/{p}") for p in running) else ""
+    return DHCPCD if any(p.isdigit() and proc.exists(p) for p in running) else ""
 
 
 def _values(path: str, key: str) -> set[str]:
@@ -56,5 +54,4 @@ def _values(path: str, key: str) -> set[str]:
 
 def _lives(program: str) -> bool:
     """Whether a process has that name, of which proc(5) keeps 15 bytes."""
-    pids = filter(str.isdigit, files.listdir("/proc"))
-    return any(files.peek(f"/proc/{pid}/comm").startswith(program[:15]) for pid in pids)
+    return any(proc.name(pid).startswith(program[:15]) for pid in proc.pids())

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
 
 from qemu_netwrap import linux
-from qemu_netwrap.linux import files
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from qemu_netwrap.linux import proc
 
 UDP, TCP = _socket.SOCK_DGRAM, _socket.SOCK_STREAM
 IPV4, IPV6 = _socket.AF_INET, _socket.AF_INET6
@@ -97,21 +92,8 @@ def take(protocol: str, address: str, port: int) -> int:
 
 def holder(protocol: str, port: int) -> str:
     """Return who has a port, as `PROGRAM (pid N)`; empty if nobody is seen to."""
-    inodes = set(_inodes(protocol, port))
-    for pid in filter(str.isdigit, files.listdir("/proc")):
-        try:
-            opened = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        except OSError:
-            continue
-        if not inodes.isdisjoint(opened):
+    sockets = proc.sockets(protocol, port) | proc.sockets(f"{protocol}6", port)
+    for pid in proc.pids():
+        if not sockets.isdisjoint(proc.fd_links(pid)):
             return linux.holders.named(pid)
     return ""
-
-
-def _inodes(protocol: str, port: int) -> Iterator[str]:
-    """Yield the sockets that have a port, as /proc/PID/fd calls them (proc(5), /proc/net/tcp)."""
-    for table in (protocol, f"{protocol}6"):
-        for line in files.read(f"/proc/net/{table}").splitlines()[1:]:
-            words = line.split()
-            if int(words[1].rpartition(":")[2], 16) == port:
-                yield f"socket:[{words[9]}]"

@@ -9,8 +9,8 @@ import time
 
 import psutil
 
-from qemu_netwrap.linux import files, holders, process_identity
-from qemu_netwrap.linux.process_identity import Process
+from qemu_netwrap.linux import proc
+from qemu_netwrap.linux.proc import Process
 from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
@@ -54,11 +54,11 @@ class Users(Record):
 def all_kin() -> dict[int, Kin]:
     """Return all processes by pid. One that has ended is none, also where nobody has buried it."""
     found = {}
-    for pid in holders.pids():
-        words = files.peek(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    for pid in proc.pids():
+        fields = proc.stat(pid)
         # Whose first thread has ended may have others (proc(5): state, num_threads).
-        if words and not (words[0] in "ZX" and int(words[17]) <= 1):
-            found[pid] = Kin(Process(pid, words[19]), int(words[1]))
+        if fields and not (fields[proc.STATE] in "ZX" and int(fields[proc.THREADS]) <= 1):
+            found[pid] = Kin(Process(pid, fields[proc.STARTED]), int(fields[proc.PARENT]))
     return found
 
 
@@ -80,13 +80,13 @@ def below(roots: Iterable[int], kin: dict[int, Kin]) -> list[Kin]:
 
 def users(pid: int) -> Users | None:
     """Return the users of a process; None when it is gone."""
-    words = files.peek(f"/proc/{pid}/status").partition("\nUid:")[2].split()
-    return Users(*map(int, words[:3])) if words else None
+    ids = proc.users(pid)
+    return Users(*ids[:3]) if ids else None
 
 
 def number_in(pid: int) -> int:
     """Return the number that a process has in its own namespace of process ids; 0 if it is gone."""
-    words = files.peek(f"/proc/{pid}/status").partition("\nNSpid:")[2].partition("\n")[0].split()
+    words = proc.status(pid, "NSpid")
     return int(words[-1]) if words else 0
 
 
@@ -156,7 +156,7 @@ def send(process: Process, number: int) -> None:
         return
     try:
         # The descriptor is bound to a process: if that is the one meant, no other can be hit.
-        if process_identity.lives(process):
+        if proc.lives(process):
             signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         pass
@@ -177,6 +177,6 @@ def ends_by(process: Process, deadline: float) -> bool:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         left = max(0.0, deadline - time.monotonic())
-        return not process_identity.lives(process) or bool(poll.poll(left * 1000))
+        return not proc.lives(process) or bool(poll.poll(left * 1000))
     finally:
         os.close(fd)

@@ -71,15 +71,10 @@ def is_shared(found: os.stat_result) -> bool:
 
 def is_unmapped(uid: int) -> bool:
     """Whether UID stands for a user outside of this user namespace, as real root there."""
-    try:
-        with (
-            open("/proc/sys/kernel/overflowuid", encoding="ascii") as overflow,
-            open("/proc/self/uid_map", encoding="ascii") as uids,
-        ):
-            whole = ["0", "0", "4294967295"]
-            return uid == int(overflow.read()) and uids.read().split() != whole
-    except OSError:
+    overflow, rows = linux.proc.read("sys/kernel/overflowuid"), linux.proc.mapped_ids("uid_map")
+    if not (overflow and rows):
         return False
+    return uid == int(overflow) and rows != [["0", "0", "4294967295"]]
 
 
 def find_behind(shim: str) -> str:

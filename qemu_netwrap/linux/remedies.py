@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from qemu_netwrap.linux import devices, files
+from qemu_netwrap.linux import devices, files, proc
 from qemu_netwrap.linux.devices import TUN, VHOST
 from qemu_netwrap.record import Record
 
@@ -115,8 +115,7 @@ def standing() -> Standing:
 
 def capabilities() -> frozenset[str]:
     """Return those of the capabilities we may need that this process has."""
-    status = files.read("/proc/self/status")
-    bits = int(status.partition("CapEff:")[2].split()[0], 16)
+    bits = int(proc.status("self", "CapEff")[0], 16)
     return frozenset(name for name, number in _NUMBERS.items() if bits >> number & 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap.linux import files
+from qemu_netwrap.linux import files, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,13 +45,8 @@ def before_sudo() -> dict[str, str]:
 
 def _environments() -> Iterator[dict[str, str]]:
     """Yield the environments that this process and those above it began with, as far as seen."""
-    pid = os.getpid()
-    while pid > 1:
-        try:
-            entries = files.read(f"/proc/{pid}/environ").split("\0")
-            stat = files.read(f"/proc/{pid}/stat")
-        except OSError:
+    for pid in proc.lineage(os.getpid()):
+        environment = proc.environment(pid)
+        if environment is None:
             return
-        yield {name: value for name, _, value in (entry.partition("=") for entry in entries)}
-        parent = stat.rpartition(")")[2].split()[1:2]
-        pid = int(parent[0]) if parent else 0
+        yield environment

@@ -8,7 +8,7 @@ import stat
 
 from qemu_netwrap import linux
 from qemu_netwrap.errors import ConfigError
-from qemu_netwrap.linux import bridge_conf, devices, files, qemu_files
+from qemu_netwrap.linux import bridge_conf, devices, files, proc, qemu_files
 from qemu_netwrap.linux.holders import holder_of_tap
 from qemu_netwrap.model.names import ifname_fault
 from qemu_netwrap.qemu import bridge_conf as bridge_acl
@@ -17,7 +17,6 @@ NETS = "/sys/class/net"
 HELPER = "qemu-bridge-helper"
 # Where distributions put QEMU's helpers (CONFIG_QEMU_HELPERDIR).
 _HELPER_FOLDERS = ("/usr/lib/qemu", "/usr/libexec", "/usr/local/libexec", "/usr/libexec/qemu")
-_CAP_NET_ADMIN = 12
 
 
 def interface(name: str) -> dict[str, object]:
@@ -81,17 +80,12 @@ def _why_not(path: str) -> str:
 
 def has_net_admin() -> bool:
     """Whether this process has CAP_NET_ADMIN."""
-    return bool(int(_status("CapEff"), 16) >> _CAP_NET_ADMIN & 1)
+    return "net_admin" in linux.remedies.capabilities()
 
 
 def has_no_new_privileges() -> bool:
     """Whether what this process executes gains nothing by being setuid (no_new_privs)."""
-    return _status("NoNewPrivs") == "1"
-
-
-def _status(field: str) -> str:
-    """Return a field of /proc/self/status."""
-    return files.read("/proc/self/status").partition(f"\n{field}:")[2].split()[0]
+    return proc.status("self", "NoNewPrivs") == ["1"]
 
 
 def _acl(bridge: str) -> str:

@@ -64,8 +64,8 @@ class Dnsmasq(Resource):
         """
         noted = None
         if "pid" in saved:
-            noted = linux.dnsmasq.Process(int(saved["pid"]), saved["started"])
-        if noted is not None and linux.dnsmasq.lives(noted):
+            noted = linux.proc.Process(int(saved["pid"]), saved["started"])
+        if noted is not None and linux.proc.lives(noted):
             linux.dnsmasq.kill(noted)
             yield
             linux.dnsmasq.stop(noted)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
-    from qemu_netwrap.linux.dnsmasq import Process
+    from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.resources.base import Context, Saved
 
 SHELL = "/bin/sh"
@@ -50,7 +50,7 @@ class Lookout(Resource):
         os.close(told)
         if status or not pid.isdigit():
             raise HostError("sh(1) cannot be started", "is /bin/sh there?")
-        linux.files.write(f"{folder}/lookout", f"{pid} {linux.dnsmasq.started_at(pid)}\n")
+        linux.files.write(f"{folder}/lookout", f"{pid} {linux.proc.started(pid)}\n")
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
         """End it; one that a crash has kept from being noted is looked for among all processes."""
@@ -89,16 +89,15 @@ def find(folder: str) -> Process | None:
     words = _noted(folder)
     if len(words) != 2:
         return None
-    process = linux.dnsmasq.Process(int(words[0]), words[1])
-    return process if linux.dnsmasq.lives(process) and folder in _command(words[0]) else None
+    process = linux.proc.Process(int(words[0]), words[1])
+    return process if linux.proc.lives(process) and folder in linux.proc.command(words[0]) else None
 
 
 def set_apart(folder: str) -> None:
     """Take it out of this process's control group, with what it waits for: it serves others too."""
     process = find(folder)
     if process is not None:
-        children = linux.files.peek(f"/proc/{process.pid}/task/{process.pid}/children").split()
-        for pid in (*map(int, children), process.pid):
+        for pid in (*linux.proc.children(process.pid), process.pid):
             linux.cgroup.leave(pid)
 
 
@@ -123,7 +122,7 @@ def _kill(process: Process) -> None:
     """Kill it and what it waits for: they are a group of their own."""
     try:
         group = os.getpgid(process.pid)
-        if linux.dnsmasq.lives(process) and group != os.getpgrp():
+        if linux.proc.lives(process) and group != os.getpgrp():
             os.killpg(group, SIGKILL)
     except ProcessLookupError:
         pass
@@ -141,12 +140,8 @@ def without_state(bridge: str, context: Context) -> list[Process]:
 
 def _is_roots(pid: int) -> bool:
     """Whether a process is root's by all its ids, and of this network namespace."""
-    ids = linux.files.peek(f"/proc/{pid}/status").partition("\nUid:")[2].split("\n")[0].split()
-    try:
-        here = os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/self/ns/net"))
-    except OSError:
-        return False
-    return here and ids == [f"{os.geteuid()}"] * 4
+    is_roots = linux.proc.users(pid) == (os.geteuid(),) * 4
+    return is_roots and linux.proc.is_in_our_network(pid)
 
 
 def end(process: Process) -> None:
@@ -159,11 +154,12 @@ def _all(folder: str) -> list[Process]:
 
     Anybody can give a process such words: only those of this user count.
     """
-    listed = filter(str.isdigit, linux.files.listdir("/proc"))
-    pids = [pid for pid in listed if linux.process_identity.user(pid) == os.geteuid()]
-    mine = [pid for pid in pids if pid != str(os.getpid())]
-    found = [pid for pid in mine if _is_for(folder, _command(pid))]
-    return [linux.dnsmasq.Process(int(pid), linux.dnsmasq.started_at(pid)) for pid in found]
+    mine = (pid for pid in linux.proc.pids() if linux.proc.user(pid) == os.geteuid())
+    return [
+        linux.proc.of(pid)
+        for pid in mine
+        if pid != os.getpid() and _is_for(folder, linux.proc.command(pid))
+    ]
 
 
 def _is_for(folder: str, words: list[str]) -> bool:
@@ -174,8 +170,3 @@ def _is_for(folder: str, words: list[str]) -> bool:
 def _noted(folder: str) -> list[str]:
     """Return number and start time as they are written down; nothing if they are not."""
     return linux.files.read(f"{folder}/lookout").split()
-
-
-def _command(pid: str) -> list[str]:
-    """Return a process's words."""
-    return linux.files.peek(f"/proc/{pid}/cmdline").split("\0")

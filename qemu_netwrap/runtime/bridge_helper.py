@@ -14,7 +14,7 @@ import sys
 
 from qemu_netwrap.config import file
 from qemu_netwrap.errors import HostError, NetwrapError, UsageError
-from qemu_netwrap.linux import bridge_conf, host_facts, process_identity
+from qemu_netwrap.linux import bridge_conf, host_facts, proc
 from qemu_netwrap.model.names import tap_name
 from qemu_netwrap.model.network import BRIDGE
 from qemu_netwrap.model.run import Nic, Wanted
@@ -58,7 +58,7 @@ def serve(words: list[str]) -> None:
     here = State.here()
     qemu = _caller(call.socket)
     run, lock = runs.claim(here, str(qemu))
-    runs.write_owner(here, run, process_identity.of(qemu))
+    runs.write_owner(here, run, proc.of(qemu))
     tap = tap_name(run, 0)
     nic = Nic(f"--br={call.bridge}", network, tap, vnet_hdr=call.vnet_hdr)
     wanted = Wanted(run, (nic,), *ifup_hook.caller())
@@ -80,7 +80,7 @@ def _caller(socket: int) -> int:
     finally:
         peer.close()
     pid = int.from_bytes(raw[:4], sys.byteorder)
-    return pid if pid in ifup_hook.ancestors() else os.getppid()
+    return pid if pid in proc.lineage(os.getppid()) else os.getppid()
 
 
 def _read(words: list[str]) -> Call:

@@ -12,7 +12,7 @@ from _signal import SIG_DFL, SIGCHLD, signal
 
 from qemu_netwrap.config import file
 from qemu_netwrap.errors import HostError, UsageError
-from qemu_netwrap.linux import files, holders, host_facts, open_files, process_identity
+from qemu_netwrap.linux import files, holders, host_facts, open_files, proc
 from qemu_netwrap.model.run import Nic, Wanted
 from qemu_netwrap.qemu import command_line
 from qemu_netwrap.report import tell
@@ -23,10 +23,8 @@ from qemu_netwrap.state import State, prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from qemu_netwrap.linux.netlink.links import Link
-    from qemu_netwrap.linux.process_identity import Process
+    from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.model.network import Config, Network
 
 
@@ -107,17 +105,8 @@ def _qemu_of(tap: str) -> Process | None:
     It has the tap open, and so have the scripts between, which inherit it: the eldest it is. Who
     calls by hand has no tap.
     """
-    having = [pid for pid in ancestors() if holders.has_tap(pid, tap)]
-    return process_identity.of(having[-1]) if having else None
-
-
-def ancestors() -> Iterator[int]:
-    """Yield this process's parent, its parent, and so on, without the first process."""
-    pid = os.getppid()
-    while pid > 1:
-        yield pid
-        stat = files.peek(f"/proc/{pid}/stat")
-        pid = int(stat.rpartition(")")[2].split()[1]) if stat else 0
+    having = [pid for pid in proc.lineage(os.getppid()) if holders.has_tap(pid, tap)]
+    return proc.of(having[-1]) if having else None
 
 
 def _network(name: str, config: Config) -> Network:
@@ -161,7 +150,7 @@ def _runs_of(here: State, name: str) -> list[str]:
 
 def caller() -> tuple[str, str]:
     """Return the guest's name, and the words of the QEMU that has called us, if it was that."""
-    argv = files.read(f"/proc/{os.getppid()}/cmdline").split("\0")[:-1]
+    argv = proc.command(os.getppid())
     if not any(name in "".join(argv[:1]) for name in ("qemu", "kvm")):
         return "", ""
     return guest_name(command_line.parse(argv)), " ".join(argv)

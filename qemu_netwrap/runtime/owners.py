@@ -14,7 +14,7 @@ import signal
 import time
 
 from qemu_netwrap import record_text
-from qemu_netwrap.linux import files, holders, process_identity, processes, run_locks
+from qemu_netwrap.linux import files, holders, proc, processes, run_locks
 from qemu_netwrap.linux.netlink.links import name_of
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime import runs
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qemu_netwrap.errors import NetwrapError
-    from qemu_netwrap.linux.process_identity import Process
+    from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.linux.processes import Kin
     from qemu_netwrap.state import State
 
@@ -105,14 +105,14 @@ class Family:
 
     def _main(self, run: str, owner: Owner) -> Process | None:
         """Return the process that an owner is, if it lives."""
-        if owner.namespace in ("", process_identity.namespace()):
+        if owner.namespace in ("", proc.pid_namespace()):
             found = self.kin.get(owner.pid)
             if found is None or owner.started not in ("", found.process.started):
                 return None
             return found.process if owner.started or self._has(run, owner.pid) else None
         for pid, each in self.kin.items():
             same = each.process.started == owner.started and processes.number_in(pid) == owner.pid
-            if same and process_identity.namespace(pid) == owner.namespace:
+            if same and proc.pid_namespace(pid) == owner.namespace:
                 return each.process
         return None
 
@@ -131,11 +131,7 @@ class Family:
         path = f"{self.state.run(run)}/lock"
         if number >= 0:
             return holders.has_at(pid, number, path)
-        try:
-            fds = [int(fd) for fd in os.listdir(f"/proc/{pid}/fd")]
-        except OSError:
-            return False
-        return any(fd >= _FIRST_FD and holders.has_at(pid, fd, path) for fd in fds)
+        return any(fd >= _FIRST_FD and holders.has_at(pid, fd, path) for fd in proc.fds(pid))
 
     def _orphans(self, run: str, owner: Owner) -> list[Process]:
         """Return the daemons of a run's QEMU: see this module's beginning."""
@@ -176,7 +172,7 @@ def obstacles(state: State, run: str) -> list[str]:
     named = [holders.named(pid) for pid in others(state, run)]
     if named:
         return named
-    programs = [files.peek(f"/proc/{pid}/comm").strip() for pid in keepers(state, run)]
+    programs = [proc.name(pid) for pid in keepers(state, run)]
     return [UNSEEN] if _ASLEEP in programs or not programs else []
 
 
@@ -195,7 +191,7 @@ def take_over(state: State, run: str, say: Callable[[str], None]) -> list[Netwra
     errors: list[NetwrapError] = []
     with files.Lock(state.takeover_lock):
         if os.path.exists(f"{folder}/lock"):
-            for keeper in map(process_identity.of, keepers(state, run)):
+            for keeper in map(proc.of, keepers(state, run)):
                 processes.send(keeper, signal.SIGKILL)
                 processes.ends_by(keeper, time.monotonic() + _KILLING)
             lock = files.replace_locked(f"{folder}/lock")

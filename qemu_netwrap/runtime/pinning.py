@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from qemu_netwrap.linux import process_identity
+from qemu_netwrap.linux import proc
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.runtime import membership, runs
@@ -62,7 +62,7 @@ def let_go(bridge: str, work: Context) -> Dropped:
 def _visit(bridge: str, work: Context) -> Iterator[str]:
     """Yield a run that is to be a member of the network on BRIDGE, and release it in the end."""
     run, lock = runs.claim(work.state, str(os.getpid()))
-    runs.write_owner(work.state, run, process_identity.of(os.getpid()))
+    runs.write_owner(work.state, run, proc.of(os.getpid()))
     try:
         Journal(f"{work.state.run(run)}/journal").intend(Membership(bridge, run))
         yield run

@@ -10,7 +10,7 @@ from qemu_netwrap import linux, passthrough, record_text, runtime, state
 from qemu_netwrap.config import file
 from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import fds as handover
-from qemu_netwrap.linux import host_facts, open_files, process_identity
+from qemu_netwrap.linux import host_facts, open_files, proc
 from qemu_netwrap.linux.fds import file_of, inherit
 from qemu_netwrap.model.network import BRIDGE
 from qemu_netwrap.model.run import Grant
@@ -113,7 +113,7 @@ def _own(here: state.State, run: str, lock: int, uid: int) -> int:
     """
     try:
         lock = handover.inherit_lock(lock)
-        runs.write_owner(here, run, process_identity.of(os.getpid()), uid, lock)
+        runs.write_owner(here, run, proc.of(os.getpid()), uid, lock)
     except OSError:
         runs.release(here, run)
         raise

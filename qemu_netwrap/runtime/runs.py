@@ -6,7 +6,7 @@ import os
 
 from qemu_netwrap import linux, record_text
 from qemu_netwrap.errors import HostError, NetwrapError
-from qemu_netwrap.linux import files, process_identity, tun
+from qemu_netwrap.linux import files, proc, tun
 from qemu_netwrap.model.names import guest_names
 from qemu_netwrap.model.run import DeviceInfo
 from qemu_netwrap.record import Record
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from qemu_netwrap.linux.process_identity import Process
+    from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.run import Nic, PortForward, Wanted
     from qemu_netwrap.runtime.membership import Info
@@ -91,7 +91,7 @@ def write_owner(
     fields = {
         "pid": str(process.pid),
         "started": process.started,
-        "namespace": process_identity.namespace(),
+        "namespace": proc.pid_namespace(),
         "uid": str(uid),
     }
     fields |= {} if lock is None else {"lock": str(lock)}

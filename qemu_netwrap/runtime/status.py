@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.linux.netlink.links import Link
-    from qemu_netwrap.linux.process_identity import Process
+    from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.model.run import DeviceInfo, PortForward
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.state import State

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from qemu_netwrap.linux.netlink.links import Link
+    from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.resources.base import Context
 
 _TABLES = ("raw", "mangle", "filter")
@@ -53,7 +54,7 @@ class Stray(Record):
 
     bridge: str
     found: tuple[Resource, ...] = ()
-    server: dnsmasq.Process | None = None
+    server: Process | None = None
     ports: tuple[str, ...] = ()
     has_bridge: bool = False
 
