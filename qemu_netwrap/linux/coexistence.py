@@ -22,10 +22,8 @@ _MANAGERS = {
     "NetworkManager": "/run/NetworkManager",
     "systemd-networkd": "/run/systemd/netif/state",
 }
-# By the families of model.coexistence: whether br_netfilter shows bridged frames to firewalls, and
-# which tables of legacy iptables have been used.
+# By the families of model.coexistence: whether br_netfilter shows bridged frames to firewalls.
 _BRIDGED = {"ip": "bridge-nf-call-iptables", "ip6": "bridge-nf-call-ip6tables"}
-_LEGACY = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
 
 
 def look(bridge: str, *, routed: bool) -> model.coexistence.Neighbours | None:
@@ -41,7 +39,7 @@ def look(bridge: str, *, routed: bool) -> model.coexistence.Neighbours | None:
     if not (routed or bridged):
         # Without br_netfilter only firewalls for bridges see the frames of a plain bridge.
         tables = tuple(table for table in tables if table[0] == "bridge")
-    legacy = tuple(f for f in _LEGACY if (routed or bridged) and legacy_tables(f))
+    legacy = tuple(f for f in _BRIDGED if (routed or bridged) and nft.legacy_tables(f))
     open_from = int(files.read(_OPEN_FROM) or 1024)
     dns_port, taken = _ports(open_from) if routed else (DNS_PORTS[0], ())
     is_moved = dns_port != DNS_PORTS[0]
@@ -80,9 +78,3 @@ def _ports(open_from: int) -> tuple[int, tuple[int, ...]]:
 def _is_on(path: str) -> bool:
     """Whether a sysctl is on; not when there is none."""
     return files.read(path).strip() == "1"
-
-
-def legacy_tables(family: str) -> tuple[str, ...]:
-    """Return the filtering tables of legacy iptables in use: asking iptables would make them."""
-    used = files.peek(f"/proc/net/{_LEGACY[family]}").split()
-    return tuple(table for table in ("raw", "mangle", "filter") if table in used)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qemu_netwrap.linux import iptables
-from qemu_netwrap.linux.coexistence import legacy_tables
 from qemu_netwrap.linux.netlink.nft_chains import Chain, Chains
+from qemu_netwrap.linux.nft import legacy_tables
 from qemu_netwrap.model.chain_verdicts import Asked, Judgement, judge
 from qemu_netwrap.model.coexistence import (
     ARP,

@@ -1,9 +1,13 @@
-"""Our nftables table, by nft(8). Each change is one transaction of the kernel."""
+"""Our nftables table, by nft(8); and which tables other programs have.
+
+Each change is one transaction of the kernel.
+"""
 
 from __future__ import annotations
 
 import errno
 
+from qemu_netwrap.linux import proc
 from qemu_netwrap.linux.netlink import NLM_F_DUMP, Netlink, attribute, attributes
 from qemu_netwrap.linux.process import Child
 
@@ -26,6 +30,7 @@ NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME = 1, 3
 NFTA_GEN_ID = 1
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
+_LEGACY = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}  # files of /proc/net
 _UNTOUCHED = 1  # the generation of a ruleset that nobody has ever changed
 
 
@@ -76,6 +81,15 @@ def foreign_tables() -> tuple[tuple[str, str], ...]:
         return ()
     finally:
         asking.close()
+
+
+def legacy_tables(family: str) -> tuple[str, ...]:
+    """Return the filtering tables of legacy iptables in use, for FAMILY `ip` or `ip6`.
+
+    iptables itself is not asked, since that creates the tables.
+    """
+    used = proc.read(f"net/{_LEGACY[family]}").split()
+    return tuple(table for table in ("raw", "mangle", "filter") if table in used)
 
 
 class Nftnl(Netlink):

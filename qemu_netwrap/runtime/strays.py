@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from qemu_netwrap import runtime
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.linux import commands, dnsmasq, files, host_facts, iptables, nft, sysctl
-from qemu_netwrap.linux.coexistence import legacy_tables
 from qemu_netwrap.linux.netlink.links import FR_ACT_BLACKHOLE, FR_ACT_GOTO, FR_ACT_NOP
 from qemu_netwrap.linux.netlink.nft_chains import Chains
 from qemu_netwrap.model import mac
@@ -214,7 +213,7 @@ def _marks() -> Iterator[IptablesAccepts | NftAccepts]:
     tables = nft.foreign_tables()
     for family, name in _PROGRAMS.items():
         used = [table for table in _TABLES if (family, table) in tables]
-        kinds = ((f"{name}-nft", used), (f"{name}{iptables.LEGACY}", legacy_tables(family)))
+        kinds = ((f"{name}-nft", used), (f"{name}{iptables.LEGACY}", nft.legacy_tables(family)))
         for program, names in kinds:
             for table in names if iptables.is_there(program) else ():
                 for bridge, chains in iptables.ours(program, table).items():
