@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.pci import Device
 
 BY_HAND = "-"  # stands for the run of a device that `vfio bind` has taken
-_PATIENCE = 20.0  # seconds for a driver lock
-_LONGER = pci.PATIENCE + _PATIENCE  # for a device's: its holder may wait for a driver
+_DRIVER_LOCK_TIMEOUT = 20.0  # seconds for a driver lock
+# For a device's lock, whose holder may wait for a driver.
+_DEVICE_LOCK_TIMEOUT = pci.DRIVER_TIMEOUT + _DRIVER_LOCK_TIMEOUT
 
 
 class Shared:
@@ -52,7 +53,7 @@ class Shared:
         has inherited it, and keeps it when its keeper has given up.
         """
         path = f"{self.base}/locks/{bdf}"
-        fd = _open_locked(path, _LONGER)
+        fd = _open_locked(path, _DEVICE_LOCK_TIMEOUT)
         if fd is None:
             by = _holder(path)
             raise HostError(
@@ -72,7 +73,7 @@ class Shared:
         Every write to the drivers' files is a child's who inherits this lock (linux.pci): a write
         that hangs in the kernel keeps it.
         """
-        fd = _open_locked(f"{self.base}/locks/{bdf}-driver", _PATIENCE)
+        fd = _open_locked(f"{self.base}/locks/{bdf}-driver", _DRIVER_LOCK_TIMEOUT)
         if fd is None:
             raise HostError(
                 f"{bdf}: the kernel still hangs over its driver",
@@ -105,11 +106,11 @@ class Shared:
         tidy_machine(self.base)
 
 
-def _open_locked(path: str, seconds: float) -> int | None:
-    """Return a locked descriptor of PATH; None if it is not to be had for so many SECONDS."""
+def _open_locked(path: str, timeout: float) -> int | None:
+    """Return a locked descriptor of PATH; None if it is not free within TIMEOUT seconds."""
     try:
-        return polling.insist(
-            lambda: files.open_locked(path, wait=False), errno.EWOULDBLOCK, seconds
+        return polling.retry(
+            lambda: files.open_locked(path, wait=False), errno.EWOULDBLOCK, timeout
         )
     except BlockingIOError:
         return None

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.linux.proc import Process
 
-_PATIENCE = 5000  # ms, until SIGKILL
+_END_TIMEOUT = 5.0  # seconds after SIGTERM, until SIGKILL
 _IDS = 65535  # those that a whole system may use: 65534 is nobody's
 _LOOKS = 2
 _DHCP_PORT = 67
@@ -175,7 +175,7 @@ def reload(folder: str) -> None:
     """Have the dnsmasq of FOLDER read its hosts again, forgetting those whose file is gone."""
     process = find(folder)
     if process is not None:
-        _signal(process, SIGHUP, 0)
+        _signal(process, SIGHUP)
 
 
 def end(folder: str) -> None:
@@ -205,12 +205,12 @@ def kill(process: Process) -> None:
 def stop(process: Process) -> None:
     """End a dnsmasq and wait until it is gone."""
     for signal in (SIGTERM, SIGKILL):
-        if _signal(process, signal, _PATIENCE):
+        if _signal(process, signal, _END_TIMEOUT):
             return
 
 
-def _signal(process: Process, signal: int, patience: int) -> bool:
-    """Send a signal, and wait PATIENCE milliseconds for the end; tell whether it has come."""
+def _signal(process: Process, signal: int, timeout: float = 0.0) -> bool:
+    """Send a signal; return whether the process ends within TIMEOUT seconds."""
     try:
         fd = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -222,7 +222,7 @@ def _signal(process: Process, signal: int, patience: int) -> bool:
         pidfd_send_signal(fd, signal)
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        return bool(poll.poll(patience))
+        return bool(poll.poll(timeout * 1000))
     except ProcessLookupError:
         return True
     finally:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NO_SUCH = (FileNotFoundError, NotADirectoryError)
 _SCRATCH = "~"  # dnsmasq reads no file whose name ends so
-_LOOKS, _LOOK = 100, 0.001  # how often it is tried again while somebody may just look, and seconds
+_PROBE_RETRIES, _PROBE_INTERVAL = 100, 0.001  # seconds, while others only probe (`is_locked`)
 
 
 class Lock:
@@ -88,14 +88,14 @@ def _flock(fd: int) -> None:
     Somebody who just looks (`is_locked`) shares it for a moment: then it is tried again. Somebody
     who goes on sharing it has it.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_PROBE_RETRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises if it is taken in earnest
             fcntl.flock(fd, fcntl.LOCK_UN)  # two who try would else share it for ever
-        time.sleep(_LOOK)
+        time.sleep(_PROBE_INTERVAL)
     raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
 
 

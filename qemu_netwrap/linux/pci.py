@@ -19,8 +19,8 @@ DEV = "/dev/vfio"
 INTERRUPTS = "/proc/interrupts"
 MOUNTS = "/proc/self/mountinfo"
 SWAPS = "/proc/swaps"
-PATIENCE = 120.0  # seconds for a driver to let a device go, or to take it
-_LET_GO = 20.0  # seconds for a process that ends to close what it has of VFIO
+DRIVER_TIMEOUT = 120.0  # seconds for a driver to let a device go, or to take it
+_RELEASE_TIMEOUT = 20.0  # seconds for a process that ends to close what it has of VFIO
 _MODULES = {VFIO: "vfio-pci"}
 
 
@@ -226,7 +226,7 @@ def is_group_open(group: str) -> bool:
 
 def wait_group_closed(group: str) -> None:
     """Wait a while until nobody has an IOMMU group open. Raises `HostError` if somebody goes on."""
-    if not polling.wait(lambda: not (group and is_group_open(group)), _LET_GO):
+    if not polling.wait_until(lambda: not (group and is_group_open(group)), _RELEASE_TIMEOUT):
         by = group_holder(group)
         raise HostError(
             f"IOMMU group {group} is still in use{f' by {by}' if by else ''}",
@@ -326,7 +326,7 @@ def _write_patiently(path: str, text: str) -> None:
     child = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(child, select.POLLIN)
-    ended = poll.poll(PATIENCE * 1000)
+    ended = poll.poll(DRIVER_TIMEOUT * 1000)
     os.close(child)
     if not ended:
         raise HostError(

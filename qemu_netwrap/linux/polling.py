@@ -1,4 +1,4 @@
-"""Waiting for what nothing tells of: by looking again and again, for so long."""
+"""Polling with a time-out, for conditions that the kernel sends no notification of."""
 
 from __future__ import annotations
 
@@ -12,35 +12,38 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+_INTERVAL = 0.05  # seconds
 
-def wait(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> bool:
-    """Return whether CONDITION holds: as soon as it does, or when SECONDS are over.
 
-    PAUSE are the seconds between two looks.
+def wait_until(condition: Callable[[], bool], timeout: float, interval: float = _INTERVAL) -> bool:
+    """Wait until CONDITION holds, for at most TIMEOUT seconds; return whether it does.
+
+    It is asked every INTERVAL seconds, and at least once.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + timeout
     while not condition():
         if time.monotonic() >= until:
             return False
-        _sleep(pause)
+        _sleep(interval)
     return True
 
 
-def insist(action: Callable[[], T], refusal: int, seconds: float, pause: float = 0.05) -> T:
-    """Return what ACTION returns once it is not refused with errno REFUSAL any more.
+def retry(action: Callable[[], T], refusal: int, timeout: float, interval: float = _INTERVAL) -> T:
+    """Return what ACTION returns; while it fails with errno REFUSAL, try again.
 
-    Raises that `OSError` when SECONDS are over, and any other at once.
+    Every INTERVAL seconds, for at most TIMEOUT seconds: after that the `OSError` is raised, as any
+    other is at once.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + timeout
     while True:
         try:
             return action()
         except OSError as error:
             if error.errno != refusal or time.monotonic() >= until:
                 raise
-        _sleep(pause)
+        _sleep(interval)
 
 
 def _sleep(seconds: float) -> None:
-    """Sleep by poll(2), whose time is relative; time.sleep waits for a moment of a clock's."""
+    """Sleep by poll(2), whose time is relative: time.sleep(3) waits for a time of a clock."""
     select.poll().poll(seconds * 1000)

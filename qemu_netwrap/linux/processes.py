@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_LOOK = 0.5  # seconds, after which it is looked for processes that have come meanwhile
-_KILLING = 5.0  # seconds, until it is given up: the kernel keeps those that wait for hardware
+_LOOK_INTERVAL = 0.5  # seconds between two looks for processes started meanwhile
+_KILL_TIMEOUT = 5.0  # seconds: one that waits for hardware may survive SIGKILL
 
 
 class Usage(Record):
@@ -112,14 +112,14 @@ def running(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(p.info["name"] for p in psutil.process_iter(["name"])) & frozenset(names)
 
 
-def stop(look: Callable[[list[Process]], list[Process]], patience: float) -> list[int]:
+def stop(look: Callable[[list[Process]], list[Process]], timeout: float) -> list[int]:
     """End processes; return the pids that had to be killed.
 
     LOOK returns those to end that live, of which it is given the ones found so far: they start
-    others meanwhile. They are asked first (SIGTERM) and killed after PATIENCE seconds.
+    others meanwhile. They are asked first (SIGTERM) and killed after TIMEOUT seconds.
     """
-    asked = _signal_all(look, signal.SIGTERM, [], patience)
-    killed = _signal_all(look, signal.SIGKILL, asked, _KILLING) if look(asked) else []
+    asked = _signal_all(look, signal.SIGTERM, [], timeout)
+    killed = _signal_all(look, signal.SIGKILL, asked, _KILL_TIMEOUT) if look(asked) else []
     return [process.pid for process in killed]
 
 
@@ -127,13 +127,13 @@ def _signal_all(
     look: Callable[[list[Process]], list[Process]],
     number: int,
     known: list[Process],
-    patience: float,
+    timeout: float,
 ) -> list[Process]:
-    """Signal each process once and wait until all have ended, PATIENCE seconds at most.
+    """Signal each process once and wait until all have ended, TIMEOUT seconds at most.
 
     Return those that got the signal; KNOWN are those found earlier.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     signalled: list[Process] = []
     while living := look([*known, *signalled]):
         for process in living:
@@ -142,7 +142,7 @@ def _signal_all(
                 signalled.append(process)
         if time.monotonic() >= deadline:
             break
-        until = min(deadline, time.monotonic() + _LOOK)
+        until = min(deadline, time.monotonic() + _LOOK_INTERVAL)
         for process in living:
             ends_by(process, until)
     return signalled

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.linux.users import User
 
-PATIENCE = 10.0  # seconds
+_QUERY_TIMEOUT = 10.0  # seconds
 _MOST = 1 << 20  # a QEMU's -help has some 40 KiB
 _PIECE = 65536
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
@@ -65,7 +65,7 @@ def _listen(pid: int, output: int) -> bytes | None:
     The end is the child's, told by a pidfd: what it has started and left behind may hold the pipe
     for as long as it likes.
     """
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + _QUERY_TIMEOUT
     ending = os.pidfd_open(pid)
     os.set_blocking(output, False)
     poll = select.poll()

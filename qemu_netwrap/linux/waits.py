@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 PROGRAM_TIMEOUT = 20.0  # seconds; nft takes 3 ms, and 0.3 s beside 1,000 tables of others
-_ANNOUNCED = 1.0  # seconds
+_ANNOUNCE_TIMEOUT = 1.0  # seconds
 
 
 def _tell(line: str) -> None:
@@ -108,7 +108,7 @@ def _wait_locked(fd: int, how: int, path: str) -> None:
     handler = signal(SIGALRM, _tick)
     left, interval = setitimer(ITIMER_REAL, 0)
     try:
-        while not _had_within(_ANNOUNCED, fd, how):
+        while not _had_within(_ANNOUNCE_TIMEOUT, fd, how):
             if caller.has_gone():
                 raise HostError("the launcher has gone meanwhile", "nothing is left to do")
             if not announced:

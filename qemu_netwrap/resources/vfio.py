@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Context, Saved
     from qemu_netwrap.state import State
 
-_MOMENT = 1.0  # seconds for somebody who just looks
+_PROBE_TIMEOUT = 1.0  # seconds: another process that only looks has the group open
 _PROBE = "/sys/bus/pci/drivers_probe"
 
 
@@ -370,7 +370,7 @@ def await_ending(bdf: str, context: Context) -> bool:
     state, run = found
     context.say(f"{bdf}: waiting for run {run}, which is giving it back")
     keeper = f"{state.run(run)}/keeper"
-    linux.polling.wait(lambda: not linux.files.is_locked(keeper), linux.pci.PATIENCE)
+    linux.polling.wait_until(lambda: not linux.files.is_locked(keeper), linux.pci.DRIVER_TIMEOUT)
     return True
 
 
@@ -399,7 +399,7 @@ def holder(device: Device) -> str:
         return ""
     by = linux.pci.group_holder(device.group)
     if not by:
-        linux.polling.wait(lambda: not is_open(device), _MOMENT)
+        linux.polling.wait_until(lambda: not is_open(device), _PROBE_TIMEOUT)
     return by or ("a process" if is_open(device) else "")
 
 

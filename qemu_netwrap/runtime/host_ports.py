@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from qemu_netwrap.state import State
 
 
-_MOMENT, _PAUSE = 0.5, 0.01  # seconds
+_RELEASE_TIMEOUT = 0.5  # seconds for the kernel to close the ports of a QEMU that was killed
+_POLL_INTERVAL = 0.01  # seconds
 
 _NEEDS_ROOT = (
     'ports below 1024 need root: sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...'
@@ -51,7 +52,7 @@ def _take(forward: PortForward) -> int:
     def take() -> int:
         return ports.take(forward.protocol, address, forward.port)
 
-    return polling.insist(take, errno.EADDRINUSE, _MOMENT, _PAUSE)
+    return polling.retry(take, errno.EADDRINUSE, _RELEASE_TIMEOUT, _POLL_INTERVAL)
 
 
 def check(nics: Iterable[Nic], state: State) -> None:

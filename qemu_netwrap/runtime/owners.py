@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _FIRST_FD = 64  # where the lock was at the least in runs of which no number is written down
 _ASLEEP = "flock"  # the keeper's program while it waits for the run's lock
 UNSEEN = "no process that is seen here (a descriptor on its way over a socket, perhaps)"
-_KILLING = 5.0  # seconds
+_KILL_TIMEOUT = 5.0  # seconds
 
 
 class Owner(Record):
@@ -193,7 +193,7 @@ def take_over(state: State, run: str, say: Callable[[str], None]) -> list[Netwra
         if os.path.exists(f"{folder}/lock"):
             for keeper in map(proc.of, keepers(state, run)):
                 processes.send(keeper, signal.SIGKILL)
-                processes.ends_by(keeper, time.monotonic() + _KILLING)
+                processes.ends_by(keeper, time.monotonic() + _KILL_TIMEOUT)
             lock = files.replace_locked(f"{folder}/lock")
             try:
                 errors = runs.release(state, run, say)

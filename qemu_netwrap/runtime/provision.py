@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _MESSAGE = 65536
 _ANCILLARY = 4096
-_SILENCE = 5.0  # seconds
+_WORD_TIMEOUT = 5.0  # seconds
 
 
 def provide(request: Request, reading: Reading) -> tuple[str, ...]:
@@ -226,7 +226,8 @@ def _receive(
     told = False
     while True:
         if not told and not _has_word(socket):
-            tell(f"the keeper has said nothing for {_SILENCE:.0f} seconds; ^C undoes what it did")
+            silence = f"the keeper has said nothing for {_WORD_TIMEOUT:.0f} seconds"
+            tell(f"{silence}; ^C undoes what it did")
             told = True
         data, ancillary, _, _ = socket.recvmsg(_MESSAGE, _ANCILLARY)
         if not data:
@@ -255,7 +256,7 @@ def _has_word(socket: _socket.socket) -> bool:
     """Wait for a word of the keeper's; tell whether one has come in time."""
     poll = select.poll()
     poll.register(socket.fileno(), select.POLLIN)
-    return bool(poll.poll(_SILENCE * 1000))
+    return bool(poll.poll(_WORD_TIMEOUT * 1000))
 
 
 class _KeeperError(NetwrapError):

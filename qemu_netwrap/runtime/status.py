@@ -48,10 +48,10 @@ DEAD = "dead"
 UNREADABLE = "unreadable"
 
 _QEMUS = ("qemu", "kvm")
-_LET_GO = 3.0  # seconds: the kernel's, to close what a process had
-_MOMENT = 0.5
-_TEARDOWN = 120.0
-_PAUSE = 0.01
+# Seconds: for the kernel to close what a process had, for a state that is about to change, for a
+# whole teardown; and between two looks.
+_RELEASE_TIMEOUT, _SETTLE_TIMEOUT, _TEARDOWN_TIMEOUT = 3.0, 0.5, 120.0
+_POLL_INTERVAL = 0.01
 
 _PID_DIGITS = 10  # of PID_MAX_LIMIT, linux/threads.h, and some more
 REMEDY = "; the next run to join puts that right"
@@ -207,7 +207,7 @@ def _refuse_what_cannot_be_ended(state: State, run: str) -> None:
             f"run {run}: its QEMU is the first process here, and ends with the container",
             "stop the container",
         )
-    if not polling.wait(lambda: not owners.is_elsewhere(state, run), _MOMENT):
+    if not polling.wait_until(lambda: not owners.is_elsewhere(state, run), _SETTLE_TIMEOUT):
         raise HostError(
             f"run {run}: its processes are in another namespace of process ids",
             "run qemu-netwrap stop there, or outside of both",
@@ -218,11 +218,15 @@ def _await_letting_go(state: State, run: str) -> list[str]:
     """Wait until QEMU's end has freed what the run lives by; return what keeps it, in words."""
     if state.tap(run) is None:
         # Most teardowns are over by then, and nobody has to be looked for.
-        if polling.wait(lambda: not files.is_held(f"{state.run(run)}/lock"), _MOMENT, _PAUSE):
+        if polling.wait_until(
+            lambda: not files.is_held(f"{state.run(run)}/lock"), _SETTLE_TIMEOUT, _POLL_INTERVAL
+        ):
             return []
-        polling.wait(lambda: not owners.obstacles(state, run), _LET_GO)
+        polling.wait_until(lambda: not owners.obstacles(state, run), _RELEASE_TIMEOUT)
         return owners.obstacles(state, run)
-    if polling.wait(lambda: _is_idle(state, run) or not state.tap_lives(run), _LET_GO):
+    if polling.wait_until(
+        lambda: _is_idle(state, run) or not state.tap_lives(run), _RELEASE_TIMEOUT
+    ):
         return [holders.named(pid) for pid in _with_tap(state, run)]
     return [holders.named(pid) for pid in _with_tap(state, run)] or [owners.UNSEEN]
 
@@ -250,7 +254,7 @@ def _await_teardown(state: State, run: str) -> None:
     def is_over() -> bool:
         return not (files.is_locked(f"{folder}/lock") or files.is_locked(f"{folder}/keeper"))
 
-    if not polling.wait(is_over, _TEARDOWN, _PAUSE):
+    if not polling.wait_until(is_over, _TEARDOWN_TIMEOUT, _POLL_INTERVAL):
         named = ", ".join(map(holders.named, owners.keepers(state, run))) or "its keeper"
         raise HostError(
             f"run {run}: QEMU has ended, and {named} has not released everything yet",
@@ -312,7 +316,7 @@ def _held(state: State, run: str) -> str:
     A tap that was put on its network by hand is kept there, and a run of another namespace of
     process ids is seen there.
     """
-    polling.wait(lambda: not _holding(state, run), _MOMENT)
+    polling.wait_until(lambda: not _holding(state, run), _SETTLE_TIMEOUT)
     named = _holding(state, run)
     return f"QEMU is gone, but what it lived by is held by {', '.join(named)}" if named else ""
 

@@ -22,7 +22,7 @@ def test_a_lock_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     found = pci_state.Shared(State(f"{tmp_path}/boot-net"))
     with found.lock_of(BDF):
         pass
-    monkeypatch.setattr(pci_state, "_LONGER", 0.1)
+    monkeypatch.setattr(pci_state, "_DEVICE_LOCK_TIMEOUT", 0.1)
     with files.Lock(f"{found.base}/locks/{BDF}"):
         with pytest.raises(HostError, match=rf"{BDF}: .* \(pid {os.getpid()}\)") as caught:
             found.lock_of(BDF).__enter__()

@@ -363,7 +363,7 @@ def test_a_group_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device is not None
     looks = iter([True, False, False, *[True] * 1000])  # somebody looks; then somebody has it
     monkeypatch.setattr(pci, "is_group_open", lambda _: next(looks))
-    monkeypatch.setattr(vfio, "_MOMENT", 0.1)
+    monkeypatch.setattr(vfio, "_PROBE_TIMEOUT", 0.1)
     assign.check_use("x", device, {})
     with pytest.raises(HostError, match="is in use by a process"):
         assign.check_use("x", device, {})

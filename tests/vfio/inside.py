@@ -155,8 +155,8 @@ def unbind(bdf: str) -> str:
     from qemu_netwrap.linux import pci as host
 
     # What is started later is forked from here, and must have its own.
-    patience, host.PATIENCE = host.PATIENCE, 3.0
+    timeout, host.DRIVER_TIMEOUT = host.DRIVER_TIMEOUT, 3.0
     try:
         return _said(lambda: host.unbind(bdf))
     finally:
-        host.PATIENCE = patience
+        host.DRIVER_TIMEOUT = timeout

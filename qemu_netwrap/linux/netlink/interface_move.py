@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.netlink.messages import Rule
 
 _ROUNDS = 3  # what comes to the NIC while it is being moved is moved in the next one
-_CARRIER = 5.0  # seconds for the bridge to come up with its first port
-_PATIENCE = 5.0  # seconds for a gateway to answer
-_PAUSE = 0.005
+_CARRIER_TIMEOUT = 5.0  # seconds for the bridge to come up with its first port
+_GATEWAY_TIMEOUT = 5.0  # seconds for a gateway to answer
+_POLL_INTERVAL = 0.005  # seconds
 
 
 def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rule]) -> None:
@@ -52,7 +52,7 @@ def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rul
         ) from error
     # What leaves by the NIC goes out still; by the bridge only once it has seen its port's carrier.
     if was_running:
-        polling.wait(lambda: mover.is_running(bridge.index), _CARRIER, _PAUSE)
+        polling.wait_until(lambda: mover.is_running(bridge.index), _CARRIER_TIMEOUT, _POLL_INTERVAL)
     for _ in range(_ROUNDS):
         gateways = had.gateways(nic.index)
         mover.batch(
@@ -120,7 +120,7 @@ def await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> No
                 mover.batch([rt.asked(bridge.index, *way)])
         return not silent
 
-    if not polling.wait(is_answered, _PATIENCE, _PAUSE):
+    if not polling.wait_until(is_answered, _GATEWAY_TIMEOUT, _POLL_INTERVAL):
         names = ", ".join(_socket.inet_ntop(*way) for way in gateways if way[0] in silent)
         raise HostError(
             f"uplink {nic.name}: gateway {names} does not answer by {bridge.name}:"

@@ -18,7 +18,7 @@ from qemu_netwrap.linux.netlink import messages as rt
 from qemu_netwrap.linux.netlink.interface_copy import Belongings, Mover
 from qemu_netwrap.linux.netlink.links import IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU
 from qemu_netwrap.linux.netlink.messages import Address, Message, Neighbour, Nexthop, Route
-from qemu_netwrap.linux.polling import wait
+from qemu_netwrap.linux.polling import wait_until
 from qemu_netwrap.model import mac
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.linux.netlink.links import Link
 
-PATIENCE = 10.0  # seconds for an interface to appear, for udev to name it, for a carrier
+_TIMEOUT = 10.0  # seconds for an interface to appear, for udev to name it, for a carrier
 _SYS = "/sys/class/net"
 
 
@@ -163,7 +163,7 @@ def _set_mac(mover: Mover, link: Link, wanted: str) -> None:
             return False
         return True
 
-    if not wait(has_it, PATIENCE):
+    if not wait_until(has_it, _TIMEOUT):
         raise HostError(
             f"interface {link.name} cannot have its MAC {wanted} back: {why}",
             "for a virtual function: ip link set PF vf NUMBER mac MAC; then qemu-netwrap gc",
@@ -263,7 +263,7 @@ def _on(ifname: str) -> list[str]:
 
 def await_carrier(ifname: str) -> None:
     """Wait a while until an interface, which may just have been brought up, has its link."""
-    wait(lambda: files.read(f"{_SYS}/{ifname}/carrier").strip() == "1", PATIENCE)
+    wait_until(lambda: files.read(f"{_SYS}/{ifname}/carrier").strip() == "1", _TIMEOUT)
 
 
 def _settings(ifname: str) -> Iterator[str]:
@@ -283,14 +283,14 @@ def _put_settings(ifname: str, saved: list[str]) -> None:
 
 def wait_interfaces(find: Callable[[], tuple[str, ...]], count: int) -> tuple[str, ...]:
     """Wait until FIND, which returns interfaces, returns COUNT of them; return those there are."""
-    wait(lambda: len(find()) >= count, PATIENCE)
+    wait_until(lambda: len(find()) >= count, _TIMEOUT)
     return find()
 
 
 def _await_udev(index: int) -> None:
     """Wait until udev, where it runs, is through with a new interface: it may rename it."""
     if os.path.exists("/run/udev/control"):
-        wait(lambda: os.path.exists(f"/run/udev/data/n{index}"), PATIENCE)
+        wait_until(lambda: os.path.exists(f"/run/udev/data/n{index}"), _TIMEOUT)
 
 
 def _now() -> int:
