@@ -28,7 +28,7 @@ SOURCES = pyproject.toml README.md LICENSE $(wildcard scripts/*) \
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test debian13 soak bench lint wheel clean packages
+.PHONY: help setup demo test debian13 soak bench lint generate wheel clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -60,6 +60,9 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
+
+generate: ## write what is made from the table of options and commands (ARGS=--check: look only)
+	/usr/bin/python3 tools/generate.py $(ARGS)
 
 wheel: build/wheel ## build dist/*.whl
 

@@ -8,6 +8,7 @@ from qemu_netwrap import lazy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.cli import config as config
+    from qemu_netwrap.cli import declare as declare
     from qemu_netwrap.cli import doctor as doctor
     from qemu_netwrap.cli import hooks as hooks
     from qemu_netwrap.cli import main as main

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qemu_netwrap.cli import options
+from qemu_netwrap.cli import declare
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.config import file as configfile
 from qemu_netwrap.config import parse as core_config
@@ -20,15 +20,13 @@ from qemu_netwrap.runtime.network_choice import defined
 if TYPE_CHECKING:
     from qemu_netwrap.runtime.launch_options import Request
 
-app = typer.Typer(help="Check and show the configuration.", context_settings=options.CONTEXT)
+app = declare.group("config")
 
 
-@app.command()
+@declare.command(app, "config check")
 def check(
     context: typer.Context,
-    file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="A file; else the one that is read.")
-    ] = "",
+    file: Annotated[str, declare.argument("FILE", "config check")] = "",
 ) -> None:
     """Tell whether the configuration is right, or the first mistake in it."""
     found = configfile.find(file or context.obj.config)
@@ -44,8 +42,8 @@ def check(
         echo(f"{path}: is there too, and not read: one file counts")
 
 
-@app.command()
-def show(context: typer.Context, json: options.Json = False) -> None:
+@declare.command(app, "config show")
+def show(context: typer.Context, json: declare.Json = False) -> None:
     """Show every setting that counts, and where it comes from."""
     request: Request = context.obj
     found = configfile.find(request.config)

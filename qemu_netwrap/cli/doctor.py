@@ -6,17 +6,14 @@ import json as json_module
 
 import typer
 
-from qemu_netwrap.cli import options, render, tables
+from qemu_netwrap.cli import declare, render, tables
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.doctor.checks import Line, works
 from qemu_netwrap.doctor.checkup import checkup
 
 
-def doctor(json: options.Json = False) -> None:
-    """Look at what this host can do, and how to mend what it cannot. Changes nothing.
-
-    The exit status is 0 when bridge, nat and host-only work, else 1.
-    """
+def doctor(json: declare.Json = False) -> None:
+    """Show what works and what does not; the exit status says whether all modes do."""
     lines = checkup()
     if json:
         data = {"works": works(lines), "lines": render.plain(lines)}

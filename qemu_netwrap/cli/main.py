@@ -15,9 +15,9 @@ from qemu_netwrap.cli import (
     config as config_commands,
 )
 from qemu_netwrap.cli import (
+    declare,
     doctor,
     hooks,
-    options,
     render,
     shim,
     vfio,
@@ -39,15 +39,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     subcommand_metavar="[--] QEMU [ARGS]... | COMMAND [ARGS]...",
-    context_settings=options.CONTEXT,
+    context_settings=declare.CONTEXT,
 )
 
 # click's own, which typer has inside from 0.29 on and does not name.
 _WrongUsage: Any = typer.BadParameter.__base__
-
-QemuWords = Annotated[
-    list[str] | None, typer.Argument(metavar="[ARGS]...", help="QEMU's words, as they are.")
-]
 
 
 def run(argv: list[str]) -> None:
@@ -66,48 +62,25 @@ def run(argv: list[str]) -> None:
 
 @app.callback(
     invoke_without_command=True,
+    help=declare.help_of(""),
     epilog="In QEMU's words: -nic nat, -nic host-only, -nic tap[,network=NAME], -nic bridge,br=BR,"
     " and the same with -netdev and -net.",
 )
 def main(
     context: typer.Context,
-    network: Annotated[
-        str, typer.Option(metavar="NAME", help="The network of taps that name none.")
-    ] = "",
-    config: Annotated[
-        str, typer.Option(metavar="FILE", help="The configuration, instead of the usual files.")
-    ] = "",
-    run_as: Annotated[
-        str, typer.Option(metavar="USER", help="Run QEMU as another user, confined for good.")
-    ] = "",
-    keep_env: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="With --run-as: hand on an environment variable, too."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing of NICs.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Show each step as a command.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    yes_uplink: Annotated[
-        bool,
-        typer.Option("--yes-uplink", help="Let a bridge take in the NIC the host is reached by."),
-    ] = False,
-    bind_group: Annotated[
-        bool,
-        typer.Option("--bind-group", help="Give a device's whole IOMMU group to vfio-pci."),
-    ] = False,
-    force_uplink: Annotated[
-        bool,
-        typer.Option("--force-uplink", help="Pass through the NIC the host is reached by, too."),
-    ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    network: Annotated[str, declare.option("--network")] = "",
+    config: Annotated[str, declare.option("--config")] = "",
+    run_as: Annotated[str, declare.option("--run-as")] = "",
+    keep_env: Annotated[list[str] | None, declare.option("--keep-env")] = None,
+    yes_uplink: Annotated[bool, declare.option("--yes-uplink")] = False,
+    bind_group: Annotated[bool, declare.option("--bind-group")] = False,
+    force_uplink: Annotated[bool, declare.option("--force-uplink")] = False,
+    quiet: Annotated[bool, declare.option("--quiet")] = False,
+    verbose: Annotated[bool, declare.option("--verbose")] = False,
+    debug: Annotated[bool, declare.option("--debug")] = False,
+    version: Annotated[bool, declare.option("--version")] = False,
 ) -> None:
-    """Provision the networks that a QEMU command line names, and become QEMU.
-
-    What was made is gone when QEMU is gone. QEMU's words stay as they are, but for those that
-    name a network of ours.
-    """
+    """Read the options before a command; without a command there is nothing to do."""
     if version:
         echo(f"qemu-netwrap {qemu_netwrap.__version__}")
         raise typer.Exit
@@ -131,12 +104,12 @@ def main(
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
+@declare.command(app, "plan", allow_interspersed_args=False)
 def plan(
     context: typer.Context,
-    qemu: Annotated[str, typer.Argument(metavar="QEMU", help="QEMU's program.")],
-    args: QemuWords = None,
-    json: options.Json = False,
+    qemu: Annotated[str, declare.argument("QEMU", "plan")],
+    args: Annotated[list[str] | None, declare.argument("ARGS", "plan")] = None,
+    json: declare.Json = False,
 ) -> None:
     """Show what a launch would do and undo, and QEMU's new words. Changes nothing."""
     request = context.obj.replace(words=(qemu, *(args or ())))
@@ -145,8 +118,8 @@ def plan(
     echo(json_module.dumps(data, indent=2) if json else render.plan_text(shown))
 
 
-@app.command()
-def ps(json: options.Json = False) -> None:
+@declare.command(app, "ps")
+def ps(json: declare.Json = False) -> None:
     """Show runs with their NICs, and networks with their members."""
     state = State.to_look("ps")
     runs, networks = status.all_runs(state), status.all_networks(state)
@@ -157,17 +130,10 @@ def ps(json: options.Json = False) -> None:
         echo(render.ps_text(runs, networks))
 
 
-@app.command()
+@declare.command(app, "stop")
 def stop(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or guests' names.")],
-    timeout: Annotated[
-        float,
-        typer.Option(
-            parser=options.seconds,
-            metavar="SECONDS",
-            help="How long QEMU may take before SIGKILL.",
-        ),
-    ] = 10.0,
+    names: Annotated[list[str], declare.argument("RUN", "stop")],
+    timeout: Annotated[float, declare.option("--timeout", "stop")] = 10.0,
 ) -> None:
     """End a run's QEMU, with all its children, and wait for the teardown."""
     state = State.to_change("stop")
@@ -177,11 +143,9 @@ def stop(
             echo(f"qemu-netwrap: run {run_name} had to be killed", err=True)
 
 
-@app.command()
+@declare.command(app, "wait")
 def wait(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs; all when none is named.")
-    ] = None,
+    names: Annotated[list[str] | None, declare.argument("RUN", "wait")] = None,
 ) -> None:
     """Return when the teardown of runs is over. That is at once for those that are gone."""
     state = State.to_look("wait")
@@ -189,7 +153,7 @@ def wait(
         status.wait(state, status.find(state, run_name, over=True))
 
 
-@app.command()
+@declare.command(app, "gc")
 def gc() -> None:
     """Release what dead runs have left. Living runs are not touched."""
     released, errors = status.collect(State.to_change("gc"))
@@ -203,19 +167,16 @@ def gc() -> None:
         raise NetwrapError(errors[0].message, errors[0].hint or "see to it, then run gc again")
 
 
-Tap = Annotated[str, typer.Argument(metavar="TAP", help="The tap's name.")]
+Tap = Annotated[str, declare.argument("TAP", "ifup")]
 
 
-@app.command()
+@declare.command(app, "ifup")
 def ifup(tap: Tap) -> None:
-    """Put a tap on the default network, as qemu-ifup does.
-
-    It stays there until the QEMU that has it open is gone; if none has, until ifdown.
-    """
+    """Put a tap on the default network, as qemu-ifup does."""
     ifup_hook.ifup(tap)
 
 
-@app.command()
+@declare.command(app, "ifdown")
 def ifdown(tap: Tap) -> None:
     """Take a tap off the network that ifup or qemu-ifup has put it on."""
     ifup_hook.ifdown(tap)
@@ -226,4 +187,4 @@ app.add_typer(config_commands.app, name="config")
 app.add_typer(hooks.app, name="hooks")
 app.add_typer(shim.app, name="shim")
 app.add_typer(vfio.app, name="vfio")
-app.command()(doctor.doctor)
+declare.command(app, "doctor")(doctor.doctor)

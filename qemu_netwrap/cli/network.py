@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qemu_netwrap.cli import options, render, tables
+from qemu_netwrap.cli import declare, render, tables
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.config import file
 from qemu_netwrap.linux import open_files
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.runtime.launch_options import Request
 
-app = typer.Typer(
-    help="List networks, and keep them up between runs.", context_settings=options.CONTEXT
-)
+app = declare.group("network")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A network, or its bridge.")]
+Name = Annotated[str, declare.argument("NAME", "network show")]
 
 
-@app.command("list")
-def list_(context: typer.Context, json: options.Json = False) -> None:
+@declare.command(app, "network list")
+def list_(context: typer.Context, json: declare.Json = False) -> None:
     """Show all networks: configured, built in, or up."""
     known = _inventory(context.obj)
     if json:
@@ -38,8 +36,8 @@ def list_(context: typer.Context, json: options.Json = False) -> None:
         echo(tables.networks_text(known))
 
 
-@app.command()
-def show(context: typer.Context, name: Name, json: options.Json = False) -> None:
+@declare.command(app, "network show")
+def show(context: typer.Context, name: Name, json: declare.Json = False) -> None:
     """Show a network: where it is, who uses it, its leases."""
     known = inventory.find(name, _inventory(context.obj))
     up = status.network(State.here(), known.bridge) if known.state == inventory.UP else None
@@ -50,10 +48,10 @@ def show(context: typer.Context, name: Name, json: options.Json = False) -> None
         echo(tables.network_text(known, up))
 
 
-@app.command()
+@declare.command(app, "network up")
 def up(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A network.")],
+    name: Annotated[str, declare.argument("NAME", "network up")],
 ) -> None:
     """Make a network if need be, and keep it up, with runs or without."""
     request: Request = context.obj
@@ -68,7 +66,7 @@ def up(
         _say(request, f"{network.name}: up ({where}) until qemu-netwrap network down {name}")
 
 
-@app.command()
+@declare.command(app, "network down")
 def down(context: typer.Context, name: Name) -> None:
     """Keep a network up no longer: it goes, now or with its last run."""
     request: Request = context.obj

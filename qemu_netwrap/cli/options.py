@@ -1,25 +1,331 @@
-"""What the commands share: options and settings of typer."""
+"""The one table of what can be typed: options and commands, their values and their help.
+
+The typer commands declare themselves by it (`cli.declare`). `tools/generate.py` makes from it the
+words that the launch knows (`cli.splitter`), the tables of the three completions and the sections
+OPTIONS and COMMANDS of the man page. It is data alone, and no launch loads it.
+
+In texts, backticks enclose what is typed as it stands, and names of files. A value's name, such as
+SECONDS, is written as in the usage line.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from qemu_netwrap.record import Record
 
-import typer
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
-
-_LONGEST = 1_000_000  # seconds: poll(2) takes no more than twice that
-
-
-def seconds(text: object) -> float:
-    """Read a number of seconds. Raises typer's error for what is none, or no time to wait."""
-    digits = str(text)
-    is_number = set(digits) <= set("0123456789.") and digits.count(".") <= 1 and digits != "."
-    if not (digits and is_number and float(digits) <= _LONGEST):
-        raise typer.BadParameter(
-            f"{digits!r} is not a number of seconds from 0 to {_LONGEST}, such as 10 or 0.5"
-        )
-    return float(digits)
+# What a value or an argument is, which decides how the completions complete it.
+NETWORK, RUN, TAP, DEVICE = "network", "run", "tap", "device"
+FILE, TOML, FOLDER = "file", "toml", "folder"
+USER, VARIABLE, PROGRAM = "user", "variable", "program"
+QEMU = "qemu"  # a program with its own words behind it
+SECONDS = "seconds"
+KINDS = (NETWORK, RUN, TAP, DEVICE, FILE, TOML, FOLDER, USER, VARIABLE, PROGRAM, QEMU, SECONDS)
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+class Option(Record):
+    """One option. Without the name of a value it is a flag."""
+
+    names: tuple[str, ...]  # as typed; the last is the long one
+    help: str  # sentences that --help shows, and the man page too
+    value: str = ""  # the value's name in usage lines
+    kind: str = ""  # of KINDS: what the value is
+    more: str = ""  # sentences that only the man page has
+    is_list: bool = False  # may be given several times, and the values add up
+    informs: bool = False  # prints something instead of a launch
+
+    @property
+    def name(self) -> str:
+        """The long name, as typed."""
+        return self.names[-1]
+
+    @property
+    def field(self) -> str:
+        """The name of the parameter, or the field of a launch's request, that gets the value."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+class Argument(Record):
+    """One argument, or several of a kind at the end."""
+
+    name: str  # in usage lines
+    help: str
+    kind: str  # of KINDS
+    is_optional: bool = False
+    is_list: bool = False
+
+    @property
+    def usage(self) -> str:
+        """How it stands in a usage line of --help."""
+        if self.is_optional:
+            return f"[{self.name}]..." if self.is_list else f"[{self.name}]"
+        return f"{self.name}..." if self.is_list else self.name
+
+
+class Command(Record):
+    """One command, or the program itself, whose words are empty."""
+
+    words: str  # as typed: `network up`
+    help: str  # a first sentence for lists of commands; behind an empty line, what else --help says
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    more: str = ""  # sentences that only the man page has
+
+    def option(self, name: str) -> Option:
+        """Return the option of that long name. Raises `KeyError`."""
+        return {option.name: option for option in self.options}[name]
+
+    def argument(self, name: str) -> Argument:
+        """Return the argument of that name. Raises `KeyError`."""
+        return {argument.name: argument for argument in self.arguments}[name]
+
+
+class Group(Record):
+    """Commands that have their first word in common."""
+
+    words: str
+    help: str
+
+
+HELP = Option(("-h", "--help"), "Print help; each command has its own.", informs=True)
+_JSON = Option(("--json",), "Print JSON for scripts.")
+_ROOT = Option(("--root",), "The folder that `etc` is in.", "DIR", FOLDER, "By default `/`.")
+_QEMU = Argument("QEMU", "QEMU's program.", QEMU)
+_ARGS = Argument("ARGS", "QEMU's words, as they are.", QEMU, is_optional=True, is_list=True)
+_NETWORK = Argument("NAME", "A network, or its bridge.", NETWORK)
+_TAP = Argument("TAP", "The tap's name.", TAP)
+_BDF = Argument("BDF", "A PCI address: 0000:01:00.0.", DEVICE)
+_LINKS = Argument("DIR", "The folder of the links.", FOLDER)
+
+PROGRAM_ITSELF = Command(
+    "",
+    """Provision the networks that a QEMU command line names, and become QEMU.
+
+    When QEMU ends, everything that was created for it is removed. QEMU's words stay as they are,
+    except those that name a network of qemu-netwrap.""",
+    (_QEMU, _ARGS),
+    (
+        Option(("--network",), "The network of taps that name none.", "NAME", NETWORK),
+        Option(("--config",), "The configuration, instead of the usual files.", "FILE", TOML),
+        Option(
+            ("--run-as",),
+            "Run QEMU as another user, without capabilities, and confine it for good.",
+            "USER",
+            USER,
+            "See `NOTES`.",
+        ),
+        Option(
+            ("--keep-env",),
+            "With `--run-as`: pass on this environment variable too.",
+            "NAME",
+            VARIABLE,
+            "May be given several times, or with several names and commas between them.",
+            is_list=True,
+        ),
+        Option(
+            ("--yes-uplink",),
+            "Let a bridge take in the NIC that the host is reached by.",
+            more="Connections live on. An `uplink` of the configuration needs no such option.",
+        ),
+        Option(
+            ("--bind-group",),
+            "Give `vfio-pci` also the devices that share an IOMMU group with one that is passed"
+            " through, and give them back.",
+        ),
+        Option(
+            ("--force-uplink",),
+            "Pass through also the NIC that carries the host's default route, or the SSH session"
+            " that the launch is typed in.",
+        ),
+        Option(("-q", "--quiet"), "Suppress the summary of NICs."),
+        Option(("-v", "--verbose"), "Show each step as the command it equals."),
+        Option(("--debug",), "Show tracebacks."),
+        Option(("--version",), "Print the version.", informs=True),
+        HELP,
+    ),
+)
+
+COMMANDS = (
+    Command(
+        "plan",
+        "Show what a launch would do and undo, and QEMU's new words. Changes nothing.",
+        (_QEMU, _ARGS),
+        (_JSON,),
+    ),
+    Command(
+        "ps",
+        "Show runs with their NICs and leases, and networks in use.",
+        options=(_JSON,),
+    ),
+    Command(
+        "stop",
+        "End QEMU with its children, and return after the teardown.",
+        (
+            Argument(
+                "RUN",
+                "Runs, by the process id that QEMU was started under, or by the guest's name.",
+                RUN,
+                is_list=True,
+            ),
+        ),
+        (
+            Option(
+                ("--timeout",),
+                "How long QEMU may take after SIGTERM before it gets SIGKILL.",
+                "SECONDS",
+                SECONDS,
+                "By default 10; from 0 to 1000000.",
+            ),
+        ),
+        "Only the process that was started as QEMU, and its descendants, get a signal."
+        " Whatever else keeps the run alive is named and left alone; the run is released all the"
+        " same, and the exit status is 125."
+        " A RUN is named by the process id that QEMU was started under, by its guest's name, or by"
+        " QEMU's process id.",
+    ),
+    Command(
+        "wait",
+        """Return when the teardown of these runs, or of all, is over.
+
+        It returns immediately for runs that have already ended.""",
+        (Argument("RUN", "Runs; without one, all.", RUN, is_optional=True, is_list=True),),
+    ),
+    Command("gc", "Release what dead runs have left. Living runs are not touched."),
+    Command(
+        "network list",
+        "Show all networks: configured, built in, or up.",
+        options=(_JSON,),
+        more="A star marks the default.",
+    ),
+    Command(
+        "network show",
+        "Show where a network is, who uses it, its leases and its faults.",
+        (_NETWORK,),
+        (_JSON,),
+    ),
+    Command(
+        "network up",
+        "Create a network if need be, and keep it up, with runs or without.",
+        (Argument("NAME", "A network.", NETWORK),),
+        more="It stays until `network down` or a reboot.",
+    ),
+    Command(
+        "network down",
+        "Keep a network up no longer: it goes, now or with its last run.",
+        (_NETWORK,),
+    ),
+    Command(
+        "config check",
+        "Check the configuration, and name the first mistake in it.",
+        (Argument("FILE", "A file; else the one that is read.", FILE, is_optional=True),),
+    ),
+    Command(
+        "config show",
+        "Show every setting that counts, and the line it comes from.",
+        options=(_JSON,),
+    ),
+    Command(
+        "doctor",
+        """Show what this host can do, and how to mend what it cannot. Changes nothing.
+
+        The exit status is 0 when bridge, nat and host-only work, else 1.""",
+        options=(_JSON,),
+        more="On a network that is up it sends one DHCP request and one answer of its own.",
+    ),
+    Command(
+        "ifup",
+        """Put a tap on the default network, as `qemu-ifup` does.
+
+        It stays there until the QEMU that has it open is gone; if none has, until `ifdown`.""",
+        (_TAP,),
+    ),
+    Command(
+        "ifdown",
+        "Take a tap off the network that `ifup` or `qemu-ifup` has put it on.",
+        (_TAP,),
+    ),
+    Command(
+        "hooks install",
+        "Install the scripts that QEMU calls by default. What is there is kept beside them.",
+        options=(_ROOT,),
+        more="The scripts are `/etc/qemu-ifup` and `/etc/qemu-ifdown`.",
+    ),
+    Command(
+        "hooks remove",
+        "Remove these scripts. What was there before is put back.",
+        options=(_ROOT,),
+    ),
+    Command("hooks status", "Show whose scripts are there.", options=(_ROOT, _JSON)),
+    Command(
+        "shim install",
+        "Put links into DIR by QEMU's names, by default all on `PATH`.",
+        (
+            _LINKS,
+            Argument(
+                "NAME", "QEMU's names; else all there.", PROGRAM, is_optional=True, is_list=True
+            ),
+        ),
+        more="DIR is to come first on `PATH`."
+        " Called by such a name, qemu-netwrap takes all words for QEMU's.",
+    ),
+    Command(
+        "shim remove",
+        "Remove these links from DIR, and DIR itself if it is empty then.",
+        (_LINKS,),
+    ),
+    Command(
+        "vfio list",
+        "Show NICs, their VFs, IOMMU groups, drivers and holders."
+        " What keeps one from being passed through is named.",
+        options=(_JSON,),
+    ),
+    Command(
+        "vfio bind",
+        "Give a device to `vfio-pci` until `vfio unbind` or a reboot.",
+        (_BDF,),
+    ),
+    Command(
+        "vfio unbind",
+        "Give a device back to its driver, with its interface as it was.",
+        (_BDF,),
+    ),
+)
+
+GROUPS = (
+    Group("network", "List networks, and keep them up between runs."),
+    Group("config", "Check and show the configuration."),
+    Group("hooks", "Install the scripts that QEMU calls by default."),
+    Group("shim", "Install links, so that qemu-system-* runs through qemu-netwrap."),
+    Group("vfio", "Show devices that can be passed through, and bind them by hand."),
+)
+
+# What the completions offer behind -nic, -netdev and -net: types, and keys that need a value.
+NETDEVS = (
+    *("nat", "host-only", "tap", "bridge", "user", "none"),
+    *("nat,hostfwd=", "tap,network=", "tap,br=", "bridge,br=", "sriov,pf="),
+)
+
+
+def of(words: str) -> Command:
+    """Return the command of these words, or the program itself for none. Raises `KeyError`."""
+    return {command.words: command for command in (PROGRAM_ITSELF, *COMMANDS)}[words]
+
+
+def group(words: str) -> Group:
+    """Return the group of that word. Raises `KeyError`."""
+    return {each.words: each for each in GROUPS}[words]
+
+
+def subcommands(words: str) -> Iterator[str]:
+    """Yield the words that can follow a group's word, or, for none, the program's options."""
+    before = words.split()
+    seen = set()
+    for command in COMMANDS:
+        typed = command.words.split()
+        if typed[: len(before)] == before and len(typed) > len(before):
+            word = typed[len(before)]
+            if word not in seen:
+                seen.add(word)
+                yield word

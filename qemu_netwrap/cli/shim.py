@@ -5,28 +5,21 @@ from __future__ import annotations
 import shlex
 from typing import Annotated
 
-import typer
-
-from qemu_netwrap.cli import options
+from qemu_netwrap.cli import declare
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.linux import programs, shims
 from qemu_netwrap.runtime import launcher
 
-app = typer.Typer(
-    help="Have QEMU's own names mean us: links in a folder first on PATH.",
-    context_settings=options.CONTEXT,
-)
+app = declare.group("shim")
 
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="The folder of the links.")]
+Folder = Annotated[str, declare.argument("DIR", "shim install")]
 
 
-@app.command()
+@declare.command(app, "shim install")
 def install(
     folder: Folder,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="QEMU's names; else all there.")
-    ] = None,
+    names: Annotated[list[str] | None, declare.argument("NAME", "shim install")] = None,
 ) -> None:
     """Put links into DIR, by the names of all QEMUs on PATH if none is given."""
     names = names or shims.qemus(folder, launcher.SHIM_PREFIX, launcher.SHIMS)
@@ -45,7 +38,7 @@ def install(
         echo(f'put it first on PATH: export PATH={shlex.quote(folder)}:"$PATH"', err=True)
 
 
-@app.command()
+@declare.command(app, "shim remove")
 def remove(folder: Folder) -> None:
     """Remove our links from DIR, and DIR itself if nothing else is in it."""
     for path in shims.remove(folder):

@@ -1,6 +1,7 @@
 """Our own words before QEMU's: read without typer, which costs more than a whole launch.
 
-The options are those that `cli` declares for `launch`; a test holds the two together.
+The words are those of the table in `cli.options`, which no launch loads: `make generate` writes
+here what a launch must know of it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,29 @@ from qemu_netwrap.errors import UsageError
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime.launch_options import Request
 
+# begin generated words: by tools/generate.py, from cli/options.py
 COMMANDS = frozenset(
     "plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio".split()
 )
 WITH_VALUE = {
-    "--network": "network", "--config": "config", "--run-as": "run_as", "--keep-env": "keep_env",
-}  # fmt: skip
+    "--network": "network",
+    "--config": "config",
+    "--run-as": "run_as",
+    "--keep-env": "keep_env",
+}
+LISTS = frozenset("--keep-env".split())
 FLAGS = {
-    "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--debug": "debug",
-    "--yes-uplink": "yes_uplink", "--bind-group": "bind_group", "--force-uplink": "force_uplink",
-}  # fmt: skip
-INFORM = frozenset({"--help", "-h", "--version"})
+    "--yes-uplink": "yes_uplink",
+    "--bind-group": "bind_group",
+    "--force-uplink": "force_uplink",
+    "-q": "quiet",
+    "--quiet": "quiet",
+    "-v": "verbose",
+    "--verbose": "verbose",
+    "--debug": "debug",
+}
+INFORM = frozenset("--version -h --help".split())
+# end generated
 # What other programs call what one of the commands does.
 ALIASES = {
     "list": "ps", "ls": "ps", "status": "ps", "runs": "ps", "top": "ps",
@@ -112,7 +125,6 @@ def request(typed: Typed) -> Request:
         text = value if equals else next(words, "")
         if not text:
             raise UsageError(f"{name}: a value is missing", "see qemu-netwrap --help")
-        if name == "--keep-env" and "keep_env" in values:
-            text = f"{values['keep_env']},{text}"
-        values[WITH_VALUE[name]] = text
+        field = WITH_VALUE[name]
+        values[field] = f"{values[field]},{text}" if name in LISTS and field in values else text
     return Request(typed.qemu, **values)  # type: ignore[arg-type] # the tables give each its type

@@ -7,23 +7,20 @@ from typing import Annotated
 
 import typer
 
-from qemu_netwrap.cli import options, render, tables
+from qemu_netwrap.cli import declare, render, tables
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.runtime import vfio_bind
 from qemu_netwrap.runtime.vfio_bind import DeviceStatus
 from qemu_netwrap.state import State
 
-app = typer.Typer(
-    help="Devices that can be passed through: show them; bind one to vfio-pci, give it back.",
-    context_settings=options.CONTEXT,
-)
+app = declare.group("vfio")
 
-Address = Annotated[str, typer.Argument(metavar="BDF", help="A PCI address: 0000:01:00.0.")]
+Address = Annotated[str, declare.argument("BDF", "vfio bind")]
 _HEAD = ("DEVICE", "WHAT", "DRIVER", "GROUP", "INTERFACE", "VFS", "HELD BY", "ASSIGNABLE")
 
 
-@app.command("list")
-def list_(json: options.Json = False) -> None:
+@declare.command(app, "vfio list")
+def list_(json: declare.Json = False) -> None:
     """Show NICs with their VFs, groups and drivers, who holds what, and what could be assigned."""
     found = vfio_bind.all_devices(State.here())
     if json:
@@ -32,13 +29,13 @@ def list_(json: options.Json = False) -> None:
         echo(tables.columns([_HEAD, *map(_row, found)]) if found else "no NICs")
 
 
-@app.command()
+@declare.command(app, "vfio bind")
 def bind(context: typer.Context, bdf: Address) -> None:
     """Give a device to vfio-pci until `unbind`, or until the host is started anew."""
     vfio_bind.bind(State.to_change("vfio bind"), bdf, force_uplink=context.obj.force_uplink)
 
 
-@app.command()
+@declare.command(app, "vfio unbind")
 def unbind(bdf: Address) -> None:
     """Give a device that `bind` has taken back to its driver, as it was."""
     vfio_bind.unbind(State.to_change("vfio unbind"), bdf)

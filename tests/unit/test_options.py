@@ -1,0 +1,124 @@
+"""The table of options and commands: typer has what stands in it, and so has all that is made."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer.main
+import typer.testing
+from typer.core import TyperArgument, TyperGroup, TyperOption
+
+from qemu_netwrap.cli import declare, main, options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+ROOT = Path(__file__).parents[2]
+GENERATE = ROOT / "tools" / "generate.py"
+EVERY = (options.PROGRAM_ITSELF, *options.COMMANDS)
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - click's, which typer has inside
+    """Yield typer's commands and groups by their words; the program itself has none."""
+    yield " ".join(path), group
+    if isinstance(group, TyperGroup):
+        for name, inner in group.commands.items():
+            yield from commands(inner, (*path, name))
+
+
+TYPED = dict(commands(typer.main.get_command(main.app)))
+
+
+def test_typer_has_the_commands_of_the_table_and_no_others() -> None:
+    groups = {group.words for group in options.GROUPS}
+    assert set(TYPED) == groups | {command.words for command in EVERY}
+    assert {words.partition(" ")[0] for words in TYPED if " " in words} == groups
+
+
+@pytest.mark.parametrize("command", EVERY, ids=lambda command: command.words or "itself")
+def test_typer_has_the_options_of_the_table(command: options.Command) -> None:
+    found = [p for p in TYPED[command.words].params if isinstance(p, TyperOption)]
+    expected = [option for option in command.options if option != options.HELP]
+    assert {(*p.opts, p.metavar or "", p.help) for p in found} == {
+        (*option.names, option.value, declare.plain(option.help)) for option in expected
+    }
+    assert [p.name for p in found if command.words == ""] == [
+        option.field for option in expected if command.words == ""
+    ]
+    assert all(p.is_flag != bool(command.option(max(p.opts, key=len)).value) for p in found)
+
+
+@pytest.mark.parametrize("command", options.COMMANDS, ids=lambda command: command.words)
+def test_typer_has_the_arguments_of_the_table(command: options.Command) -> None:
+    found = [p for p in TYPED[command.words].params if isinstance(p, TyperArgument)]
+    assert [(p.metavar, p.help, p.required, p.nargs == -1) for p in found] == [
+        (a.usage, declare.plain(a.help), not a.is_optional, a.is_list) for a in command.arguments
+    ]
+
+
+@pytest.mark.parametrize("words", ["", *(group.words for group in options.GROUPS)])
+def test_lists_of_commands_show_whole_sentences(words: str) -> None:
+    """Typer cuts those that do not fit, and ends them with three dots."""
+    runner = typer.testing.CliRunner(env={"COLUMNS": "80"})
+    shown = runner.invoke(main.app, [*words.split(), "--help"]).stdout.splitlines()
+    assert len(shown) > 8
+    assert [line for line in shown if line.endswith("...") and not line.startswith("Usage")] == []
+
+
+def test_what_is_completed_has_a_kind() -> None:
+    of_options = {o.kind for command in EVERY for o in command.options if o.value}
+    of_arguments = {a.kind for command in EVERY for a in command.arguments}
+    assert of_options | of_arguments == set(options.KINDS)
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    words = (sys.executable, str(GENERATE), "--check")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("", 0)
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the generator as a module; it works on the installed table."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec = importlib.util.spec_from_file_location("generate", GENERATE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_new_option_shows_up_in_all_that_is_made(
+    generate: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = options.Option(("-z", "--zoo-of"), "Help about it.", "NAME", options.NETWORK)
+    itself = options.PROGRAM_ITSELF
+    monkeypatch.setattr(options, "PROGRAM_ITSELF", itself.replace(options=(*itself.options, new)))
+    for name, parts in generate.PARTS.items():
+        made = generate.filled((ROOT / name).read_text("utf-8"), parts)
+        assert "zoo-of" in made.replace("\\-", "-"), name
+
+
+def test_a_new_command_shows_up_in_all_that_is_made(
+    generate: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argument = options.Argument("NAME", "A network.", options.NETWORK)
+    own = options.Option(("--zeal",), "Hurry.")
+    new = options.Command("zoo", "Count the animals.", (argument,), (own,))
+    monkeypatch.setattr(options, "COMMANDS", (*options.COMMANDS, new))
+    for name, parts in generate.PARTS.items():
+        made = generate.filled((ROOT / name).read_text("utf-8"), parts)
+        assert "zoo" in made, name
+        assert "--zeal" in made.replace("\\-", "-") or name.endswith("splitter.py"), name
+
+
+def test_a_part_without_its_marker_is_a_mistake(generate: ModuleType) -> None:
+    with pytest.raises(ValueError, match="begin generated"):
+        generate.filled("nothing\n", {"words": lambda: iter(())})

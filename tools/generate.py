@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Write what is made from the table of options and commands (qemu_netwrap/cli/options.py).
+
+    tools/generate.py [--check]
+
+Each file below has a part between two marker lines, which this program writes; the rest of the
+file is written by hand. With --check nothing is written: files that are not up to date are named,
+and the exit status is 1. See CONTRIBUTING.md, "How to add an option".
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the table of this tree, not that of an installed version
+
+from qemu_netwrap.cli import options  # noqa: E402 - the path above leads to it
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qemu_netwrap.cli.options import Argument, Command, Option
+
+BEGIN, END = "begin generated", "end generated"
+_WIDTH = 100  # columns of sources
+
+
+def main(words: list[str]) -> int:
+    """Write the generated parts, or check them. Returns the exit status."""
+    if words not in ([], ["--check"]):
+        sys.stderr.write(f"{__doc__}")
+        return 2
+    stale = []
+    for name, made in PARTS.items():
+        path = ROOT / name
+        old = path.read_text("utf-8")
+        new = filled(old, made)
+        if new != old:
+            stale.append(name)
+            if not words:
+                path.write_text(new, "utf-8")
+    for name in stale:
+        state = "out of date: run make generate" if words else "written"
+        sys.stdout.write(f"{name}: {state}\n")
+    return 1 if words and stale else 0
+
+
+def filled(text: str, made: dict[str, Callable[[], Iterator[str]]]) -> str:
+    """Return TEXT with each of its parts made anew. MADE has the lines of each part by its name.
+
+    A part begins behind the line with `begin generated`, its name and a colon, and ends before the
+    next line with `end generated`. A part that is missing raises `ValueError`.
+    """
+    lines = text.split("\n")
+    for name, part in made.items():
+        begin = next((n for n, line in enumerate(lines) if f"{BEGIN} {name}:" in line), None)
+        if begin is None:
+            raise ValueError(f"there is no line with {BEGIN!r} {name}:")
+        end = next(n for n, line in enumerate(lines) if n > begin and END in line)
+        lines[begin + 1 : end] = part()
+    return "\n".join(lines)
+
+
+# The launch's own words
+
+
+def splitter_part() -> Iterator[str]:
+    """Yield the tables by which a launch tells its options from commands and from QEMU's words."""
+    launch = [option for option in options.PROGRAM_ITSELF.options if not option.informs]
+    informs = [option for option in options.PROGRAM_ITSELF.options if option.informs]
+    yield from _joined("COMMANDS = frozenset(", options.subcommands(""), ")")
+    yield from _mapping("WITH_VALUE", [option for option in launch if option.value])
+    yield from _joined("LISTS = frozenset(", (o.name for o in launch if o.is_list), ")")
+    yield from _mapping("FLAGS", [option for option in launch if not option.value])
+    yield from _joined("INFORM = frozenset(", (n for o in informs for n in o.names), ")")
+
+
+def _joined(before: str, words: Iterator[str], behind: str) -> Iterator[str]:
+    """Yield a set of words, one of which the formatter leaves on its line."""
+    line = f'{before}"{" ".join(words)}".split(){behind}'
+    if len(line) <= _WIDTH:
+        yield line
+    else:
+        yield before
+        yield f"    {line[len(before) : -len(behind)]}"
+        yield behind
+
+
+def _mapping(name: str, found: list[Option]) -> Iterator[str]:
+    """Yield a dict from each name of an option to its field."""
+    yield f"{name} = {{"
+    yield from (f'    "{n}": "{option.field}",' for option in found for n in option.names)
+    yield "}"
+
+
+# Man page
+
+
+def options_part() -> Iterator[str]:
+    """Yield the man page's entries of the program's own options."""
+    for option in options.PROGRAM_ITSELF.options:
+        yield from _option_entry(option)
+
+
+def commands_part() -> Iterator[str]:
+    """Yield the man page's entries of commands, each with those of its options."""
+    for command in options.COMMANDS:
+        yield ".TP"
+        yield " ".join([_bold(command.words), *_usage(command)])
+        values = [each.name for each in command.arguments]
+        values += [option.value for option in command.options if option.value]
+        yield from _paragraph(command.help, command.more, values)
+        if command.options:
+            yield ".RS"
+            for option in command.options:
+                yield from _option_entry(option)
+            yield ".RE"
+
+
+def _option_entry(option: Option) -> Iterator[str]:
+    """Yield a tagged paragraph about an option."""
+    yield ".TP"
+    value = f" {_italic(option.value)}" if option.value else ""
+    yield ", ".join(map(_bold, option.names)) + value
+    yield from _paragraph(option.help, option.more, [option.value])
+
+
+def _usage(command: Command) -> Iterator[str]:
+    """Yield what stands behind a command's words in its usage line."""
+    for option in command.options:
+        value = f" {_italic(option.value)}" if option.value else ""
+        yield f"[{_bold(option.name)}{value}]"
+    for argument in command.arguments:
+        if argument.kind == options.QEMU and not argument.is_optional:
+            yield f"[{_bold('--')}]"
+        yield _argument(argument)
+
+
+def _argument(argument: Argument) -> str:
+    """Return an argument as it stands in a usage line."""
+    text = _italic(argument.name) + "..." * argument.is_list
+    return f"[{text}]" if argument.is_optional else text
+
+
+def _paragraph(text: str, more: str, values: list[str]) -> Iterator[str]:
+    """Yield sentences as roff, each on lines of its own, as mandoc wants them.
+
+    VALUES are names of values that become italic; what is in backticks becomes bold, names of
+    files italic.
+    """
+    joined = " ".join(f"{text} {more}".split())
+    for sentence in _sentences(joined):
+        yield from textwrap.wrap(
+            _marked(sentence, values), 78, break_on_hyphens=False, break_long_words=False
+        )
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Yield the sentences of TEXT."""
+    begin = 0
+    for at, pair in enumerate(itertools.pairwise(text)):
+        if pair == (".", " "):
+            yield text[begin : at + 1]
+            begin = at + 2
+    yield text[begin:]
+
+
+def _marked(sentence: str, values: list[str]) -> str:
+    """Return a sentence with the font changes that its backticks and values stand for."""
+    parts = sentence.split("`")
+    for n, part in enumerate(parts):
+        if n % 2:
+            parts[n] = _italic(part) if part.startswith("/") else _bold(part)
+        else:
+            parts[n] = " ".join(_value(word, values) for word in part.split(" "))
+    return "".join(parts)
+
+
+def _value(word: str, values: list[str]) -> str:
+    """Return a word, in italics if it is a value's name with or without a punctuation mark."""
+    bare = word.rstrip(".,;:")
+    return _italic(bare) + word[len(bare) :] if bare and bare in values else word
+
+
+def _bold(text: str) -> str:
+    return f"\\fB{text.replace('-', chr(92) + '-')}\\fP"
+
+
+def _italic(text: str) -> str:
+    return f"\\fI{text.replace('-', chr(92) + '-')}\\fP"
+
+
+PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
+    "qemu_netwrap/cli/splitter.py": {"words": splitter_part},
+    "docs/man/qemu-netwrap.1": {"options": options_part, "commands": commands_part},
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
