@@ -1,7 +1,110 @@
 # Completion of qemu-netwrap, and of aliases for it, in bash. Needs bash-completion.
 
-_qemu_netwrap_commands='plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio'
-_qemu_netwrap_options='--network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help'
+# What may follow in a command line, by the words of the command so far: sets the words that can
+# come next, the options, those with a value (--NAME:KIND), and the kinds of arguments.
+# begin generated table: by tools/generate.py, from qemu_netwrap/cli/options.py
+_qemu_netwrap_netdevs='nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br= sriov,pf='
+
+_qemu_netwrap_table()
+{
+    subcommands='' flags='--help' valued='' kinds=''
+    case "$1" in
+        '')
+            subcommands='plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio'
+            flags='-- --network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help'
+            valued='--network:network --config:toml --run-as:user --keep-env:variable'
+            kinds='qemu'
+            ;;
+        'network')
+            subcommands='list show up down'
+            ;;
+        'config')
+            subcommands='check show'
+            ;;
+        'hooks')
+            subcommands='install remove status'
+            ;;
+        'shim')
+            subcommands='install remove'
+            ;;
+        'vfio')
+            subcommands='list bind unbind'
+            ;;
+        'plan')
+            flags='-- --json --help'
+            kinds='qemu'
+            ;;
+        'ps')
+            flags='--json --help'
+            ;;
+        'stop')
+            flags='--timeout --help'
+            valued='--timeout:seconds'
+            kinds='run...'
+            ;;
+        'wait')
+            kinds='run...'
+            ;;
+        'gc')
+            ;;
+        'network list')
+            flags='--json --help'
+            ;;
+        'network show')
+            flags='--json --help'
+            kinds='network'
+            ;;
+        'network up')
+            kinds='network'
+            ;;
+        'network down')
+            kinds='network'
+            ;;
+        'config check')
+            kinds='file'
+            ;;
+        'config show')
+            flags='--json --help'
+            ;;
+        'doctor')
+            flags='--json --help'
+            ;;
+        'ifup')
+            kinds='tap'
+            ;;
+        'ifdown')
+            kinds='tap'
+            ;;
+        'hooks install')
+            flags='--root --help'
+            valued='--root:folder'
+            ;;
+        'hooks remove')
+            flags='--root --help'
+            valued='--root:folder'
+            ;;
+        'hooks status')
+            flags='--root --json --help'
+            valued='--root:folder'
+            ;;
+        'shim install')
+            kinds='folder program...'
+            ;;
+        'shim remove')
+            kinds='folder'
+            ;;
+        'vfio list')
+            flags='--json --help'
+            ;;
+        'vfio bind')
+            kinds='device'
+            ;;
+        'vfio unbind')
+            kinds='device'
+            ;;
+    esac
+}
+# end generated
 
 _qemu_netwrap_networks()
 {
@@ -66,7 +169,7 @@ _qemu_netwrap_qemu()
 {
     local qemu=${words[$1]} name offered
     if [[ $prev == -nic || $prev == -netdev || $prev == -net ]]; then
-        offered='nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br= sriov,pf='
+        offered=$_qemu_netwrap_netdevs
         [[ $cur == *,network=* ]] &&
             for name in $(_qemu_netwrap_networks); do offered+=" ${cur%=*}=$name"; done
         compopt -o nospace
@@ -83,87 +186,69 @@ _qemu_netwrap_qemu()
     fi
 }
 
+# Offer what is of a kind of value or argument.
+_qemu_netwrap_kind()
+{
+    case $1 in
+        network) COMPREPLY=($(compgen -W "$(_qemu_netwrap_networks)" -- "$cur")) ;;
+        run) COMPREPLY=($(compgen -W "$(_qemu_netwrap_runs)" -- "$cur")) ;;
+        tap) COMPREPLY=($(compgen -W "$(_qemu_netwrap_taps)" -- "$cur")) ;;
+        device) COMPREPLY=($(compgen -W "$(_qemu_netwrap_devices)" -- "$cur")) ;;
+        file) _filedir ;;
+        toml) _filedir toml ;;
+        folder) _filedir -d ;;
+        user) COMPREPLY=($(compgen -u -- "$cur")) ;;
+        variable) COMPREPLY=($(compgen -e -- "$cur")) ;;
+        program | qemu)
+            COMPREPLY=($(compgen -c -- "${cur:-qemu-system-}" | grep -E '^(qemu|kvm)'))
+            [[ $cur == */* ]] && _filedir
+            ;;
+    esac
+}
+
 _qemu_netwrap()
 {
-    local cur prev words cword at=1 command
+    local cur prev words cword at=1 word typed='' given=0 dashes=''
+    local subcommands flags valued kinds
     if [[ ${BASH_ALIASES[$1]-} == *qemu-netwrap* ]]; then
         # The alias's words in its place, without what stands before qemu-netwrap.
         local expanded=${BASH_ALIASES[$1]}
-        local -a typed=(qemu-netwrap ${expanded#*qemu-netwrap})
-        ((COMP_CWORD += ${#typed[@]} - 1))
-        COMP_WORDS=("${typed[@]}" "${COMP_WORDS[@]:1}")
-        COMP_LINE="${typed[*]}${COMP_LINE#"$1"}"
+        local -a alias=(qemu-netwrap ${expanded#*qemu-netwrap})
+        ((COMP_CWORD += ${#alias[@]} - 1))
+        COMP_WORDS=("${alias[@]}" "${COMP_WORDS[@]:1}")
+        COMP_LINE="${alias[*]}${COMP_LINE#"$1"}"
         COMP_POINT=${#COMP_LINE}
     fi
     _init_completion -n =: || return
+    _qemu_netwrap_table ''
     while ((at < cword)); do
-        case ${words[at]} in
-            --network | --config | --run-as | --keep-env) ((at += 2)) ;;
-            --) ((at += 1)); break ;;
-            -*) ((at += 1)) ;;
-            *) break ;;
-        esac
-    done
-    command=${words[at]}
-    if ((at > cword)); then
-        case $prev in
-            --network) COMPREPLY=($(compgen -W "$(_qemu_netwrap_networks)" -- "$cur")) ;;
-            --config) _filedir toml ;;
-            --run-as) COMPREPLY=($(compgen -u -- "$cur")) ;;
-            --keep-env) COMPREPLY=($(compgen -e -- "$cur")) ;;
-        esac
-        return
-    elif ((at == cword)); then
-        if [[ $cur == -* ]]; then
-            COMPREPLY=($(compgen -W "-- $_qemu_netwrap_options" -- "$cur"))
-        else
-            COMPREPLY=($(compgen -c -- "${cur:-qemu-system-}" | grep -E '^(qemu|kvm)'))
-            [[ $prev == -- ]] || COMPREPLY+=($(compgen -W "$_qemu_netwrap_commands" -- "$cur"))
-            [[ $cur == */* ]] && _filedir
-        fi
-        return
-    elif [[ ${words[at - 1]} == -- || " $_qemu_netwrap_commands " != *" $command "* ]]; then
-        _qemu_netwrap_qemu "$at"
-        return
-    fi
-    case $command/$prev in
-        plan/*)
-            ((at += 1))
-            while ((at < cword)) && [[ ${words[at]} == --* ]]; do ((at += 1)); done
-            if ((at < cword)); then
-                _qemu_netwrap_qemu "$at"
-            elif [[ $cur == -* ]]; then
-                COMPREPLY=($(compgen -W '-- --json' -- "$cur"))
-            else
-                COMPREPLY=($(compgen -c -- "${cur:-qemu-system-}" | grep -E '^(qemu|kvm)'))
-            fi
+        word=${words[at]}
+        if [[ -z $dashes && $word == -* ]]; then
+            [[ $word != -- ]] || dashes=1
+            [[ " $valued" != *" $word:"* ]] || ((at += 1))
+        elif [[ -z $dashes && " $subcommands " == *" $word "* ]]; then
+            typed=${typed:+$typed }$word
+            _qemu_netwrap_table "$typed"
+        elif [[ $kinds == qemu ]]; then
+            _qemu_netwrap_qemu "$at"
             return
-            ;;
-        stop/--timeout) return ;;
-        network/network) COMPREPLY=($(compgen -W 'list show up down' -- "$cur")) ;;
-        config/config) COMPREPLY=($(compgen -W 'check show' -- "$cur")) ;;
-        config/check) _filedir ;;
-        hooks/hooks) COMPREPLY=($(compgen -W 'install remove status' -- "$cur")) ;;
-        hooks/--root) _filedir -d ;;
-        vfio/vfio) COMPREPLY=($(compgen -W 'list bind unbind' -- "$cur")) ;;
-        shim/shim) COMPREPLY=($(compgen -W 'install remove' -- "$cur")) ;;
-        */-*) ;;
-        ifup/ifup | ifdown/ifdown) COMPREPLY=($(compgen -W "$(_qemu_netwrap_taps)" -- "$cur")) ;;
-        shim/install | shim/remove) _filedir -d ;;
-        vfio/bind | vfio/unbind) COMPREPLY=($(compgen -W "$(_qemu_netwrap_devices)" -- "$cur")) ;;
-        network/show | network/up | network/down)
-            COMPREPLY=($(compgen -W "$(_qemu_netwrap_networks)" -- "$cur"))
-            ;;
-        stop/* | wait/*) COMPREPLY=($(compgen -W "$(_qemu_netwrap_runs)" -- "$cur")) ;;
-    esac
-    if [[ $cur == -* ]]; then
-        case $command/${words[at + 1]} in
-            ps/* | doctor/* | network/list | network/show | config/show | vfio/list) COMPREPLY=(--json) ;;
-            hooks/status) COMPREPLY=(--root --json) ;;
-            hooks/install | hooks/remove) COMPREPLY=(--root) ;;
-            stop/*) COMPREPLY=(--timeout) ;;
-        esac
-        COMPREPLY=($(compgen -W "${COMPREPLY[*]} --help" -- "$cur"))
+        else
+            ((given += 1))
+        fi
+        ((at += 1))
+    done
+    if ((at > cword)); then
+        word=${valued#*"$prev":}
+        _qemu_netwrap_kind "${word%% *}"
+    elif [[ -z $dashes && $cur == -* ]]; then
+        COMPREPLY=($(compgen -W "$flags" -- "$cur"))
+    else
+        # The last argument's kind goes on, if it can be repeated.
+        kinds=($kinds)
+        word=${kinds[given]-}
+        [[ -n $word || ${kinds[*]: -1} != *... ]] || word=${kinds[*]: -1}
+        _qemu_netwrap_kind "${word%...}"
+        [[ -n $dashes ]] || COMPREPLY+=($(compgen -W "$subcommands" -- "$cur"))
     fi
 }
 

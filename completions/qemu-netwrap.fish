@@ -1,7 +1,84 @@
 # Completion of qemu-netwrap in fish. `alias` makes it known for aliases too.
 
-set -g __qemu_netwrap_commands plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio
-set -g __qemu_netwrap_options --network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help
+# What may follow in a command line, by the words of the command so far: sets the words that can
+# come next, the options, those with a value (--NAME:KIND), and the kinds of arguments.
+# begin generated table: by tools/generate.py, from qemu_netwrap/cli/options.py
+set -g __qemu_netwrap_netdevs nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br= sriov,pf=
+
+function __qemu_netwrap_table
+    set -g __qemu_netwrap_subcommands
+    set -g __qemu_netwrap_flags --help
+    set -g __qemu_netwrap_valued
+    set -g __qemu_netwrap_kinds
+    switch "$argv"
+        case ''
+            set __qemu_netwrap_subcommands plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio
+            set __qemu_netwrap_flags -- --network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help
+            set __qemu_netwrap_valued --network:network --config:toml --run-as:user --keep-env:variable
+            set __qemu_netwrap_kinds qemu
+        case 'network'
+            set __qemu_netwrap_subcommands list show up down
+        case 'config'
+            set __qemu_netwrap_subcommands check show
+        case 'hooks'
+            set __qemu_netwrap_subcommands install remove status
+        case 'shim'
+            set __qemu_netwrap_subcommands install remove
+        case 'vfio'
+            set __qemu_netwrap_subcommands list bind unbind
+        case 'plan'
+            set __qemu_netwrap_flags -- --json --help
+            set __qemu_netwrap_kinds qemu
+        case 'ps'
+            set __qemu_netwrap_flags --json --help
+        case 'stop'
+            set __qemu_netwrap_flags --timeout --help
+            set __qemu_netwrap_valued --timeout:seconds
+            set __qemu_netwrap_kinds run...
+        case 'wait'
+            set __qemu_netwrap_kinds run...
+        case 'gc'
+        case 'network list'
+            set __qemu_netwrap_flags --json --help
+        case 'network show'
+            set __qemu_netwrap_flags --json --help
+            set __qemu_netwrap_kinds network
+        case 'network up'
+            set __qemu_netwrap_kinds network
+        case 'network down'
+            set __qemu_netwrap_kinds network
+        case 'config check'
+            set __qemu_netwrap_kinds file
+        case 'config show'
+            set __qemu_netwrap_flags --json --help
+        case 'doctor'
+            set __qemu_netwrap_flags --json --help
+        case 'ifup'
+            set __qemu_netwrap_kinds tap
+        case 'ifdown'
+            set __qemu_netwrap_kinds tap
+        case 'hooks install'
+            set __qemu_netwrap_flags --root --help
+            set __qemu_netwrap_valued --root:folder
+        case 'hooks remove'
+            set __qemu_netwrap_flags --root --help
+            set __qemu_netwrap_valued --root:folder
+        case 'hooks status'
+            set __qemu_netwrap_flags --root --json --help
+            set __qemu_netwrap_valued --root:folder
+        case 'shim install'
+            set __qemu_netwrap_kinds folder program...
+        case 'shim remove'
+            set __qemu_netwrap_kinds folder
+        case 'vfio list'
+            set __qemu_netwrap_flags --json --help
+        case 'vfio bind'
+            set __qemu_netwrap_kinds device
+        case 'vfio unbind'
+            set __qemu_netwrap_kinds device
+    end
+end
+# end generated
 
 function __qemu_netwrap_networks
     qemu-netwrap network list 2>/dev/null | awk 'NR > 1 { sub(/\*$/, "", $1); print $1 }'
@@ -53,7 +130,7 @@ end
 function __qemu_netwrap_qemu
     set -l cur (commandline -ct)
     if contains -- $argv[-1] -nic -netdev -net
-        string split ' ' 'nat host-only tap bridge user none nat,hostfwd= tap,network= tap,br= bridge,br= sriov,pf='
+        string join \n $__qemu_netwrap_netdevs
         if string match -q -- '*,network=*' $cur
             string replace -r '^' (string replace -r '=[^=]*$' '=' -- $cur) (__qemu_netwrap_networks)
         end
@@ -66,108 +143,77 @@ function __qemu_netwrap_qemu
     end
 end
 
-function __qemu_netwrap
-    set -l words (commandline -opc)
-    set -l cur (commandline -ct)
-    set -e words[1]
-    set -l last ''
-    while set -q words[1]
-        switch $words[1]
-            case --network --config --run-as --keep-env
-                if not set -q words[2]
-                    switch $words[1]
-                        case --network
-                            __qemu_netwrap_networks
-                        case --config
-                            __fish_complete_path $cur
-                        case --run-as
-                            __fish_complete_users
-                        case --keep-env
-                            set -nx
-                    end
-                    return
-                end
-                set -e words[1..2]
-            case --
-                set last --
-                set -e words[1]
-                break
-            case '-*'
-                set -e words[1]
-            case '*'
-                break
-        end
-    end
-    if not set -q words[1]
-        if string match -q -- '-*' $cur
-            string join \n -- -- $__qemu_netwrap_options
-        else
+# The taps there are, by their flags in sysfs.
+function __qemu_netwrap_taps
+    grep -ls . /sys/class/net/*/tun_flags | cut -d/ -f5
+end
+
+# Print what is of a kind of value or argument.
+function __qemu_netwrap_kind
+    switch "$argv"
+        case network
+            __qemu_netwrap_networks
+        case run
+            __qemu_netwrap_runs
+        case tap
+            __qemu_netwrap_taps
+        case device
+            __qemu_netwrap_devices
+        case file toml
+            __fish_complete_path (commandline -ct)
+        case folder
+            __fish_complete_directories (commandline -ct)
+        case user
+            __fish_complete_users
+        case variable
+            set -nx
+        case program qemu
             __qemu_netwrap_programs
-            test "$last" = --; or string join \n $__qemu_netwrap_commands
-        end
-    else if test "$last" = --; or not contains -- $words[1] $__qemu_netwrap_commands
-        __qemu_netwrap_qemu $words
-    else
-        __qemu_netwrap_command $words
     end
 end
 
-# What is behind a command of ours: the words $argv, the command the first.
-function __qemu_netwrap_command
+function __qemu_netwrap
+    set -l words (commandline -opc)
     set -l cur (commandline -ct)
-    switch $argv[1]/$argv[-1]
-        case 'plan/*'
-            set -e argv[1]
-            while string match -q -- '--*' $argv[1]
-                set -e argv[1]
+    set -l typed
+    set -l given 1
+    set -l dashes ''
+    set -e words[1]
+    __qemu_netwrap_table
+    while set -q words[1]
+        if test -z "$dashes"; and string match -q -- '-*' $words[1]
+            test $words[1] != --; or set dashes --
+            set -l name (string escape --style=regex -- $words[1])
+            set -l kind (string replace -rf -- "^$name:" '' $__qemu_netwrap_valued)
+            if test -n "$kind"
+                if not set -q words[2]
+                    __qemu_netwrap_kind $kind
+                    return
+                end
+                set -e words[1]
             end
-            if set -q argv[1]
-                __qemu_netwrap_qemu $argv
-            else if string match -q -- '-*' $cur
-                string join \n -- -- --json --help
-            else
-                __qemu_netwrap_programs
-            end
+        else if test -z "$dashes"; and contains -- $words[1] $__qemu_netwrap_subcommands
+            set -a typed $words[1]
+            __qemu_netwrap_table $typed
+        else if test "$__qemu_netwrap_kinds" = qemu
+            __qemu_netwrap_qemu $words
             return
-        case stop/--timeout
-            return
-        case network/network
-            string join \n list show up down
-        case config/config
-            string join \n check show
-        case config/check
-            __fish_complete_path $cur
-        case hooks/hooks
-            string join \n install remove status
-        case vfio/vfio
-            string join \n list bind unbind
-        case vfio/bind vfio/unbind
-            __qemu_netwrap_devices
-        case shim/shim
-            string join \n install remove
-        case hooks/--root shim/install shim/remove
-            __fish_complete_directories $cur
-        case ifup/ifup ifdown/ifdown
-            grep -ls . /sys/class/net/*/tun_flags | cut -d/ -f5
-        case network/show network/up network/down
-            __qemu_netwrap_networks
-        case 'stop/*' 'wait/*'
-            __qemu_netwrap_runs
-    end
-    if string match -q -- '-*' $cur
-        set -q argv[2]; or set -a argv ''
-        switch $argv[1]/$argv[2]
-            case 'ps/*' 'doctor/*' network/list network/show config/show vfio/list
-                echo --json
-            case hooks/status
-                string join \n -- --root --json
-            case hooks/install hooks/remove
-                echo --root
-            case 'stop/*'
-                echo --timeout
+        else
+            set given (math $given + 1)
         end
-        echo --help
+        set -e words[1]
     end
+    if test -z "$dashes"; and string match -q -- '-*' $cur
+        string join \n -- $__qemu_netwrap_flags
+        return
+    end
+    # The last argument's kind goes on, if it can be repeated.
+    set -l kind $__qemu_netwrap_kinds[$given]
+    if test -z "$kind"; and string match -q '*...' -- $__qemu_netwrap_kinds[-1]
+        set kind $__qemu_netwrap_kinds[-1]
+    end
+    __qemu_netwrap_kind (string replace ... '' -- $kind)
+    test -n "$dashes"; or string join \n -- $__qemu_netwrap_subcommands
 end
 
 complete -c qemu-netwrap -f -a '(__qemu_netwrap)'

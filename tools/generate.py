@@ -98,6 +98,86 @@ def _mapping(name: str, found: list[Option]) -> Iterator[str]:
     yield "}"
 
 
+# Completions
+
+_NAMES = ("subcommands", "flags", "valued", "kinds")
+_DEFAULTS: dict[str, list[str]] = {name: [] for name in _NAMES} | {"flags": [options.HELP.name]}
+
+
+def states() -> Iterator[tuple[str, tuple[list[str], ...]]]:
+    """Yield what each beginning of a command line can go on with: its words, and lists.
+
+    The lists are those of `_NAMES`: the words that can follow, options, options with a value as
+    `--name:kind`, and the kinds of arguments, the last with `...` if it can be repeated.
+    """
+    groups = [options.Command(group.words, group.help) for group in options.GROUPS]
+    for command in (options.PROGRAM_ITSELF, *groups, *options.COMMANDS):
+        shown = [*command.options] if command.words == "" else [*command.options, options.HELP]
+        kinds = [each.kind + "..." * each.is_list for each in command.arguments]
+        if command.arguments and command.arguments[0].kind == options.QEMU:
+            kinds = [options.QEMU]
+        flags = ["--"] * (kinds == [options.QEMU]) + [option.name for option in shown]
+        valued = [f"{n}:{option.kind}" for option in shown if option.value for n in option.names]
+        yield command.words, ([*options.subcommands(command.words)], flags, valued, kinds)
+
+
+def _differing(lists: tuple[list[str], ...]) -> Iterator[tuple[str, str]]:
+    """Yield the names of a state's lists with their words, but for those that are as by default."""
+    for name, found in zip(_NAMES, lists, strict=True):
+        if found != _DEFAULTS[name]:
+            yield name, " ".join(found)
+
+
+def bash_part() -> Iterator[str]:
+    """Yield the function by which bash knows the table."""
+    netdevs = " ".join(options.NETDEVS)
+    yield f"_qemu_netwrap_netdevs='{netdevs}'"
+    yield ""
+    yield "_qemu_netwrap_table()"
+    yield "{"
+    defaults = (f"{name}='{' '.join(words)}'" for name, words in _DEFAULTS.items())
+    yield f"    {' '.join(defaults)}"
+    yield '    case "$1" in'
+    for words, lists in states():
+        yield f"        '{words}')"
+        yield from (f"            {name}='{found}'" for name, found in _differing(lists))
+        yield "            ;;"
+    yield "    esac"
+    yield "}"
+
+
+def zsh_part() -> Iterator[str]:
+    """Yield the function by which zsh knows the table."""
+    yield f"_qemu_netwrap_netdevs=({' '.join(options.NETDEVS)})"
+    yield ""
+    yield "_qemu_netwrap_table() {"
+    defaults = (f"{name}=({' '.join(words)})" for name, words in _DEFAULTS.items())
+    yield f"    {' '.join(defaults)}"
+    yield '    case "$1" in'
+    for words, lists in states():
+        yield f"        ('{words}')"
+        yield from (f"            {name}=({found})" for name, found in _differing(lists))
+        yield "            ;;"
+    yield "    esac"
+    yield "}"
+
+
+def fish_part() -> Iterator[str]:
+    """Yield the function by which fish knows the table."""
+    yield f"set -g __qemu_netwrap_netdevs {' '.join(options.NETDEVS)}"
+    yield ""
+    yield "function __qemu_netwrap_table"
+    for name, default in _DEFAULTS.items():
+        yield " ".join([f"    set -g __qemu_netwrap_{name}", *default])
+    yield '    switch "$argv"'
+    for words, lists in states():
+        yield f"        case '{words}'"
+        for name, found in _differing(lists):
+            yield f"            set __qemu_netwrap_{name} {found}"
+    yield "    end"
+    yield "end"
+
+
 # Man page
 
 
@@ -197,6 +277,9 @@ def _italic(text: str) -> str:
 
 PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
     "qemu_netwrap/cli/splitter.py": {"words": splitter_part},
+    "completions/qemu-netwrap.bash": {"table": bash_part},
+    "completions/_qemu-netwrap": {"table": zsh_part},
+    "completions/qemu-netwrap.fish": {"table": fish_part},
     "docs/man/qemu-netwrap.1": {"options": options_part, "commands": commands_part},
 }
 

@@ -72,7 +72,7 @@ def shell(host: Host, request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
 # What is typed behind qemu-netwrap, what is offered there, and what not.
 LINES = (
     ("", "plan ps stop wait gc network config doctor qemu-system-x86_64", "disk.img"),
-    ("--", "--network --config --run-as --quiet --verbose --debug --version --help", "ps"),
+    ("--", "-- --network --config --run-as --quiet --verbose --debug --version --help", "ps"),
     ("-q --netw", "--network", "--debug"),
     ("--network ", "office nat host-only", "ps"),
     ("--config ", "net.toml", "ps"),
@@ -89,6 +89,14 @@ LINES = (
     ("config show --j", "--json", ""),
     ("doctor -", "--json --help", ""),
     ("stop --t", "--timeout", ""),
+    ("stop --timeout ", "", "office"),
+    ("network show --json of", "office", "nat"),
+    ("network show -- of", "office", "nat"),
+    ("network show office ", "", "office"),
+    ("hooks ", "install remove status", ""),
+    ("hooks status --", "--root --json --help", "--timeout"),
+    ("shim install somewhere qemu-system-x", "qemu-system-x86_64", ""),
+    ("vfio ", "list bind unbind", ""),
     ("plan --", "--json", ""),
     ("plan --json qemu-system-x86_64 -netd", "-netdev", "-nic"),
     ("-q qemu-system-x86_64 -netd", "-netdev", "-nic"),

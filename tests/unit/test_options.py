@@ -14,6 +14,7 @@ import typer.testing
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from qemu_netwrap.cli import declare, main, options
+from qemu_netwrap.qemu import command_line, netdev_options, netdev_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +76,16 @@ def test_what_is_completed_has_a_kind() -> None:
     of_options = {o.kind for command in EVERY for o in command.options if o.value}
     of_arguments = {a.kind for command in EVERY for a in command.arguments}
     assert of_options | of_arguments == set(options.KINDS)
+
+
+@pytest.mark.parametrize("typed", options.NETDEVS)
+def test_what_is_completed_behind_nic_can_be_typed(typed: str) -> None:
+    net = netdev_options.parse(
+        command_line.Option("nic", 1, f"{typed}x" if "=" in typed else typed)
+    )
+    assert net is not None
+    assert net.type in {*netdev_schema.TYPES, *netdev_options.OUR_TYPES, netdev_options.SRIOV}
+    assert "Invalid parameter" not in netdev_options.fault(net)
 
 
 def test_generated_parts_are_up_to_date() -> None:
