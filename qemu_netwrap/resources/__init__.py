@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources import links as links
     from qemu_netwrap.resources import lookout as lookout
     from qemu_netwrap.resources import nftables as nftables
+    from qemu_netwrap.resources import other_format as other_format
     from qemu_netwrap.resources import port_filters as port_filters
     from qemu_netwrap.resources import remark as remark
     from qemu_netwrap.resources import sysctls as sysctls

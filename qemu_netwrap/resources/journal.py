@@ -1,17 +1,27 @@
 """A journal: what is about to be acquired, what was learned, what has been released.
 
-Three kinds of line, each written in one go before the next thing happens:
+A head, and three kinds of line, each written in one go before the next thing happens:
 
+    journal <tab> format=2 ... the format of what follows, and the program that writes it
     +NUMBER <tab> RESOURCE     intent: written before the effect
     =NUMBER <tab> FACT=VALUE   what release will need: an ifindex, a former value
     -NUMBER                    released, and seen to be gone
 
 A line that a crash cut short has no newline and is ignored: its effect had not begun.
+
+The head comes with the first intent, in the same write. Lines without a head are of format 1, which
+had none. Who adds an intent to a journal of an older format puts a head of its own before it. A
+journal with a head of a newer format is not read, nor written to: nobody can say what its lines,
+the older ones included, mean by now.
 """
 
 from __future__ import annotations
 
-from qemu_netwrap import linux, record_text
+import os
+import sys
+
+from qemu_netwrap import __version__, linux, record_text, resources
+from qemu_netwrap.errors import HostError
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import Resource, Unreadable, from_line
 
@@ -20,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+FORMAT = 2  # it is raised when an older program would take lines for something else
+_HEAD = "journal"
 _DIGITS = 18
 
 
@@ -39,9 +51,30 @@ def _with_facts(entry: Entry, line: str) -> Entry:
         return entry.replace(resource=Unreadable(f"{entry.resource.to_line()} ({line})"))
 
 
+def _head() -> str:
+    """Return the head of what this program writes, and where that is, for `other_format`."""
+    fields = {
+        "format": str(FORMAT),
+        "version": __version__,
+        "package": os.path.abspath(__file__).rpartition("/qemu_netwrap/")[0],
+        "python": sys.executable,
+        "interpreter": os.path.realpath(sys.executable),  # it stays when a venv goes
+    }
+    return record_text.write(_HEAD, fields)
+
+
 def _is_number(text: str) -> bool:
     """Whether TEXT is digits, no more than a line's number has."""
     return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
+
+def _format(head: str) -> int:
+    """Return the number of a head's format; 0 if it has none."""
+    try:
+        number = record_text.read(head)[1].get("format", "")
+    except ValueError:
+        return 0
+    return int(number) if _is_number(number) else 0
 
 
 class Journal:
@@ -52,6 +85,12 @@ class Journal:
         self.path = path
         self._last = 0  # the number used last, when the file had this size
         self._size = -1
+        self._format = 1  # the newest of its heads, when the file had this size
+
+    def check(self) -> None:
+        """Raise the `HostError` that every other method raises for a newer format."""
+        for _ in self._lines():
+            pass
 
     def intend(self, resource: Resource) -> int:
         """Write that RESOURCE is about to be acquired; return its number."""
@@ -60,7 +99,9 @@ class Journal:
             self._last = max((number for number, _, _ in self._lines()), default=0)
             self._size = size
         self._last += 1
-        self._append(f"+{self._last}\t{resource.to_line()}")
+        line = f"+{self._last}\t{resource.to_line()}"
+        self._append(line if self._format == FORMAT else f"{_head()}\n{line}")
+        self._format = FORMAT
         return self._last
 
     def note(self, number: int, **facts: str) -> None:
@@ -74,7 +115,8 @@ class Journal:
     def live(self) -> list[Entry]:
         """Return what is not released, in the order it was intended.
 
-        A line that this version cannot read is an `Unreadable` among the others.
+        A line that this version cannot read is an `Unreadable` among the others. Raises `HostError`
+        for a journal of a newer format.
         """
         entries: dict[int, Entry] = {}
         for number, sign, rest in self._lines():
@@ -90,12 +132,20 @@ class Journal:
         """Return the same; nothing if the file cannot be read, which its own release reports."""
         try:
             return self.live()
-        except OSError:
+        except (OSError, HostError):
             return []
 
     def _lines(self) -> Iterator[tuple[int, str, str]]:
-        """Yield number, sign and the rest of every whole line."""
-        for line in linux.files.read(self.path).split("\n")[:-1]:
+        """Yield number, sign and the rest of every whole line. Raises `HostError` before any."""
+        lines = linux.files.read(self.path).split("\n")[:-1]
+        heads = [line for line in lines if line.startswith(f"{_HEAD}\t")]
+        self._format = 1
+        for head in heads:
+            found = _format(head)
+            if not 0 < found <= FORMAT:
+                raise resources.other_format.error(self.path, head, FORMAT)
+            self._format = max(self._format, found)
+        for line in lines:
             head, _, rest = line.partition("\t")
             if head[:1] in ("+", "=", "-") and _is_number(head[1:]):
                 yield int(head[1:]), head[0], rest

@@ -38,7 +38,11 @@ def release_all(journal: Journal, context: Context) -> list[NetwrapError]:
     """
     errors: list[NetwrapError] = []
     started: list[tuple[Entry, _Steps]] = []
-    for entry in reversed(journal.live()):
+    try:
+        entries = journal.live()
+    except HostError as error:  # of a newer format: nothing of it is touched
+        return [error]
+    for entry in reversed(entries):
         if isinstance(entry.resource, Unreadable):
             errors.append(_unreadable(entry.resource, journal))
             continue

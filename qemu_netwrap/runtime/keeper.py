@@ -3,6 +3,7 @@
 It is in a session of its own, out of reach of the terminal's signals, and no child of QEMU. Tap
 descriptors and words go to the launcher over a socket pair, one message each:
 
+    keeper format=1    comes first: the format of the others
     nic <tab> ...      a NIC is ready; its descriptors come with the message
     device <tab> ...   a device of the host is ready to be passed through
     say <tab> ...      something the user should know
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime.kept_code import Copy
     from qemu_netwrap.state import State
 
+FORMAT = 1  # of the messages
 _FDS_A_MESSAGE = 200  # the kernel takes 253 (SCM_MAX_FD)
 PIECE, MORE = 32768, b"+"
 _WAITER_FDS = 8
@@ -94,6 +96,7 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
     run = keeping.wanted.run
     folder = keeping.state.run(run)
     try:
+        _send(launcher, record_text.write("keeper", {"format": str(FORMAT)}))
         waits.caller.socket = launcher.fileno()
         open_files.raise_own()
         alive = files.open_locked(f"{folder}/keeper")

@@ -4,6 +4,9 @@ The waiter loads its code when QEMU is gone. By then the package that started th
 upgraded, to modules that do not belong together with those it has loaded, or removed with its venv.
 So the run's folder has the package as an archive, and the waiter's script. The archives of one
 version are hard links of one file: the first run packs it, `State.tidy` removes it after the last.
+
+The keeper hands its run over by the waiter's command line, which says what format it has. A package
+that is replaced while a keeper works may give it a waiter of another version.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.state import State
 
+FORMAT = 2  # of the waiter's words; format 1 did not say so, and at first named no places
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -33,7 +37,7 @@ class Copy(Record):
         The interpreter is named by its real path: a link to it may go with a venv.
         """
         interpreter = os.path.realpath(sys.executable)
-        words = (self.script, folder, *map(str, fds), *self.places)
+        words = (self.script, folder, *map(str, fds), f"format={FORMAT}", *self.places)
         return [interpreter, "-I", "-S", *words]
 
 

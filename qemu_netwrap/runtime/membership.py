@@ -99,9 +99,10 @@ def join(network: Network, run: str, work: Context, reserved: tuple[Subnet, ...]
     """
     folder = work.state.network(network.bridge)
     with files.Lock(work.state.network_lock(network.bridge)):
+        journal = journal_of(work, network.bridge)
+        _check_format(network, journal)
         files.make_folder(f"{folder}/members")
         files.write(work.state.member(network.bridge, run), "")
-        journal = journal_of(work, network.bridge)
         info = read_info(work, network.bridge)
         entries = journal.live()
         if info is None or not _has_bridge(entries, work):
@@ -137,7 +138,7 @@ def leave(bridge: str, run: str, work: Context) -> list[NetwrapError]:
                     errors = executor.release_all(journal, work)
                     files.remove_scratch(work.state.shared_folder)
                 if errors:
-                    return errors
+                    return [] if _was_refused(bridge, run, work) else errors
             files.remove_folder(folder)
             files.remove(work.state.network_lock(bridge))
         elif run:
@@ -152,8 +153,12 @@ def keep(bridge: str, work: Context) -> None:
 
 
 def keep_no_longer(bridge: str, run: str, work: Context) -> bool:
-    """Undo `keep`, RUN taking its place until it leaves; return whether the network was kept."""
+    """Undo `keep`, RUN taking its place until it leaves; return whether the network was kept.
+
+    Raises `HostError` for a network of a newer version, which is left as it is.
+    """
     with files.Lock(work.state.network_lock(bridge)):
+        journal_of(work, bridge).check()
         was_kept = is_kept(bridge, work)
         files.write(work.state.member(bridge, run), "")
         files.remove(work.state.kept(bridge))
@@ -176,6 +181,10 @@ def follow_uplinks(work: Context) -> None:
     To be called when a NIC has gone into a bridge, or out of it: that device is another one then.
     """
     for bridge in work.state.networks():
+        try:
+            journal_of(work, bridge).check()
+        except HostError:
+            continue  # of a newer version, whose own process follows
         follow(bridge, work)
 
 
@@ -211,7 +220,7 @@ def put_back(bridge: str, work: Context) -> None:
 
 def has_uplink(bridge: str, work: Context) -> bool:
     """Whether the network on BRIDGE has taken in a NIC of the host."""
-    return any(e.resource.kind == "Uplink" for e in journal_of(work, bridge).live())
+    return any(e.resource.kind == "Uplink" for e in journal_of(work, bridge).peek())
 
 
 def resources_of(
@@ -276,6 +285,28 @@ def _make(network: Network, journal: Journal, work: Context, reserved: tuple[Sub
         line = record_text.write("network", {k: str(v) for k, v in info.__dict__.items()})
         files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n", 0o644)
     return info
+
+
+def _check_format(network: Network, journal: Journal) -> None:
+    """Refuse to join a network that a newer version has made. Raises `HostError`."""
+    try:
+        journal.check()
+    except HostError as error:
+        raise HostError(
+            f"network {network.name} cannot be joined by this version: {error.message}",
+            f"use that version, give the network another bridge, or take it down: {error.hint}",
+        ) from error
+
+
+def _was_refused(bridge: str, run: str, work: Context) -> bool:
+    """Whether RUN has never become a member of a network: one of a newer format refuses it."""
+    if not run or os.path.exists(work.state.member(bridge, run)):
+        return False
+    try:
+        journal_of(work, bridge).check()
+    except HostError:
+        return True
+    return False
 
 
 def _has_bridge(entries: list[Entry], work: Context) -> bool:

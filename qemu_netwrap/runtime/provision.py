@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime.launch_options import Request
     from qemu_netwrap.runtime.plan import Plan
 
+_FORMAT = 1  # of the keeper's messages
 _MESSAGE = 65536
 _ANCILLARY = 4096
 _WORD_TIMEOUT = 5.0  # seconds
@@ -238,10 +239,9 @@ def _receive(
         data, begun = begun + data, b""
         kind, fields = record_text.read(data.decode("utf-8", "surrogateescape"))
         fds = tuple(inherit(fd) for _, _, raw in ancillary for fd in _unpack(raw))
+        _check(kind, fields)
         if kind == "ready":
             return grants
-        if kind == "error":
-            raise _KeeperError(fields["message"], fields["hint"], int(fields["status"]))
         if kind == "taps":
             grants[tap] = grants[tap].replace(fds=(*grants[tap].fds, *fds))
         elif kind == "vhosts":
@@ -250,6 +250,20 @@ def _receive(
             tap = fields["tap"]
             grants[tap] = Grant((), (), tuple(fields["macs"].split()))
         heed(kind, fields)
+
+
+def _check(kind: str, fields: dict[str, str]) -> None:
+    """Raise what the keeper says has failed, and refuse one whose messages have another format.
+
+    It gives up when the launcher ends.
+    """
+    if kind == "error":
+        raise _KeeperError(fields["message"], fields["hint"], int(fields["status"]))
+    if kind == "keeper" and fields["format"] != str(_FORMAT):
+        raise NetwrapError(
+            f"the keeper speaks format {fields['format']}, and the launcher {_FORMAT}",
+            "qemu-netwrap was replaced while it started: try again",
+        )
 
 
 def _has_word(socket: _socket.socket) -> bool:

@@ -160,16 +160,18 @@ def _told(state: State, run: str) -> list[tuple[str, dict[str, str]]]:
 
 def faults(state: State, run: str) -> list[str]:
     """Return what of a run's files this version cannot read, in a line each."""
-    entries = Journal(f"{state.run(run)}/journal").peek()
-    strange = [e.resource.line for e in entries if isinstance(e.resource, Unreadable)]
+    journal = Journal(f"{state.run(run)}/journal")
+    strange = [e.resource.line for e in journal.peek() if isinstance(e.resource, Unreadable)]
     lines = files.read(f"{state.run(run)}/info").split("\n")[:-1]
     found = [f"its journal has a line that this version cannot read: {line!r}" for line in strange]
     if len(_told(state, run)) < len(lines):
         found.append(f"{state.run(run)}/info is damaged")
-    try:
-        state.tap(run)
-    except HostError as error:
-        found.append(error.message)
+    checks: tuple[Callable[[], object], ...] = (journal.check, lambda: state.tap(run))
+    for check in checks:
+        try:
+            check()
+        except HostError as error:
+            found.append(error.message)
     return found
 
 

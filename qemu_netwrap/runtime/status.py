@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.model.run import DeviceInfo, PortForward
     from qemu_netwrap.resources.base import Resource
+    from qemu_netwrap.resources.journal import Journal
     from qemu_netwrap.state import State
 
 RUNNING = "running"
@@ -429,11 +430,11 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
     """Return how one network fares."""
     work = Context(state)
     info = membership.peek_info(work, bridge) or membership.Info(bridge, "bridge", bridge)
-    entries = [entry.resource for entry in membership.journal_of(work, bridge).live()]
+    entries, faults = _entries(membership.journal_of(work, bridge))
     folder = state.network(bridge)
     server = dnsmasq.find(folder)
     members = membership.members(bridge, work)
-    faults = _unreadable(info, entries)
+    faults += _unreadable(info, entries)
     if work.rtnl.link(bridge) is not None:
         faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]
         faults += _mac_faults(state, bridge, members, work)
@@ -463,6 +464,14 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
         server.pid if server else 0,
         tuple(faults),
     )
+
+
+def _entries(journal: Journal) -> tuple[list[Resource], list[str]]:
+    """Return what a network has, and what is to be said of its journal if that is a newer one."""
+    try:
+        return [entry.resource for entry in journal.live()], []
+    except HostError as error:
+        return [], [error.message]
 
 
 def _unreadable(info: membership.Info, entries: list[Resource]) -> list[str]:

@@ -3,7 +3,7 @@
 As `waiter`, but for what it sleeps on: such a QEMU holds no lock of ours. A socket filter of the
 kernel lets through what happens to this one tap: usually nothing until it goes.
 
-    python3 -I -S tap_waiter.py RUN-FOLDER LOCK-FD NETLINK-FD SEARCH-PATH...
+    python3 -I -S tap_waiter.py RUN-FOLDER LOCK-FD NETLINK-FD format=2 SEARCH-PATH...
 """
 
 import errno
@@ -11,6 +11,7 @@ import fcntl
 import os
 import sys
 
+FORMATS = ("format=2",)  # of these words: runtime.kept_code
 _MESSAGE = 1 << 16
 
 
@@ -18,7 +19,10 @@ def main() -> None:
     """Sleep until the run's tap is gone, or let go of; then release the run."""
     folder, lock, netlink = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     # As in `waiter`.
-    sys.path[:0] = sys.argv[4:] or [__file__.rsplit("/", 3)[0]]
+    places = sys.argv[4:] or [__file__.rsplit("/", 3)[0]]
+    if places[0].startswith("format=") and places.pop(0) not in FORMATS:
+        sys.exit(f"{folder}: the keeper was of another version: run qemu-netwrap gc")
+    sys.path[:0] = places
     while True:
         try:
             os.read(netlink, _MESSAGE)

@@ -4,19 +4,25 @@ Without flock(1) it sleeps itself: a bare interpreter, in which nothing is loade
 not need, not even `os`, a tenth of its memory. It is run as a file, without site-packages; what
 releasing needs is imported when QEMU is gone.
 
-    python3 -I -S waiter.py RUN-FOLDER LOCK-FD SEARCH-PATH...
+    python3 -I -S waiter.py RUN-FOLDER LOCK-FD format=2 SEARCH-PATH...
+
+Keepers of older versions gave no format, or no places either.
 """
 
 import fcntl
 import sys
 
+FORMATS = ("format=2",)  # of these words: runtime.kept_code
+
 
 def main() -> None:
     """Sleep until the last process that holds the run's lock is gone, then release the run."""
     folder, lock = sys.argv[1], int(sys.argv[2])
+    places = sys.argv[3:] or [__file__.rsplit("/", 3)[0]]
+    if places[0].startswith("format=") and places.pop(0) not in FORMATS:
+        sys.exit(f"{folder}: the keeper was of another version: run qemu-netwrap gc")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    # An older version's keeper named no place: it is the one that this file is in.
-    sys.path[:0] = sys.argv[3:] or [__file__.rsplit("/", 3)[0]]
+    sys.path[:0] = places
     from qemu_netwrap.runtime.teardown import finish  # noqa: PLC0415 - run as a file
 
     finish(folder, lock)

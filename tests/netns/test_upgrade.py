@@ -6,6 +6,7 @@ Each installation here is a copy of the package in a venv of its own.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sysconfig
 import venv
@@ -19,9 +20,11 @@ from lab.elder import Elder
 from lab.leaks import snapshot, wait_same
 from lab.netns import wait_for
 from lab.tool import COMMAND, netwrap
+from qemu_netwrap import __version__
 from qemu_netwrap.model import reservations
 from qemu_netwrap.model.ipv4 import Subnet
-from qemu_netwrap.runtime import waiter
+from qemu_netwrap.resources.journal import FORMAT
+from qemu_netwrap.runtime import kept_code, waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +65,34 @@ class Installation:
     def remove(self) -> None:
         """Remove the venv with the package in it."""
         shutil.rmtree(self.folder)
+
+    def become(self, version: str, journals: int, words: int) -> Self:
+        """Make it another version, whose journals and keeper's words have formats of their own.
+
+        The packages that it takes for its commands are those of the test's own installation.
+        """
+        (self.package.parent / "others.pth").write_text(sysconfig.get_path("purelib"), "utf-8")
+        for file, old, new in (
+            ("__init__", f'__version__ = "{__version__}"', f'__version__ = "{version}"'),
+            ("resources/journal", f"\nFORMAT = {FORMAT} ", f"\nFORMAT = {journals} "),
+            ("runtime/kept_code", f"\nFORMAT = {kept_code.FORMAT} ", f"\nFORMAT = {words} "),
+            ("runtime/waiter", waiter.FORMATS[-1], f"format={words}"),
+        ):
+            module = self.package / f"{file}.py"
+            text = module.read_text("utf-8")
+            assert old in text, file
+            module.write_text(text.replace(old, new), "utf-8")
+        return self
+
+
+class Present(Installation):
+    """The installation that the tests are run with."""
+
+    def __init__(self) -> None:
+        """Make nothing."""
+
+    def command(self, *words: str) -> tuple[str, ...]:
+        return (COMMAND, *words)
 
 
 @pytest.fixture
@@ -149,6 +180,104 @@ def test_versions_share_a_network(running: _Running, installation: Installation,
         wait_for(lambda: not running.run.exists(), "the first run's release")
         assert "qn-nat" in running.host.run("ip", "link").stdout
     wait_same(running.host, running.before)
+
+
+NEWER, OLDER_ONE = "the run of a newer one", "ours, which an older one meets"
+
+
+@pytest.fixture(params=[NEWER, OLDER_ONE])
+def two(request: pytest.FixtureRequest, installation: Installation) -> tuple[Installation, ...]:
+    """Return who starts a run, and who meets it and cannot read its journal."""
+    if request.param == NEWER:
+        newer = installation.become("9.9.9", FORMAT + 1, kept_code.FORMAT + 1)
+        return newer, Present()
+    return Present(), installation.become("0.0.9", FORMAT - 1, kept_code.FORMAT - 1)
+
+
+def test_a_run_in_a_newer_format_is_left_to_its_version(
+    uplinked: Uplinked, two: tuple[Installation, Installation], vm: str
+) -> None:
+    """It is shown, told of, and ended; its own keeper releases it. All else goes on."""
+    host, (maker, meeter) = uplinked.host, two
+    with _Running(host, maker.command("-q", "--", vm, "-nic", "nat")) as running:
+        shown = host.run(*meeter.command("ps")).stdout
+        assert "has written it in format" in shown
+        assert "qn-nat" in host.run(*meeter.command("network", "list")).stdout
+        host.run(*meeter.command("network", "show", "nat"))
+        journals = written(host)
+        joining = host.run(*meeter.command("-q", "--", vm, "-nic", "nat"), check=False)
+        assert joining.returncode == 125
+        assert "network nat cannot be joined by this version: /run/" in joining.stderr
+        assert "give the network another bridge" in joining.stderr
+        assert host.run(*meeter.command("network", "down", "nat"), check=False).returncode == 125
+        other = ("-q", "--", vm, "-name", "other", "-nic", "host-only")
+        with _Running(host, meeter.command(*other)):
+            done = host.run(*meeter.command("gc"))
+            assert (done.stdout, done.stderr) == ("nothing was left\n", "")
+            host.run(*meeter.command("stop", "other"))
+        assert written(host) == journals
+        host.run(*meeter.command("stop", running.run.name))
+    wait_same(host, running.before)
+
+
+@pytest.mark.parametrize(
+    ("two", "is_removed"), [(NEWER, False), (NEWER, True), (OLDER_ONE, False)], indirect=["two"]
+)
+def test_a_dead_run_in_a_newer_format_is_told_with_the_remedy(
+    uplinked: Uplinked,
+    two: tuple[Installation, Installation],
+    vm: str,
+    *,
+    is_removed: bool,
+) -> None:
+    """Its keeper was killed as well. The command that is told releases it, and all it has."""
+    host, (maker, meeter) = uplinked.host, two
+    with _Running(host, maker.command("-q", "--", vm, "-nic", "nat")) as dead:
+        keeper = f"/runs/{dead.child.pid}/waiter.py"
+        (pid,) = (pid for pid, words in host.processes().items() if keeper in words)
+        host.run("kill", "-KILL", str(pid))
+    if is_removed:
+        maker.remove()
+    journals = written(host)
+    with _Running(host, meeter.command("-q", "--", vm, "-nic", "host-only")) as other:
+        pass
+    wait_for(lambda: not other.run.exists(), "the other's release")
+    assert written(host) == journals
+    done = host.run(*meeter.command("gc"), check=False)
+    assert done.returncode == 125
+    assert done.stderr.count("has written it in format") == 2  # the run's and the network's
+    assert written(host) == journals
+    assert "qn-nat" in host.run("ip", "link").stdout
+    (remedy,) = re.findall(r"releases it: (.*)", done.stderr)
+    assert ("package.zip" in remedy) == is_removed
+    host.sh(remedy)
+    wait_same(host, dead.before)
+
+
+@pytest.mark.parametrize("last", ["older", "newer"])
+def test_a_newer_version_joins_and_is_removed_while_its_vm_runs(
+    uplinked: Uplinked, installation: Installation, vm: str, last: str
+) -> None:
+    """It reads the older format. Either takes the network down that this version has made."""
+    host = uplinked.host
+    newer = installation.become("9.9.9", FORMAT + 1, kept_code.FORMAT + 1)
+    words = ("-q", "--", vm, "-nic", "nat")
+    with (
+        _Running(host, (COMMAND, *words)) as ours,
+        _Running(host, newer.command(*words)) as theirs,
+    ):
+        newer.remove()
+        first = ours if last == "newer" else theirs
+        first.end()
+        wait_for(lambda: not first.run.exists(), "the first one's release")
+        assert "qn-nat" in host.run("ip", "link").stdout
+    wait_same(host, ours.before)
+
+
+def written(host: Host) -> dict[Path, str]:
+    """Return the journals of the runs and networks that are on nat's side, with what is in them."""
+    folder = state(host)
+    return {file: file.read_text("utf-8") for file in folder.glob("[rn]*/*/journal")}
 
 
 OLDER: Final[dict[str, tuple[str, str]]] = {

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qemu_netwrap import __version__
+from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files
+from qemu_netwrap.resources import other_format
 from qemu_netwrap.resources.base import Resource
 from qemu_netwrap.resources.dhcp_hosts import DhcpHost
-from qemu_netwrap.resources.journal import Entry, Journal
+from qemu_netwrap.resources.journal import FORMAT, Entry, Journal
 from qemu_netwrap.resources.links import Address, Bridge, Tap
 from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.runtime import kept_code, provision, tap_waiter, waiter
 from qemu_netwrap.runtime.membership import Membership
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 # A carriage return is in none of the names and texts we write.
 VALUES = st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]))
@@ -121,7 +127,8 @@ def test_a_crash_at_any_byte_leaves_a_state_that_was(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for end in range(len(whole) + 1):
         path.write_bytes(whole[:end])
-        assert Journal(str(path)).live() == states[whole[:end].count(b"\n")]
+        heads = whole[:end].count(b"journal\t") and 1
+        assert Journal(str(path)).live() == states[max(whole[:end].count(b"\n") - heads, 0)]
     assert Journal(str(path)).live() == []
 
 
@@ -164,3 +171,79 @@ def test_a_journal_is_not_read_anew_for_each_line(
     numbers.append(other.intend(Membership("br0", "2")))
     assert numbers == [*range(1, 104)]
     assert [entry.number for entry in journal.live()] == numbers[1:]
+
+
+PLACES = "package=/opt/new\tpython=/opt/new/python3"
+NEWER = f"journal\tformat={FORMAT + 1}\tversion=9.9.9\t{PLACES}\n"
+
+
+def test_the_head_names_format_and_program(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    Journal(str(path)).intend(Tap("t", "b"))
+    head, line = path.read_text("utf-8").splitlines()
+    assert head.startswith(f"journal\tformat={FORMAT}\tversion={__version__}\tpackage=/")
+    assert line.startswith("+1\tTap\t")
+
+
+def test_a_journal_without_a_head_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    """What is added to it has a head; an older version passes that over."""
+    path = tmp_path / "journal"
+    path.write_text(f"+1\t{Tap('t', 'b').to_line()}\n=1\tindex=7\n", "utf-8")
+    journal = Journal(str(path))
+    assert journal.live() == [Entry(1, Tap("t", "b"), {"index": "7"})]
+    assert [journal.intend(Tap("u", "b")), Journal(str(path)).intend(Tap("v", "b"))] == [2, 3]
+    lines = path.read_text("utf-8").splitlines()
+    assert [line.partition("\t")[0] for line in lines] == ["+1", "=1", "journal", "+2", "+3"]
+    assert len(journal.live()) == 3
+
+
+@pytest.mark.parametrize("at", ["first", "last"])
+def test_a_newer_format_is_neither_read_nor_added_to(tmp_path: Path, at: str) -> None:
+    path = tmp_path / "journal"
+    line = f"+1\t{Tap('t', 'b').to_line()}\n"
+    text = NEWER + line if at == "first" else line + NEWER
+    path.write_text(text, "utf-8")
+    journal = Journal(str(path))
+    for use in (journal.live, journal.check, lambda: journal.intend(Tap("u", "b"))):
+        with pytest.raises(HostError, match=f"9.9.9 in /opt/new has .* format {FORMAT + 1}") as e:
+            use()
+        assert e.value.hint.startswith("install qemu-netwrap 9.9.9 again")
+    assert journal.peek() == []
+    assert path.read_text("utf-8") == text
+
+
+@pytest.mark.parametrize("head", ["journal\t", "journal\tformat=x\n", "journal\tformat=0\tv\n"])
+def test_a_damaged_head_is_told(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "journal"
+    path.write_text(f"{head.rstrip()}\t\n+1\t{Tap('t', 'b').to_line()}\n", "utf-8")
+    with pytest.raises(HostError, match="names its format is damaged"):
+        Journal(str(path)).live()
+
+
+def test_the_copy_beside_a_run_releases_it_when_its_program_is_gone(tmp_path: Path) -> None:
+    for name in ("tap_waiter.py", "package.zip"):
+        (tmp_path / name).touch()
+    head = f"{NEWER.rstrip()}\tinterpreter=/usr/bin/python3.99"
+    hint = other_format.error(f"{tmp_path}/journal", head, FORMAT).hint
+    words = f"/usr/bin/python3.99 -I -S {tmp_path}/tap_waiter.py {tmp_path} 3 0"
+    places = f"{tmp_path}/package.zip /opt/new"
+    assert f"flock -F {tmp_path}/lock {words} {places} </dev/null" in hint
+
+
+def test_keeper_and_waiter_have_one_format() -> None:
+    assert waiter.FORMATS == tap_waiter.FORMATS == (f"format={kept_code.FORMAT}",)
+
+
+def test_a_waiter_refuses_words_of_another_format(tmp_path: Path) -> None:
+    words = (sys.executable, "-I", "-S", waiter.__file__, str(tmp_path), "0", "format=99", "/x")
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"{tmp_path}: the keeper was of another version: run qemu-netwrap gc\n"
+
+
+def test_a_launcher_refuses_messages_of_another_format() -> None:
+    launcher, keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with launcher, keeper:
+        keeper.send(b"keeper\tformat=99")
+        with pytest.raises(NetwrapError, match="the keeper speaks format 99"):
+            provision._receive(launcher, lambda *_: None)
