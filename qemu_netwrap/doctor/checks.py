@@ -87,19 +87,13 @@ def _tun(seen: Survey) -> Line:
     """Tell a missing node, a missing driver and a missing permission apart."""
     tun, what = seen.tun, seen.tun.path
     error = tun.error
-    if tun.driver == MISSING and error != "ENOENT":
-        error = "ENODEV"
-    found = remedies.cause(_number(error), devices.TUN, _standing(seen)) if error else None
+    if tun.driver == MISSING and error != errno.ENOENT:
+        error = errno.ENODEV
+    found = remedies.cause(error, devices.TUN, _standing(seen)) if error else None
     if found is not None:
-        more = f"; its driver {_is(tun.driver)}" if error == "ENOENT" else ""
+        more = f"; its driver {_is(tun.driver)}" if error == errno.ENOENT else ""
         return Line(what, BROKEN, f"{found.why}{more}", found.remedy)
     return Line(what, OK, "there" if tun.driver == LOADED else "there, its driver on demand")
-
-
-def _number(name: str) -> int:
-    """Return the number of an error that is told by its name."""
-    numbers = {code: number for number, code in errno.errorcode.items()}
-    return remedies.WRONG_NODE if name == devices.WRONG_NODE else numbers.get(name, 0)
 
 
 def _kernel(what: str, state: str, used_by: str, seen: Survey) -> Line:
@@ -118,7 +112,7 @@ def _program(name: str, program: Program, package: str) -> Line:
 
 def _kvm(kvm: Device) -> Line:
     slow = "QEMU emulates (-accel tcg), slowly"
-    if kvm.error == "EACCES":
+    if kvm.error == errno.EACCES:
         remedy = 'sudo usermod -aG kvm "$USER"  # then log in again'
         return Line("KVM", WARNING, f"this user may not open {kvm.path}: {slow}", remedy)
     if kvm.error or kvm.driver == MISSING:
@@ -128,7 +122,7 @@ def _kvm(kvm: Device) -> Line:
 
 
 def _vhost(vhost: Device) -> Line:
-    if vhost.error == "EACCES":
+    if vhost.error == errno.EACCES:
         # The launcher opens it, as the user who makes the tap.
         found = f"this user may not open {vhost.path}: no vhost=on"
         return Line("vhost-net", WARNING, found, f"sudo chmod 666 {vhost.path}")

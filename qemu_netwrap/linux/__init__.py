@@ -8,8 +8,10 @@ from qemu_netwrap import lazy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.linux import accounts as accounts
+    from qemu_netwrap.linux import bpf as bpf
     from qemu_netwrap.linux import bridge_conf as bridge_conf
     from qemu_netwrap.linux import cgroup as cgroup
+    from qemu_netwrap.linux import child as child
     from qemu_netwrap.linux import coexistence as coexistence
     from qemu_netwrap.linux import commands as commands
     from qemu_netwrap.linux import dbus as dbus
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import polling as polling
     from qemu_netwrap.linux import ports as ports
     from qemu_netwrap.linux import proc as proc
-    from qemu_netwrap.linux import process as process
     from qemu_netwrap.linux import processes as processes
     from qemu_netwrap.linux import program_query as program_query
     from qemu_netwrap.linux import programs as programs

@@ -1,4 +1,7 @@
-"""Commands off the launch path, by sh."""
+"""Administrators' programs off the launch path, by sh: asked for what they know.
+
+On the launch path `child` starts programs; `program_query` asks QEMU and others that a user chose.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,10 @@ import os
 
 import sh
 
-from qemu_netwrap.linux import program_query
+from qemu_netwrap.linux import child, program_query
 from qemu_netwrap.linux.nft import TABLE
 from qemu_netwrap.linux.programs import SBIN, find_trusted, is_trusted
 from qemu_netwrap.linux.waits import PROGRAM_TIMEOUT
-
-_ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
 
 
 def our_rules() -> str | None:
@@ -44,4 +45,4 @@ def _run(program: str, *args: str) -> str:
     Raises `sh.ErrorReturnCode`, and `sh.TimeoutException` for one that takes too long.
     """
     command = sh.Command(program)
-    return str(command(*args, _tty_out=False, _env=_ENVIRONMENT, _timeout=PROGRAM_TIMEOUT))
+    return str(command(*args, _tty_out=False, _env=child.ENVIRONMENT, _timeout=PROGRAM_TIMEOUT))

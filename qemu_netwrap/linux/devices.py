@@ -11,7 +11,7 @@ from qemu_netwrap.record import Record
 TUN, VHOST = "/dev/net/tun", "/dev/vhost-net"
 # A driver is loaded or built in, can be loaded, or is not there.
 LOADED, LOADABLE, MISSING = "loaded", "loadable", "missing"
-WRONG_NODE = "WRONG"  # beside the errnos' names: what is there is another device, or none
+WRONG_NODE = -1  # stands beside the errnos: what is there is another device, or none
 # A function of each driver: how one that is built in is told where no module list is.
 _SYMBOLS = {
     "bridge": "br_add_bridge", "kvm": "kvm_init", "nf_tables": "nf_tables_newtable",
@@ -24,7 +24,7 @@ class Device(Record):
 
     path: str
     driver: str  # LOADED, LOADABLE or MISSING
-    error: str = ""  # the errno's name when it cannot be opened; empty when it can, or is not tried
+    error: int = 0  # the errno with which it cannot be opened; 0 if it can, or was not tried
 
 
 def driver(name: str) -> str:
@@ -67,7 +67,7 @@ def look(path: str, module: str, number: tuple[int, int]) -> Device:
         if there == LOADED:
             os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
         elif not os.access(path, os.R_OK | os.W_OK):
-            return Device(path, there, "EACCES")
+            return Device(path, there, errno.EACCES)
     except OSError as error:
-        return Device(path, there, errno.errorcode.get(error.errno or 0, str(error)))
+        return Device(path, there, error.errno or errno.EIO)
     return Device(path, there)

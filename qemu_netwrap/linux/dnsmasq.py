@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
-from _signal import SIGHUP, SIGKILL, SIGTERM, pidfd_send_signal
+from _signal import SIGHUP, SIGKILL, SIGTERM
 
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import cgroup, files, proc
-from qemu_netwrap.linux import process as spawn
-from qemu_netwrap.linux.process import Child
+from qemu_netwrap.linux import cgroup, child, files, proc, waits
+from qemu_netwrap.linux.child import Child
 from qemu_netwrap.linux.programs import SBIN, find_trusted
 from qemu_netwrap.model import plain_text
 
@@ -70,7 +68,7 @@ def _spawn(folder: str) -> Child:
     if os.geteuid() == 0 and not is_alone and "\nuser=" not in files.read(f"{folder}/dnsmasq.conf"):
         user = linux.accounts.account()
         if user.setpriv:
-            before = (*user.before, spawn.require("dnsmasq"))
+            before = (*user.before, child.require("dnsmasq"))
             pid_file = ""  # it could not write into the folder: `_note` does
             _give(folder, user.uid)
         elif user.uid:
@@ -175,7 +173,7 @@ def reload(folder: str) -> None:
     """Have the dnsmasq of FOLDER read its hosts again, forgetting those whose file is gone."""
     process = find(folder)
     if process is not None:
-        _signal(process, SIGHUP)
+        waits.process(process, 0.0, SIGHUP)
 
 
 def end(folder: str) -> None:
@@ -205,28 +203,8 @@ def kill(process: Process) -> None:
 def stop(process: Process) -> None:
     """End a dnsmasq and wait until it is gone."""
     for signal in (SIGTERM, SIGKILL):
-        if _signal(process, signal, _END_TIMEOUT):
+        if waits.process(process, _END_TIMEOUT, signal):
             return
-
-
-def _signal(process: Process, signal: int, timeout: float = 0.0) -> bool:
-    """Send a signal; return whether the process ends within TIMEOUT seconds."""
-    try:
-        fd = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return True
-    try:
-        # The descriptor is bound to a process: if that is still ours, the signal goes nowhere else.
-        if not proc.lives(process):
-            return True
-        pidfd_send_signal(fd, signal)
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(timeout * 1000))
-    except ProcessLookupError:
-        return True
-    finally:
-        os.close(fd)
 
 
 def without_folder(base: str) -> dict[str, Process]:

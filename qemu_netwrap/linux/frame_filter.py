@@ -9,8 +9,13 @@ beyond the end of the frame lets it pass: nobody takes such a frame for what it 
 
 from __future__ import annotations
 
-import struct
 import zlib
+
+from qemu_netwrap.linux.bpf import assemble
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.linux.bpf import Line
 
 LINK_LOCAL = bytes((0xFE, 0x80, *bytes(6)))
 PASS, DROP, NEXT = 0, 2, 0xFFFFFFFF  # TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC
@@ -23,17 +28,6 @@ ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
 NEIGHBOR_SOLICITATION, NEIGHBOR_ADVERTISEMENT, REDIRECT = 135, 136, 137
 _ARP_OF_IPV4 = IPV4 << 16 | 0x0604  # protocol, and the lengths of a MAC and an IPv4 address
 _SOURCE6, _HEADER6, _TARGET6 = 22, 54, 62  # IPv6's source and payload; what an advertisement names
-_CODES = {
-    "ld": 0x20, "ldh": 0x28, "ldb": 0x30, "ld_x": 0x40, "ldh_x": 0x48, "ldb_x": 0x50,
-    "ld_mem": 0x60, "ldx_mem": 0x61, "ldx": 0x01, "ldx_ihl": 0xB1, "st": 0x02, "tax": 0x07,
-    "add": 0x04, "add_x": 0x0C, "lsh": 0x64, "ja": 0x05, "ret": 0x06,
-    "jeq": 0x15, "jeq_x": 0x1D, "jge": 0x35, "jgt": 0x25, "jset": 0x45,
-}  # fmt: skip
-_INSTRUCTION = struct.Struct("=HBBI")
-
-# A label, or an instruction: its name, its number, where a condition that holds leads, and one
-# that does not; empty is the next instruction.
-Line = str | tuple[str, int, str, str]
 
 
 def block(bridge: str) -> int:
@@ -280,22 +274,3 @@ def _ends_with(end: bytes, at: int, target: str) -> list[Line]:
 def _number(raw: bytes) -> int:
     """Read a number as it stands in a frame."""
     return int.from_bytes(raw, "big")
-
-
-def assemble(lines: list[Line]) -> bytes:
-    """Return the program as the kernel takes it (struct sock_filter, linux/filter.h)."""
-    places: dict[str, int] = {}
-    code: list[tuple[str, int, str, str]] = []
-    for line in lines:
-        if isinstance(line, str):
-            places[line] = len(code)
-        else:
-            code.append(line)
-    out = b""
-    for at, (name, number, true, false) in enumerate(code, 1):
-        if name == "ja":
-            out += _INSTRUCTION.pack(_CODES[name], 0, 0, places[true] - at)
-        else:
-            jumps = (places[label] - at if label else 0 for label in (true, false))
-            out += _INSTRUCTION.pack(_CODES[name], *jumps, number)
-    return out

@@ -8,13 +8,11 @@ goes with the bridge. A network with `ip_filter` has that in its place (linux.fr
 
 from __future__ import annotations
 
-import struct
-
-from qemu_netwrap.linux import frame_filter
+from qemu_netwrap.linux import bpf, frame_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.linux.frame_filter import Line
+    from qemu_netwrap.linux.bpf import Line
 
 _AFTER_IP6 = 54  # in an Ethernet frame
 _VLAN_ID = 0xFFF  # of a tag's second half
@@ -38,7 +36,7 @@ def program() -> bytes:
     fragments the kernel does not take (RFC 6980), or puts together of a first one seen here. One
     VLAN tag is off by now; those behind it that name no VLAN the kernel takes off later.
     """
-    return frame_filter.assemble(
+    return bpf.assemble(
         [
             ("ldh", 12, "", ""),
             ("jeq", frame_filter.IPV6, "ip6", ""),
@@ -73,6 +71,5 @@ def program() -> bytes:
 
 def commands(device: str) -> tuple[str, ...]:
     """Return the commands of tc(8) that have DEVICE filtered (tc-bpf(8))."""
-    code = [" ".join(map(str, each)) for each in struct.iter_unpack("=HBBI", program())]
-    add = f"tc filter add dev {device} ingress bpf da bytecode '{len(code)},{','.join(code)}'"
+    add = f"tc filter add dev {device} ingress bpf da bytecode '{bpf.text(program())}'"
     return f"tc qdisc add dev {device} clsact", f"{add}  # no advertisements, no redirects"

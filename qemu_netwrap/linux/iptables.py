@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files
+from qemu_netwrap.linux.child import Child
 from qemu_netwrap.linux.nft import Nftnl, legacy_tables
-from qemu_netwrap.linux.process import Child
 from qemu_netwrap.linux.programs import SBIN, find_trusted
 from qemu_netwrap.model import chain_verdicts
 from qemu_netwrap.model.chain_verdicts import Condition, Rule

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 
 from qemu_netwrap.linux import proc
+from qemu_netwrap.linux.child import Child
 from qemu_netwrap.linux.netlink import NLM_F_DUMP, Netlink, attribute, attributes
-from qemu_netwrap.linux.process import Child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

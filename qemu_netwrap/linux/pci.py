@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import files, holders, polling
-from qemu_netwrap.linux.process import Child
+from qemu_netwrap.linux import files, holders, polling, waits
+from qemu_netwrap.linux.child import Child
 from qemu_netwrap.model.pci import VFIO, Device
 
 SYS = "/sys"
@@ -324,9 +323,7 @@ def _write_patiently(path: str, text: str) -> None:
             status = errno.EIO
         os._exit(status)
     child = os.pidfd_open(pid)
-    poll = select.poll()
-    poll.register(child, select.POLLIN)
-    ended = poll.poll(DRIVER_TIMEOUT * 1000)
+    ended = waits.readable(child, DRIVER_TIMEOUT)
     os.close(child)
     if not ended:
         raise HostError(

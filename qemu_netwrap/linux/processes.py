@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import time
 
 import psutil
 
-from qemu_netwrap.linux import proc
+from qemu_netwrap.linux import proc, waits
 from qemu_netwrap.linux.proc import Process
 from qemu_netwrap.record import Record
 
@@ -138,45 +136,11 @@ def _signal_all(
     while living := look([*known, *signalled]):
         for process in living:
             if process not in signalled:
-                send(process, number)
+                waits.process(process, 0.0, number)
                 signalled.append(process)
         if time.monotonic() >= deadline:
             break
         until = min(deadline, time.monotonic() + _LOOK_INTERVAL)
         for process in living:
-            ends_by(process, until)
+            waits.process(process, max(0.0, until - time.monotonic()))
     return signalled
-
-
-def send(process: Process, number: int) -> None:
-    """Signal a process, which may be gone: no other one gets the signal."""
-    try:
-        fd = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return
-    try:
-        # The descriptor is bound to a process: if that is the one meant, no other can be hit.
-        if proc.lives(process):
-            signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(fd)
-
-
-def ends_by(process: Process, deadline: float) -> bool:
-    """Whether a process ends before DEADLINE (monotonic seconds).
-
-    By pidfd, which tells the end of a process also when its parent has not heard of it yet.
-    """
-    try:
-        fd = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return True
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        left = max(0.0, deadline - time.monotonic())
-        return not proc.lives(process) or bool(poll.poll(left * 1000))
-    finally:
-        os.close(fd)

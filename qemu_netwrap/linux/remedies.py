@@ -9,11 +9,10 @@ import errno
 import os
 
 from qemu_netwrap.linux import devices, files, proc
-from qemu_netwrap.linux.devices import TUN, VHOST
+from qemu_netwrap.linux.devices import TUN, VHOST, WRONG_NODE
 from qemu_netwrap.record import Record
 
 RUN, SETTINGS = "/run", "/proc/sys"
-WRONG_NODE = -1  # beside the errors' numbers: what is there is another device, or none
 # What networks of ours take: bridges and taps; dnsmasq's ports and raw socket, and its own user.
 # The numbers are those of linux/capability.h.
 _NUMBERS = {"net_admin": 12, "net_raw": 13, "net_bind_service": 10, "setuid": 7, "setgid": 6}

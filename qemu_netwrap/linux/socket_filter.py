@@ -1,4 +1,4 @@
-"""A filter on a socket of our own (socket(7), SO_ATTACH_FILTER; linux/filter.h)."""
+"""Filters on sockets of this program's own (socket(7), SO_ATTACH_FILTER; linux/filter.h)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import _socket
 import array
 import struct
 
+from qemu_netwrap.linux import bpf
+
 _SO_ATTACH_FILTER, _SO_LOCK_FILTER = 26, 44  # include/uapi/asm-generic/socket.h
-_RETURN = 0x06  # classic BPF (linux/bpf_common.h): 0 drops the packet
+# What a filter returns: how many bytes of a packet are queued.
+ACCEPT, IGNORE = 0xFFFFFFFF, 0
+
+
+def attach(to: _socket.socket, program: list[bpf.Line]) -> None:
+    """Have PROGRAM decide which packets are queued on a socket, instead of any earlier filter."""
+    code = array.array("B", bpf.assemble(program))
+    # struct sock_fprog: the number of instructions, and a pointer to them.
+    filter_ = struct.pack("HP", len(code) // bpf.INSTRUCTION.size, code.buffer_info()[0])
+    to.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
 
 
 def drop_all(taken: _socket.socket) -> None:
-    """Have the kernel drop whatever comes in by a socket, for good (SO_LOCK_FILTER)."""
-    code = array.array("B", struct.pack("=HBBI", _RETURN, 0, 0, 0))
-    filter_ = struct.pack("HP", 1, code.buffer_info()[0])  # struct sock_fprog
-    taken.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+    """Have the kernel drop whatever arrives at a socket, for good (SO_LOCK_FILTER)."""
+    attach(taken, [("ret", IGNORE, "", "")])
     taken.setsockopt(_socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-from _signal import ITIMER_REAL, SIGALRM, SIGKILL, setitimer, signal
+from _signal import ITIMER_REAL, SIGALRM, SIGKILL, pidfd_send_signal, setitimer, signal
 
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
+
+    from qemu_netwrap.linux.proc import Process
 
 PROGRAM_TIMEOUT = 20.0  # seconds; nft takes 3 ms, and 0.3 s beside 1,000 tables of others
 _ANNOUNCE_TIMEOUT = 1.0  # seconds
@@ -85,6 +88,39 @@ def program(pid: int, what: str) -> int:
         f"{what} has not ended within {PROGRAM_TIMEOUT:.0f} seconds, and was killed",
         f"see why it hangs: run {what} by hand",
     )
+
+
+def readable(fd: int, timeout: float) -> bool:
+    """Wait until a descriptor is readable, for at most TIMEOUT seconds; return whether it is.
+
+    A pidfd is once its process has ended, also before the parent has reaped it.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
+def process(meant: Process, timeout: float, number: int = 0) -> bool:
+    """Wait for the end of any process, for at most TIMEOUT seconds; return whether it has ended.
+
+    Signal NUMBER is sent to it first, unless that is 0. The pidfd is bound to the process: none
+    that has got the pid since is signalled or waited for. Raises `OSError` where it may not be
+    signalled.
+    """
+    try:
+        fd = os.pidfd_open(meant.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not proc.lives(meant):
+            return True
+        if number:
+            pidfd_send_signal(fd, number)
+        return readable(fd, timeout)
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(fd)
 
 
 def lock(fd: int, how: int, path: str) -> None:

@@ -277,10 +277,10 @@ def _fill_checksums(t: Tap, context: Context) -> None:
     """
     try:
         if names.plain_ifname(t.name):
-            linux.process.Child(("tc", "-batch", "-"), plain_text.joined(t.traffic_control)).wait()
+            linux.child.Child(("tc", "-batch", "-"), plain_text.joined(t.traffic_control)).wait()
         else:
             for words in t.traffic_control:
-                linux.process.Child(("tc", *words.split())).wait()
+                linux.child.Child(("tc", *words.split())).wait()
     except HostError as error:
         context.say(f"{t.name}: an old DHCP client may not take its address: {error.message}")
 

@@ -40,7 +40,7 @@ class Lookout(Resource):
     def acquire(self, context: Context) -> Iterator[None]:
         """Start it. It subscribes first, and looks then: nothing is missed."""
         folder = context.state.network(self.bridge)
-        watched = linux.netlink.route_watch.watch(ways(context))
+        watched = linux.netlink.watch.watch_way_out(ways(context))
         starter, told = _spawn(folder, watched)
         watched.close()
         yield

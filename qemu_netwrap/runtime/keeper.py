@@ -126,7 +126,7 @@ def _watch(keeping: Keeping, tap: LiveTap, copy: Copy) -> NoReturn:
 
     run = keeping.wanted.run
     folder = keeping.state.run(run)
-    watched = linux.netlink.link_watch.watch(tap.index)
+    watched = linux.netlink.watch.watch_link(tap.index)
     if keeping.state.tap_lives(run):
         os.set_inheritable(watched.fileno(), True)  # noqa: FBT003 - has no name
         words = copy.command(folder, _LOCK_FD, watched.fileno())

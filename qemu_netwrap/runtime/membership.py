@@ -7,7 +7,7 @@ import os
 
 from qemu_netwrap import linux, networks, record_text, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
-from qemu_netwrap.linux import files, host_facts, process, sysctl
+from qemu_netwrap.linux import child, files, host_facts, sysctl
 from qemu_netwrap.model.network import BRIDGE, NAT, Network
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import ALL, Commands, Resource, Unreadable
@@ -273,7 +273,7 @@ def _make(network: Network, journal: Journal, work: Context, reserved: tuple[Sub
     """Make a network, with its lock and the host's held."""
     wanted = resources_of(network, work, reserved)
     for program in (program for resource in wanted for program in resource.programs):
-        process.require(program)
+        child.require(program)
     # What releasing takes must be there before there is anything to release: /run may be full.
     files.make_folder(work.state.shared_folder)
     with files.Lock(work.state.nft_lock):

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 from qemu_netwrap import record_text
-from qemu_netwrap.linux import files, holders, proc, processes, run_locks
+from qemu_netwrap.linux import files, holders, proc, processes, run_locks, waits
 from qemu_netwrap.linux.netlink.links import name_of
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime import runs
@@ -192,8 +191,7 @@ def take_over(state: State, run: str, say: Callable[[str], None]) -> list[Netwra
     with files.Lock(state.takeover_lock):
         if os.path.exists(f"{folder}/lock"):
             for keeper in map(proc.of, keepers(state, run)):
-                processes.send(keeper, signal.SIGKILL)
-                processes.ends_by(keeper, time.monotonic() + _KILL_TIMEOUT)
+                waits.process(keeper, _KILL_TIMEOUT, signal.SIGKILL)
             lock = files.replace_locked(f"{folder}/lock")
             try:
                 errors = runs.release(state, run, say)

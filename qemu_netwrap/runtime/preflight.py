@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Resource
 
 _ANY_SETTING = "/proc/sys/net/ipv6/conf/{}/accept_ra"
-_DENIED = ("EACCES", "EPERM")
+_DENIED = (errno.EACCES, errno.EPERM)
 
 
 def check(nics: tuple[Nic, ...], here: state.State) -> None:
@@ -63,8 +63,6 @@ def _refusal(device: Device) -> OSError | None:
     """Return how opening a device fails; None when it does not, or only for this user."""
     if not device.error or (os.geteuid() and device.error in _DENIED):
         return None
-    numbers = {code: number for number, code in errno.errorcode.items()}
     # What is no such device refuses its ioctl.
-    wrong = device.error == devices.WRONG_NODE
-    number = errno.ENOTTY if wrong else numbers.get(device.error, errno.EIO)
+    number = errno.ENOTTY if device.error == devices.WRONG_NODE else device.error
     return OSError(number, os.strerror(number))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 
 from qemu_netwrap import linux, passthrough, record_text, runtime, state
 from qemu_netwrap.config import file
 from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import fds as handover
-from qemu_netwrap.linux import host_facts, open_files, proc
+from qemu_netwrap.linux import host_facts, open_files, proc, waits
 from qemu_netwrap.linux.fds import file_of, inherit
 from qemu_netwrap.model.network import BRIDGE
 from qemu_netwrap.model.run import Grant
@@ -267,10 +266,8 @@ def _check(kind: str, fields: dict[str, str]) -> None:
 
 
 def _has_word(socket: _socket.socket) -> bool:
-    """Wait for a word of the keeper's; tell whether one has come in time."""
-    poll = select.poll()
-    poll.register(socket.fileno(), select.POLLIN)
-    return bool(poll.poll(_WORD_TIMEOUT * 1000))
+    """Wait for a message of the keeper's; return whether one has come in time."""
+    return waits.readable(socket.fileno(), _WORD_TIMEOUT)
 
 
 class _KeeperError(NetwrapError):

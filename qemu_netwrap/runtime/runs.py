@@ -230,9 +230,9 @@ def wait_tap(state: State, run: str) -> None:
     """Sleep until the tap is gone that a run lives by, if it does."""
     tap = state.tap(run)
     if tap is not None:
-        watched = linux.netlink.link_watch.watch(tap.index)
+        watched = linux.netlink.watch.watch_link(tap.index)
         while state.tap_lives(run):
-            linux.netlink.link_watch.wait(watched)
+            linux.netlink.watch.wait(watched)
         watched.close()
 
 

@@ -28,7 +28,7 @@ def follow(folder: str) -> bool:
     import _socket  # noqa: PLC0415 - run as a file
 
     from qemu_netwrap.errors import NetwrapError  # noqa: PLC0415 - run as a file
-    from qemu_netwrap.linux.netlink import route_watch  # noqa: PLC0415 - run as a file
+    from qemu_netwrap.linux.netlink import watch  # noqa: PLC0415 - run as a file
     from qemu_netwrap.resources import lookout  # noqa: PLC0415 - run as a file
     from qemu_netwrap.resources.base import Context  # noqa: PLC0415 - run as a file
     from qemu_netwrap.runtime import membership  # noqa: PLC0415 - run as a file
@@ -39,9 +39,9 @@ def follow(folder: str) -> bool:
     watched = _socket.socket(fileno=0)
     is_up = True
     for _ in range(_LOOKS):
-        route_watch.drain(watched)
+        watch.drain(watched)
         seen = lookout.ways(work)
-        route_watch.heed(watched, seen)
+        watch.set_ways(watched, seen)
         try:
             is_up = membership.follow(bridge, work)
         except (NetwrapError, OSError):

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Self
 from qemu_netwrap import state
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.linux import files, sysctl, tun
+from qemu_netwrap.linux.child import Child
 from qemu_netwrap.linux.dbus import Bus
 from qemu_netwrap.linux.netlink.interface_copy import Mover
 from qemu_netwrap.linux.netlink.links import Rtnl
-from qemu_netwrap.linux.process import Child
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import Network
 from qemu_netwrap.resources.base import Context, Resource, from_line

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
 from qemu_netwrap.doctor.checks import BROKEN, OK, WARNING, Line, diagnose, works
 from qemu_netwrap.doctor.facts import Ipv6, Program, Survey, Uplink
-from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING, Device
+from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING, WRONG_NODE, Device
 from qemu_netwrap.linux.remedies import CAPABILITIES
 from qemu_netwrap.model.coexistence import ClosedChain, IptablesFilter, Neighbours
 
@@ -40,7 +41,7 @@ def line(what: str, **changes: Any) -> Line:
     return found[what]
 
 
-def tun(error: str, driver: str = LOADED, **more: Any) -> Line:
+def tun(error: int, driver: str = LOADED, **more: Any) -> Line:
     return line("/dev/net/tun", tun=Device("/dev/net/tun", driver, error), **more)
 
 
@@ -79,25 +80,32 @@ def test_broken(what: str, changes: dict[str, Any], found: str, remedy: str) -> 
 
 def test_tun_missing_node_missing_module_and_permission_are_told_apart() -> None:
     cases = [
-        tun("ENOENT"), tun("ENOENT", LOADABLE), tun("ENOENT", MISSING, container="podman"),
-        tun("", MISSING), tun("EACCES"), tun("EPERM", container="docker"), tun("EIO"), tun("WRONG"),
+        tun(errno.ENOENT), tun(errno.ENOENT, LOADABLE),
+        tun(errno.ENOENT, MISSING, container="podman"),
+        tun(0, MISSING), tun(errno.EACCES), tun(errno.EPERM, container="docker"),
+        tun(errno.EIO), tun(WRONG_NODE),
     ]  # fmt: skip
     assert {each.state for each in cases} == {BROKEN}
     assert [each.remedy.split()[0] for each in cases] == [
         "mkdir", "modprobe", "start", "modprobe", "sudo", "start", "modprobe", "rm",
     ]  # fmt: skip
     assert len({each.found for each in cases}) == len(cases)
-    assert tun("", LOADABLE).state == OK
+    assert tun(0, LOADABLE).state == OK
 
 
 @pytest.mark.parametrize(
     ("what", "changes", "found", "remedy"),
     [
-        ("KVM", {"kvm": Device("/dev/kvm", LOADED, "EACCES")}, "may not open", "usermod -aG kvm"),
-        ("KVM", {"kvm": Device("/dev/kvm", LOADED, "ENOENT")}, "no /dev/kvm", "modprobe"),
+        (
+            "KVM",
+            {"kvm": Device("/dev/kvm", LOADED, errno.EACCES)},
+            "may not open",
+            "usermod -aG kvm",
+        ),
+        ("KVM", {"kvm": Device("/dev/kvm", LOADED, errno.ENOENT)}, "no /dev/kvm", "modprobe"),
         ("KVM", {"kvm": Device("/dev/kvm", MISSING)}, "slowly", "modprobe"),
-        ("vhost-net", {"vhost_net": Device("/v", LOADABLE, "ENOENT")}, "no /v", "modprobe"),
-        ("vhost-net", {"vhost_net": Device("/v", MISSING, "ENOENT")}, "no driver", ""),
+        ("vhost-net", {"vhost_net": Device("/v", LOADABLE, errno.ENOENT)}, "no /v", "modprobe"),
+        ("vhost-net", {"vhost_net": Device("/v", MISSING, errno.ENOENT)}, "no driver", ""),
         ("IOMMU", {"iommu_groups": 0}, "vfio-pci", "iommu=on"),
         ("forwarding", {"sysctl_writable": False}, "read-only", "remount,rw"),
         ("uplink", {"uplink": Uplink()}, "no default route", "ip route add"),

@@ -128,12 +128,11 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.netlink import interface_move as interface_move
     from qemu_netwrap.linux.netlink import interface_state as interface_state
     from qemu_netwrap.linux.netlink import link_stats as link_stats
-    from qemu_netwrap.linux.netlink import link_watch as link_watch
     from qemu_netwrap.linux.netlink import links as links
     from qemu_netwrap.linux.netlink import messages as messages
     from qemu_netwrap.linux.netlink import nft_chains as nft_chains
     from qemu_netwrap.linux.netlink import nft_rules as nft_rules
-    from qemu_netwrap.linux.netlink import route_watch as route_watch
     from qemu_netwrap.linux.netlink import vf_settings as vf_settings
+    from qemu_netwrap.linux.netlink import watch as watch
 else:
     __getattr__ = lazy.submodules(__name__)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SIGPIPE = 13
-_ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
+ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
 _PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base", "tc": "iproute2"}
 _OUTPUT = 65536
 _MOST_OUTPUT = 64 << 20  # bytes; more than any list of rules has
@@ -73,7 +73,7 @@ class Child:
         self._pid = os.posix_spawn(
             program,
             self.argv,
-            _ENVIRONMENT,
+            ENVIRONMENT,
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
             setsigdef=[_SIGPIPE],
         )

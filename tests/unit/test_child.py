@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import process
+from qemu_netwrap.linux import child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         path = tmp_path / "program"
         path.write_text(f"#!/bin/sh\n{lines}\n")
         path.chmod(0o755)
-        monkeypatch.setattr(process, "require", lambda _name: str(path))
+        monkeypatch.setattr(child, "require", lambda _name: str(path))
         return "program"
 
     return make
@@ -32,27 +32,27 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 1_000_000])
 def test_all_output_comes_back(program: Callable[[str], str], size: int) -> None:
     name = program(f"head -c {size} /dev/zero | tr '\\0' x; echo; echo last")
-    assert process.Child((name,)).wait() == f"{'x' * size}\nlast".strip()
+    assert child.Child((name,)).wait() == f"{'x' * size}\nlast".strip()
 
 
 def test_all_input_arrives(program: Callable[[str], str]) -> None:
     name = program("cat")
     text = "".join(f"rule {number}\n" for number in range(100_000))
-    assert process.Child((name,), text).wait() == text.strip()
+    assert child.Child((name,), text).wait() == text.strip()
 
 
 def test_the_first_line_of_a_failure(program: Callable[[str], str]) -> None:
     name = program("echo 'no such chain' >&2; head -c 100000 /dev/zero | tr '\\0' x; exit 3")
     with pytest.raises(HostError, match=r"^program: no such chain$"):
-        process.Child((name,)).wait()
+        child.Child((name,)).wait()
 
 
 def test_too_much_output_is_told(
     program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = program("head -c 3000 /dev/zero")
-    monkeypatch.setattr(process, "_MOST_OUTPUT", 2999)
+    monkeypatch.setattr(child, "_MOST_OUTPUT", 2999)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(HostError, match="printed 3000 bytes"):
-        process.Child((name,)).wait()
+        child.Child((name,)).wait()
     assert len(os.listdir("/proc/self/fd")) == before
