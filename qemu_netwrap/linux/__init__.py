@@ -1,6 +1,6 @@
-"""The host: one file for each interface of the kernel or of a service.
+"""The host: one module for each interface of the kernel or of a service.
 
-What is done here is one step, told by its name; nothing decides. May import `model` and `qemu`.
+Each function does one step, as its name says; none makes decisions. May import `model` and `qemu`.
 """
 
 from qemu_netwrap import lazy

@@ -1,7 +1,6 @@
-"""Whom a network's dnsmasq runs as: nobody that QEMU or anything else of a user's runs as.
+"""The user that a network's dnsmasq runs as: one that no QEMU and no other program runs as.
 
-Without a word dnsmasq becomes `nobody`. People give that user to QEMU too, which could then end it
-or trace it.
+By default dnsmasq becomes `nobody`. A QEMU that runs as `nobody` too could end it or trace it.
 """
 
 from __future__ import annotations
@@ -12,25 +11,25 @@ import zlib
 from qemu_netwrap.linux.programs import SBIN, find_trusted
 from qemu_netwrap.record import Record
 
-NAME = "dnsmasq"  # what distributions' packages call the user
+NAME = "dnsmasq"  # the user's name in distributions' packages
 NOBODY = "nobody"
-# What systemd gives to units with DynamicUser= (systemd.exec(5)): no user of a distribution's.
+# The uids that systemd gives to units with DynamicUser= (systemd.exec(5)): distributions use none.
 _FIRST, _COUNT = 61184, 4336
 _TRIES = 16
-# What dnsmasq keeps when it has become another user: ports, DHCP's raw packets, ARP entries.
+# The capabilities that dnsmasq keeps as another user: for ports, DHCP's raw packets, ARP entries.
 _RIGHTS = "-all,+net_admin,+net_raw,+net_bind_service"
 
 
 class Account(Record):
-    """A user for dnsmasq, and how it is started as that."""
+    """A user for dnsmasq, and how dnsmasq is started as that user."""
 
     uid: int
-    name: str = ""  # empty: the number has none, and dnsmasq cannot become it by itself
-    setpriv: str = ""  # the program that becomes it
+    name: str = ""  # empty: the uid has no name, so dnsmasq cannot switch to it itself
+    setpriv: str = ""  # the path of setpriv(1), which switches to the uid
 
     @property
     def before(self) -> tuple[str, ...]:
-        """The words that stand before dnsmasq's own: setpriv(1) becomes the user."""
+        """The arguments before dnsmasq's own, by which setpriv(1) switches to the user."""
         if not self.setpriv:
             return ()
         number = str(self.uid)
@@ -42,7 +41,7 @@ class Account(Record):
 
 
 def account() -> Account:
-    """Return the user for dnsmasq: its own where the host has one, else a number that nobody has.
+    """Return the user for dnsmasq: its package's if the host has it, else a uid without an account.
 
     Without setpriv(1) it is `nobody`.
     """
@@ -57,13 +56,13 @@ def account() -> Account:
 
 
 def _numbers() -> tuple[int, ...]:
-    """Return numbers to try, always in the same order."""
+    """Return the uids to try, always in the same order."""
     start = zlib.crc32(b"qemu-netwrap")
     return tuple(_FIRST + (start + step) % _COUNT for step in range(_TRIES))
 
 
 def _is_free(uid: int) -> bool:
-    """Whether a number is no user's."""
+    """Whether no account has that uid."""
     try:
         pwd.getpwuid(uid)
     except KeyError:
@@ -72,7 +71,7 @@ def _is_free(uid: int) -> bool:
 
 
 def nobody() -> int:
-    """Return the number of `nobody`; 0 where there is none, and dnsmasq will say so."""
+    """Return the uid of `nobody`; 0 if there is none, in which case dnsmasq reports it."""
     try:
         return pwd.getpwnam(NOBODY).pw_uid
     except KeyError:

@@ -1,4 +1,4 @@
-"""Reading bridge.conf with the files it includes."""
+"""QEMU's bridge.conf, read with the files it includes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PATH = "/etc/qemu/bridge.conf"
 
 
 def load(bridge: str) -> tuple[bridge_conf.Rule, ...]:
-    """Return all rules. BRIDGE is for the remedy.
+    """Return all rules, in order. BRIDGE is named in the remedy of an error.
 
-    Raises `ConfigError` when the file is not there, or wrong; mistakes of files that it includes,
-    and their absence, are passed over: as QEMU's helper does.
+    Raises `ConfigError` if the file is missing or invalid. Included files that are missing or
+    invalid are skipped, as QEMU's helper skips them.
     """
     try:
         rules, fault = _read(PATH, ())
@@ -27,7 +27,7 @@ def load(bridge: str) -> tuple[bridge_conf.Rule, ...]:
 
 
 def _read(path: str, above: tuple[str, ...]) -> tuple[tuple[bridge_conf.Rule, ...], str]:
-    """Return a file's rules and its mistake; ABOVE are the files that include it."""
+    """Return a file's rules, and its fault or ""; ABOVE are the files that include it."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         acl = bridge_conf.parse(file.read())
     found: list[bridge_conf.Rule] = []

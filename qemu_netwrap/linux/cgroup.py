@@ -1,4 +1,4 @@
-"""Control groups, version 2: who is ended together with whom.
+"""Control groups, version 2: which processes are ended together.
 
 systemd ends all processes of a unit's group with the unit (systemd.kill(5), KillMode=).
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from qemu_netwrap.linux import proc
 
-# The second where version 1 is there too, as systemd mounts them then (cgroups(7)).
+# Where systemd mounts version 2: alone, and beside version 1 (cgroups(7)).
 _MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
 def leave(pid: int) -> None:
-    """Move process PID out of this process's group, if it is in it, to that of the first process.
+    """Move process PID from this process's group, if it is in it, to that of the first process.
 
-    Where that is not allowed, as in many a container, it stays.
+    If that is not allowed, as in many containers, the process stays where it is.
     """
     ours, its, inits = (_group(who) for who in ("self", str(pid), "1"))
     if its != ours or ours == inits or inits.startswith("/.."):
@@ -28,6 +28,6 @@ def leave(pid: int) -> None:
 
 
 def _group(process: str) -> str:
-    """Return a process's group, as a path below the mount; empty when it cannot be told."""
+    """Return a process's group, as a path below the mount; empty if it is not known."""
     lines = proc.read(f"{process}/cgroup").splitlines()
     return next((line[3:] for line in lines if line.startswith("0::")), "")

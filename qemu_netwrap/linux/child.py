@@ -27,7 +27,7 @@ _MOST_OUTPUT = 64 << 20  # bytes; more than any list of rules has
 
 
 def require(program: str) -> str:
-    """Return the path of a program. Raises `HostError` that names its package."""
+    """Return the path of a program. Raises `HostError` that names its package if it is missing."""
     path = find_trusted(program, SBIN)
     if path:
         return path
@@ -42,7 +42,7 @@ def require(program: str) -> str:
 
 
 def _failed(argv: tuple[str, ...], printed: str, first: str) -> HostError:
-    """Return the error for a program that failed; programs tell numbers by their texts."""
+    """Return the error for a program that failed; its errno is known by the text printed."""
     hint = f"it was run as: {' '.join(argv)}"
     for number in (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EMFILE):
         if os.strerror(number) in printed:
@@ -55,10 +55,10 @@ class Child:
     """A program that is running. `wait` must be called once."""
 
     def __init__(self, argv: Sequence[str], text: str = "", lock: str = "") -> None:
-        """Start ARGV with TEXT on its standard input. Raises `HostError` when it is missing.
+        """Start ARGV with TEXT on its standard input. Raises `HostError` if it is missing.
 
-        It inherits the lock on file LOCK, waited for before: so whoever takes the lock later
-        knows that it is done, also if this process is killed meanwhile.
+        The lock on the file LOCK is taken first, and inherited by the program. So the next process
+        that takes the lock knows that the program has ended, even if this process is killed.
         """
         program = require(argv[0])
         plain_text.lines(text)
@@ -81,10 +81,10 @@ class Child:
             os.close(fd)
 
     def wait(self) -> str:
-        """Wait for the end and return all that was printed, on both outputs, blanks around it off.
+        """Wait for the end; return stdout and stderr together, stripped of surrounding whitespace.
 
-        Raises `HostError` when it failed, when it took too long (see `waits.program`), and when it
-        printed more than `_MOST_OUTPUT` bytes: nothing is ever cut.
+        Raises `HostError` if the program failed, took too long (see `waits.program`), or printed
+        more than `_MOST_OUTPUT` bytes: output is never cut.
         """
         try:
             status = waits.program(self._pid, " ".join(self.argv))
@@ -99,7 +99,7 @@ class Child:
         return printed
 
     def _printed(self) -> str:
-        """Return all that was printed. Raises `HostError` for more than can be meant."""
+        """Return all that was printed. Raises `HostError` for more than `_MOST_OUTPUT`."""
         try:
             size = os.lseek(self._output, 0, os.SEEK_END)
             if size > _MOST_OUTPUT:

@@ -1,7 +1,7 @@
-"""Looks at what else on the host has a say in whether guests have a network.
+"""Software on the host that affects guests: firewalls, network managers, DNS and DHCP servers.
 
-Signs first: a few files, two requests to nf_tables, and sockets that are bound and closed. Where
-there is none, nothing more is loaded or asked.
+Cheap signs come first: a few files, two requests to nf_tables, and sockets that are bound and
+closed again. If there is no sign, nothing more is loaded or asked.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from qemu_netwrap.linux import files, nft
 
 TYPE_CHECKING = False
 
-# Of those behind the first none is assigned (IANA), nor given out by bindresvport(3), from 600 on.
+# Those after the first are not assigned (IANA); bindresvport(3) gives out ports from 600 on only.
 DNS_PORTS = (53, *range(288, 308), 28, 30, 32, 34, 36)
 DHCP_PORT, DHCP6_PORT = 67, 547
-_OPEN_FROM = "/proc/sys/net/ipv4/ip_unprivileged_port_start"  # of IPv6 too
-# What a manager (model.network_managers) makes when it starts.
+_OPEN_FROM = "/proc/sys/net/ipv4/ip_unprivileged_port_start"  # for IPv6 too
+# What a network manager (model.network_managers) creates when it starts.
 _MANAGERS = {
     "NetworkManager": "/run/NetworkManager",
     "systemd-networkd": "/run/systemd/netif/state",
@@ -27,11 +27,10 @@ _BRIDGED = {"ip": "bridge-nf-call-iptables", "ip6": "bridge-nf-call-ip6tables"}
 
 
 def look(bridge: str, *, routed: bool) -> model.coexistence.Neighbours | None:
-    """Return what there is for a network on BRIDGE; None when there is nobody.
+    """Return what affects a network on BRIDGE; None if nothing does.
 
-    ROUTED is a network that gets a subnet.
-
-    What may not be asked, without privilege, is taken for nothing.
+    ROUTED says that the network gets a subnet. What this process lacks the privilege to ask counts
+    as not there.
     """
     managers = tuple(name for name, sign in _MANAGERS.items() if os.path.exists(sign))
     bridged = tuple(f for f, key in _BRIDGED.items() if _is_on(f"/proc/sys/net/bridge/{key}"))
@@ -62,10 +61,10 @@ def look(bridge: str, *, routed: bool) -> model.coexistence.Neighbours | None:
 
 
 def _ports(open_from: int) -> tuple[int, tuple[int, ...]]:
-    """Return a free port for DNS, and those of DHCP that somebody has on every address.
+    """Return a free port for DNS, and the DHCP ports that another server has on every address.
 
-    dnsmasq shares its UDP ports (SO_REUSEADDR): who may bind to one gets its packets. So DNS is on
-    a port below OPEN_FROM, where that takes a privilege. If there is no such port, it is on 53.
+    dnsmasq shares its UDP ports (SO_REUSEADDR), and another process that binds one gets its
+    packets. So DNS is on a port below OPEN_FROM, which takes a privilege; on 53 if none is free.
     """
     dhcp = ((linux.ports.IPV4, DHCP_PORT), (linux.ports.IPV6, DHCP6_PORT))
     taken = tuple(
@@ -76,5 +75,5 @@ def _ports(open_from: int) -> tuple[int, tuple[int, ...]]:
 
 
 def _is_on(path: str) -> bool:
-    """Whether a sysctl is on; not when there is none."""
+    """Whether a sysctl is 1; not if it does not exist."""
     return files.read(path).strip() == "1"

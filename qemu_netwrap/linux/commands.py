@@ -1,6 +1,7 @@
-"""Administrators' programs off the launch path, by sh: asked for what they know.
+"""Queries to administrators' programs off the launch path, by sh.
 
-On the launch path `child` starts programs; `program_query` asks QEMU and others that a user chose.
+On the launch path programs are started by `child`. Programs that a user chose, such as QEMU, are
+queried by `program_query`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from qemu_netwrap.linux.waits import PROGRAM_TIMEOUT
 
 
 def our_rules() -> str | None:
-    """Return our nftables table as nft(8) lists it, empty when it is not there.
+    """Return qemu-netwrap's nftables table as nft(8) lists it, empty if there is none.
 
-    None when nft is not there, or may not be asked.
+    None if nft is missing, or this process may not ask it.
     """
     nft = find_trusted("nft", SBIN)
     if not nft:
@@ -32,17 +33,17 @@ def our_rules() -> str | None:
 
 
 def version(program: str, asked: str = "--version") -> str:
-    """Return the version that a program tells: the first word like 7.2 or v1.0; else empty."""
+    """Return the version that a program prints: the first word like 7.2 or v1.0; empty if none."""
     if os.geteuid() == 0 and not is_trusted(program):
-        return ""  # a user's own, found by root on that user's PATH
+        return ""  # it is the user's, found by root on that user's PATH
     words = program_query.ask((program, asked), None).split()
     return next((word for word in words if word.removeprefix("v")[:1].isdigit()), "")
 
 
 def _run(program: str, *args: str) -> str:
-    """Run a program to its end; return what it printed.
+    """Run a program to its end; return its stdout.
 
-    Raises `sh.ErrorReturnCode`, and `sh.TimeoutException` for one that takes too long.
+    Raises `sh.ErrorReturnCode`, and `sh.TimeoutException` after `PROGRAM_TIMEOUT` seconds.
     """
     command = sh.Command(program)
     return str(command(*args, _tty_out=False, _env=child.ENVIRONMENT, _timeout=PROGRAM_TIMEOUT))

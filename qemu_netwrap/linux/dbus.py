@@ -1,8 +1,8 @@
-"""Method calls on the system's D-Bus, with arguments that are strings or numbers.
+"""Method calls on the system bus of D-Bus, with strings and numbers as arguments.
 
 Encoded by hand (D-Bus Specification, "Message Protocol" and "Authentication Protocol"): a launch
 makes one or two of them, and starting dbus-send or busctl for each takes longer. Calls are sent
-little-endian; a reply is in the byte order of whoever sent it, which its first byte tells.
+little-endian; the first byte of a reply says in which byte order it is.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _BUS = "org.freedesktop.DBus"
 
 
 class DBusError(Exception):
-    """A call failed; `name` is the error's, empty when the bus could not be talked to."""
+    """A call failed. `name` is the D-Bus error's name, empty if the bus could not be reached."""
 
     def __init__(self, name: str, text: str) -> None:
-        """Keep the name beside what is to be read."""
+        """Keep the name beside the text for the user."""
         super().__init__(text)
         self.name = name
 
@@ -47,7 +47,7 @@ class Reply(Record):
 
     @property
     def text(self) -> str:
-        """The string that the body begins with; empty when there is none."""
+        """The string that the body begins with; empty if there is none."""
         return _text(self.body, self.order)
 
     @property
@@ -57,10 +57,10 @@ class Reply(Record):
 
 
 class Bus:
-    """A connection to the system's bus. It is nobody's service: nothing is started by a call."""
+    """A connection to the system bus. A call starts no service that is not running."""
 
     def __init__(self) -> None:
-        """Connect. Raises `DBusError` when there is no bus."""
+        """Connect. Raises `DBusError` if there is no bus."""
         self._serial = 0
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self._socket.settimeout(_REPLY_TIMEOUT)
@@ -75,7 +75,7 @@ class Bus:
             raise
 
     def _authenticate(self) -> None:
-        """Connect, as the user that this process is."""
+        """Authenticate as the user of this process."""
         self._socket.connect(ADDRESS)
         self._socket.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode())
         self._socket.sendall(b"\r\n")
@@ -96,7 +96,7 @@ class Bus:
         self._socket.close()
 
     def has(self, name: str) -> bool:
-        """Whether a service of that name runs."""
+        """Whether a service with that name is running. Raises `DBusError`."""
         path = "/org/freedesktop/DBus"
         return self.call(_BUS, path, _BUS, "NameHasOwner", name).flag
 
@@ -134,7 +134,7 @@ class Bus:
             raise DBusError("", f"{destination}: {error.strerror or error}") from error
 
     def _answer(self) -> Reply:
-        """Return the reply to the last call; other messages are left aside."""
+        """Return the reply to the last call; other messages are skipped."""
         while True:
             head = self._read(16)
             order = _ORDERS.get(head[:1])
@@ -152,14 +152,14 @@ class Bus:
                 raise DBusError(name, reply.text or name)
 
     def _line(self) -> bytes:
-        """Read a line of the authentication."""
+        """Read a line of the authentication dialogue."""
         line = b""
         while not line.endswith(b"\r\n"):
             line += self._read(1)
         return line
 
     def _read(self, size: int) -> bytes:
-        """Read so many bytes."""
+        """Read SIZE bytes."""
         data = b""
         while len(data) < size:
             more = self._socket.recv(size - len(data))
@@ -170,12 +170,12 @@ class Bus:
 
 
 def _number(data: bytes, order: str) -> int:
-    """Read the number that DATA begins with; 0 when there is none."""
+    """Return the number that DATA begins with; 0 if there is none."""
     return int(struct.unpack_from(f"{order}I", data)[0]) if len(data) >= _WORD else 0
 
 
 def _text(data: bytes, order: str) -> str:
-    """Return the string that a body, or a field, begins with; empty when there is none."""
+    """Return the string that a body, or a field, begins with; empty if there is none."""
     return data[_WORD : _WORD + _number(data, order)].decode("utf-8", "replace")
 
 
@@ -191,7 +191,7 @@ def _signature(value: str) -> bytes:
 
 
 def _fields(data: bytes, order: str) -> dict[int, bytes]:
-    """Read a header's fields: each a number, and a variant with a string, signature or number."""
+    """Return a header's fields: the raw value of each by its code."""
     found, at = {}, 0
     while at < len(data):
         at += -at % 8

@@ -1,4 +1,4 @@
-"""Device nodes and the drivers behind them. Looking at them loads no driver."""
+"""Device nodes and the drivers behind them. Examining them loads no driver."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from qemu_netwrap.linux import files
 from qemu_netwrap.record import Record
 
 TUN, VHOST = "/dev/net/tun", "/dev/vhost-net"
-# A driver is loaded or built in, can be loaded, or is not there.
+# The states of a driver: loaded or built in, loadable, not available.
 LOADED, LOADABLE, MISSING = "loaded", "loadable", "missing"
 WRONG_NODE = -1  # stands beside the errnos: what is there is another device, or none
-# A function of each driver: how one that is built in is told where no module list is.
+# A function of each driver, by which one that is built in is recognised without a module list.
 _SYMBOLS = {
     "bridge": "br_add_bridge", "kvm": "kvm_init", "nf_tables": "nf_tables_newtable",
     "tun": "tun_chr_open", "vhost_net": "vhost_net_open",
@@ -30,8 +30,8 @@ class Device(Record):
 def driver(name: str) -> str:
     """Return whether the kernel has a driver: LOADED (or built in), LOADABLE or MISSING.
 
-    Modules with parameters have a folder in /sys/module even when they are built in; of the
-    others modules.builtin tells, or, where there is none, the kernel's symbols.
+    Modules with parameters have a folder in /sys/module even if they are built in. The others are
+    listed in modules.builtin; if that is missing, the kernel's symbols are searched.
     """
     if os.path.isdir(f"/sys/module/{name}"):
         return LOADED
@@ -46,19 +46,19 @@ def driver(name: str) -> str:
 
 
 def tun() -> Device:
-    """Look at the device that taps are made by."""
+    """Examine /dev/net/tun, which creates taps."""
     return look(TUN, "tun", (10, 200))
 
 
 def vhost_net() -> Device:
-    """Look at the device that vhost=on takes."""
+    """Examine /dev/vhost-net, which vhost=on needs."""
     return look(VHOST, "vhost_net", (10, 238))
 
 
 def look(path: str, module: str, number: tuple[int, int]) -> Device:
-    """Look at a device node; open it only when that cannot load a driver (devname aliases do).
+    """Examine a device node; it is opened only if that cannot load a driver (devname aliases).
 
-    NUMBER is of Documentation/admin-guide/devices.txt.
+    NUMBER is its major and minor number (Documentation/admin-guide/devices.txt).
     """
     there = driver(module)
     try:

@@ -1,10 +1,10 @@
-"""Whether DHCP passes a host's firewalls, found out by sending it: for `doctor`.
+"""A test of whether DHCP passes the host's firewalls, by sending some: for `doctor`.
 
-Rules can be read, and read wrongly: there are four kinds of them, and programs that write more. So
-a request comes in by a tap on the bridge as a guest's would, and a raw socket, which gets a packet
-only once the last input chain has let it through (net/ipv4/ip_input.c, `ip_local_deliver_finish`),
-tells whether it arrived. An answer goes out by such a socket, past the output chains, and is looked
-for at the tap. The client is nobody's: dnsmasq gives no lease for that.
+Reading the rules is not enough: there are four kinds of them, and each can be misread. So a request
+is sent from a tap on the bridge, as by a guest, and received by a raw socket, which gets a packet
+only after the last input chain has accepted it (net/ipv4/ip_input.c, `ip_local_deliver_finish`). An
+answer is sent by a raw socket, through the output chains, and received at the tap. The client's MAC
+is random, and it only discovers: dnsmasq gives no lease for that.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _TIMEOUT: Final = 5.0  # seconds: a kernel that is not overloaded takes less than one millisecond
-_INTERVAL: Final = 0.25  # seconds between two sends of the same
+_INTERVAL: Final = 0.25  # seconds between two attempts
 _FRAME: Final = 2048
-_FRAMES: Final = 10_000  # of guests, that are looked through
+_FRAMES: Final = 10_000  # of other guests, that are skipped at most
 _SERVER, _CLIENT = 67, 68
 _BROADCAST: Final = "255.255.255.255"
-_DISCOVER: Final = b"\x63\x82\x53\x63\x35\x01\x01\xff"  # the cookie, and option 53: RFC 2131, 2132
+_DISCOVER: Final = b"\x63\x82\x53\x63\x35\x01\x01\xff"  # cookie, option 53, end (RFC 2132)
 
 
 def probe(bridge: str, gateway: str) -> tuple[bool, bool]:
-    """Return whether a DHCP request from BRIDGE reaches the host, and the GATEWAY's answer a guest.
+    """Return whether a request from BRIDGE reaches the host, and an answer by GATEWAY a guest.
 
-    Raises `OSError` or `HostError` where that cannot be tried: for others than root, say.
+    Raises `OSError` or `HostError` if that cannot be tested, for lack of privilege say.
     """
     token = os.urandom(4)
     mac = b"\x52\x54\x00" + os.urandom(3)
     with _tap(bridge) as (tap, bridge_mac), _raw(bridge, socket.IPPROTO_UDP) as heard:
         payload = _bootp(1, token, mac)
-        packet = _packet("0.0.0.0", (_CLIENT, _SERVER), payload)  # noqa: S104 - a client's own
+        packet = _packet("0.0.0.0", (_CLIENT, _SERVER), payload)  # noqa: S104 - without an address
         frame = bridge_mac + mac + b"\x08\x00" + packet
         asked = _arrives(heard.fileno(), token, lambda: os.write(tap, frame))
         with _raw(bridge, socket.IPPROTO_RAW) as out:
@@ -52,7 +52,7 @@ def probe(bridge: str, gateway: str) -> tuple[bool, bool]:
 
 @contextlib.contextmanager
 def _tap(bridge: str) -> Iterator[tuple[int, bytes]]:
-    """Yield a tap on BRIDGE, which goes with the block, and the bridge's MAC."""
+    """Yield a tap on BRIDGE, which is removed at the end, and the bridge's MAC."""
     name = f"qnp{os.getpid()}"[:15]
     (fd,) = tun.open_tap(name, 1, vnet_hdr=False)
     rtnl = Rtnl()
@@ -70,7 +70,7 @@ def _tap(bridge: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _raw(bridge: str, protocol: int) -> socket.socket:
-    """Return a raw socket that sees BRIDGE alone."""
+    """Return a raw socket that is bound to BRIDGE."""
     made = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
@@ -83,14 +83,14 @@ def _raw(bridge: str, protocol: int) -> socket.socket:
 
 
 def _arrives(fd: int, token: bytes, send: Callable[[], object]) -> bool:
-    """Whether something with TOKEN in it comes to a descriptor in time, once it has been sent.
+    """Whether a packet with TOKEN in it, which SEND sends, arrives at a descriptor in `_TIMEOUT`.
 
-    It is sent again while nothing comes: a device whose carrier has just come drops what it is to
-    send until the kernel's worker has given it its queue (net/core/link_watch.c).
+    It is sent again every `_INTERVAL`: a device whose carrier has just come drops packets until a
+    worker of the kernel's has activated its queue (net/core/link_watch.c).
     """
     until = time.monotonic() + _TIMEOUT
     while time.monotonic() < until:
-        with contextlib.suppress(PermissionError):  # how a dropped packet is told (EPERM)
+        with contextlib.suppress(PermissionError):  # a dropped packet fails with EPERM
             send()
         if _comes(fd, token, min(until, time.monotonic() + _INTERVAL)):
             return True
@@ -98,7 +98,7 @@ def _arrives(fd: int, token: bytes, send: Callable[[], object]) -> bool:
 
 
 def _comes(fd: int, token: bytes, until: float) -> bool:
-    """Whether something with TOKEN in it comes to a descriptor UNTIL then (monotonic, seconds)."""
+    """Whether a packet with TOKEN in it arrives before UNTIL (of the monotonic clock)."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     for _ in range(_FRAMES):
@@ -117,7 +117,7 @@ def _bootp(op: int, token: bytes, mac: bytes) -> bytes:
 
 
 def _packet(source: str, ports: tuple[int, int], payload: bytes) -> bytes:
-    """Return an IPv4 packet to everybody (RFC 791, RFC 768; UDP's checksum left out)."""
+    """Return an IPv4 broadcast packet (RFC 791, RFC 768) without a UDP checksum."""
     udp = struct.pack("!4H", *ports, 8 + len(payload), 0) + payload
     ends = socket.inet_aton(source) + socket.inet_aton(_BROADCAST)
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0) + ends

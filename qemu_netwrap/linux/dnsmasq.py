@@ -1,4 +1,4 @@
-"""dnsmasq: one process a network, which daemonizes once it answers."""
+"""dnsmasq: one process for each network, which daemonizes once it answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.proc import Process
 
 _END_TIMEOUT = 5.0  # seconds after SIGTERM, until SIGKILL
-_IDS = 65535  # those that a whole system may use: 65534 is nobody's
+_IDS = 65535  # uids of a whole system: 65534 is `nobody`
 _LOOKS = 2
 _DHCP_PORT = 67
 _STARTS = 20
@@ -27,8 +27,9 @@ _ANOTHER_WENT = "failed to find list of interfaces"
 def start(folder: str, config: str, duid: str) -> Child:
     """Start dnsmasq with its files in FOLDER. `await_answers` returns once it answers.
 
-    DUID, where it is not empty, goes where dnsmasq keeps it (src/lease.c, `read_leases`). To make
-    one it would have the kernel tell of every interface: 40 ms where there are 3,000.
+    CONFIG is the text of its configuration. DUID, unless empty, is written where dnsmasq keeps it
+    (src/lease.c, `read_leases`): to create one, it would list every interface of the host, which
+    takes 40 ms with 3,000 of them. Raises `HostError`.
     """
     files.make_folder(f"{folder}/hosts", 0o755)
     files.write(f"{folder}/dnsmasq.conf", plain_text.dnsmasq(config))
@@ -40,8 +41,8 @@ def start(folder: str, config: str, duid: str) -> Child:
 def await_answers(child: Child, folder: str) -> None:
     """Wait until a dnsmasq that was started for FOLDER answers. Raises `HostError` if it fails.
 
-    At its start it looks at every interface of the host, and gives up if one goes meanwhile, some
-    other VM's tap say (src/network.c, `iface_allowed`): then it is started again.
+    When it starts it lists the host's interfaces, and fails if one disappears meanwhile, such as
+    the tap of another VM (src/network.c, `iface_allowed`): then it is started again.
     """
     for _ in range(_STARTS):
         try:
@@ -60,7 +61,8 @@ def await_answers(child: Child, folder: str) -> None:
 def _spawn(folder: str) -> Child:
     """Start dnsmasq with the files that are in FOLDER.
 
-    Where its configuration names a user, or root is not at work, that is whom it runs as.
+    It runs as the user in its configuration, if there is one, or as this process if that is not
+    root's; else as the user of `accounts.account`.
     """
     before: tuple[str, ...] = ("dnsmasq",)
     pid_file = f"{folder}/dnsmasq.pid"
@@ -69,7 +71,7 @@ def _spawn(folder: str) -> Child:
         user = linux.accounts.account()
         if user.setpriv:
             before = (*user.before, child.require("dnsmasq"))
-            pid_file = ""  # it could not write into the folder: `_note` does
+            pid_file = ""  # dnsmasq cannot write into the folder: `_note` does
             _give(folder, user.uid)
         elif user.uid:
             before = ("dnsmasq", f"--user={user.name}")
@@ -80,7 +82,7 @@ def _spawn(folder: str) -> Child:
             f"--pid-file={pid_file}",
             f"--dhcp-leasefile={folder}/leases",
             f"--dhcp-hostsdir={folder}/hosts",
-            # Without ids of others it would fail to leave root's.
+            # In a user namespace with one id dnsmasq cannot switch to another.
             *(("--user=root", "--group=") if is_alone else ()),
         ),
         lock=_lock(folder),
@@ -88,7 +90,7 @@ def _spawn(folder: str) -> Child:
 
 
 def _give(folder: str, uid: int) -> None:
-    """Let a dnsmasq that is UID from its start read its configuration, and write its leases."""
+    """Let a dnsmasq that is started as UID read its configuration and write its leases."""
     config, leases = f"{folder}/dnsmasq.conf", f"{folder}/leases"
     os.chown(config, 0, uid, follow_symlinks=False)
     os.chmod(config, 0o640)
@@ -98,20 +100,20 @@ def _give(folder: str, uid: int) -> None:
 
 
 def _note(folder: str) -> None:
-    """Write down the number of a dnsmasq that has not done so itself."""
+    """Write the pid file of a dnsmasq that could not write it itself."""
     if find(folder) is None:
         for process in _all(folder):
             files.write(f"{folder}/dnsmasq.pid", f"{process.pid}\n", 0o644)
 
 
 def is_nobody(process: Process) -> bool:
-    """Whether a dnsmasq runs as the user that it takes when it is told none."""
+    """Whether a dnsmasq runs as `nobody`, its default user."""
     uid = proc.owner(process.pid)
     return uid > 0 and uid == linux.accounts.nobody()
 
 
 def is_lone() -> bool:
-    """Whether this user namespace has few ids, as by `unshare -Ur`: nobody to become but root."""
+    """Whether this user namespace maps few ids (`unshare -Ur`), so that there is only root."""
     for kind in ("uid_map", "gid_map"):
         ids = sum(int(row[2]) for row in proc.mapped_ids(kind))
         if 0 < ids < _IDS:
@@ -120,9 +122,9 @@ def is_lone() -> bool:
 
 
 def find(folder: str) -> Process | None:
-    """Return the dnsmasq that serves FOLDER, None when it does not live.
+    """Return the dnsmasq that serves FOLDER, None if it is not running.
 
-    Its pid file says the number; its command line that it is the one.
+    The pid is from its pid file; its command line proves that it is the right process.
     """
     pid = files.read(f"{folder}/dnsmasq.pid").strip()
     if not pid.isdigit() or f"--conf-file={folder}/dnsmasq.conf" not in proc.command(pid):
@@ -132,17 +134,17 @@ def find(folder: str) -> Process | None:
 
 
 def set_apart(folder: str) -> None:
-    """Take the dnsmasq of FOLDER out of this process's control group: it serves other runs too."""
+    """Move the dnsmasq of FOLDER out of this process's control group: it serves other runs too."""
     process = find(folder)
     if process is not None:
         cgroup.leave(process.pid)
 
 
 def stop_anywhere(folder: str) -> None:
-    """End any dnsmasq that serves FOLDER by looking at every process: after a crash only.
+    """End any dnsmasq that serves FOLDER, looking at every process: only needed after a crash.
 
-    It may just be starting. Before it has its own words it holds the lock. As a daemon it is its
-    starter's grandchild: a look may miss one that has just left and the next, not there yet.
+    It may be starting. Until it has its own command line it holds the lock. Since it daemonizes by
+    forking, a single look can miss both the parent, which has ended, and the child.
     """
     unseen = 0
     while unseen < _LOOKS:
@@ -155,7 +157,7 @@ def stop_anywhere(folder: str) -> None:
 def _all(folder: str) -> list[Process]:
     """Return every process that is, or is about to be, the dnsmasq of FOLDER.
 
-    Anybody can give a process such words: only those count whose user dnsmasq may have.
+    Any user can start a process with such a command line: only users of dnsmasq's count.
     """
     word = f"--conf-file={folder}/dnsmasq.conf"
     users = {os.geteuid(), linux.accounts.account().uid, linux.accounts.nobody()}
@@ -165,34 +167,33 @@ def _all(folder: str) -> list[Process]:
 
 
 def _lock(folder: str) -> str:
-    """Return the lock that dnsmasq holds until, at its start, it closes what it has inherited."""
+    """Return the path of the lock that dnsmasq inherits, and closes while it starts."""
     return f"{folder}/dnsmasq.lock"
 
 
 def reload(folder: str) -> None:
-    """Have the dnsmasq of FOLDER read its hosts again, forgetting those whose file is gone."""
+    """Have the dnsmasq of FOLDER reread its hosts, and forget those whose files are gone."""
     process = find(folder)
     if process is not None:
         waits.process(process, 0.0, SIGHUP)
 
 
 def end(folder: str) -> None:
-    """End the dnsmasq of FOLDER, if it lives; what it knows of leases is written down then."""
+    """End the dnsmasq of FOLDER, if it is running; it has written its leases then."""
     process = find(folder)
     if process is not None:
         stop(process)
 
 
 def kill(process: Process) -> None:
-    """Kill a dnsmasq, and what it has forked for questions by TCP; `stop` waits for its end.
+    """Kill a dnsmasq and its children, which answer queries by TCP; `stop` waits for the end.
 
-    That takes the kernel some 20 ms, in which it says nothing more. Told to end (SIGTERM), it might
-    be just about to send its first router advertisement, which goes by the host's default route
-    if its interface has gone meanwhile: the kernel then has no other to send it by (src/radv.c,
-    `send_ra_alias`; IPV6_MULTICAST_IF in ipv6(7)).
+    The end takes the kernel some 20 ms, in which nothing more is sent. SIGTERM would not do: a
+    dnsmasq that is about to send a router advertisement sends it by the host's default route if its
+    interface is gone by then (src/radv.c, `send_ra_alias`; IPV6_MULTICAST_IF in ipv6(7)).
     """
     try:
-        # A daemon's group is its own (src/dnsmasq.c, `main`).
+        # A daemon is the leader of its process group (src/dnsmasq.c, `main`).
         group = os.getpgid(process.pid)
         if proc.lives(process) and group != os.getpgrp():
             os.killpg(group, SIGKILL)
@@ -201,16 +202,16 @@ def kill(process: Process) -> None:
 
 
 def stop(process: Process) -> None:
-    """End a dnsmasq and wait until it is gone."""
+    """End a dnsmasq and wait for its end, at most twice `_END_TIMEOUT`."""
     for signal in (SIGTERM, SIGKILL):
         if waits.process(process, _END_TIMEOUT, signal):
             return
 
 
 def without_folder(base: str) -> dict[str, Process]:
-    """Return the servers of networks whose folders under BASE have gone, by their bridges.
+    """Return the servers of networks whose folders under BASE are gone, by bridge name.
 
-    Everybody chooses a process's words. So it must be dnsmasq's own program that runs, in this
+    Any user can start a process with such a command line. So it must run dnsmasq's program, in this
     network namespace, with a socket on the DHCP port, which takes a privilege.
     """
     head, tail = f"--conf-file={base}/networks/", "/dnsmasq.conf"
@@ -225,7 +226,7 @@ def without_folder(base: str) -> dict[str, Process]:
 
 
 def _is_server(pid: int, program: str) -> bool:
-    """Whether a process runs PROGRAM here, with a socket on the DHCP port."""
+    """Whether a process runs PROGRAM in this network namespace, with a socket on the DHCP port."""
     if not (proc.runs_program(pid, program) and proc.is_in_our_network(pid)):
         return False
     return not proc.sockets("udp", _DHCP_PORT, pid).isdisjoint(proc.fd_links(pid))

@@ -1,7 +1,7 @@
-"""Files under the state folder: locks whose holder's death releases them, and whole writes.
+"""Files: locks that are released when their holder dies, and writes that are whole or not done.
 
-An flock belongs to the open file description (flock(2)): a lock that a process took stays taken
-until the last process that inherited the descriptor is gone, by whatever death.
+An flock belongs to the open file description (flock(2)): a lock stays taken until the last process
+that inherited the descriptor has ended, in whatever way.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from typing import Self
 
 _NO_SUCH = (FileNotFoundError, NotADirectoryError)
-_SCRATCH = "~"  # dnsmasq reads no file whose name ends so
-_PROBE_RETRIES, _PROBE_INTERVAL = 100, 0.001  # seconds, while others only probe (`is_locked`)
+_SCRATCH = "~"  # dnsmasq skips files whose names end like this
+_PROBE_RETRIES, _PROBE_INTERVAL = 100, 0.001  # seconds; of a concurrent `is_locked`
 
 
 class Lock:
     """An exclusive lock on PATH, held from `__enter__` to `__exit__`.
 
-    Whoever holds the lock may unlink the file: others that waited for it notice and start anew.
+    The holder may unlink the file: processes that wait for the lock notice that, and start again.
     """
 
     def __init__(self, path: str) -> None:
-        """Name the lock's file; folders above it are made when it is taken."""
+        """Name the lock's file; it and the folders above it are created when it is taken."""
         self.path = path
         self._fd = -1
 
@@ -46,15 +46,15 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         os.close(self._fd)
 
 
 def open_locked(path: str, *, wait: bool = True) -> int:
-    """Return a locked descriptor of PATH, made if it is not there.
+    """Return a locked descriptor of PATH, which is created if it does not exist.
 
-    Raises `BlockingIOError` when somebody else has it and WAIT is false. Nobody can write by the
-    descriptor: who inherits it could fill the file system.
+    Raises `BlockingIOError` if another process has the lock and WAIT is false. The descriptor is
+    read-only: a process that inherits it could otherwise fill the file system.
     """
     while True:
         fd = _open_made(path, os.O_RDONLY)
@@ -72,9 +72,9 @@ def open_locked(path: str, *, wait: bool = True) -> int:
 
 
 def replace_locked(path: str) -> int:
-    """Put a new file in the place of the lock on PATH; return its locked descriptor.
+    """Replace the lock file PATH by a new one; return its locked descriptor.
 
-    Who has the old one has nothing any more, and notices (`same_file`).
+    A process that has the old one locked holds nothing any more, and notices that (`same_file`).
     """
     scratch = f"{path}.{os.getpid()}{_SCRATCH}"
     fd = open_locked(scratch)
@@ -83,24 +83,24 @@ def replace_locked(path: str) -> int:
 
 
 def _flock(fd: int) -> None:
-    """Lock FD. Raises `BlockingIOError` when somebody else has the lock.
+    """Lock FD. Raises `BlockingIOError` if another process has the lock.
 
-    Somebody who just looks (`is_locked`) shares it for a moment: then it is tried again. Somebody
-    who goes on sharing it has it.
+    A concurrent `is_locked` shares it for a moment: then this is retried. A process that goes on
+    sharing it has it.
     """
     for _ in range(_PROBE_RETRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises if it is taken in earnest
-            fcntl.flock(fd, fcntl.LOCK_UN)  # two who try would else share it for ever
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises if it is taken exclusively
+            fcntl.flock(fd, fcntl.LOCK_UN)  # two processes that retry would share it for ever
         time.sleep(_PROBE_INTERVAL)
     raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
 
 
 def is_locked(path: str) -> bool:
-    """Whether somebody holds the lock on PATH; no when there is no such file."""
+    """Whether a process holds the lock on PATH exclusively; not if there is no such file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except _NO_SUCH:
@@ -115,9 +115,9 @@ def is_locked(path: str) -> bool:
 
 
 def is_held(path: str) -> bool:
-    """Whether somebody holds the lock on PATH, be it shared; no when there is no such file.
+    """Whether a process holds the lock on PATH, even shared; not if there is no such file.
 
-    Takes it for a moment: for those who end what holds it. `is_locked` disturbs nobody.
+    The lock is taken for a moment, which `is_locked` avoids: for callers that end its holders.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -133,7 +133,7 @@ def is_held(path: str) -> bool:
 
 
 def wait_unlocked(path: str) -> None:
-    """Sleep until nobody holds the lock on PATH, or there is no such file."""
+    """Sleep until no process holds the lock on PATH, or there is no such file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except _NO_SUCH:
@@ -145,7 +145,7 @@ def wait_unlocked(path: str) -> None:
 
 
 def read(path: str) -> str:
-    """Return the text of a file, empty when it is not there."""
+    """Return the text of a file, empty if it does not exist. Raises `OSError`."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
@@ -154,7 +154,7 @@ def read(path: str) -> str:
 
 
 def peek(path: str) -> str:
-    """Return the text of a file as far as we may look: empty when it cannot be read."""
+    """Return the text of a file, empty if it cannot be read for whatever reason."""
     try:
         return read(path)
     except OSError:
@@ -162,12 +162,12 @@ def peek(path: str) -> str:
 
 
 def write(path: str, text: str, mode: int = 0o600) -> None:
-    """Put TEXT into a file in one step: readers see the old text or the new."""
+    """Replace a file by one with TEXT, atomically: readers see the old text or the new."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"), mode)
 
 
 def write_bytes(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Put DATA into a file in one step: readers see the old content or the new."""
+    """Replace a file by one with DATA, atomically. Folders above it are created."""
     scratch = f"{path}.{os.getpid()}{_SCRATCH}"
     try:
         fd = _open_made(scratch, os.O_WRONLY | os.O_TRUNC, mode)
@@ -180,9 +180,9 @@ def write_bytes(path: str, data: bytes, mode: int = 0o600) -> None:
 
 
 def append(path: str, line: str) -> None:
-    """Add LINE to a file, made if need be: all of it or, when that fails, nothing.
+    """Append LINE to a file, which is created if need be: all of it or, on an error, nothing.
 
-    A last line that a crash has cut short goes.
+    A last line that a crash has cut short is removed first. Raises `OSError`.
     """
     fd = _open_made(path, os.O_RDWR | os.O_APPEND, 0o600)
     try:
@@ -199,7 +199,7 @@ def append(path: str, line: str) -> None:
 
 
 def size(path: str) -> int:
-    """Return a file's size; 0 when it is not there."""
+    """Return a file's size in bytes; 0 if it does not exist."""
     try:
         return os.stat(path).st_size
     except _NO_SUCH:
@@ -207,7 +207,7 @@ def size(path: str) -> int:
 
 
 def listdir(path: str) -> list[str]:
-    """Return the names in a folder, sorted; none when it is not there."""
+    """Return the names in a folder, sorted; none if it does not exist."""
     try:
         return sorted(os.listdir(path))
     except _NO_SUCH:
@@ -215,7 +215,7 @@ def listdir(path: str) -> list[str]:
 
 
 def remove(path: str) -> None:
-    """Remove a file; it may be gone already."""
+    """Remove a file, if it exists."""
     try:
         os.unlink(path)
     except _NO_SUCH:
@@ -223,7 +223,7 @@ def remove(path: str) -> None:
 
 
 def remove_unlinked(path: str) -> None:
-    """Remove a file that has no other name."""
+    """Remove a file, if it exists and has no other hard link."""
     try:
         if os.lstat(path).st_nlink == 1:
             os.unlink(path)
@@ -232,9 +232,9 @@ def remove_unlinked(path: str) -> None:
 
 
 def remove_scratch(folder: str, name: str = "") -> None:
-    """Remove what a crash left of a `write` in FOLDER, where nobody else may write now.
+    """Remove what a crash left of a `write` in FOLDER, where no other process is writing now.
 
-    With NAME only what was to become that file: others may be writing theirs.
+    With NAME, only what was to become that file: other files may be being written.
     """
     for found in listdir(folder):
         if found.endswith(_SCRATCH) and (not name or found.startswith(f"{name}.")):
@@ -242,7 +242,7 @@ def remove_scratch(folder: str, name: str = "") -> None:
 
 
 def remove_lock(path: str) -> None:
-    """Remove a lock's file, unless somebody holds the lock."""
+    """Remove a lock's file, unless a process holds the lock."""
     try:
         fd = open_locked(path, wait=False)
     except BlockingIOError:
@@ -252,7 +252,7 @@ def remove_lock(path: str) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Remove a folder with the files and folders in it; it may be gone already."""
+    """Remove a folder with everything in it, if it exists; links are not followed."""
     for name in listdir(path):
         inside = os.path.join(path, name)
         if os.path.isdir(inside) and not os.path.islink(inside):
@@ -263,7 +263,7 @@ def remove_folder(path: str) -> None:
 
 
 def remove_empty(paths: Iterable[str]) -> None:
-    """Remove those folders that are empty; others, and missing ones, are left."""
+    """Remove those of the folders that exist and are empty."""
     for path in paths:
         try:
             os.rmdir(path)
@@ -273,10 +273,10 @@ def remove_empty(paths: Iterable[str]) -> None:
 
 
 def make_folder(path: str, mode: int = 0o755) -> None:
-    """Make a folder and those above it; others may look into them, not change them.
+    """Create a folder and those above it, which other users may read but not change.
 
-    The mode does not depend on the user's umask: dnsmasq must get to its files, `plan` to what
-    networks there are.
+    The mode does not depend on the umask: dnsmasq must reach its files, and a user's `plan` the
+    list of networks.
     """
     try:
         os.mkdir(path, mode)
@@ -289,9 +289,9 @@ def make_folder(path: str, mode: int = 0o755) -> None:
 
 
 def _open_made(path: str, how: int = os.O_RDWR, mode: int = 0o600) -> int:
-    """Open a file, made with the folders above it if need be.
+    """Open a file, which is created with the folders above it if need be.
 
-    Again and again: whoever tidies up may remove a folder that is still empty.
+    Retries, because a concurrent clean-up may remove the folder while it is empty.
     """
     while True:
         try:
@@ -303,24 +303,24 @@ def _open_made(path: str, how: int = os.O_RDWR, mode: int = 0o600) -> int:
 def close_from(first: int, keep: int = -1) -> None:
     """Close every descriptor from FIRST on, KEEP excepted.
 
-    Not by the limit of open files: it may have been lowered below what is open.
+    The limit of open files is no upper bound: it may have been lowered below what is open.
     """
     _do_from(first, lambda fd: os.close(fd) if fd != keep else None)
 
 
 def keep_from_programs(first: int) -> None:
-    """Have no program that is started from now on inherit a descriptor from FIRST on."""
+    """Make every descriptor from FIRST on close-on-exec."""
     _do_from(first, lambda fd: os.set_inheritable(fd, False))  # noqa: FBT003 - has no name
 
 
 def _do_from(first: int, action: Callable[[int], None]) -> None:
-    """Do something to every descriptor from FIRST on."""
+    """Call ACTION with every open descriptor from FIRST on."""
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd >= first:
             try:
                 action(fd)
             except OSError:
-                pass  # the one that the list was read by
+                pass  # the descriptor by which the list was read
 
 
 def same_file(fd: int, path: str) -> bool:

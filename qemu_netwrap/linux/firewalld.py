@@ -1,4 +1,4 @@
-"""firewalld's runtime zones, by its D-Bus interface (firewalld.dbus(5)). Nothing is permanent."""
+"""firewalld's runtime zones, by D-Bus (firewalld.dbus(5)); its permanent ones stay as they are."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from qemu_netwrap.linux.dbus import Bus, DBusError, Reply
 _NAME = "org.fedoraproject.FirewallD1"
 _PATH = "/org/fedoraproject/FirewallD1"
 _ZONE = "org.fedoraproject.FirewallD1.zone"
-# Of the errors in firewalld.dbus(5), those that say that the interface is not, or no more, there.
+# The errors of firewalld.dbus(5) for an interface that is not, or no longer, in the zone.
 _GONE = ("UNKNOWN_INTERFACE", "ZONE_CONFLICT", "INVALID_ZONE")
 _ABSENT = ("ServiceUnknown", "NameHasNoOwner")
 
 
 def zone_of(interface: str) -> str:
-    """Return the zone that an interface was put into, empty for none. Raises `DBusError`."""
+    """Return the zone that an interface was added to, empty for none. Raises `DBusError`."""
     return _call("getZoneOfInterface", interface).text
 
 
 def add(zone: str, interface: str) -> None:
-    """Put an interface into a zone. Raises `DBusError`."""
+    """Add an interface to a zone. Raises `DBusError`."""
     _call("addInterface", zone, interface)
 
 
 def remove(zone: str, interface: str) -> None:
-    """Take an interface out of a zone; it may be gone, and so may firewalld."""
+    """Remove an interface from a zone; it, or firewalld, may be gone. Raises `DBusError`."""
     try:
         _call("removeInterface", zone, interface)
     except DBusError as error:

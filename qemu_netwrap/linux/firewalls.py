@@ -1,4 +1,4 @@
-"""Firewalls that drop what they were not told to let through: where, and who writes there."""
+"""Firewalls that drop guests' packets: which chains do, and which program they belong to."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     Table = tuple[str, str]  # its family and name
 
 FIREWALLD_TABLE = ("inet", "firewalld")
-DOCKER_USER = "DOCKER-USER"  # which Docker keeps for the rules of others
+DOCKER_USER = "DOCKER-USER"  # where Docker leaves room for rules of others
 _PROGRAMS = {IP: "iptables", IP6: "ip6tables"}
 _FAMILIES = (IP, IP6, INET, ARP, FRAMES)
-# iptables' tables that drop, and its names of their base chains; the order is that of its hooks.
+# iptables' tables that can drop, and the names of base chains, in the order of the hooks.
 _TABLES = ("raw", "mangle", "filter")
 _BUILT_IN = {hook: hook.upper() for hook in (PREROUTING, INPUT, FORWARD, OUTPUT)}
 
 
 class Wanted(Record):
-    """What the firewalls are asked about: the guests on a bridge, and the ports that they need."""
+    """What must pass the firewalls: the guests on a bridge, and the host's ports that they need."""
 
     bridge: str
     ports: tuple[int, ...]
@@ -48,8 +48,8 @@ def that_drop(
 ) -> tuple[tuple[IptablesFilter, ...], tuple[ClosedChain, ...]]:
     """Return the tables of iptables that drop what is WANTED, and the other chains that do.
 
-    TABLES are those of nf_tables, LEGACY the families whose legacy tables are in use. Of
-    firewalld's chains nothing is told: it has a way of its own.
+    TABLES are those of nf_tables, LEGACY the families whose legacy tables are in use. firewalld's
+    chains are skipped: it is handled through its D-Bus interface.
     """
     closed = list(_closed(tables, wanted))
     ours = [each for each in closed if _is_iptables(each[0])]
@@ -75,7 +75,7 @@ def that_drop(
 
 
 def _filter(program: str, table: str, dropping: dict[str, Judgement]) -> IptablesFilter | None:
-    """Return a table of one iptables that drops at some hooks; None where it does not."""
+    """Return how a table of one iptables drops at some hooks; None if it does not."""
     if not dropping:
         return None
     forward = ""
@@ -113,7 +113,7 @@ def _legacy(program: str, family: str, wanted: Wanted) -> list[IptablesFilter | 
 
 
 def _closed(tables: tuple[Table, ...], wanted: Wanted) -> Iterator[tuple[Chain, Judgement]]:
-    """Yield the base chains of TABLES that drop, and how; none to those who may not ask."""
+    """Yield the base chains of TABLES that drop, and how; none without the privilege to ask."""
     if not tables:
         return
     asking = Chains()
@@ -131,7 +131,7 @@ def _closed(tables: tuple[Table, ...], wanted: Wanted) -> Iterator[tuple[Chain, 
 
 
 def _is_iptables(chain: Chain) -> bool:
-    """Whether a chain is of iptables' own making, to be written to by that alone."""
+    """Whether a chain was created by iptables, by which alone it is to be changed."""
     return (
         chain.family in _PROGRAMS
         and chain.table in _TABLES

@@ -1,11 +1,11 @@
-"""Descriptors of other processes, asked for what they are instead of for their names.
+"""Descriptors of other processes, identified by the kernel instead of by name.
 
-What /proc/PID/fd calls a descriptor is a path in that process's mount namespace, and a tap's name
-in fdinfo is a name in that tap's network namespace: anybody can choose either. Device and inode,
-and what the tap itself answers, are the kernel's.
+The path in /proc/PID/fd is one in that process's mount namespace, and the name of a tap in fdinfo
+is one in that tap's network namespace: any user can choose either. Device and inode, and what the
+tap itself answers, are the kernel's.
 
-The system calls are made by way of ctypes, which Python has no words of its own for. So this is
-imported by commands, and by a launch that fails: never by one that succeeds.
+Python has no functions for these system calls, so they are made by ctypes. That is why this module
+is imported by commands, and by a launch that fails: never by one that succeeds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _IFREQ = struct.Struct("16sH22x")
 
 
 class Kind(Record):
-    """What a file is: for a device its number, else the file system's and the inode's."""
+    """What identifies a file: the number of a device node, else file system and inode."""
 
     is_device: bool
     device: int
@@ -39,9 +39,9 @@ class Kind(Record):
 
 
 def kind(path: str) -> Kind | None:
-    """Return what PATH is, links followed; None if that cannot be told.
+    """Return what identifies PATH, links followed; None if that is not known.
 
-    The file system behind it is not asked: somebody's FUSE may never answer.
+    The file system is not asked (AT_STATX_DONT_SYNC): a user's FUSE might never answer.
     """
     raw = ctypes.create_string_buffer(_STATX_SIZE)
     words = (path.encode("utf-8", "surrogateescape"), _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO)
@@ -54,9 +54,9 @@ def kind(path: str) -> Kind | None:
 
 
 def tap(pid: int, fd: int) -> tuple[str, bool] | None:
-    """Return the name of the tap that descriptor FD of a process has, and whether it is ours.
+    """Return the name of the tap behind descriptor FD of a process, and whether it is here.
 
-    It is if it is in the network namespace of this process. None if it cannot be asked: that takes
+    "Here" is the network namespace of this process. None if the tap cannot be asked, which takes
     the right to trace the process, and CAP_NET_ADMIN.
     """
     try:

@@ -1,10 +1,10 @@
-"""What guests may not send, as programs of classic BPF that tc(8) runs on each frame of theirs.
+"""Filters of the frames that guests send: classic BPF programs for tc(8).
 
-A filter block (tc(8), ingress_block) belongs to a network. Its first program drops what no guest
-may send, lets most of the rest pass, and hands on ARP and neighbor discovery to the claims: one
-program for each address that a guest has to itself. Offsets count from the Ethernet header; the
-kernel has taken off one VLAN tag by then (net/core/dev.c, `__netif_receive_skb_core`). A load
-beyond the end of the frame lets it pass: nobody takes such a frame for what it pretends to be.
+A network has a filter block (tc(8), ingress_block). Its first program drops what no guest may send,
+accepts most of the rest, and passes ARP and neighbor discovery on to the claims: one program for
+each guest whose addresses are its own. Offsets count from the Ethernet header; the kernel has
+removed one VLAN tag by then (net/core/dev.c, `__netif_receive_skb_core`). A frame that ends before
+a load is accepted, since no receiver takes it for what it pretends to be.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _MOST_EXTENSIONS = 4
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
 NEIGHBOR_SOLICITATION, NEIGHBOR_ADVERTISEMENT, REDIRECT = 135, 136, 137
 _ARP_OF_IPV4 = IPV4 << 16 | 0x0604  # protocol, and the lengths of a MAC and an IPv4 address
-_SOURCE6, _HEADER6, _TARGET6 = 22, 54, 62  # IPv6's source and payload; what an advertisement names
+# Offsets of IPv6's source and payload, and of the target of an advertisement.
+_SOURCE6, _HEADER6, _TARGET6 = 22, 54, 62
 
 
 def block(bridge: str) -> int:
@@ -41,15 +42,15 @@ def claim_handle(mac: bytes) -> int:
 
 
 def interface_id(mac: bytes) -> bytes:
-    """Return what SLAAC makes of a MAC (RFC 4291, modified EUI-64)."""
+    """Return the 8-byte interface identifier that SLAAC derives from a MAC (RFC 4291, EUI-64)."""
     return bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
 
 
 def claim(mac: bytes, address: bytes, address6: bytes) -> bytes:
-    """Return the program by which MAC alone speaks for an IPv4 and an IPv6 address; b"" for none.
+    """Return the program that lets only MAC use an IPv4 and an IPv6 address (each b"" for none).
 
-    And for the IPv6 addresses that SLAAC makes of the MAC. Nor does another look whether somebody
-    has them: who does the same at that time would give them up (RFC 5227, RFC 4862).
+    And the IPv6 addresses that SLAAC derives from the MAC. Other guests may not probe for them
+    either: a guest that probes at the same time would give them up (RFC 5227, RFC 4862).
     """
     own = [interface_id(mac)]
     own += [] if address6.endswith(own[0]) or not address6 else [address6]
@@ -70,7 +71,7 @@ def claim(mac: bytes, address: bytes, address6: bytes) -> bytes:
             ("ldb", _HEADER6, "", ""),
             ("jeq", NEIGHBOR_ADVERTISEMENT, "target", ""),
             ("jeq", NEIGHBOR_SOLICITATION, "", "source"),
-            *_from_nobody("target", "source"),
+            *_from_unspecified("target", "source"),
             "target",
             *(line for end in own for line in _ends_with(end, _TARGET6, "mine")),
             ("ja", 0, "next", ""),
@@ -88,7 +89,7 @@ def claim(mac: bytes, address: bytes, address6: bytes) -> bytes:
 
 
 def guard(gateways: list[bytes]) -> bytes:
-    """Return the program for what no guest may send; GATEWAYS are addresses of either family."""
+    """Return the program that drops what no guest may send; GATEWAYS are packed IP addresses."""
     four = [address for address in gateways if len(address) == 4]
     six = [address for address in gateways if len(address) == 16]
     is_gateway: list[Line] = [("jeq", _number(address), "drop", "") for address in four]
@@ -98,7 +99,7 @@ def guard(gateways: list[bytes]) -> bytes:
             ("jeq", IPV4, "ip4", ""),
             ("jeq", IPV6, "ip6", ""),
             ("jeq", ARP, "arp", ""),
-            # Linux takes off any number of tags without a VLAN, one after the other.
+            # Linux removes any number of tags without a VLAN id, one after the other.
             ("jeq", VLAN, "drop", ""),
             ("jeq", QINQ, "drop", "pass"),
             "arp",
@@ -126,13 +127,13 @@ _ENDS: list[Line] = [
     *("drop", ("ret", DROP, "", "")),
     *("next", ("ret", NEXT, "", "")),
 ]
-# No server, no relay; a client under the MAC that it sends with alone, in one piece.
+# No DHCP server and no relay. A client only with its source MAC, and not in fragments.
 _DHCP: list[Line] = [
     ("ldb", 23, "", ""),
     ("jeq", ICMP, "icmp4", ""),
     ("jeq", UDP, "", "pass"),
     ("ldh", 20, "", ""),
-    ("jset", 0x1FFF, "pass", ""),  # a later fragment: the first tells the ports
+    ("jset", 0x1FFF, "pass", ""),  # a later fragment: the first has the ports
     ("ldx_ihl", 14, "", ""),
     ("ldh_x", 14, "", ""),
     ("jeq", 67, "drop", ""),
@@ -168,7 +169,7 @@ _DHCP6: list[Line] = [
     ("jeq", 12, "drop", ""),  # a relay's messages, which may name any client's MAC (RFC 6939)
     ("jeq", 13, "drop", "pass"),
 ]
-# Neighbor discovery is never in fragments (RFC 6980), nor is a header behind more headers.
+# Neighbor discovery is never fragmented (RFC 6980); nor may more headers follow a fragment's.
 _FRAGMENTS6: list[Line] = [
     "fragment",
     ("ldh_x", 2, "", ""),
@@ -190,7 +191,7 @@ _FRAGMENTS6: list[Line] = [
 
 
 def icmp4(other: str) -> list[Line]:
-    """Return the drop of IPv4's redirects, which would turn routes; what is none goes to OTHER."""
+    """Return lines that drop IPv4 redirects, which change routes; all else goes to OTHER."""
     return [
         "icmp4",
         ("ldh", 20, "", ""),
@@ -202,7 +203,7 @@ def icmp4(other: str) -> list[Line]:
 
 
 def _extensions() -> list[Line]:
-    """Return the walk over IPv6's extension headers: X is where the next header begins."""
+    """Return lines that walk IPv6's extension headers: X is the offset of the next header."""
     found: list[Line] = ["ip6", ("ldx", _HEADER6, "", ""), ("ldb", 20, "", "")]
     for number in range(_MOST_EXTENSIONS):
         extension, authentication, step = (f"{n}{number}" for n in ("extension", "ah", "step"))
@@ -226,7 +227,7 @@ def _extensions() -> list[Line]:
 
 
 def _neighbor_discovery(gateways: list[bytes]) -> list[Line]:
-    """Return what no guest may say of itself: that it is a router, or has a gateway's address."""
+    """Return lines that drop claims to be a router, or to have a gateway's address."""
     return [
         "late_icmp6",
         ("ldb_x", 0, "", ""),
@@ -247,8 +248,8 @@ def _neighbor_discovery(gateways: list[bytes]) -> list[Line]:
     ]
 
 
-def _from_nobody(yes: str, no: str) -> list[Line]:
-    """Return the jumps by whether an IPv6 source is ::, or a prefix alone."""
+def _from_unspecified(yes: str, no: str) -> list[Line]:
+    """Return jumps to YES if the last 8 bytes of the IPv6 source are 0, as of ::; else to NO."""
     return [
         ("ld", _SOURCE6 + 8, "", ""),
         ("jeq", 0, "", no),
@@ -258,7 +259,7 @@ def _from_nobody(yes: str, no: str) -> list[Line]:
 
 
 def _ends_with(end: bytes, at: int, target: str) -> list[Line]:
-    """Return the jump to TARGET if the IPv6 address AT an offset ends with some bytes."""
+    """Return lines that jump to TARGET if the IPv6 address AT an offset ends with END."""
     label = f"not {end.hex()} at {at}"
     found: list[Line] = []
     for place in range(0, len(end), 4):

@@ -1,7 +1,7 @@
-"""Who holds something: looked up when a launch has failed on it, and by commands that ask.
+"""Which processes hold a file or a tap: looked up by commands, and when a launch has failed.
 
-A file is told by its device and inode, a tap by what it answers itself: see `foreign`. Holding
-something proves nothing of who a process is: the descriptor may have been sent to it.
+Files are identified by device and inode, taps by what they answer: see `foreign_fds`. Holding one
+does not prove what a process is, since descriptors can be sent to any process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def named(pid: int | str) -> str:
     """Return a process as messages name it, `PROGRAM (pid N)`.
 
-    Every process chooses its own name: what is no letter goes to no terminal.
+    A process can choose its name: characters that a terminal would act on are replaced.
     """
     name = "".join(c if c.isprintable() else "?" for c in proc.name(pid))
     return f"{name} (pid {pid})"
@@ -34,10 +34,10 @@ def of_file(path: str) -> list[int]:
 
 
 def lockers(path: str) -> str:
-    """Return who has locked the file PATH, as messages name it; empty where nobody is seen.
+    """Return the processes that have locked the file PATH, as messages name them; else empty.
 
-    The kernel names the process that took the lock (proc_locks(5)). Where that has handed it on and
-    ended, all are named that have the file open.
+    The kernel names the process that took the lock (proc_locks(5)). If that has handed it on and
+    ended, every process that has the file open is named.
     """
     try:
         found = os.stat(path)
@@ -52,7 +52,7 @@ def lockers(path: str) -> str:
 
 
 def _with_state(pid: int) -> str:
-    """Return a process as messages name it, with what keeps it from going on."""
+    """Return a process as messages name it, and whether it is stopped."""
     is_stopped = proc.stat(pid)[: proc.STATE + 1] == ["T"]
     return named(pid) + (", which is stopped," if is_stopped else "")
 
@@ -78,14 +78,14 @@ def _has_mapped(pid: int, wanted: Kind) -> bool:
     device = f"{os.major(wanted.device):02x}:{os.minor(wanted.device):02x}"
     for task in proc.names(f"{pid}/task"):
         text = proc.read(f"{pid}/task/{task}/maps")
-        if text:  # the threads of a process share them; one that has ended shows none
+        if text:  # the same in all threads; one that has ended shows none
             lines = (line.split(None, 5) for line in text.splitlines())
             return any(words[3:5] == [device, str(wanted.inode)] for words in lines)
     return False
 
 
 def holder_of_tap(name: str) -> str:
-    """Return the process that has tap NAME open, as `PROGRAM (pid N)`; empty if none is seen."""
+    """Return the process that has tap NAME open, as `PROGRAM (pid N)`; else empty."""
     pid = next(holders_of_tap(name), 0)
     return named(pid) if pid else ""
 
@@ -99,9 +99,9 @@ def holders_of_tap(name: str) -> Iterator[int]:
 def has_tap(pid: int, name: str) -> bool:
     """Whether a process has tap NAME of this network namespace open.
 
-    The kernel shows a name in the descriptor's fdinfo (drivers/net/tun.c, `tun_chr_show_fdinfo`),
-    and none for a descriptor that has no tap, or none any more. It may be another network
-    namespace's, so the tap is asked; for those who may not ask, the process's own has to do.
+    The kernel shows the name in the descriptor's fdinfo (drivers/net/tun.c, `tun_chr_show_fdinfo`)
+    as long as there is a tap. It may be one of another network namespace, so the tap is asked;
+    without the privilege for that, the network namespace of the process decides.
     """
     folder = f"{pid}/fdinfo"
     return any(

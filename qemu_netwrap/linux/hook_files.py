@@ -1,4 +1,4 @@
-"""The scripts in /etc that QEMU calls by default: ours put there, what was there given back."""
+"""The scripts in /etc that QEMU runs by default: installed, and the former ones restored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MISSING = "not there"
 
 
 class Hook(Record):
-    """One of the scripts: where it is, whose, and where what was there before is kept."""
+    """One of the scripts: its path, whose it is, and where the former one is kept."""
 
     path: str
     state: str
@@ -29,15 +29,15 @@ class Hook(Record):
 
 
 def status(root: str = "") -> list[Hook]:
-    """Return how the scripts are, below folder ROOT."""
+    """Return the state of the scripts below folder ROOT."""
     return [_look(path) for path in _paths(root)]
 
 
 def install(root: str = "") -> list[Hook]:
-    """Put our scripts there, below folder ROOT; what is there is kept beside them.
+    """Install the scripts below folder ROOT; existing ones are kept beside them.
 
-    A file that calls the installed program, not a link to it: /etc is the administrator's, and
-    package managers write through links. Raises `HostError` when what is to be kept has no place.
+    They are files that run the installed program, not links to it: package managers write through
+    links. Raises `HostError` if there is no place to keep an existing script.
     """
     hooks = status(root)
     for hook in hooks:
@@ -51,14 +51,14 @@ def install(root: str = "") -> list[Hook]:
         if hook.state == FOREIGN and not hook.saved:
             os.link(hook.path, f"{hook.path}{SAVED}", follow_symlinks=False)
         files.write(hook.path, text, 0o755)
-        os.chmod(hook.path, 0o755)  # noqa: S103 - whatever the umask is: a QEMU of any user runs it
+        os.chmod(hook.path, 0o755)  # noqa: S103 - QEMUs of all users run it
     return status(root)
 
 
 def remove(root: str = "") -> list[Hook]:
-    """Take our scripts away, below folder ROOT, and give back what was there before.
+    """Remove the scripts below folder ROOT, and restore the former ones.
 
-    Raises `HostError` for one that somebody has replaced; it is left as it is.
+    Raises `HostError` for a script that was replaced since; it is left as it is.
     """
     for hook in status(root):
         if hook.state in (OURS, BROKEN):
@@ -79,7 +79,7 @@ def _paths(root: str) -> list[str]:
 
 
 def _look(path: str) -> Hook:
-    """Return how one script is."""
+    """Return the state of one script."""
     saved = f"{path}{SAVED}" if os.path.lexists(f"{path}{SAVED}") else ""
     if not os.path.lexists(path):
         return Hook(path, MISSING, saved)
@@ -91,7 +91,7 @@ def _look(path: str) -> Hook:
 
 
 def _is_same(path: str, other: str) -> bool:
-    """Whether two names are of one file: an installation was cut short."""
+    """Whether two names are hard links to one file, as after an interrupted installation."""
     return os.path.samestat(os.lstat(path), os.lstat(other))
 
 

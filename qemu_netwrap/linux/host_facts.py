@@ -1,6 +1,6 @@
-"""Targeted questions to the host: nothing here grows with the number of its interfaces.
+"""Facts about the host, by targeted queries: none grows with the number of its interfaces.
 
-The one dump, of IPv4 routes, is made only when a NAT or host-only network is made.
+The only dump, of the IPv4 routes, is made when a NAT or host-only network is created.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.users import User
     from qemu_netwrap.model.ipv4 import Subnet
 
-# What taps can be plugged into by IFLA_MASTER; Open vSwitch takes its ports by other ways.
+# The kinds of link that take ports by IFLA_MASTER; Open vSwitch takes them differently.
 BRIDGE_KINDS = ("bridge",)
 LEFT = "left by qemu-netwrap to its other ports"  # a bridge's alias
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
-# Where a host's DNS servers are when resolv.conf names a local stub that cannot be asked.
+# Where the DNS servers are listed if resolv.conf names a local stub that cannot be reached.
 _DNS_PORT = 53
 RESOLVERS = (
     "/etc/resolv.conf",
@@ -34,10 +34,10 @@ RESOLVERS = (
 
 
 def namespace() -> str:
-    """Return a name for this network namespace that no other has, until the next boot and after.
+    """Return a name for this network namespace that is unique, also across boots.
 
-    The kernel numbers namespaces and never uses a number twice (`SO_NETNS_COOKIE`); kernels
-    before 5.14 have the inode only.
+    The kernel numbers namespaces and never reuses a number (`SO_NETNS_COOKIE`); before Linux 5.14
+    there is only the inode.
     """
     with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot = file.read(8)
@@ -53,12 +53,12 @@ def namespace() -> str:
 
 
 def machine() -> str:
-    """Return what tells this host from others: machine-id(5), else its host name."""
+    """Return what identifies this host: its machine-id(5), else its host name."""
     return files.read("/etc/machine-id").strip() or os.uname().nodename
 
 
 def folder() -> str:
-    """Return the current folder, empty when it has been removed."""
+    """Return the current folder, empty if it has been removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def folder() -> str:
 
 
 def existing(ifnames: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of IFNAMES that are interfaces here."""
+    """Return those of IFNAMES that exist."""
     if not ifnames:
         return ()
     rtnl = Rtnl()
@@ -77,7 +77,7 @@ def existing(ifnames: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def link(name: str) -> Link | None:
-    """Return an interface; None when there is none of that name."""
+    """Return an interface; None if there is none with that name."""
     rtnl = Rtnl()
     try:
         return None if ifname_fault(name) else rtnl.link(name)
@@ -86,10 +86,10 @@ def link(name: str) -> Link | None:
 
 
 def has_tap(index: int, *, held: bool) -> bool:
-    """Whether interface number INDEX is a tap, with HELD one that somebody has open.
+    """Whether the interface with that index is a tap, with HELD one that a process has open.
 
-    A tap has a carrier from the first that opens it to the last that closes it, by whatever death
-    (drivers/net/tun.c, `tun_attach` and `__tun_detach`).
+    A tap has a carrier while any process has it open (drivers/net/tun.c, `tun_attach` and
+    `__tun_detach`).
     """
     rtnl = Rtnl()
     try:
@@ -100,7 +100,7 @@ def has_tap(index: int, *, held: bool) -> bool:
 
 
 def host_bridge() -> str:
-    """Return the bridge that carries the host's IPv4 default route, empty if none does."""
+    """Return the bridge that the host's IPv4 default route leaves by, empty if none."""
     rtnl = Rtnl()
     try:
         device = rtnl.default_device()
@@ -111,9 +111,9 @@ def host_bridge() -> str:
 
 
 def is_ours(link: Link) -> bool:
-    """Whether a bridge is of our making, told without state: by its MAC (see `own_bridge`).
+    """Whether qemu-netwrap created a bridge, by its MAC (see `own_bridge`): no state is needed.
 
-    Only root gives a bridge a MAC. One that was left to somebody else's ports says so.
+    Only root can give a bridge that MAC. A bridge that was left to others' ports has an alias.
     """
     own = model.mac.derive(machine(), "bridge", link.name)
     return link.kind == "bridge" and model.mac.unpack(link.mac) == own and link.alias != LEFT
@@ -122,10 +122,10 @@ def is_ours(link: Link) -> bool:
 def surroundings(
     bridge: str, *, places: tuple[Subnet, ...], forwarding: frozenset[str], inner: tuple[str, ...]
 ) -> Surroundings:
-    """Look at what matters for making a network on BRIDGE.
+    """Return the facts that matter for creating a network on BRIDGE.
 
-    PLACES are where its subnet may be, none for a plain bridge. FORWARDING are devices that forward
-    by our doing, INNER the bridges of our networks.
+    PLACES are where its subnet may be, none for a plain bridge. FORWARDING are the devices on which
+    qemu-netwrap has switched forwarding on, INNER the bridges of its networks.
     """
     rtnl = Rtnl()
     try:
@@ -154,14 +154,14 @@ def surroundings(
 
 
 def resolver() -> tuple[str, bool]:
-    """Return the file with the host's DNS servers, and whether they are to be asked in their order.
+    """Return the file with the host's DNS servers, and whether they are to be asked in order.
 
-    They are if there are several and the first can be asked. Of a single one dnsmasq would in that
-    way make a timeout out of a refusal (REFUSED).
+    They are if there are several and the first can be reached. With a single one, dnsmasq's
+    strict-order would turn a refusal (REFUSED) into a time-out.
 
-    A stub on the host itself, which may know more than the servers behind it, is one of them if
-    somebody is there: it may be out of reach, in another network namespace. dnsmasq would not start
-    on a link into a folder that is not there: nothing then.
+    A local stub, which may know more than the servers behind it, is used if it answers: it may be
+    in another network namespace. The path is empty for a link into a folder that does not exist,
+    with which dnsmasq would not start.
     """
     for path in RESOLVERS:
         asked = [not _is_local(server) or _is_there(server) for server in _nameservers(path)]
@@ -177,26 +177,26 @@ def _is_local(server: str) -> bool:
 
 
 def _is_there(server: str) -> bool:
-    """Whether somebody answers on a loopback address; yes where that may not be asked."""
+    """Whether a process has the DNS port of SERVER's address; yes without privilege to ask."""
     return linux.ports.is_held(server, _DNS_PORT)
 
 
 def _nameservers(path: str) -> list[str]:
-    """Return the servers a resolv.conf(5) names."""
+    """Return the servers that a resolv.conf(5) names."""
     lines = (line.split() for line in files.read(path).splitlines())
     return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
 
 
 def qemu_options(program: str, user: User | None) -> tuple[frozenset[str], frozenset[str]]:
-    """Ask a QEMU, as USER, which options it has: with an argument, and without."""
+    """Return the options that a QEMU, run as USER, has: with an argument, and without."""
     return qemu.known_options.parse_help(_help(program, user))
 
 
 def qemu_knows(program: str, words: frozenset[str], user: User | None) -> frozenset[str]:
-    """Ask a QEMU, as USER, which of WORDS it has as kinds of netdev, or as keys of one."""
+    """Return those of WORDS that a QEMU, run as USER, has as netdev types, or as their keys."""
     return words & qemu.known_options.netdev_words(_help(program, user))
 
 
 def _help(program: str, user: User | None) -> str:
-    """Return what QEMU says to -help; nothing if it does not."""
+    """Return what QEMU prints for -help; empty if that fails."""
     return linux.program_query.ask((os.path.abspath(program), "-help"), user)

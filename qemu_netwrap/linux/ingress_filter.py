@@ -1,9 +1,9 @@
-"""What the host does not hear from its guests: the packet filter at the ingress of a bridge.
+"""A filter of what the host receives from its guests, at the ingress of a bridge.
 
-Router advertisements (RFC 4861) and redirects of both families would have the host send elsewhere.
-It sees what comes up to the host, not what guests send each other. It is classic BPF, so that it
-takes one request of netlink and no program, stands where a flush of nftables does not reach, and
-goes with the bridge. A network with `ip_filter` has that in its place (linux.frame_filter).
+Router advertisements (RFC 4861) and redirects, of either family, would change the host's routes.
+The filter sees what goes up to the host, not what guests send to each other. It is classic BPF, so
+that it takes one netlink request and no program, survives a flush of nftables, and is removed with
+the bridge. A network with `ip_filter` has `frame_filter` instead.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.bpf import Line
 
 _AFTER_IP6 = 54  # in an Ethernet frame
-_VLAN_ID = 0xFFF  # of a tag's second half
+_VLAN_ID = 0xFFF  # in the second half of a tag
 _HOP_BY_HOP, _ROUTING, _DESTINATION = 0, 43, 60
 
 
 def _is_bad(at: int) -> list[Line]:
-    """Return the drop of ICMPv6's advertisements and redirects that begin AT an offset."""
+    """Return lines that drop router advertisements and redirects (ICMPv6) AT an offset."""
     return [
         ("ldb", at, "", ""),
         ("jeq", frame_filter.ROUTER_ADVERTISEMENT, "drop", ""),
@@ -31,10 +31,10 @@ def _is_bad(at: int) -> list[Line]:
 def program() -> bytes:
     """Return the filter.
 
-    Of IPv6, headers before ICMP's that nobody on a link needs are dropped whatever follows; a
-    hop-by-hop header of eight bytes is what reports of multicast groups have. What comes in
-    fragments the kernel does not take (RFC 6980), or puts together of a first one seen here. One
-    VLAN tag is off by now; those behind it that name no VLAN the kernel takes off later.
+    IPv6 packets with extension headers that are not needed on a link are dropped; a hop-by-hop
+    header of eight bytes is needed by multicast reports. Fragmented neighbor discovery is ignored
+    by the kernel (RFC 6980), and the first fragment of other packets is seen here. One VLAN tag has
+    been removed by now; further tags without a VLAN id are removed by the kernel later.
     """
     return bpf.assemble(
         [
@@ -70,6 +70,6 @@ def program() -> bytes:
 
 
 def commands(device: str) -> tuple[str, ...]:
-    """Return the commands of tc(8) that have DEVICE filtered (tc-bpf(8))."""
+    """Return the equivalent commands of tc(8) for DEVICE (tc-bpf(8))."""
     add = f"tc filter add dev {device} ingress bpf da bytecode '{bpf.text(program())}'"
     return f"tc qdisc add dev {device} clsact", f"{add}  # no advertisements, no redirects"

@@ -1,4 +1,4 @@
-"""Where the programs are that were installed with this package."""
+"""The paths of the programs that were installed with this package."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from qemu_netwrap.linux import programs
 
 
 def installed(name: str) -> str:
-    """Return the path of our program NAME. Raises `HostError` when it is not there.
+    """Return the path of NAME, a program of this package. Raises `HostError` if it is missing.
 
-    It is beside the one that runs; else where Python's scripts are, or somewhere on PATH where
-    nobody else could have put it.
+    It is beside the running one; else where Python installs scripts, or on PATH in a place that
+    only root can write to.
     """
     beside = (os.path.dirname(os.path.realpath(sys.argv[0])), sysconfig.get_path("scripts"))
     found = (programs.find(f"{each}/{name}") for each in beside)

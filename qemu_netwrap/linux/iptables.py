@@ -1,6 +1,6 @@
-"""Rules of ours in chains of somebody else's iptables, of either kind: nf_tables or legacy.
+"""Rules of qemu-netwrap's in chains of iptables, of either kind: nf_tables or legacy.
 
-Written by iptables itself, so that all who use it can read them; told by their comment.
+They are written by iptables itself, so that it can list them, and recognised by their comment.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _FAMILIES = {"iptables": "ip", "ip6tables": "ip6"}
 
 
 def is_there(program: str) -> bool:
-    """Whether an iptables is installed."""
+    """Whether an iptables, such as `ip6tables-nft`, is installed."""
     return bool(find_trusted(program, SBIN))
 
 
 def has_chain(program: str, chain: str, table: str = FILTER) -> bool:
-    """Whether a table has a chain, without iptables making the table for the question."""
+    """Whether a table has a chain. Asking does not make iptables create the table."""
     family = _FAMILIES[program.partition("-")[0]]
     if program.endswith(LEGACY):
         return table in legacy_tables(family) and bool(_listed(program, chain, table))
@@ -43,7 +43,7 @@ def has_chain(program: str, chain: str, table: str = FILTER) -> bool:
 def rules(program: str, table: str) -> tuple[dict[str, str], dict[str, list[Rule]]]:
     """Return the policies of a table's base chains, and all of its chains' rules.
 
-    Rules of ours are left out.
+    Rules of qemu-netwrap's are left out. Raises `HostError`.
     """
     policies: dict[str, str] = {}
     found: dict[str, list[Rule]] = {}
@@ -57,7 +57,7 @@ def rules(program: str, table: str) -> tuple[dict[str, str], dict[str, list[Rule
 
 
 def ours(program: str, table: str) -> dict[str, tuple[str, ...]]:
-    """Return the chains of a table that have rules of ours, by the bridge that these are for."""
+    """Return the chains of a table with rules of qemu-netwrap's, by the bridge these are for."""
     found: dict[str, tuple[str, ...]] = {}
     for line in _listed(program, "", table):
         _, mark, rest = line.partition(MARK)
@@ -68,7 +68,7 @@ def ours(program: str, table: str) -> dict[str, tuple[str, ...]]:
 
 
 def _rule(words: list[str]) -> Rule:
-    """Read a rule as `iptables -S` prints it. What is not understood is a condition unknown."""
+    """Read a rule as `iptables -S` prints it. Unknown matches become conditions without a kind."""
     conditions: list[Condition] = []
     verdict, target, negated = "", "", False
     rest = iter(words)
@@ -80,7 +80,7 @@ def _rule(words: list[str]) -> Rule:
             target = next(rest, "")
             builtin = _VERDICTS.get(target, chain_verdicts.JUMP)
             verdict = builtin if word == "-j" else chain_verdicts.GOTO
-            break  # what follows is the target's own
+            break  # the rest are the target's options
         if word == "-m":
             if next(rest, "") not in _MATCHES:
                 conditions.append(Condition())
@@ -147,7 +147,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], tuple[str, ...]]]] = {
 
 
 def _words(line: str) -> list[str]:
-    """Return a line's words; what is in quotes, a comment or a prefix, is one."""
+    """Return a line's words; text in quotes (a comment, a prefix) is one word."""
     found: list[str] = []
     for number, part in enumerate(line.replace('\\"', "").split('"')):
         found += [part] if number % 2 else part.split()
@@ -155,16 +155,16 @@ def _words(line: str) -> list[str]:
 
 
 def insert(program: str, text: str, lock: str, table: str = FILTER) -> Child:
-    """Start adding rules (`-I CHAIN …`, one a line), all or none; by LOCK one after the other."""
+    """Start adding rules (`-I CHAIN …`, one on a line), all or none; LOCK is held meanwhile."""
     return Child((f"{program}-restore", "--noflush", "--wait"), f"*{table}\n{text}COMMIT\n", lock)
 
 
 def remove(
     program: str, chains: tuple[str, ...], mark: str, lock: str, table: str = FILTER
 ) -> Child | None:
-    """Start removing the rules in CHAINS whose comment is MARK; None when there are none."""
+    """Start removing the rules in CHAINS whose comment is MARK; None if there are none."""
     with files.Lock(lock):
-        pass  # an iptables whose starter was killed may only just be adding them
+        pass  # an iptables whose starter was killed may still be adding them
     found = [f"-D{rule.removeprefix('-A')}\n" for rule in marked(program, chains, mark, table)]
     return insert(program, "".join(found), lock, table) if found else None
 
@@ -177,9 +177,9 @@ def marked(program: str, chains: tuple[str, ...], mark: str, table: str = FILTER
 
 
 def _listed(program: str, chain: str, table: str) -> list[str]:
-    """Return a chain's policy, or its declaration, and its rules; nothing when it is not there.
+    """Return a chain's policy or declaration, and its rules; nothing if it does not exist.
 
-    Without a CHAIN it is the whole table.
+    Without a CHAIN, the whole table. Raises `HostError`.
     """
     try:
         which = (chain,) if chain else ()

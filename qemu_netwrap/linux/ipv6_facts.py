@@ -1,7 +1,7 @@
-"""What of the host's IPv6 matters for making a network (model.ipv6).
+"""The facts about the host's IPv6 that matter for creating a network (model.ipv6).
 
-The routes are one dump, of which the kernel leaves out most of what nobody asks for: strict
-requests may name the kind of route (Linux 4.20; before, all come).
+The routes are one dump. The kernel leaves out most of the others, since strict requests name the
+type of route (Linux 4.20; older kernels send all).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12  # linux/socket.h, linux/netlink
 _RTPROT_KERNEL, _RTPROT_RA = 2, 9
 _RTA_CACHEINFO = 12
 _LINK_LOCAL = Prefix(0xFE80 << 112, 10)
-# linux/netconf.h; those of ALL and of `default` are told by negative numbers.
+# linux/netconf.h; `all` and `default` have negative ifindexes.
 _RTM_NEWNETCONF, _RTM_GETNETCONF = 80, 82
 _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 1, 2
 
@@ -44,7 +44,7 @@ _CACHEINFO = struct.Struct("=IIi")
 
 
 def around(switched: frozenset[str]) -> Around6:
-    """Look at the host's IPv6. SWITCHED names what forwards by our doing (`State.switched`)."""
+    """Return the facts. SWITCHED are devices that qemu-netwrap made forward (`State.switched`)."""
     missing = why_missing()
     if missing:
         return Around6(missing)
@@ -68,14 +68,14 @@ def around(switched: frozenset[str]) -> Around6:
 
 
 def forwards_by_device() -> bool:
-    """Whether forwarding can be switched on device by device, since Linux 6.17."""
+    """Whether forwarding can be switched on by device (Linux 6.17)."""
     return bool(sysctl.read("ipv6", "default", FORCE))
 
 
 def why_missing() -> str:
     """Return why this host has no IPv6; empty if it has.
 
-    A device that is made now is as `default` says; `all`, when it is set, sets that too.
+    A new device is as `default` says; setting `all` sets `default` too.
     """
     disabled = sysctl.read("ipv6", "default", "disable_ipv6")
     if disabled == "1":
@@ -84,7 +84,7 @@ def why_missing() -> str:
 
 
 def forwarders() -> list[int]:
-    """Return the numbers of the devices whose `forwarding` is on, whatever that is good for."""
+    """Return the ifindexes of the devices whose `forwarding` is on, even without effect."""
     asking = Rtnl6()
     try:
         return list(asking.forwarders())
@@ -101,10 +101,10 @@ class Rtnl6(Netlink):
         try:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         except OSError:
-            pass  # an old kernel: it tells all, and we leave out the rest
+            pass  # an old kernel sends all: the rest is skipped here
 
     def routes(self) -> Iterator[Route6]:
-        """Yield the unicast routes of every table but `local`, those of links left out."""
+        """Yield the unicast routes of every table but `local`, without link-local ones."""
         head = _RTMSG.pack(_socket.AF_INET6, 0, 0, 0, 0, 0, 0, RTN_UNICAST, 0)
         names: dict[int, str] = {}
         for body in self._ask(RTM_GETROUTE, NLM_F_DUMP, head, RTM_NEWROUTE):
@@ -124,7 +124,7 @@ class Rtnl6(Netlink):
                     yield Route6(prefix, names[index], table, is_learned)
 
     def forwarders(self) -> Iterator[int]:
-        """Yield the numbers of devices whose `forwarding` is on."""
+        """Yield the ifindexes of devices whose `forwarding` is on."""
         head = _NETCONF.pack(_socket.AF_INET6)
         for body in self._ask(_RTM_GETNETCONF, NLM_F_DUMP, head, _RTM_NEWNETCONF):
             found = dict(attributes(body, _NETCONF.size))
@@ -134,6 +134,6 @@ class Rtnl6(Netlink):
 
 
 def _expires(route: dict[int, bytes]) -> bool:
-    """Whether a route is to last a while only: of the kernel's own, those that SLAAC has made."""
+    """Whether a route expires. Of the kernel's own routes, only those by SLAAC do."""
     times = route.get(_RTA_CACHEINFO, b"")
     return len(times) >= _CACHEINFO.size and bool(_CACHEINFO.unpack_from(times)[2])

@@ -1,4 +1,4 @@
-"""Network managers on this host: which run, and which of them has an interface in its hands."""
+"""Network managers on this host: which are running, and which one manages an interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def running(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of NAMES, of `MANAGERS`, that can be told something by D-Bus."""
+    """Return those of NAMES, keys of `MANAGERS`, that can be reached by D-Bus."""
     if not names:
         return ()
     try:
@@ -23,16 +23,16 @@ def running(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def reload(manager: Manager) -> None:
-    """Have a manager read its files again. Raises `DBusError`."""
+    """Have a manager reread its files. Raises `DBusError`."""
     with Bus() as bus:
         bus.call(manager.service, manager.path, manager.interface, "Reload", *manager.arguments)
 
 
 def manager_of(link: Link) -> str:
-    """Return the program that would undo what is done to an interface; empty if none is seen.
+    """Return the program that manages an interface, and would undo changes to it; else empty.
 
-    NetworkManager(8) and systemd-networkd(8) write down, by ifindex, what they manage; dhcpcd(8)
-    has a process for each interface.
+    NetworkManager(8) and systemd-networkd(8) have a file for each ifindex that they manage;
+    dhcpcd(8) has a process for each interface.
     """
     path = f"/run/NetworkManager/devices/{link.index}"
     if _values(path, "managed") & {"1", "true"} and _lives("NetworkManager"):
@@ -47,11 +47,11 @@ def manager_of(link: Link) -> str:
 
 
 def _values(path: str, key: str) -> set[str]:
-    """Return what KEY is in a file of KEY=VALUE lines."""
+    """Return the values that KEY has in a file of KEY=VALUE lines."""
     rows = (line.partition("=") for line in files.read(path).splitlines())
     return {value.strip() for name, _, value in rows if name.strip() == key}
 
 
 def _lives(program: str) -> bool:
-    """Whether a process has that name, of which proc(5) keeps 15 bytes."""
+    """Whether a process has that name, of which the kernel keeps 15 bytes (proc(5))."""
     return any(proc.name(pid).startswith(program[:15]) for pid in proc.pids())

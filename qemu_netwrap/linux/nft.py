@@ -1,4 +1,4 @@
-"""Our nftables table, by nft(8); and which tables other programs have.
+"""qemu-netwrap's nftables table, by nft(8); and which tables other programs have.
 
 Each change is one transaction of the kernel.
 """
@@ -31,25 +31,25 @@ NFTA_GEN_ID = 1
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
 _LEGACY = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}  # files of /proc/net
-_UNTOUCHED = 1  # the generation of a ruleset that nobody has ever changed
+_UNTOUCHED = 1  # the generation of a ruleset that was never changed
 
 
 def add(rules: str, lock: str) -> Child:
-    """Start adding chains (nft syntax) to our table, made if need be.
+    """Start adding chains (nft syntax) to our table, which is created if need be.
 
-    By LOCK one change comes after the other, also after one whose starter was killed.
+    The file LOCK makes changes take turns, even if the process that started one was killed.
     """
     return Child(("nft", "-f", "-"), f"table {TABLE} {{\n{rules}}}\n", lock)
 
 
 def insert(chain: str, rules: str, mark: str, lock: str) -> Child:
-    """Start inserting RULES, one a line, at the head of a CHAIN (its family, table and name)."""
+    """Start inserting RULES, one on a line, at the head of CHAIN (`family table name`)."""
     lines = (f'insert rule {chain} {rule} comment "{mark}"\n' for rule in rules.splitlines())
     return Child(("nft", "-f", "-"), "".join(lines), lock)
 
 
 def delete(chain: str, handles: list[int], lock: str) -> Child:
-    """Start deleting the rules of a CHAIN (its family, table and name) that have these HANDLES."""
+    """Start deleting the rules with these HANDLES from CHAIN (`family table name`)."""
     lines = (f"delete rule {chain} handle {handle}\n" for handle in handles)
     return Child(("nft", "-f", "-"), "".join(lines), lock)
 
@@ -60,7 +60,7 @@ def chains(rules: str) -> tuple[str, ...]:
 
 
 def is_there(chain: str) -> bool:
-    """Whether our table has a chain: by one request to the kernel, where nft(8) takes 3 ms."""
+    """Whether our table has a chain: by one netlink request, where nft(8) takes 3 ms."""
     asking = Nftnl()
     try:
         return asking.has_chain(_FAMILY, _TABLE, chain)
@@ -69,7 +69,7 @@ def is_there(chain: str) -> bool:
 
 
 def foreign_tables() -> tuple[tuple[str, str], ...]:
-    """Return family and name of every table but ours; none to those who may not ask."""
+    """Return family and name of every table but ours; none without the privilege to ask."""
     try:
         asking = Nftnl()
     except OSError:
@@ -93,7 +93,7 @@ def legacy_tables(family: str) -> tuple[str, ...]:
 
 
 class Nftnl(Netlink):
-    """A netlink socket for questions to nf_tables. Numbers inside attributes are big-endian."""
+    """A netlink socket for queries to nf_tables. Numbers inside attributes are big-endian."""
 
     def __init__(self) -> None:
         """Open the socket in this process's network namespace."""
@@ -112,7 +112,7 @@ class Nftnl(Netlink):
         return True
 
     def is_untouched(self) -> bool:
-        """Whether nobody has changed anything of nf_tables in this namespace yet."""
+        """Whether nf_tables was never changed in this network namespace."""
         (answer,) = self.about(NFT_MSG_GETGEN, NFT_MSG_NEWGEN)
         generation = dict(attributes(answer, 4))[NFTA_GEN_ID]
         return int.from_bytes(generation, "big") <= _UNTOUCHED
@@ -128,19 +128,19 @@ class Nftnl(Netlink):
     def about(
         self, ask: int, answer: int, family: str = "", which: bytes = b"", flags: int = 0
     ) -> Iterator[bytes]:
-        """Make a request about FAMILY, all without one; yield the body of each answer."""
+        """Make a request about FAMILY (all if empty); yield the body of each ANSWER message."""
         head = bytes((_NUMBERS.get(family, 0), 0, 0, 0))
         return self._ask(_SUBSYSTEM | ask, flags, head + which, _SUBSYSTEM | answer)
 
 
 def name_in(raw: bytes) -> str:
-    """Read a name in an attribute."""
+    """Return a name that is an attribute's value."""
     return raw.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def remove(names: tuple[str, ...], lock: str, *, table: bool) -> Child:
-    """Start removing chains, and with TABLE the whole table; what is gone already is no error."""
-    # Adding first makes the deletion succeed whether or not somebody was faster.
+    """Start removing chains, or with TABLE the whole table, as far as they exist."""
+    # Adding first makes the deletion succeed even if another process was faster.
     lines = [f"{verb} chain {TABLE} {c}" for c in names for verb in ("add", "flush", "delete")]
     text = [f"add table {TABLE}", *lines]
     if table:

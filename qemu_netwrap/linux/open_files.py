@@ -1,6 +1,6 @@
-"""The limit of open files (RLIMIT_NOFILE): seen to before anything is made.
+"""The limit of open files (RLIMIT_NOFILE), checked before anything is acquired.
 
-Where it is reached half-way, undoing fails by it as well.
+If it were reached half-way, undoing would fail too.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import os
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 
-_ENOUGH = 256  # for whatever a process of ours makes or releases
-_SPARE = 16  # what provisioning and releasing have open at once, beside what QEMU inherits
+_ENOUGH = 256  # for whatever one process acquires or releases
+_SPARE = 16  # open at once while provisioning or releasing, apart from what QEMU inherits
 
 
 def raise_own() -> None:
-    """Raise this process's limit if it is low, and it may; not in one that becomes QEMU."""
+    """Raise this process's limit if it is low; not in a process that becomes QEMU."""
     if not 0 <= os.sysconf("SC_OPEN_MAX") < _ENOUGH:
         return
     linux.rlimits.raise_open_files(_ENOUGH)
 
 
 def require(inherited: int = 0, first: int = 0) -> None:
-    """See that there is room for INHERITED descriptors from FIRST on, and for some others.
+    """Check that INHERITED descriptors from FIRST on, and some others, can be opened.
 
-    They are opened, and closed again: who has started this process may have opened many.
-    Raises `HostError`.
+    They are opened, and closed again, since this process may have inherited many. Raises
+    `HostError`.
     """
     held: list[int] = []
     try:

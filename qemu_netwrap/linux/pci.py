@@ -18,18 +18,18 @@ DEV = "/dev/vfio"
 INTERRUPTS = "/proc/interrupts"
 MOUNTS = "/proc/self/mountinfo"
 SWAPS = "/proc/swaps"
-DRIVER_TIMEOUT = 120.0  # seconds for a driver to let a device go, or to take it
-_RELEASE_TIMEOUT = 20.0  # seconds for a process that ends to close what it has of VFIO
+DRIVER_TIMEOUT = 120.0  # seconds for a driver to release a device, or to bind it
+_RELEASE_TIMEOUT = 20.0  # seconds for an ending process to close its IOMMU group
 _MODULES = {VFIO: "vfio-pci"}
 
 
 def device_folder(bdf: str) -> str:
-    """Return a device's folder."""
+    """Return a device's folder in sysfs."""
     return f"{SYS}/bus/pci/devices/{bdf}"
 
 
 def look(bdf: str) -> Device | None:
-    """Return what sysfs tells of a device; None when there is none."""
+    """Return what sysfs says about a device; None if there is none."""
     folder = device_folder(bdf)
     if not os.path.exists(folder):
         return None
@@ -67,9 +67,9 @@ def has_iommu() -> bool:
 
 
 def remaps_interrupts() -> bool:
-    """Whether interrupts are remapped, or VFIO is told to do without; yes where it is not known.
+    """Whether interrupts are remapped, or VFIO may do without; yes if that is not known.
 
-    Without, VFIO's type1 refuses every device (`vfio_iommu_type1_attach_group`). On x86 the names
+    Otherwise VFIO's type1 refuses every device (`vfio_iommu_type1_attach_group`). On x86 the names
     of remapped interrupts begin with IR- (the irq_chips of drivers/iommu/intel/irq_remapping.c and
     amd/iommu.c).
     """
@@ -81,23 +81,23 @@ def remaps_interrupts() -> bool:
 
 
 def by_ifname(ifname: str) -> str:
-    """Return the address of the device that a network interface belongs to; empty if none does."""
+    """Return the BDF of the device that a network interface belongs to; empty if none."""
     path = os.path.realpath(f"{SYS}/class/net/{ifname}/device")
     while len(path) > len(SYS):
         if os.path.basename(os.path.realpath(f"{path}/subsystem")) == "pci":
             return os.path.basename(path)
-        path = os.path.dirname(path)  # virtio has a device of its own between
+        path = os.path.dirname(path)  # virtio has a device of its own in between
     return ""
 
 
 def by_path(path: str) -> str:
-    """Return the address of the device that a path in sysfs leads to; empty if it is no PCI one."""
+    """Return the BDF of the PCI device that a path in sysfs leads to; empty if none."""
     name = os.path.basename(os.path.realpath(path))
     return name if os.path.exists(device_folder(name)) else ""
 
 
 def ifnames(bdf: str) -> tuple[str, ...]:
-    """Return a device's network interfaces, those of a virtio device behind it as well."""
+    """Return a device's network interfaces, also those of a virtio device behind it."""
     folder = device_folder(bdf)
     inner = [name for name in files.listdir(folder) if name.startswith("virtio")]
     places = (folder, *(f"{folder}/{name}" for name in inner))
@@ -116,24 +116,24 @@ def override(bdf: str) -> str:
 
 
 def set_override(bdf: str, name: str) -> None:
-    """Say which driver alone may take a device; any that knows it, if NAME is empty."""
+    """Set the only driver that may bind a device; any that supports it, if NAME is empty."""
     _write(f"{device_folder(bdf)}/driver_override", f"{name}\n")
 
 
 def unbind(bdf: str) -> None:
-    """Take a device from its driver, if it has one."""
+    """Unbind a device from its driver, if it has one. Raises `HostError`."""
     if driver(bdf):
-        _write_patiently(f"{device_folder(bdf)}/driver/unbind", bdf)
+        _write_in_child(f"{device_folder(bdf)}/driver/unbind", bdf)
 
 
 def bind(bdf: str, name: str) -> None:
-    """Give a device, that is without a driver, to a driver. Raises `HostError` if that fails.
+    """Bind a device without a driver to a driver. Raises `HostError` if that fails.
 
-    By driver_override and drivers_probe: unlike `new_id` that reaches no other device.
+    By driver_override and drivers_probe, which unlike `new_id` affect no other device.
     """
     load(name)
     set_override(bdf, name)
-    _write_patiently(f"{SYS}/bus/pci/drivers_probe", bdf)
+    _write_in_child(f"{SYS}/bus/pci/drivers_probe", bdf)
     now = driver(bdf)
     if now != name:
         raise HostError(
@@ -143,7 +143,7 @@ def bind(bdf: str, name: str) -> None:
 
 
 def load(name: str) -> None:
-    """Load a driver's module, if the driver is not there."""
+    """Load a driver's module, unless the driver exists. Raises `HostError`."""
     if os.path.exists(f"{SYS}/bus/pci/drivers/{name}"):
         return
     try:
@@ -156,16 +156,16 @@ def load(name: str) -> None:
 
 
 def set_vf_count(pf: str, count: int) -> None:
-    """Make COUNT virtual functions, or remove them all with 0. Raises `HostError`.
+    """Create COUNT virtual functions, or remove them all with 0. Raises `HostError`.
 
-    No driver of this host takes new ones. Removing waits, in the kernel and for ever, for a
-    process that has one of them open: look first.
+    New ones stay without a driver. Removing waits, in the kernel and without a limit, for a process
+    that has one of them open: check first.
     """
     before = autoprobe(pf)
     if count:
         set_autoprobe(pf, "0")
     try:
-        _write_patiently(f"{device_folder(pf)}/sriov_numvfs", str(count))
+        _write_in_child(f"{device_folder(pf)}/sriov_numvfs", str(count))
     except OSError as error:
         raise count_refused(pf, count, error) from error
     finally:
@@ -173,12 +173,12 @@ def set_vf_count(pf: str, count: int) -> None:
 
 
 def autoprobe(pf: str) -> str:
-    """Return whether drivers of this host take new virtual functions: `1` or `0`."""
+    """Return whether the host's drivers bind new virtual functions: `1` or `0`."""
     return _read(f"{device_folder(pf)}/sriov_drivers_autoprobe")
 
 
 def set_autoprobe(pf: str, value: str) -> None:
-    """Say whether drivers of this host take new VFs; with kernels before 4.12 they always do."""
+    """Set whether the host's drivers bind new VFs; before Linux 4.12 they always do."""
     if autoprobe(pf) not in ("", value):
         _write(f"{device_folder(pf)}/sriov_drivers_autoprobe", value)
 
@@ -199,7 +199,7 @@ COUNT_REFUSALS = {
 
 
 def count_refused(pf: str, count: int, error: OSError) -> HostError:
-    """Return the kernel's refusal to make virtual functions in plain words."""
+    """Return the error for the kernel's refusal to create COUNT virtual functions."""
     why, hint = COUNT_REFUSALS.get(
         error.errno or 0, (error.strerror or str(error), "the kernel's log says more: dmesg")
     )
@@ -212,9 +212,9 @@ def group_node(group: str) -> str:
 
 
 def is_group_open(group: str) -> bool:
-    """Whether a process has an IOMMU group: the kernel lets one at a time open it.
+    """Whether a process has an IOMMU group open: the kernel allows only one at a time.
 
-    Unlike a look into /proc this sees also a process that is just ending.
+    Unlike a search of /proc this also finds a process that is ending.
     """
     try:
         os.close(os.open(group_node(group), os.O_RDWR | os.O_CLOEXEC))
@@ -224,7 +224,7 @@ def is_group_open(group: str) -> bool:
 
 
 def wait_group_closed(group: str) -> None:
-    """Wait a while until nobody has an IOMMU group open. Raises `HostError` if somebody goes on."""
+    """Wait until no process has an IOMMU group open. Raises `HostError` on a time-out."""
     if not polling.wait_until(lambda: not (group and is_group_open(group)), _RELEASE_TIMEOUT):
         by = group_holder(group)
         raise HostError(
@@ -234,13 +234,13 @@ def wait_group_closed(group: str) -> None:
 
 
 def group_holder(group: str) -> str:
-    """Return the process that has an IOMMU group open, as `PROGRAM (pid N)`; empty if none is."""
+    """Return the process that has an IOMMU group open, as `PROGRAM (pid N)`; else empty."""
     having = holders.of_file(group_node(group))
     return holders.named(having[0]) if having else ""
 
 
 def disk_in_use(bdf: str) -> tuple[str, str]:
-    """Return what the host does with a disk of a device, in words, and the remedy; or two empty."""
+    """Return how the host uses a disk of a device, and the remedy; two empty texts if not."""
     for name in _disks(bdf):
         users = files.listdir(f"{SYS}/class/block/{name}/holders")
         if users:
@@ -257,8 +257,8 @@ def disk_in_use(bdf: str) -> tuple[str, str]:
 def _disks(bdf: str) -> list[str]:
     """Return the disks of a device, and their partitions.
 
-    A disk that NVMe could reach by several ways is no way's own: nvme0c0n1 is one to nvme0n1, which
-    is below /sys/devices/virtual (drivers/nvme/host/multipath.c).
+    With NVMe multipath a disk is not below its device: nvme0c0n1 is a path to nvme0n1, which is
+    below /sys/devices/virtual (drivers/nvme/host/multipath.c).
     """
     folder = os.path.realpath(device_folder(bdf)) + "/"
     places = {
@@ -274,7 +274,7 @@ def _disks(bdf: str) -> list[str]:
 
 
 def _is_way(name: str) -> bool:
-    """Whether a disk's name is that of one of the ways to it: nvme0c0n1."""
+    """Whether a name is that of an NVMe path, like nvme0c0n1."""
     _, found, rest = name.removeprefix("nvme").partition("c")
     return name.startswith("nvme") and bool(found) and "n" in rest
 
@@ -282,7 +282,7 @@ def _is_way(name: str) -> bool:
 def _mounted(name: str) -> list[str]:
     """Return where a disk or partition is mounted (proc(5) on mountinfo).
 
-    By its number or by its name: a btrfs has a number of its own.
+    It is found by its number or its name: a btrfs has a device number of its own.
     """
     number = _read(f"{SYS}/class/block/{name}/dev")
     found = []
@@ -295,7 +295,7 @@ def _mounted(name: str) -> list[str]:
 
 
 def _write(path: str, text: str) -> None:
-    """Write to a file of sysfs, in one write."""
+    """Write to a file of sysfs, in one write(2). Raises `OSError`."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -303,16 +303,16 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _write_patiently(path: str, text: str) -> None:
-    """Write to a file of sysfs by a child, who can be given up: some writes hang in the kernel.
+def _write_in_child(path: str, text: str) -> None:
+    """Write to sysfs in a child process with a time-out: some writes block beyond SIGKILL.
 
-    Raises `OSError` as the write would, and `HostError` when it is given up.
+    Raises `OSError` as the write would, and `HostError` after `DRIVER_TIMEOUT`.
     """
     pid = os.fork()
     if pid == 0:
         status = 0
         try:
-            # Whoever reads what we print is not to wait for a child that hangs.
+            # A reader of this process's output must not wait for a child that hangs.
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2):
                 os.dup2(null, fd)
@@ -337,7 +337,7 @@ def _write_patiently(path: str, text: str) -> None:
 
 
 def _read(path: str) -> str:
-    """Return the text of a file of sysfs; empty when it is not there, or cannot be read now."""
+    """Return the text of a file of sysfs; empty if it cannot be read."""
     try:
         return files.read(path).strip()
     except OSError:
@@ -345,7 +345,7 @@ def _read(path: str) -> str:
 
 
 def _link(path: str) -> str:
-    """Return the name of what a link leads to; empty when it is not there."""
+    """Return the file name that a link leads to; empty if there is no link."""
     try:
         return os.path.basename(os.readlink(path))
     except OSError:

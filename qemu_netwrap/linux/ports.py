@@ -1,4 +1,4 @@
-"""Ports of the host: whether one is taken, taking one, and who has one that cannot be."""
+"""TCP and UDP ports of the host: whether one is in use, reserving one, and which process has it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from qemu_netwrap.linux import proc
 UDP, TCP = _socket.SOCK_DGRAM, _socket.SOCK_STREAM
 IPV4, IPV6 = _socket.AF_INET, _socket.AF_INET6
 _BOTH = ((IPV4, UDP), (IPV4, TCP), (IPV6, UDP), (IPV6, TCP))
-# Nobody's own: only who is bound to every address is in the way of it. The one is of this host
-# alone; the other is for documentation (RFC 3849), to be bound to all the same (ip(7)).
+# Addresses that no server is bound to: only one that is bound to all addresses conflicts with them.
+# The first is a loopback address; the second is reserved for documentation (RFC 3849), and can be
+# bound with IP_FREEBIND (ip(7)).
 _NOBODYS = {IPV4: "127.110.119.1", IPV6: "2001:db8:716e::1"}
 _IP_FREEBIND, _IPV6_V6ONLY = 15, 26  # linux/in.h, linux/in6.h
 
 
 def is_taken(family: int, kind: int, port: int) -> bool:
-    """Whether somebody who does not share it is bound to PORT on every address of a FAMILY.
+    """Whether a server has PORT on every address of a FAMILY, and does not share it.
 
-    Nothing comes in by the socket of this question. Without the privilege nobody is found.
+    KIND is `UDP` or `TCP`. The probe's socket receives nothing. Not without the privilege to bind.
     """
     try:
         probe = _socket.socket(family, kind | _socket.SOCK_CLOEXEC)
     except OSError:
         return False  # a kernel without that family
     try:
-        # As dnsmasq does, and as those do who are content with interfaces of their own.
+        # As dnsmasq does, and other servers that serve some interfaces only.
         probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         if family == IPV6:
             probe.setsockopt(_socket.IPPROTO_IPV6, _IPV6_V6ONLY, 1)
@@ -41,9 +42,9 @@ def is_taken(family: int, kind: int, port: int) -> bool:
 
 
 def is_held(address: str, port: int) -> bool:
-    """Whether somebody is bound to a UDP port of an address of the host, or of every address.
+    """Whether a server has a UDP port of one of the host's addresses, or of all of them.
 
-    Without the privilege to ask it is taken to be so.
+    Yes without the privilege to bind.
     """
     family = IPV6 if ":" in address else IPV4
     try:
@@ -60,23 +61,23 @@ def is_held(address: str, port: int) -> bool:
 
 
 def first_free(ports: tuple[int, ...]) -> int:
-    """Return the first of PORTS that nobody has, in any protocol; 0 if all are taken."""
+    """Return the first of PORTS that is free in both protocols and families; 0 if none is."""
     free = (port for port in ports if not any(is_taken(*each, port) for each in _BOTH))
     return next(free, 0)
 
 
 def take(protocol: str, address: str, port: int) -> int:
-    """Return a socket's descriptor that holds a TCP or UDP port, of every address without one.
+    """Return the descriptor of a socket that holds a port of ADDRESS. Raises `OSError`.
 
-    Raises `OSError`. As servers do, a TCP port is taken although connections of an earlier server
-    are not quite over: so it must be listened on, or two could have it. Nothing can be received by
-    the socket: QEMU, which inherits it, has no business with who comes to that port of the host.
+    PROTOCOL is `tcp` or `udp`. A TCP port is taken even if connections of an earlier server are in
+    TIME_WAIT (SO_REUSEADDR), so it must be listened on, or two sockets could have it. A filter
+    drops whatever arrives: QEMU only inherits the socket, and does not serve it.
     """
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     kind = _socket.SOCK_STREAM if protocol == "tcp" else _socket.SOCK_DGRAM
     taken = _socket.socket(family, kind)
     try:
-        if family == IPV6:  # of IPv4 another may have the port
+        if family == IPV6:  # another server may have the port of IPv4
             taken.setsockopt(_socket.IPPROTO_IPV6, _IPV6_V6ONLY, 1)
         if protocol == "tcp":
             taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
@@ -91,7 +92,7 @@ def take(protocol: str, address: str, port: int) -> int:
 
 
 def holder(protocol: str, port: int) -> str:
-    """Return who has a port, as `PROGRAM (pid N)`; empty if nobody is seen to."""
+    """Return the process that has a port, as `PROGRAM (pid N)`; empty if none is found."""
     sockets = proc.sockets(protocol, port) | proc.sockets(f"{protocol}6", port)
     for pid in proc.pids():
         if not sockets.isdisjoint(proc.fd_links(pid)):

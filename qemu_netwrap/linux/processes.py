@@ -1,4 +1,7 @@
-"""Processes: how they fare, by psutil; their kin; and how they are ended."""
+"""Processes off the launch path: resource usage (by psutil), descendants, and ending them.
+
+What /proc says about a single process is read by `proc`.
+"""
 
 from __future__ import annotations
 
@@ -29,43 +32,43 @@ class Usage(Record):
     memory: int
 
 
-class Kin(Record):
-    """A process that lives, and its parent's pid."""
+class Running(Record):
+    """A running process, and its parent's pid."""
 
     process: Process
     parent: int
 
 
 class Users(Record):
-    """The users of a process: who it is (real), acts as (effective), and can become (saved)."""
+    """The uids of a process: real, effective and saved."""
 
     real: int
     effective: int
     saved: int
 
     def may_signal(self, other: Users) -> bool:
-        """Whether the kernel lets a process of these users signal one of others (kill(2))."""
+        """Whether a process with these uids may signal one with the others (kill(2))."""
         ours = {self.real, self.effective}
         return self.effective == 0 or bool(ours & {other.real, other.saved})
 
 
-def all_kin() -> dict[int, Kin]:
-    """Return all processes by pid. One that has ended is none, also where nobody has buried it."""
+def process_table() -> dict[int, Running]:
+    """Return all processes by pid, without zombies."""
     found = {}
     for pid in proc.pids():
         fields = proc.stat(pid)
-        # Whose first thread has ended may have others (proc(5): state, num_threads).
+        # A process whose first thread has ended may have other threads (proc(5): num_threads).
         if fields and not (fields[proc.STATE] in "ZX" and int(fields[proc.THREADS]) <= 1):
-            found[pid] = Kin(Process(pid, fields[proc.STARTED]), int(fields[proc.PARENT]))
+            found[pid] = Running(Process(pid, fields[proc.STARTED]), int(fields[proc.PARENT]))
     return found
 
 
-def below(roots: Iterable[int], kin: dict[int, Kin]) -> list[Kin]:
-    """Return the children of processes, theirs, and so on."""
-    children: dict[int, list[Kin]] = {}
-    for each in kin.values():
+def descendants(roots: Iterable[int], table: dict[int, Running]) -> list[Running]:
+    """Return the children of the processes ROOTS in a table, their children, and so on."""
+    children: dict[int, list[Running]] = {}
+    for each in table.values():
         children.setdefault(each.parent, []).append(each)
-    found: list[Kin] = []
+    found: list[Running] = []
     ahead = [*roots]
     seen = {*ahead}
     while ahead:
@@ -77,19 +80,19 @@ def below(roots: Iterable[int], kin: dict[int, Kin]) -> list[Kin]:
 
 
 def users(pid: int) -> Users | None:
-    """Return the users of a process; None when it is gone."""
+    """Return the uids of a process; None if there is none."""
     ids = proc.users(pid)
     return Users(*ids[:3]) if ids else None
 
 
 def number_in(pid: int) -> int:
-    """Return the number that a process has in its own namespace of process ids; 0 if it is gone."""
+    """Return the pid that a process has in its own pid namespace; 0 if there is none."""
     words = proc.status(pid, "NSpid")
     return int(words[-1]) if words else 0
 
 
 def usage(pid: int) -> Usage | None:
-    """Return what a process has used; None when it is gone."""
+    """Return what a process has used; None if there is none."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
@@ -106,15 +109,15 @@ def usage(pid: int) -> Usage | None:
 
 
 def running(names: tuple[str, ...]) -> frozenset[str]:
-    """Return those of the named programs that run."""
+    """Return those of the names that are names of running processes."""
     return frozenset(p.info["name"] for p in psutil.process_iter(["name"])) & frozenset(names)
 
 
 def stop(look: Callable[[list[Process]], list[Process]], timeout: float) -> list[int]:
     """End processes; return the pids that had to be killed.
 
-    LOOK returns those to end that live, of which it is given the ones found so far: they start
-    others meanwhile. They are asked first (SIGTERM) and killed after TIMEOUT seconds.
+    LOOK is given the processes found so far, and returns those that are to be ended and still
+    running: they may have started others. They get SIGTERM, and after TIMEOUT seconds SIGKILL.
     """
     asked = _signal_all(look, signal.SIGTERM, [], timeout)
     killed = _signal_all(look, signal.SIGKILL, asked, _KILL_TIMEOUT) if look(asked) else []
@@ -127,9 +130,9 @@ def _signal_all(
     known: list[Process],
     timeout: float,
 ) -> list[Process]:
-    """Signal each process once and wait until all have ended, TIMEOUT seconds at most.
+    """Signal each process once, and wait until all have ended, for at most TIMEOUT seconds.
 
-    Return those that got the signal; KNOWN are those found earlier.
+    Return those that were signalled; KNOWN are those found earlier.
     """
     deadline = time.monotonic() + timeout
     signalled: list[Process] = []

@@ -1,4 +1,4 @@
-"""Asking a program what it can do: as whom it will run, within limits, away from the terminal."""
+"""Queries to a program that a user chose: run as that user, with limits, without the terminal."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.users import User
 
 _QUERY_TIMEOUT = 10.0  # seconds
-_MOST = 1 << 20  # a QEMU's -help has some 40 KiB
+_MOST = 1 << 20  # bytes; QEMU's -help has some 40 KiB
 _PIECE = 65536
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 
 
 def ask(argv: tuple[str, ...], user: User | None) -> str:
-    """Run ARGV (a path first) as USER, else as oneself; return what it prints.
+    """Run ARGV (a path first) as USER, or as this process's user; return its output.
 
-    Nothing where it fails, prints without end, or takes longer than a program takes to print its
-    help: then it is killed, with its process group.
+    Empty if it fails, prints more than `_MOST` bytes, or takes longer than `_QUERY_TIMEOUT`. It is
+    killed then, with its process group.
     """
     ours, its = os.pipe()
     pid = os.fork()
@@ -45,7 +45,7 @@ def ask(argv: tuple[str, ...], user: User | None) -> str:
 
 
 def _be(argv: tuple[str, ...], user: User | None, output: int) -> NoReturn:
-    """Be the program, in a forked child: with nothing of ours but a pipe to print into."""
+    """Become the program, in a forked child that inherits nothing but a pipe to print into."""
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -60,10 +60,9 @@ def _be(argv: tuple[str, ...], user: User | None, output: int) -> NoReturn:
 
 
 def _listen(pid: int, output: int) -> bytes | None:
-    """Return what a child prints to its end; None where it goes on too long, or prints too much.
+    """Return what a child prints until it ends; None if it takes too long or prints too much.
 
-    The end is the child's, told by a pidfd: what it has started and left behind may hold the pipe
-    for as long as it likes.
+    Its pidfd says when it ends: a process that it has left behind may keep the pipe open.
     """
     until = time.monotonic() + _QUERY_TIMEOUT
     ending = os.pidfd_open(pid)
@@ -89,7 +88,7 @@ def _listen(pid: int, output: int) -> bytes | None:
 
 
 def _read(fd: int) -> bytes | None:
-    """Read what there is: nothing at the end of the file, None where nothing has come yet."""
+    """Read what there is: b"" at the end of the file, None if there is nothing yet."""
     try:
         return os.read(fd, _PIECE)
     except BlockingIOError:
@@ -97,7 +96,7 @@ def _read(fd: int) -> bytes | None:
 
 
 def _kill(pid: int) -> None:
-    """Kill a child that is not waited for yet, with its process group if it has one by now."""
+    """Kill a child that is not reaped yet, with its process group if it has one by now."""
     for kill in (os.killpg, os.kill):
         try:
             kill(pid, SIGKILL)

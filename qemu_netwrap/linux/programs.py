@@ -1,4 +1,4 @@
-"""Finding programs on PATH, and administrators' programs whatever PATH is."""
+"""Finding programs on PATH, and administrators' programs also off it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def find(name: str, beyond: str = "") -> str:
-    """Return the path of program NAME, empty if there is none; a name with a slash is a path.
+    """Return the path of the program NAME, empty if there is none; a name with a slash is a path.
 
-    BEYOND are folders to look in after PATH's, separated by colons.
+    BEYOND are more folders to search after PATH's, separated by colons.
     """
     return next((path for path in _candidates(name, beyond) if _executable(path)), "")
 
 
 def find_trusted(name: str, beyond: str = "") -> str:
-    """Return the path, without links, of a program that serves the launch itself; else empty.
+    """Return the path, links resolved, of a program that qemu-netwrap itself runs; else empty.
 
-    Passed over is one that somebody else could exchange: root's PATH may be a user's.
+    One that another user could replace is skipped: root may have inherited a user's PATH.
     """
     found = (path for path in _candidates(name, beyond) if _executable(path))
     return next((os.path.realpath(path) for path in found if is_trusted(path)), "")
 
 
 def is_trusted(path: str) -> bool:
-    """Whether nobody but root, and who runs this, decides what PATH leads to."""
+    """Whether only root and the user of this process decide what PATH leads to."""
     places = {os.path.abspath(path), os.path.realpath(path)}
     return all(_is_kept_by_root(place) for place in places)
 
 
 def _is_kept_by_root(path: str) -> bool:
-    """Whether a file and the folders above it are root's, or one's own, and nobody else writes.
+    """Whether only root and this process's user can write to a file and the folders above it.
 
-    The mode of a link says nothing.
+    The mode of a link has no meaning.
     """
     while True:
         try:
@@ -53,10 +53,10 @@ def _is_kept_by_root(path: str) -> bool:
 
 
 def is_shared(found: os.stat_result) -> bool:
-    """Whether others than its owner can change a file, or what a folder leads to.
+    """Whether users other than its owner can change a file, or the entries of a folder.
 
-    In a folder with the sticky bit they cannot rename what is not theirs. Debian gives /usr/local
-    to its group `staff`, which stands for root there and is empty.
+    In a folder with the sticky bit they cannot rename others' files. Debian gives /usr/local to its
+    group `staff`, which has no members.
     """
     if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
         return False
@@ -70,7 +70,7 @@ def is_shared(found: os.stat_result) -> bool:
 
 
 def is_unmapped(uid: int) -> bool:
-    """Whether UID stands for a user outside of this user namespace, as real root there."""
+    """Whether UID stands for users that this user namespace does not map, such as the real root."""
     overflow, rows = linux.proc.read("sys/kernel/overflowuid"), linux.proc.mapped_ids("uid_map")
     if not (overflow and rows):
         return False
@@ -78,10 +78,10 @@ def is_unmapped(uid: int) -> bool:
 
 
 def find_behind(shim: str) -> str:
-    """Return the program that PATH would lead to if SHIM, a path, were not there; empty if none.
+    """Return the program that PATH would lead to without SHIM, a path; empty if none.
 
-    Only what comes after it on PATH counts: of two shims in a row, each of another installation,
-    neither finds the first again. A shim that is not on PATH is before all of it.
+    Only folders after the shim's count: otherwise two shims of two installations would find each
+    other. If the shim is not on PATH, all folders count.
     """
     own = os.path.realpath(shim)
     paths = _candidates(os.path.basename(shim), "")
@@ -92,7 +92,7 @@ def find_behind(shim: str) -> str:
 
 
 def _is_same(path: str, other: str) -> bool:
-    """Whether two paths lead to one file by way of one folder."""
+    """Whether two paths are of the same entry: links are not followed."""
     try:
         return os.path.samestat(os.lstat(path), os.lstat(other))
     except OSError:
@@ -100,18 +100,18 @@ def _is_same(path: str, other: str) -> bool:
 
 
 def exists(name: str) -> bool:
-    """Whether there is a file of that name on PATH, be it executable or not."""
+    """Whether there is a file with that name on PATH, executable or not."""
     return any(os.path.exists(path) for path in _candidates(name, ""))
 
 
 def folders(beyond: str = "") -> list[str]:
-    """Return PATH's folders, then those in BEYOND; an empty one is the current folder."""
+    """Return PATH's folders, then those in BEYOND; an empty entry is the current folder."""
     found = os.environ.get("PATH", "/usr/bin:/bin").split(":") + beyond.split(":") * bool(beyond)
     return [folder or "." for folder in found]
 
 
 def beginning(prefix: str) -> list[str]:
-    """Return the names on PATH that begin with PREFIX; folders that we may not read have none."""
+    """Return the names on PATH that begin with PREFIX, sorted; unreadable folders are skipped."""
     found: dict[str, None] = {}
     for folder in folders():
         try:
@@ -122,7 +122,7 @@ def beginning(prefix: str) -> list[str]:
 
 
 def _candidates(name: str, beyond: str) -> list[str]:
-    """Return the paths to look at."""
+    """Return the paths at which a program may be."""
     if "/" in name:
         return [name]
     return [os.path.join(folder, name) for folder in folders(beyond)]

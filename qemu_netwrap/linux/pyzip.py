@@ -1,4 +1,4 @@
-"""A Python package as one zip archive to import from (zipimport).
+"""A Python package packed into one zip archive, to be imported from (zipimport).
 
 Written without `zipfile`, whose import takes 21 ms (Python 3.11) while QEMU starts. The layout is
 that of PKWARE's APPNOTE.TXT, sections 4.3.7, 4.3.12 and 4.3.16; nothing is compressed.
@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_VERSION = 20  # of the format, needed to read it
-_DATE = 0x21  # 1980-01-01: when a member was changed is of no interest
+_VERSION = 20  # of the format that is needed to read it
+_DATE = 0x21  # 1980-01-01: zipimport ignores the date
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")

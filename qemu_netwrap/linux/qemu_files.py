@@ -1,4 +1,4 @@
-"""The files that QEMU reads its configuration from: those of -readconfig, and its own."""
+"""The files that QEMU reads its configuration from: those of -readconfig, and qemu.conf."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from qemu_netwrap.qemu.command_line import CommandLine
 
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
-_MOST = 1 << 20  # more than this is no configuration
+_MOST = 1 << 20  # bytes; a longer file is no configuration
 
 
 def pipes(line: CommandLine, user: User | None = None) -> Iterator[tuple[int, bytes]]:
-    """Yield what -readconfig reads that can be read only once, and the index of the option.
+    """Yield the index of each -readconfig that reads from a pipe, and what it contains.
 
-    It is read as USER reads it.
+    It is read as USER would read it.
     """
     read = _reader(user)
     for option in line.named("readconfig"):
@@ -41,10 +41,10 @@ def pipes(line: CommandLine, user: User | None = None) -> Iterator[tuple[int, by
 def load(
     line: CommandLine, program: str, own: str, user: User | None = None
 ) -> dict[int, ConfigFile]:
-    """Return the files that LINE has QEMU read, by the index of the option, as USER reads them.
+    """Return the files that LINE has QEMU read, by the index of the option, read as USER.
 
-    At -1 is OWN, which PROGRAM reads before its words if it was built to do so.
-    One that cannot be read has that for its fault: QEMU will say so itself.
+    At -1 is OWN, which PROGRAM reads before its arguments if it was built to do so. A file that
+    cannot be read is returned with that as its fault, since QEMU reports it.
     """
     read = _reader(user)
     found = {}
@@ -62,9 +62,9 @@ def load(
 
 
 def _reader(user: User | None) -> Callable[[str], bytes | None]:
-    """Return what reads a file as USER would: root's eyes are not for that user's QEMU.
+    """Return a function that reads a file as USER: QEMU must not see what only root may read.
 
-    But a descriptor that root hands on by its path is open already.
+    A descriptor that root passes on by its path is open already, and is read as root.
     """
     if user is None:
         return _read
@@ -77,7 +77,7 @@ def _reader(user: User | None) -> Callable[[str], bytes | None]:
 
 
 def _read(path: str) -> bytes | None:
-    """Return what is in a file; None if it cannot be read."""
+    """Return the content of a file; None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(_MOST)
@@ -86,17 +86,17 @@ def _read(path: str) -> bytes | None:
 
 
 def _parse(path: str, data: bytes) -> ConfigFile:
-    """Read a file's text."""
+    """Parse the content of the file PATH."""
     return parse(path, data.decode("utf-8", "surrogateescape"))
 
 
 def _has_ours(file: ConfigFile) -> bool:
-    """Whether a file has anything to do with the network."""
+    """Whether a file has a section that concerns the network."""
     return any(section.group in IMPLIED for section in file.sections)
 
 
 def is_in(program: str, path: str) -> bool:
-    """Whether PATH stands in PROGRAM, as in a QEMU that was built to use that file."""
+    """Whether PROGRAM contains the text PATH, as a QEMU does that was built to use that file."""
     try:
         with open(program, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
             return text.find(path.encode() + b"\0") >= 0

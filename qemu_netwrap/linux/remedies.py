@@ -1,6 +1,6 @@
-"""Why the host refuses something, and the command that mends it: one table for all that tell it.
+"""Why the host refuses something, and the command that helps: one table of causes and remedies.
 
-A launch, `plan` and `doctor` ask it, by the error's number, the place and the privilege there is.
+Launches, `plan` and `doctor` look causes up by errno, path, and the privilege of the process.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from qemu_netwrap.linux.devices import TUN, VHOST, WRONG_NODE
 from qemu_netwrap.record import Record
 
 RUN, SETTINGS = "/run", "/proc/sys"
-# What networks of ours take: bridges and taps; dnsmasq's ports and raw socket, and its own user.
+# What networks need: for bridges and taps; for dnsmasq's ports, its raw socket and its user.
 # The numbers are those of linux/capability.h.
 _NUMBERS = {"net_admin": 12, "net_raw": 13, "net_bind_service": 10, "setuid": 7, "setgid": 6}
 CAPABILITIES = tuple(_NUMBERS)
-# What has a remedy that does not hang on the place.
+# Causes that do not depend on the path.
 _ANYWHERE = {
     errno.EMFILE: (
         "too many files are open",
@@ -34,34 +34,34 @@ _NODES = {TUN: "mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200"}
 
 
 class Standing(Record):
-    """Who asks: root or not, which of `CAPABILITIES` are lacking, in what kind of container."""
+    """The privilege of a process: root or not, what of `CAPABILITIES` it lacks, its container."""
 
     is_root: bool = True
     lacking: tuple[str, ...] = ()
     container: str = ""
-    drivers: frozenset[str] = frozenset()  # the modules that are loaded, or built in
+    drivers: frozenset[str] = frozenset()  # modules that are loaded or built in
 
 
 class Cause(Record):
-    """Why something is refused, and the command, or the words, that mend it."""
+    """Why something is refused, and the remedy: a command or a description."""
 
     why: str
     remedy: str = ""
 
     def __str__(self) -> str:
-        """Return both as a hint has them."""
+        """Return both as a hint."""
         return f"{self.why}: {self.remedy}" if self.remedy else self.why
 
 
 def remedy(error: OSError, otherwise: str, place: str = "") -> str:
-    """Return the hint for an error at PLACE, by default its file; OTHERWISE where none is known."""
+    """Return the hint for an error at the path PLACE, or its own; OTHERWISE if none is known."""
     where = place or (error.filename if isinstance(error.filename, str) else "")
     found = cause(error.errno or 0, where or RUN, standing())
     return str(found) if found else otherwise
 
 
 def cause(number: int, place: str, who: Standing) -> Cause | None:
-    """Return why error NUMBER comes up at PLACE, a path; None where nothing is known of it."""
+    """Return the cause of errno NUMBER (or `WRONG_NODE`) at the path PLACE; None if unknown."""
     if place in _MODULES and number not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return _device(number, place, who)
     if number == errno.EROFS:
@@ -76,7 +76,7 @@ def cause(number: int, place: str, who: Standing) -> Cause | None:
 
 
 def privilege(who: Standing) -> Cause | None:
-    """Return what privilege is lacking; None with all of it."""
+    """Return which privilege is lacking, and the remedy; None if none is."""
     if not who.lacking:
         return None
     if not who.is_root:
@@ -97,12 +97,12 @@ def privilege(who: Standing) -> Cause | None:
 
 
 def in_container(what: str) -> str:
-    """Return how a container gets WHAT."""
+    """Return the remedy of starting the container with WHAT, options of docker and podman."""
     return f"start the container with {what}  # docker, podman"
 
 
 def standing() -> Standing:
-    """Return with what privilege this process asks, and where."""
+    """Return the privilege of this process."""
     held = capabilities()
     return Standing(
         os.geteuid() == 0,
@@ -113,13 +113,13 @@ def standing() -> Standing:
 
 
 def capabilities() -> frozenset[str]:
-    """Return those of the capabilities we may need that this process has."""
+    """Return those of `CAPABILITIES` that this process has."""
     bits = int(proc.status("self", "CapEff")[0], 16)
     return frozenset(name for name, number in _NUMBERS.items() if bits >> number & 1)
 
 
 def container() -> str:
-    """Return what kind of container this is, empty for none (systemd's CONTAINER_INTERFACE)."""
+    """Return the kind of this container, empty if it is none (systemd's CONTAINER_INTERFACE)."""
     told = files.peek("/run/systemd/container").strip() or os.environ.get("container", "")  # noqa: SIM112
     if told:
         return told
@@ -150,7 +150,7 @@ def _read_only(place: str, who: Standing) -> Cause:
 
 
 def _device(number: int, path: str, who: Standing) -> Cause:
-    """Tell a missing node, a missing driver and a missing permission apart."""
+    """Return the cause at a device node: distinguishes missing node, driver and permission."""
     module = _MODULES[path]
     load = f"modprobe {module}"
     if who.container:

@@ -1,8 +1,8 @@
-"""The seccomp filter of `--run-as`: no ioctl that types into a terminal, or takes a MAC.
+"""The seccomp filter of `--run-as`: no ioctl that types into a terminal, or sets a MAC.
 
 A program on a terminal can put characters into its input (TIOCSTI), and on a virtual console paste
-a selection (TIOCLINUX): whoever reads from that terminal next, root's shell, takes them for typed.
-Who holds a tap can give it a MAC (SIOCSIFHWADDR), which a bridge then takes from a neighbour.
+a selection (TIOCLINUX). The next reader of the terminal, such as root's shell, takes it as typed.
+The holder of a tap can give it a MAC (SIOCSIFHWADDR), by which it gets another guest's frames.
 The filter is classic BPF over `struct seccomp_data` (linux/seccomp.h).
 """
 
@@ -24,7 +24,7 @@ _NUMBER, _ARCH, _SECOND_ARGUMENT = 0, 4, 24
 
 
 class Abi(Record):
-    """One way to call the kernel: its AUDIT_ARCH number and the numbers of its system calls."""
+    """A system call ABI: its AUDIT_ARCH value, and the numbers of some system calls."""
 
     audit: int
     bits: int
@@ -34,7 +34,7 @@ class Abi(Record):
 
 _X86 = (Abi(0xC000003E, 64, (16, 514), 250), Abi(0x40000003, 32, (54,), 288))
 _ARM = (Abi(0xC00000B7, 64, (29,), 219), Abi(0x40000028, 32, (54,), 311))
-# By the beginning of uname(2)'s machine: all the ways that a process of it can call its kernel.
+# By the beginning of uname(2)'s machine: all ABIs that its kernel may offer.
 _MACHINES = {
     "x86_64": _X86,
     "i686": _X86,
@@ -49,17 +49,17 @@ _MACHINES = {
 
 
 def abis(machine: str) -> tuple[Abi, ...]:
-    """Return the ABIs of a MACHINE, as uname(2) calls it; none for one that is not known here."""
+    """Return the ABIs of a MACHINE, as uname(2) calls it; none if it is not in the table."""
     return next((known for name, known in _MACHINES.items() if machine.startswith(name)), ())
 
 
 def program(known: tuple[Abi, ...], byteorder: Literal["big", "little"]) -> bytes:
     """Return the filter, as an array of `struct sock_filter` in this byte order.
 
-    It refuses the three ioctls with EPERM, by whichever of the KNOWN ABIs they come, and kills
-    what comes by another.
+    It refuses the three ioctls with EPERM in each of the KNOWN ABIs, and kills a process that uses
+    another ABI.
     """
-    low_half = _SECOND_ARGUMENT + 4 * (byteorder == "big")  # the kernel looks at 32 bits alone
+    low_half = _SECOND_ARGUMENT + 4 * (byteorder == "big")  # the kernel uses only the lower 32 bits
     steps = [(_LOAD, 0, 0, _ARCH)]
     for abi in known:
         body = _refusal(abi, low_half)

@@ -1,4 +1,4 @@
-"""What the host is reached by: default routes, and the session that the user has come by."""
+"""The interfaces that the user reaches this host by: default routes, and the SSH session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def default_devices() -> set[str]:
-    """Return the interfaces that default routes of the main tables leave by, of either family.
+    """Return the interfaces of the default routes in the main tables, of either family.
 
     proc(5): in /proc/net/route destination and mask are words 2 and 8 of a line, in ipv6_route
     destination and prefix length the first two; reject routes are lo's.
@@ -25,9 +25,9 @@ def default_devices() -> set[str]:
 
 
 def server_address() -> str:
-    """Return this host's address in the SSH session that this process is in; empty without one.
+    """Return this host's address in the SSH session of this process; empty without one.
 
-    sshd tells it in SSH_CONNECTION, which sudo drops: the processes above have it still.
+    sshd sets it in SSH_CONNECTION. sudo drops that, but the processes above still have it.
     """
     for environment in _environments():
         words = environment.get("SSH_CONNECTION", "").split()
@@ -37,14 +37,14 @@ def server_address() -> str:
 
 
 def before_sudo() -> dict[str, str]:
-    """Return the environment that sudo was called in; empty where it was not, or is gone."""
+    """Return the environment that sudo was called in; empty without sudo, or if not shown."""
     if "SUDO_UID" not in os.environ:
         return {}
     return next((found for found in _environments() if "SUDO_UID" not in found), {})
 
 
 def _environments() -> Iterator[dict[str, str]]:
-    """Yield the environments that this process and those above it began with, as far as seen."""
+    """Yield the environments of this process and those above it, as far as they are shown."""
     for pid in proc.lineage(os.getpid()):
         environment = proc.environment(pid)
         if environment is None:

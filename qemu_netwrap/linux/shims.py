@@ -1,4 +1,4 @@
-"""Shims: links by QEMU's names to our program, in a folder that comes first on PATH."""
+"""Shims: links by QEMU's names to qemu-netwrap, in a folder that comes first on PATH."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PROGRAM = "qemu-netwrap"
 
 
 def install(folder: str, names: list[str]) -> list[str]:
-    """Put shims into FOLDER, made if need be; return their paths.
+    """Create shims in FOLDER, which is created if need be; return their paths.
 
-    Raises `HostError`, before anything is done, where one of the names is taken by something else.
+    Raises `HostError`, before anything is created, if one of the names exists and is no shim.
     """
     target = installed(PROGRAM)
     paths = [os.path.join(folder, name) for name in names]
@@ -44,12 +44,12 @@ def remove(folder: str) -> list[str]:
 
 
 def is_ours(path: str) -> bool:
-    """Whether PATH is a link to our program, be that there still or not."""
+    """Whether PATH is a link to qemu-netwrap, which need not exist any more."""
     return os.path.islink(path) and os.path.basename(os.readlink(path)) == PROGRAM
 
 
 def qemus(known: str, prefix: str, others: tuple[str, ...]) -> list[str]:
-    """Return the names of all QEMUs on PATH, KNOWN excepted: PREFIX and more, or one of OTHERS."""
+    """Return the QEMUs on PATH but KNOWN: names that begin with PREFIX, and those of OTHERS."""
     found = {
         name
         for folder in programs.folders()

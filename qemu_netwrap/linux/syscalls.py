@@ -1,4 +1,4 @@
-"""System calls that Python does not offer, by the C library.
+"""System calls that Python has no functions for, by the C library.
 
 `_ctypes` is the C half of `ctypes`, whose import costs a launch two milliseconds more.
 """
@@ -50,7 +50,7 @@ class _Program(_ctypes.Structure):
 
 
 def my_abi() -> seccomp.Abi | None:
-    """Return the way this process calls the kernel; None on a machine that is not known here."""
+    """Return this process's system call ABI; None on a machine that `seccomp` does not know."""
     bits = 64 if sys.maxsize > 1 << 32 else 32
     known = seccomp.abis(os.uname().machine)
     return next((abi for abi in known if abi.bits == bits), None)
@@ -59,19 +59,19 @@ def my_abi() -> seccomp.Abi | None:
 def drop_bounding_set() -> None:
     """Empty the capability bounding set: no program that is executed can bring one back.
 
-    Root without CAP_SETPCAP may not; no_new_privs keeps programs from bringing any, too.
+    Root without CAP_SETPCAP may not do that; no_new_privs has the same effect on programs.
     """
     number = 0
     while not (failed := _call("prctl", _PR_CAPBSET_DROP, number)):
         number += 1
-    if failed not in (_EINVAL, _EPERM):  # EINVAL is for the first that the kernel does not have
+    if failed not in (_EINVAL, _EPERM):  # EINVAL: the first number that the kernel does not know
         raise _refused("prctl(PR_CAPBSET_DROP)", failed)
 
 
 def drop_capabilities() -> None:
     """Give up every capability: ambient, inheritable, permitted and effective."""
     failed = _call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    if failed not in (0, _EINVAL):  # EINVAL is a kernel before 4.3, which has none
+    if failed not in (0, _EINVAL):  # EINVAL: a kernel before 4.3, without ambient ones
         raise _refused("prctl(PR_CAP_AMBIENT)", failed)
     header = _CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4)
     if failed := _call("capset", header, bytes(24)):
@@ -79,12 +79,12 @@ def drop_capabilities() -> None:
 
 
 def join_new_keyring() -> None:
-    """Have a session keyring of this process's own, empty, instead of the one it was given."""
+    """Replace this process's session keyring by a new and empty one."""
     abi = my_abi()
     if abi is None:
         return
     failed = _call("syscall", abi.keyctl, _KEYCTL_JOIN_SESSION_KEYRING, 0)
-    # A kernel without keys, or a container that forbids to use them: then there are none to read.
+    # A kernel without keys, or a container that forbids them: there are none to read then.
     if failed == _EPERM:
         get = (_KEYCTL_GET_KEYRING_ID, _KEY_SPEC_SESSION_KEYRING, 0)
         failed = 0 if _call("syscall", abi.keyctl, *get) == _EPERM else _EPERM
@@ -93,13 +93,13 @@ def join_new_keyring() -> None:
 
 
 def forbid_new_privileges() -> None:
-    """Have execve(2) grant nothing any more: no setuid, no file capabilities."""
+    """Set no_new_privs: execve(2) grants nothing any more by setuid or file capabilities."""
     if failed := _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise _refused("prctl(PR_SET_NO_NEW_PRIVS)", failed)
 
 
 def forbid_typing() -> None:
-    """Forbid the ioctls that type into a terminal, for this process and all it starts."""
+    """Install the filter of `seccomp` in this process, which all its children inherit."""
     steps = seccomp.program(seccomp.abis(os.uname().machine), sys.byteorder)
     filters = _Program(len(steps) // _STEP, steps)
     by_reference = _ctypes.byref(filters)
@@ -112,7 +112,7 @@ def _call(name: str, *args: Any) -> int:
     library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type] # None is the program itself
     function = _Function(_ctypes.dlsym(library, name))
     done = function(*(_Long(arg) if isinstance(arg, int) else arg for arg in args))
-    # An `int` that is -1 has only its lower half set in a long.
+    # The result is an int: in a long only the lower half of -1 is set.
     return _ctypes.get_errno() if done & 0xFFFFFFFF == 0xFFFFFFFF else 0
 
 

@@ -1,4 +1,4 @@
-"""Network sysctls, by their files: those of the network namespace this process is in."""
+"""Network sysctls of devices, by their files, in the network namespace of this process."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FAMILIES = ("ipv4", "ipv6")
-# Settings that are no choice of the host's: the first follows the MTU, the second is a secret of
-# the device's own, the last one would be answered for by whoever set it.
+# Settings that are not copied: the first follows the MTU, the second is a secret of the device, the
+# last would be attributed to the process that sets it.
 _OWN = frozenset({"mtu", "stable_secret", "mc_forwarding"})
 
 
 def keys(family: str, device: str) -> list[str]:
-    """Return the names of a device's settings; none when it is not there."""
+    """Return the names of a device's settings; none if there is no such device."""
     return files.listdir(_path(family, device, ""))
 
 
 def read(family: str, device: str, key: str) -> str:
-    """Return a device's setting; empty when the device, or the setting, is not there."""
+    """Return a device's setting; empty if there is no such device or setting."""
     try:
         with open(_path(family, device, key), encoding="utf-8") as file:
             return file.read().strip()
@@ -33,7 +33,7 @@ def read(family: str, device: str, key: str) -> str:
 
 
 def write(family: str, device: str, key: str, value: str) -> None:
-    """Set a device's setting. Raises `HostError` when the kernel refuses, or it is not there."""
+    """Set a device's setting. Raises `HostError` if it does not exist, or the kernel refuses."""
     path = _path(family, device, key)
     try:
         with open(path, "w", encoding="utf-8") as file:
@@ -50,12 +50,12 @@ def refusal(path: str, error: OSError) -> HostError:
 
 
 def is_writable() -> bool:
-    """Whether settings can be written here: in most containers /proc/sys is read-only."""
+    """Whether settings can be written: in most containers /proc/sys is read-only."""
     return os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK)
 
 
 def write_if_there(family: str, device: str, key: str, value: str) -> None:
-    """Set a device's setting, unless the device has just gone. Raises `HostError`."""
+    """Set a device's setting, if the device exists. Raises `HostError`."""
     try:
         write(family, device, key, value)
     except HostError:
@@ -64,7 +64,7 @@ def write_if_there(family: str, device: str, key: str, value: str) -> None:
 
 
 def choices(device: str) -> Iterator[tuple[str, str, str]]:
-    """Yield family, key and value of what the host has chosen, or could, for a device."""
+    """Yield family, key and value of a device's settings that the host can choose."""
     for family in _FAMILIES:
         for key in keys(family, device):
             if key not in _OWN:
@@ -72,7 +72,7 @@ def choices(device: str) -> Iterator[tuple[str, str, str]]:
 
 
 def give(family: str, device: str, key: str, value: str) -> None:
-    """Set a device's setting if it has it, with another value; one that can only be read stays."""
+    """Set a device's setting if it exists, differs and is writable."""
     if value and read(family, device, key) not in ("", value):
         try:
             write(family, device, key, value)
@@ -81,5 +81,5 @@ def give(family: str, device: str, key: str, value: str) -> None:
 
 
 def _path(family: str, device: str, key: str) -> str:
-    """Return the setting's file. The kernel makes a dot of a slash in names, and back."""
+    """Return the path of a setting's file."""
     return f"/proc/sys/net/{family}/conf/{device}/{key}"

@@ -1,4 +1,4 @@
-"""Looking at what the user's own taps, helpers and scripts need."""
+"""Facts about taps, helpers and scripts that QEMU sets up itself."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from qemu_netwrap.qemu import bridge_conf as bridge_acl
 
 NETS = "/sys/class/net"
 HELPER = "qemu-bridge-helper"
-# Where distributions put QEMU's helpers (CONFIG_QEMU_HELPERDIR).
+# Where distributions install QEMU's helpers (CONFIG_QEMU_HELPERDIR).
 _HELPER_FOLDERS = ("/usr/lib/qemu", "/usr/libexec", "/usr/local/libexec", "/usr/libexec/qemu")
 
 
 def interface(name: str) -> dict[str, object]:
-    """Return what is to be known of an interface, as fields of a `Sight`; nothing if it is not."""
+    """Return the facts about an interface, as fields of a `Sight`; none if it does not exist."""
     folder = f"{NETS}/{name}"
     if ifname_fault(name) or not os.path.isdir(folder):
         return {}
@@ -35,14 +35,14 @@ def interface(name: str) -> dict[str, object]:
 
 
 def default_helper(program: str) -> str:
-    """Return the bridge helper that a QEMU was built to call; empty where it is not there."""
+    """Return the bridge helper that a QEMU was built to call; empty if it does not exist."""
     paths = (f"{folder}/{HELPER}" for folder in _HELPER_FOLDERS)
     found = (path for path in paths if os.path.exists(path))
     return next((path for path in found if qemu_files.is_in(program, path)), "")
 
 
 def helper(path: str, bridge: str, uid: int) -> dict[str, object]:
-    """Return what is to be known of QEMU's bridge helper for UID; nothing of other programs."""
+    """Return the facts about QEMU's bridge helper for the user UID; none for other programs."""
     if os.path.basename(path) != HELPER or not os.path.exists(path):
         return {}
     found = os.stat(path)
@@ -56,22 +56,22 @@ def helper(path: str, bridge: str, uid: int) -> dict[str, object]:
 
 
 def missing(scripts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of the scripts that are not there, or cannot be executed."""
+    """Return those of the scripts that are missing or cannot be executed."""
     return tuple(script for script in scripts if not os.access(script, os.X_OK))
 
 
 def why_no_tun() -> str:
-    """Say why taps cannot be opened, with the remedy; empty if they can."""
+    """Return why taps cannot be opened, with the remedy; empty if they can."""
     return _why_not(devices.TUN)
 
 
 def why_no_vhost() -> str:
-    """Say why vhost=on cannot be had, with the remedy; empty if it can."""
+    """Return why vhost=on is not possible, with the remedy; empty if it is."""
     return _why_not(devices.VHOST)
 
 
 def _why_not(path: str) -> str:
-    """Say why a device cannot be opened, with the remedy; it is not opened for that."""
+    """Return why a device cannot be opened, with the remedy. It is not opened for that."""
     if os.access(path, os.R_OK | os.W_OK):
         return ""
     number = errno.EACCES if os.path.exists(path) else errno.ENOENT
@@ -84,12 +84,12 @@ def has_net_admin() -> bool:
 
 
 def has_no_new_privileges() -> bool:
-    """Whether what this process executes gains nothing by being setuid (no_new_privs)."""
+    """Whether setuid has no effect on programs of this process (no_new_privs)."""
     return proc.status("self", "NoNewPrivs") == ["1"]
 
 
 def _acl(bridge: str) -> str:
-    """Return what the helper's rules have against BRIDGE, and the line that mends it."""
+    """Return why the helper's rules refuse BRIDGE, with the remedy; empty if they do not."""
     path = bridge_conf.PATH
     mend = f"echo 'allow {bridge}' | sudo tee -a {path}"
     if not os.path.exists(path):

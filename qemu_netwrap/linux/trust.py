@@ -1,7 +1,7 @@
-"""Whether somebody else could have written a file that root is about to believe.
+"""Whether another user could have written a file that root is about to trust.
 
-What counts is the whole way to it: whoever owns a folder or a link on it, or may write there,
-decides what the path leads to.
+The whole path counts: the owner of a folder or link on it, and whoever may write there, decides
+what the path leads to.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _LINKS = 40  # MAXSYMLINKS, include/linux/namei.h
 
 
 class Place(Record):
-    """A folder, a link or a file on the way, and what it is like."""
+    """A folder, link or file on a path, and its status."""
 
     path: str
     found: os.stat_result
 
 
 def check(path: str, fd: int, *, named: bool) -> None:
-    """See that root may believe the file at PATH, which is open as FD. Raises `ConfigError`.
+    """Check that root may trust the file PATH, which is open as FD. Raises `ConfigError`.
 
-    It must be root's, or the caller's own, with all that leads to it. The user behind sudo(8) is
-    believed as well where the file was NAMED. A process that is not root may read what it likes.
+    It and all folders and links on the path must belong to root or this process's user; or to the
+    user behind sudo(8), if the user NAMED the file. Without root nothing is checked.
     """
     if os.geteuid() != 0:
         return
@@ -54,10 +54,10 @@ def check(path: str, fd: int, *, named: bool) -> None:
 
 
 def _is_open(found: os.stat_result) -> bool:
-    """Whether others than its owner may write to a folder or a file.
+    """Whether users other than its owner may write to a folder or a file.
 
-    A group of the owner's number, which a user has alone, is no other. A device, /dev/null say,
-    keeps nothing that is written to it.
+    The group with the owner's number is the user's private group, and does not count. Nor does a
+    device such as /dev/null, which keeps nothing that is written to it.
     """
     if stat.S_ISLNK(found.st_mode) or stat.S_ISCHR(found.st_mode):
         return False
@@ -66,9 +66,9 @@ def _is_open(found: os.stat_result) -> bool:
 
 
 def _way(path: str) -> Iterator[Place]:
-    """Yield every folder and link that is passed on the way to PATH, and what is at its end.
+    """Yield every folder and link on the way to PATH, and the file itself.
 
-    It ends at a descriptor under /proc: what that is tells only the descriptor.
+    A path under /proc/PID/fd ends there, since only the descriptor knows what it leads to.
     """
     at, left, links = "/", [*reversed(os.path.join(os.getcwd(), path).split("/"))], 0
     yield Place(at, os.lstat(at))

@@ -1,4 +1,4 @@
-"""Taps: made by opening /dev/net/tun, gone with the last descriptor (drivers/net/tun.c)."""
+"""Taps: created by /dev/net/tun, removed with their last descriptor (drivers/net/tun.c)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _IFREQ = struct.Struct("16sH22x")
 
 
 def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
-    """Make a tap and return a descriptor for each queue.
+    """Create a tap and return a descriptor for each queue.
 
-    Raises `OSError` with EBUSY when an interface of that name is there already, and `HostError`
-    with the remedy when taps cannot be had here at all.
+    Raises `OSError` with EBUSY if an interface with that name exists, and `HostError` with the
+    remedy if taps cannot be created at all.
     """
     flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if vnet_hdr else 0)
     if queues > 1:
@@ -31,7 +31,7 @@ def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
     try:
         for number in range(queues):
             fds.append(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
-            # The first must make the tap, not join one; the others join it.
+            # The first must create the tap, not attach to one; the others attach to it.
             exclusive = 0 if number else IFF_TUN_EXCL
             fcntl.ioctl(fds[-1], TUNSETIFF, _IFREQ.pack(name.encode(), flags | exclusive))
     except OSError as error:
@@ -44,7 +44,7 @@ def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
 
 
 def is_persistent(name: str) -> bool:
-    """Whether a tap stays when nobody has it open."""
+    """Whether a tap remains when no process has it open."""
     flags = files.peek(f"/sys/class/net/{name}/tun_flags").strip()
     return bool(flags) and bool(int(flags, 16) & IFF_PERSIST)
 
@@ -58,12 +58,12 @@ def open_vhost(count: int) -> list[int]:
 
 
 def no_tap(error: OSError) -> HostError:
-    """Return the error for taps that cannot be had here."""
+    """Return the error for taps that cannot be created."""
     hint = linux.remedies.remedy(error, f"is it the tun device? ls -l {DEVICE}: 10, 200", DEVICE)
     return HostError(f"taps: {DEVICE}: {error.strerror}", hint)
 
 
 def no_vhost(error: OSError) -> HostError:
-    """Return the error for a vhost=on that cannot be had here."""
+    """Return the error for a vhost=on that is not possible."""
     hint = linux.remedies.remedy(error, "modprobe vhost_net", VHOST)
     return HostError(f"vhost=on: {VHOST}: {error.strerror}", f"leave out vhost=on; {hint}")

@@ -1,4 +1,4 @@
-"""What a NIC of the host is, before it becomes an uplink: fit for a bridge, and whose."""
+"""Facts about a NIC of the host before it becomes an uplink: what it carries, what manages it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 IFF_LOOPBACK = 0x8
 ARPHRD_ETHER = 1
-# Kinds of link that are no way to a LAN, and what they are.
+# Kinds of link that do not lead to a LAN, and how messages call them.
 _NO_NICS = {"bridge": "a bridge", "tun": "a tap", "macvlan": "a macvlan", "ipvlan": "an ipvlan"}
 
 
 def look(name: str) -> Candidate:
-    """Return what interface NAME is."""
+    """Return the facts about the interface NAME."""
     mover = Mover()
     try:
         link = mover.link(name)
@@ -42,7 +42,7 @@ def look(name: str) -> Candidate:
 
 
 def _unfit(mover: Mover, link: Link) -> str:
-    """Return why a bridge cannot have an interface; empty if it can.
+    """Return why an interface cannot be a port of a bridge; empty if it can.
 
     A Wi-Fi client may send under its own MAC only, and the access point forwards to no other
     (IEEE 802.11, three addresses a frame; net/wireless/util.c, `cfg80211_change_iface`).

@@ -1,4 +1,4 @@
-"""The user of `--run-as`: becoming that user for good, and acting as that user for a moment."""
+"""The user of `--run-as`: becoming that user for good, or for opening files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-# What a program of that user needs to find its way: terminal, language, display. All else stays
-# behind, for it may hold root's secrets. The three of sd_listen_fds(3) and NOTIFY_SOCKET are for
-# units of systemd.
+# What a program of that user needs of the environment: terminal, language, display. The rest is
+# dropped, since it may hold root's secrets. The last four are for systemd units (sd_listen_fds(3),
+# sd_notify(3)).
 KEPT = frozenset(
     "PATH TERM COLORTERM LANG LANGUAGE TZ DISPLAY WAYLAND_DISPLAY XAUTHORITY"
     " LISTEN_FDS LISTEN_PID LISTEN_FDNAMES NOTIFY_SOCKET".split()
@@ -28,7 +28,7 @@ _STAFF = "staff"
 
 
 class User(Record):
-    """Whom QEMU is to run as."""
+    """A user that QEMU is to run as."""
 
     name: str
     uid: int
@@ -39,7 +39,7 @@ class User(Record):
 
 
 def is_staff(gid: int) -> bool:
-    """Whether GID is Debian's group `staff`, with nobody in it."""
+    """Whether GID is Debian's group `staff`, without members."""
     try:
         return not grp.getgrnam(_STAFF).gr_mem and grp.getgrnam(_STAFF).gr_gid == gid
     except KeyError:
@@ -47,7 +47,7 @@ def is_staff(gid: int) -> bool:
 
 
 def uid_of(name: str) -> int:
-    """Return the number of the user NAME. Raises `HostError` when there is none."""
+    """Return the uid of the user NAME. Raises `HostError` if there is none."""
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -55,7 +55,7 @@ def uid_of(name: str) -> int:
 
 
 def find(name: str) -> User:
-    """Return the user NAME. Raises `HostError` where this process cannot become that user."""
+    """Return the user NAME. Raises `HostError` if this process cannot become that user."""
     try:
         found = pwd.getpwnam(name)
     except KeyError:
@@ -76,9 +76,9 @@ def find(name: str) -> User:
 
 
 def become(user: User) -> None:
-    """Become USER for good: no way leads back to what this process was, nor to its terminal.
+    """Become USER for good: without a way back to root, or into root's terminal.
 
-    Root stays what it is. Raises `HostError` or `OSError` if some of it fails.
+    If USER is root, nothing is dropped. Raises `HostError` or `OSError` if a step fails.
     """
     if user.uid == 0:
         return
@@ -94,7 +94,7 @@ def become(user: User) -> None:
 
 
 def environment(user: User, keep: tuple[str, ...]) -> dict[str, str]:
-    """Return the environment of a program that USER runs: a short list, and what KEEP names."""
+    """Return the environment for a program of USER: `KEPT`, and the variables that KEEP names."""
     own = {"HOME": user.home, "USER": user.name, "LOGNAME": user.name, "SHELL": user.shell}
     runtime = f"/run/user/{user.uid}"
     if os.path.isdir(runtime) and os.stat(runtime).st_uid == user.uid:
@@ -111,15 +111,15 @@ def environment(user: User, keep: tuple[str, ...]) -> dict[str, str]:
 
 
 class Acting:
-    """A moment in which files are opened as a USER would open them; as oneself where it is None."""
+    """A context in which files are opened as USER; None changes nothing."""
 
     def __init__(self, user: User | None) -> None:
-        """Act as USER in the `with` that follows."""
+        """Act as USER in the `with` block."""
         self._user = user if user is not None and os.geteuid() == 0 != user.uid else None
         self._groups: list[int] = []
 
     def __enter__(self) -> None:
-        """Become USER, but for the real user id, by which root comes back."""
+        """Become USER, except for the real uid, by which root is restored."""
         if self._user is not None:
             self._groups = os.getgroups()
             os.setgroups(self._user.groups)

@@ -1,7 +1,7 @@
-"""Waits that may take long: bounded, announced after a second, and given up with the launcher.
+"""Waits that may take long: for programs, processes and locks.
 
-A keeper works for a launcher. When that is gone, by ^C say, nobody wants the result any more: what
-the keeper waits for is given up, and what it has made so far is undone.
+They have a time-out, or are announced after a second; and end when the launcher does. A keeper
+works for a launcher: if that is gone, by ^C say, it stops waiting and undoes what it has done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ANNOUNCE_TIMEOUT = 1.0  # seconds
 
 
 def _tell(line: str) -> None:
-    """Tell the user at standard error."""
+    """Print a message on stderr; an error is ignored."""
     try:
         os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "backslashreplace"))
     except OSError:
@@ -35,19 +35,19 @@ def _tell(line: str) -> None:
 
 
 class Caller:
-    """Whom this process works for: who hears what it waits for, and whose end ends the work."""
+    """The process that this one works for: it gets messages, and its end ends waits."""
 
     def __init__(self) -> None:
-        """Work for the user."""
-        self.socket = -1  # of a launcher, whose other end it alone has
+        """Work for the user at the terminal."""
+        self.socket = -1  # connected to a launcher, which alone has the other end
         self.say: Callable[[str], None] = _tell
 
     def leave(self) -> None:
-        """Work for nobody any more."""
-        self.socket, self.say = -1, _to_nobody
+        """Work for no process any more: go on whatever happens, and print nothing."""
+        self.socket, self.say = -1, _drop
 
     def has_gone(self) -> bool:
-        """Whether the launcher is gone."""
+        """Whether there was a launcher, and it has ended."""
         if self.socket < 0:
             return False
         poll = select.poll()
@@ -55,8 +55,8 @@ class Caller:
         return bool(poll.poll(0))
 
 
-def _to_nobody(_line: str) -> None:
-    """Tell nobody."""
+def _drop(_line: str) -> None:
+    """Drop a message."""
 
 
 caller = Caller()
@@ -124,9 +124,9 @@ def process(meant: Process, timeout: float, number: int = 0) -> bool:
 
 
 def lock(fd: int, how: int, path: str) -> None:
-    """Take a lock (flock(2)) on FD, the file PATH; wait for it as long as it takes.
+    """Take a lock (flock(2)) on FD, the file PATH, without a time-out. HOW is LOCK_EX or LOCK_SH.
 
-    After a second whoever has it is named. Raises `HostError` when the launcher is gone.
+    After a second its holder is named. Raises `HostError` if the launcher ends.
     """
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
@@ -135,11 +135,11 @@ def lock(fd: int, how: int, path: str) -> None:
 
 
 class _Tick(Exception):  # noqa: N818 - no error
-    """A second is over."""
+    """The time is over."""
 
 
 def _wait_locked(fd: int, how: int, path: str) -> None:
-    """Wait for a lock that somebody has. The kernel gives it to who has waited longest."""
+    """Wait for a lock that is taken, in the kernel, which serves waiting processes in order."""
     announced = False
     handler = signal(SIGALRM, _tick)
     left, interval = setitimer(ITIMER_REAL, 0)
@@ -157,7 +157,7 @@ def _wait_locked(fd: int, how: int, path: str) -> None:
 
 
 def _had_within(seconds: float, fd: int, how: int) -> bool:
-    """Wait for a lock for so many seconds; tell whether it is had."""
+    """Wait for a lock, for at most SECONDS; return whether it was taken."""
     try:
         setitimer(ITIMER_REAL, seconds)
         fcntl.flock(fd, how)
@@ -168,11 +168,11 @@ def _had_within(seconds: float, fd: int, how: int) -> bool:
 
 
 def _tick(_number: int, _frame: object) -> NoReturn:
-    """End the system call that waits."""
+    """Interrupt the system call that waits."""
     raise _Tick
 
 
 def _kill(pid: int) -> None:
-    """Kill a child, and reap it."""
+    """Kill a child and reap it."""
     os.kill(pid, SIGKILL)
     os.waitpid(pid, 0)

@@ -1,6 +1,6 @@
-"""Devices of the host that a guest gets whole: PCI devices by VFIO, virtual functions by SR-IOV.
+"""PCI devices and virtual functions (SR-IOV) that are passed through to a guest by VFIO.
 
-Which ones, whether they may be passed, who has them. May import `resources` and all above it.
+Which ones a command line wants, whether that is possible, and their assignment to a run.
 """
 
 from qemu_netwrap import lazy

@@ -1,6 +1,6 @@
-"""Devices of the host that a run passes through: what is looked at first, and what is acquired.
+"""Assignment of the host's devices to a run: checks first, then acquisition.
 
-The effects themselves, and how they are undone, are in resources.vfio.
+How a device is acquired and released is in `resources.vfio`.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Context, Resource
     from qemu_netwrap.state import State
 
-    # How resources are acquired in order, with their intent in a journal before.
+    # Acquires resources in order, and records each in the journal first.
     AcquireAll = Callable[[Iterable[Resource], Journal, Context], None]
-    # How whatever dead runs still hold is released.
+    # Releases what dead runs still hold.
     ReleaseDeadRuns = Callable[[State], object]
 
-MOST_MADE = 8  # VFs that are made when nobody asks for more: some cards have hundreds
+MOST_MADE = 8  # VFs created for a run that needs no more of them: some cards have hundreds
 _MAC_ATTEMPTS = 1 << 16
 
 
 class Passing(Record):
-    """What a run passes through, and how: the keeper goes by it."""
+    """What a run passes through, and how: the keeper's instructions."""
 
     wanted: tuple[HostDevice, ...]
     bind_group: bool = False
-    uid: int = 0  # whom the groups' nodes are handed to; 0: nobody
+    uid: int = 0  # owner of the IOMMU groups' nodes; 0: no change
     mac_key: tuple[str, ...] = ()  # what MACs of VFs are derived from
-    locked: int = 0  # bytes of memory that QEMU will have to lock, where it is not root
+    locked: int = 0  # bytes of memory that QEMU has to lock if it does not run as root
     force_uplink: bool = False
-    # This host's address in the user's SSH session, which the keeper is not in; empty without one.
+    # The host's address in the user's SSH session, of which the keeper is not a part; else empty.
     session: str = ""
 
 
@@ -66,7 +66,7 @@ def look(
     bind_group: bool,
     force_uplink: bool,
 ) -> Passing | None:
-    """Return what a launch passes through, None for nothing; all that can be seen is checked.
+    """Return what a launch passes through, checked as far as is known now; None for nothing.
 
     Also None if the caller is not root and the devices are already on vfio-pci. Nothing is
     changed. RUN_AS is the user that QEMU will run as, empty for the caller; BIND_GROUP and
@@ -103,9 +103,10 @@ def look(
 
 
 def _check_all(passing: Passing) -> dict[str, str]:
-    """Raise `HostError` if something cannot be passed through; return what the host is reached by.
+    """Raise `HostError` if something cannot be passed through.
 
-    Of a `sriov` only that it could be: which virtual function it will be is not known yet.
+    Return what each interface carries by which the host is reached. For a `sriov` only the physical
+    function is checked, since the virtual function is chosen later.
     """
     reached_by = {} if passing.force_uplink else _reached(passing.session)
     _check_named(passing)
@@ -118,9 +119,9 @@ def _check_all(passing: Passing) -> dict[str, str]:
 
 
 def _check_named(passing: Passing) -> None:
-    """Raise `HostError` for a virtual function that is named twice, by its number at least once.
+    """Raise `HostError` if a virtual function is named twice, at least once by its number.
 
-    One whose address is typed twice is QEMU's to refuse.
+    QEMU itself refuses an address that is typed twice.
     """
     named: dict[str, HostDevice] = {}
     for want in passing.wanted:
@@ -139,7 +140,7 @@ def _check_named(passing: Passing) -> None:
 def _check(
     want: HostDevice, device: Device, passing: Passing, reached_by: dict[str, str]
 ) -> tuple[Device, ...]:
-    """Raise `HostError` unless a device and all that must be bound beside it are free.
+    """Raise `HostError` unless a device and all that must be bound with it are free.
 
     Return these others.
     """
@@ -150,7 +151,7 @@ def _check(
 
 
 def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
-    """Raise `HostError` for a device that is in use, or that carries one of REACHED_BY."""
+    """Raise `HostError` if a device is in use, or one of its interfaces is in REACHED_BY."""
     use = planning.Use(
         vfio.holder(device),
         frozenset().union(*map(interface_state.uppers, device.ifnames)),
@@ -178,17 +179,17 @@ def acquire(
     # Check again: the host may now be reached by a device that was just given back.
     taking = _Taking(run, work, passing, _check_all(passing), acquire_all)
     found = {}
-    # Those that must be just this one come first: they would be free for one that may be any.
+    # Functions that are named come first: otherwise one that may be any could take them.
     for number, want in sorted(enumerate(passing.wanted), key=lambda each: _is_any(each[1])):
         found[number] = _acquire(want, (*passing.mac_key, "vf", str(number)), taking)
     yield from (found[number] for number in range(len(found)))
 
 
 def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Taking) -> DeviceInfo:
-    """Acquire one device, and what must be bound beside it; a VF's MAC is derived from KEY."""
+    """Acquire one device, and what must be bound with it; a VF's MAC is derived from KEY."""
     device = _physical(want) if want.net is not None else _device(want)
     with Shared(taking.work.state).lock(device):
-        # Anew: until the lock was had it may have been somebody else's, who changed it.
+        # Read it again: another run may have changed it before the lock was taken.
         device = vfio.look(want.label, device.bdf)
         if want.net is not None:
             device = _take_function(want, device, taking)
@@ -212,7 +213,7 @@ def _await_release(passing: Passing, work: Context, release_dead_runs: ReleaseDe
 
 
 def _needed(want: HostDevice, work: Context) -> tuple[str, ...]:
-    """Return the devices without which a run cannot be; none while a VF is to be had."""
+    """Return the addresses of devices that a run cannot do without; none while a VF is free."""
     if want.net is None:
         device = _device(want)
         return (device.bdf, *(member.bdf for member in pci.members(device.group)))
@@ -224,7 +225,7 @@ def _needed(want: HostDevice, work: Context) -> tuple[str, ...]:
 
 
 def foresee(passing: Passing, run: str) -> tuple[list[Resource], tuple[str, ...]]:
-    """Return what a run would acquire, and the addresses; which VF it will be is not known yet."""
+    """Return what a run would acquire, and the addresses; a VF that is not chosen yet is named."""
     found: list[Resource] = []
     chosen = []
     for number, want in enumerate(passing.wanted):
@@ -252,7 +253,7 @@ def foresee(passing: Passing, run: str) -> tuple[list[Resource], tuple[str, ...]
 
 
 class _Taking:
-    """A run that acquires."""
+    """A run that is acquiring devices."""
 
     def __init__(
         self,
@@ -272,7 +273,7 @@ class _Taking:
         self._used: set[str] = set()
 
     def check(self, want: HostDevice, device: Device) -> tuple[Device, ...]:
-        """Raise `HostError` unless a device and all that must be bound beside it are free.
+        """Raise `HostError` unless a device and all that must be bound with it are free.
 
         Return these others.
         """
@@ -282,24 +283,25 @@ class _Taking:
         return others
 
     def use(self, pf: Device, count: int) -> None:
-        """Be a user of PF, and have COUNT VFs made if there are none. Raises `NetwrapError`.
+        """Become a user of PF, and create COUNT VFs if it has none. Raises `NetwrapError`.
 
-        Once, and before any of its VFs is bound: it is left last. Without an interface there is
-        nothing to set, and nothing to be made.
+        This is done once, and before any of its VFs is bound, so that it is released last. A PF
+        without an interface cannot be set, and nothing is created.
         """
         if pf.ifnames and pf.bdf not in self._used:
             self._used.add(pf.bdf)
             self.acquire(SriovFunctions(pf.bdf, self.run, count, pf.ifnames[0]))
 
     def acquire(self, resource: Resource) -> None:
-        """Acquire something. Raises `NetwrapError`."""
+        """Acquire a resource. Raises `NetwrapError`."""
         self._acquire_all([resource], self.journal, self.work)
 
 
 def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> Rewritten:
-    """Return what QEMU gets with the CHOSEN addresses; let this process, that becomes it, lock RAM.
+    """Return QEMU's options with the CHOSEN addresses, and raise this process's memlock limit.
 
-    Root may lock what it likes (CAP_IPC_LOCK), the user that QEMU runs as may not.
+    This process becomes QEMU, which locks the guest's RAM. Root may do that (CAP_IPC_LOCK); another
+    user needs the limit.
     """
     if passing.uid:
         soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
@@ -310,7 +312,7 @@ def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> R
 
 
 def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
-    """Return a free VF of PF, whose lock is held; VFs are made if there are none."""
+    """Return a free VF of PF, whose lock the caller holds; VFs are created if there are none."""
     chosen = _chosen(want)
     if not pf.vfs:
         taking.use(pf, _to_make(taking.passing, pf))
@@ -337,18 +339,19 @@ def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
 def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking: _Taking) -> str:
     """Set a VF through its physical function; return the MAC that it was given.
 
-    One that was named by its address keeps the MAC it has. One of ours is derived from KEY.
+    A VF that was named by its address keeps its MAC. Otherwise, without a MAC of the user's, it is
+    derived from KEY. Empty if none was set.
     """
     pf = vfio.look(want.label, device.pf)
     if not pf.ifnames:
-        return ""  # its driver has no interface to set it by; the guest's will choose a MAC
+        return ""  # no interface to set it by: the guest's driver chooses a MAC
     ifname = pf.ifnames[0]
     number = pf.vfs.index(device.bdf)
     if want.net is None:
         try:
             has_mac = bool(linux.netlink.vf_settings.read_vf(ifname, number).mac.strip("0:"))
         except HostError:
-            return ""  # its driver does not tell
+            return ""  # its driver does not report it
         if has_mac:
             return ""
     wanted = settings(want.net.opts) if want.net is not None else {}
@@ -373,18 +376,18 @@ def _take_mac(want: HostDevice, ifname: str, key: tuple[str, ...], taking: _Taki
 
 
 def _pf_name(device: Device) -> str:
-    """Return whose virtual function a device is: the interface, or else the address."""
+    """Return the interface, or else the address, of a VF's physical function; else empty."""
     return next(iter(pci.ifnames(device.pf)), device.pf) if device.pf else ""
 
 
 def _is_prepared(want: HostDevice) -> bool:
-    """Whether a device is on vfio-pci already, so that QEMU can do without us."""
+    """Whether a device is on vfio-pci already, so that QEMU can use it by itself."""
     device = pci.look(want.host) if want.net is None else None
     return device is not None and device.is_on_vfio
 
 
 def _to_make(passing: Passing, pf: Device) -> int:
-    """Return how many VFs are made for a run: enough for all that it wants of PF; 0 with some."""
+    """Return how many VFs of PF are to be created for a run; 0 if it has some."""
     if pf.vfs:
         return 0
     wants = [want for want in passing.wanted if want.pf in pf.ifnames]
@@ -392,24 +395,24 @@ def _to_make(passing: Passing, pf: Device) -> int:
 
 
 def _is_any(want: HostDevice) -> bool:
-    """Whether any free VF will do."""
+    """Whether any free VF of a PF is wanted."""
     return want.net is not None and _chosen(want) < 0
 
 
 def _chosen(want: HostDevice) -> int:
-    """Return the number of the VF that the user wants; -1 for any."""
+    """Return the number of the VF that is wanted (`vf=`); -1 for any."""
     if want.net is None or not want.net.has("vf"):
         return -1
     return parse_uint32(want.net.value("vf")) or 0
 
 
 def _device(want: HostDevice) -> Device:
-    """Return the device that was asked for by its address."""
+    """Return the device that is named by its address. Raises `HostError` if there is none."""
     return vfio.look(want.label, want.host)
 
 
 def _physical(want: HostDevice) -> Device:
-    """Return the physical function of a `sriov`. Raises `HostError` if it is none."""
+    """Return the physical function of a `sriov`. Raises `HostError` if it has no such VFs."""
     bdf = pci.by_ifname(want.pf)
     if not os.path.exists(f"{pci.SYS}/class/net/{want.pf}"):
         raise HostError(f"{want.label}: there is no interface {want.pf}", "see ip link")
@@ -429,9 +432,9 @@ def _physical(want: HostDevice) -> Device:
 
 
 def _siblings(label: str, device: Device, passing: Passing) -> tuple[Device, ...]:
-    """Return what of a device's group must be bound beside it.
+    """Return the devices of a device's IOMMU group that must be bound with it.
 
-    Never the physical function of a VF: that would take the VF away.
+    Never a VF's physical function, since that would remove the VF. Raises `HostError`.
     """
     members = pci.members(device.group) if device.group else []
     for member in members:
@@ -446,17 +449,17 @@ def _siblings(label: str, device: Device, passing: Passing) -> tuple[Device, ...
 
 
 def _uid(user: str) -> int:
-    """Return the number of the user that QEMU will run as; 0 without one."""
+    """Return the uid that QEMU will run as; 0 if no user is named."""
     return linux.users.uid_of(user) if user else 0
 
 
 def reached() -> dict[str, str]:
-    """Return the interfaces that the host is reached by, and what each carries."""
+    """Return what each interface carries by which the host is reached, by name."""
     return _reached(session.server_address())
 
 
 def _reached(address: str) -> dict[str, str]:
-    """Return the same for a user whose SSH session has an address of this host; empty: none."""
+    """Return the same for an SSH session to ADDRESS of this host; empty for no session."""
     rtnl = Rtnl()
     try:
         device = rtnl.default_device()

@@ -1,6 +1,6 @@
-"""What of the host a command line passes through, whether that can be, and what it takes.
+"""Which devices a command line passes through, whether that is possible, and what it needs.
 
-Pure: what sysfs says comes in as `model.pci` records.
+Pure: facts from sysfs come in as `model.pci` records.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 DRIVERS = ("vfio-pci", "vfio-pci-nohotplug")
 _IOMMUS = ("intel-iommu", "amd-iommu", "virtio-iommu", "virtio-iommu-pci", "arm-smmuv3")
-_DEFAULT_RAM = 128 << 20  # hw/core/machine.c
-_MARGIN = 1 << 30  # what libvirt allows beside the RAM
+_DEFAULT_RAM = 128 << 20  # bytes, hw/core/machine.c
+_MARGIN = 1 << 30  # bytes: what libvirt allows in addition to the RAM
 _NO_NIC = ("-nic", "none")
-_MIB = 20  # the shift of -m's unit
+_MIB = 20  # the shift of the default unit of -m
 _SUFFIXES = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
 
 class HostDevice(Record):
     """A device of the host in the command line: given by its address, or one of a PF's VFs."""
 
-    label: str  # as messages call it
-    entry: Entry  # the -device; of a -nic that
-    host: str = ""  # the address, once `sysfsdev` has been followed
+    label: str  # its name in messages
+    entry: Entry  # its -device or -nic
+    host: str = ""  # its address, also by `sysfsdev=` once that is resolved
     path: str = ""  # sysfsdev=
     net: NetOption | None = None  # a `sriov`
-    mac: str = ""  # the user's
+    mac: str = ""  # as the user typed it; else empty
 
     @property
     def pf(self) -> str:
@@ -47,10 +47,10 @@ class HostDevice(Record):
 
 
 def find(reading: Reading) -> tuple[HostDevice, ...]:
-    """Return what READING wants of the host's devices, in the order typed.
+    """Return the host's devices that READING wants, in the order typed.
 
-    Raises `UsageError` for a `sriov` that has no place. A device whose address QEMU will refuse
-    is QEMU's to tell of.
+    Raises `UsageError` for a `sriov` without a device. An invalid address is left to QEMU, which
+    refuses it.
     """
     nets = [net for net in reading.netdevs if net.type == SRIOV]
     found = list(_devices(reading, {net.id: net for net in nets if net.form == "netdev"}))
@@ -73,7 +73,7 @@ def find(reading: Reading) -> tuple[HostDevice, ...]:
 
 
 def _devices(reading: Reading, nets: Mapping[str, NetOption]) -> Iterator[HostDevice]:
-    """Yield the devices of VFIO's drivers: with an address, or on a `sriov` netdev."""
+    """Yield the -device options of VFIO: with an address, or on a `sriov` netdev."""
     for entry in reading.groups.of("device"):
         if entry.opts.get("driver") not in DRIVERS:
             continue
@@ -92,7 +92,7 @@ def _devices(reading: Reading, nets: Mapping[str, NetOption]) -> Iterator[HostDe
 
 
 def _own_mac(net: NetOption) -> str:
-    """Return the MAC that the user gave a `sriov` netdev; empty if none. Raises `UsageError`."""
+    """Return the MAC of a `sriov` netdev (`mac=`); empty if none. Raises `UsageError`."""
     try:
         return mac.parse(net.value("mac")) if net.value("mac") else ""
     except ValueError as error:
@@ -102,15 +102,15 @@ def _own_mac(net: NetOption) -> str:
 
 
 def _mac(reading: Reading, net: NetOption) -> str:
-    """Return the MAC that the user gave the guest's NIC on a netdev; empty if none."""
+    """Return the MAC of the guest's NIC on a netdev; empty if the user gave none."""
     return next((nic.mac for nic in reading.nics_on(net)), "")
 
 
 def put(rewritten: Rewritten, wanted: tuple[HostDevice, ...], chosen: tuple[str, ...]) -> Rewritten:
-    """Return what QEMU gets with VFs where `sriov` stood; CHOSEN are the addresses of WANTED.
+    """Return QEMU's options with VFs in the place of `sriov`; CHOSEN are WANTED's addresses.
 
     A -nic becomes a -device, the device on a -netdev gets the address. `-nic none` keeps QEMU from
-    adding the NIC that it gives those who name none.
+    adding its default NIC.
     """
     instead: dict[int, tuple[str, ...]] = dict(rewritten.instead)
     without = set(rewritten.without)
@@ -130,7 +130,7 @@ def put(rewritten: Rewritten, wanted: tuple[HostDevice, ...], chosen: tuple[str,
 
 
 def check_host(*, has_iommu: bool, remaps_interrupts: bool) -> None:
-    """Raise `HostError` if nothing can be passed through here, with what would help."""
+    """Raise `HostError` with a remedy if this host cannot pass devices through."""
     if not has_iommu:
         raise HostError(
             "no device can be passed through: the kernel uses no IOMMU",
@@ -150,17 +150,17 @@ def check_host(*, has_iommu: bool, remaps_interrupts: bool) -> None:
 class Use(Record):
     """What a device of the host is used for."""
 
-    holder: str = ""  # the process that has its group open
-    ifnames: frozenset[str] = frozenset()  # its interfaces, and what stands on them
-    dependents: tuple[str, ...] = ()  # which of these would go with it
+    holder: str = ""  # the process that has its IOMMU group open, as messages name it
+    ifnames: frozenset[str] = frozenset()  # its interfaces, and those above them
+    dependents: tuple[str, ...] = ()  # interfaces that are removed with it
 
     def carried(self, reached_by: Mapping[str, str]) -> str:
-        """Return what of REACHED_BY, which says it of interfaces, goes by the device."""
+        """Return what one of the interfaces carries by REACHED_BY; empty if none is in it."""
         return next((reached_by[name] for name in sorted(self.ifnames & reached_by.keys())), "")
 
 
 def check_device(label: str, device: pci.Device, use: Use, reached_by: Mapping[str, str]) -> None:
-    """Raise `HostError` for a device that is in use, or without which the host is out of reach."""
+    """Raise `HostError` if a device is in use, or the host is reached by it."""
     if use.holder:
         raise HostError(f"{label}: {device} is in use by {use.holder}", "end that process first")
     if device.is_bridge:
@@ -196,8 +196,8 @@ def siblings(
 ) -> tuple[pci.Device, ...]:
     """Return the other members of a device's group that must leave their drivers for it.
 
-    PASSED are addresses that are passed through as well. Raises `HostError` if there are such
-    members and BIND_GROUP is not said: a group is the smallest thing that an IOMMU can keep apart.
+    PASSED are the addresses that are passed through too. Raises `HostError` if there are such
+    members and BIND_GROUP is false: a group is the smallest unit that an IOMMU can isolate.
     """
     if not device.group:
         raise HostError(
@@ -216,10 +216,10 @@ def siblings(
 
 
 def memory_to_lock(reading: Reading, devices: int) -> int:
-    """Return how many bytes of memory QEMU will have to lock for that many devices.
+    """Return how many bytes of memory QEMU has to lock for that many devices.
 
-    VFIO locks all of a guest's RAM, once; behind a virtual IOMMU once for each device, which then
-    has an address space of its own.
+    VFIO locks the whole RAM of the guest, once; with a virtual IOMMU once for each device, which
+    then has an address space of its own.
     """
     drivers = (entry.opts.get("driver") for entry in reading.groups.of("device"))
     has_iommu = any(driver in _IOMMUS for driver in drivers) or any(
@@ -230,7 +230,7 @@ def memory_to_lock(reading: Reading, devices: int) -> int:
 
 
 def _sizes(reading: Reading) -> Iterator[int]:
-    """Yield what the command line and its files say of the guest's RAM, in bytes."""
+    """Yield the sizes of the guest's RAM in the command line and its files, in bytes."""
     line = reading.line
     memory = [OptList.parse(option.value or "", "size") for option in line.named("m")]
     for file in reading.files.values():
@@ -249,7 +249,7 @@ def _sizes(reading: Reading) -> Iterator[int]:
 
 
 def _bytes(text: str, shift: int) -> int:
-    """Return a size in bytes, SHIFT being that of a number without a suffix; 0 if it is none."""
+    """Return a size in bytes; 0 if TEXT is none. SHIFT is that of a number without a suffix."""
     if not numbers.is_size(text):
         return 0
     suffix = text[-1].lower()

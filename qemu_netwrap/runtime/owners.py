@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.errors import NetwrapError
     from qemu_netwrap.linux.proc import Process
-    from qemu_netwrap.linux.processes import Kin
+    from qemu_netwrap.linux.processes import Running
     from qemu_netwrap.state import State
 
 _FIRST_FD = 64  # where the lock was at the least in runs of which no number is written down
@@ -71,7 +71,7 @@ class Family:
     def __init__(self, state: State) -> None:
         """Look at all processes."""
         self.state = state
-        self.kin: dict[int, Kin] = processes.all_kin()
+        self.table: dict[int, Running] = processes.process_table()
 
     def main(self, run: str) -> Process | None:
         """Return the process that was started as a run's QEMU; None when it has ended."""
@@ -90,14 +90,14 @@ class Family:
         lost their parent since.
         """
         main = self._main(run, owner)
-        lost = [p for p in known or () if p.pid in self.kin and self.kin[p.pid].process == p]
+        lost = [p for p in known or () if p.pid in self.table and self.table[p.pid].process == p]
         roots = [*([main] if main else ()), *self._orphans(run, owner), *lost]
         acting = processes.users(main.pid) if main else None
         acting = acting or processes.Users(owner.uid, owner.uid, owner.uid)
         pids = [process.pid for process in roots]
         heirs = [
             each.process
-            for each in processes.below(pids, self.kin)
+            for each in processes.descendants(pids, self.table)
             if (theirs := processes.users(each.process.pid)) and acting.may_signal(theirs)
         ]
         return list(dict.fromkeys([*roots, *heirs]))
@@ -105,11 +105,11 @@ class Family:
     def _main(self, run: str, owner: Owner) -> Process | None:
         """Return the process that an owner is, if it lives."""
         if owner.namespace in ("", proc.pid_namespace()):
-            found = self.kin.get(owner.pid)
+            found = self.table.get(owner.pid)
             if found is None or owner.started not in ("", found.process.started):
                 return None
             return found.process if owner.started or self._has(run, owner.pid) else None
-        for pid, each in self.kin.items():
+        for pid, each in self.table.items():
             same = each.process.started == owner.started and processes.number_in(pid) == owner.pid
             if same and proc.pid_namespace(pid) == owner.namespace:
                 return each.process
@@ -137,13 +137,13 @@ class Family:
         if self.state.tap(run) is not None:
             return []
         since = int(owner.started or 0)
-        late = [each for each in self.kin.values() if int(each.process.started) >= since]
+        late = [each for each in self.table.values() if int(each.process.started) >= since]
         having = [each for each in late if self._has_lock(run, each.process.pid, owner.lock)]
         if not having:
             return []
         keeper = f"{self.state.run(run)}/keeper"
-        keepers = [p for p in self.kin if holders.has_at(p, run_locks.KEEPERS_FD, keeper)]
-        reapers = {self.kin[pid].parent for pid in keepers} or {each.parent for each in having}
+        keepers = [p for p in self.table if holders.has_at(p, run_locks.KEEPERS_FD, keeper)]
+        reapers = {self.table[pid].parent for pid in keepers} or {each.parent for each in having}
         return [
             each.process
             for each in having

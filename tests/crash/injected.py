@@ -256,7 +256,7 @@ def _install_passing(injector: Injector, wrap: Callable[..., None]) -> None:
     wrap(vf_settings, "set_vf")
     for name in ("_rename", "_set_link", "_put_settings", "_give", "set_up"):
         wrap(interface_state, name)
-    patiently = pci._write_patiently
+    patiently = pci._write_in_child
 
     def write(path: str, text: str) -> None:
         injector.event(f"write {text} to {path}")
@@ -273,7 +273,7 @@ def _install_passing(injector: Injector, wrap: Callable[..., None]) -> None:
             injector.event("a child writes")
         return child
 
-    pci._write_patiently = write
+    pci._write_in_child = write
 
 
 def _is_new(path: str) -> bool:

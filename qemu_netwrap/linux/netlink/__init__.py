@@ -1,4 +1,4 @@
-"""A netlink socket, and how its messages are put together (linux/netlink.h). Native byte order."""
+"""A netlink socket, and the encoding of its messages (linux/netlink.h), in native byte order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x4, 0x8, 0x10, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
-KIND = 0x3FFF  # of an attribute, without the flags of nested ones
+KIND = 0x3FFF  # mask of an attribute's type: without the flags
 _RECEIVE = 1 << 16  # the kernel answers in pieces of 32 KB at most
 
 _HEAD = struct.Struct("=IHHII")
@@ -31,19 +31,19 @@ class Netlink:
         """Open the socket in this process's network namespace."""
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, protocol)
         self._sequence = 0
-        self._is_torn = False  # something changed while the last dump was made
+        self._is_torn = False  # the kernel's data changed during the last dump
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
     def _do(self, kind: int, flags: int, body: bytes) -> None:
-        """Make a request that is answered by an acknowledgement."""
+        """Make a request that is answered by an acknowledgement. Raises `OSError`."""
         for _ in self._ask(kind, flags | NLM_F_ACK, body, -1):
             pass
 
     def _ask(self, kind: int, flags: int, body: bytes, answer: int) -> Iterator[bytes]:
-        """Make a request; yield the body of every message of kind ANSWER. Raises `OSError`."""
+        """Make a request; yield the body of every message of type ANSWER. Raises `OSError`."""
         self._sequence += 1
         self._is_torn = False
         self._socket.sendto(message(kind, flags | NLM_F_REQUEST, self._sequence, body), (0, 0))
@@ -51,7 +51,7 @@ class Netlink:
         while True:
             for got, found_flags, sequence, inside in self._receive():
                 if sequence != self._sequence:
-                    continue  # the rest of an answer that nobody read to its end
+                    continue  # the rest of an answer that was not read to its end
                 if got == NLMSG_ERROR:
                     _raise(error_of(inside))
                     return
@@ -65,9 +65,9 @@ class Netlink:
                         return
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Yield kind, flags, sequence number and body of the messages that have come."""
+        """Receive once; yield type, flags, sequence number and body of each message."""
         buffer = bytearray(_RECEIVE)
-        length = self._socket.recv_into(buffer, 0, _socket.MSG_TRUNC)  # of all, also what is cut
+        length = self._socket.recv_into(buffer, 0, _socket.MSG_TRUNC)  # of the whole, even if cut
         if length > _RECEIVE:
             raise OSError(errno.EMSGSIZE, "the kernel's answer is longer than can be read")
         data = bytes(memoryview(buffer)[:length])
@@ -91,7 +91,7 @@ def error_of(body: bytes) -> int:
 
 
 def _raise(code: int) -> None:
-    """Raise the `OSError` of an errno, but for 0."""
+    """Raise the `OSError` of an errno, unless it is 0."""
     if code:
         raise OSError(code, os.strerror(code))
 
@@ -102,12 +102,12 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the attributes in DATA from START on: kind and value."""
+    """Yield the attributes in DATA from START on: type (without flags) and value."""
     return ((kind & KIND, value) for kind, value in raw_attributes(data, start))
 
 
 def raw_attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the attributes in DATA from START on, their kinds as they stand there."""
+    """Yield the attributes in DATA from START on: type (with flags) and value."""
     at = start
     while at + _ATTR.size <= len(data):
         size, kind = _ATTR.unpack_from(data, at)
@@ -118,7 +118,7 @@ def raw_attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 def u32(value: bytes) -> int:
-    """Read an unsigned 32-bit attribute."""
+    """Return the value of an unsigned 32-bit attribute."""
     found: int = _U32.unpack(value)[0]
     return found
 

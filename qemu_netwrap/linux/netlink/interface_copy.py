@@ -1,7 +1,7 @@
-"""All that leads through an interface of the host, and the messages that hand it to another.
+"""The configuration of an interface, and the messages that move it to another interface.
 
-A batch of messages goes to the kernel in one call, which no signal cuts in two (net/netlink/
-af_netlink.c, `netlink_rcv_skb`). pyroute2 would decode and encode again what is only to be copied.
+A batch of messages goes to the kernel in one call, which no signal interrupts (net/netlink/
+af_netlink.c, `netlink_rcv_skb`). pyroute2 would decode and encode again what is only copied.
 """
 
 from __future__ import annotations
@@ -34,47 +34,47 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.netlink.links import Link
 
 RTM_GETADDR, RTM_GETNEIGH, RTM_GETRULE, RTM_GETNEXTHOP = 22, 30, 34, 106
-_BUFFER = 1 << 23  # room for an error of every message in a batch
+_BUFFER = 1 << 23  # bytes: room for an error for each message in a batch
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-# How the kernel refuses a way whose gateway, source or nexthop object is not there.
+# The errnos for a route whose gateway, source or nexthop object does not exist.
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL)
-_DUMPS = 10  # tries to get a dump that nothing changed under
+_DUMPS = 10  # attempts at a dump during which nothing changes
 
 
 class Belongings(Record):
-    """All that leads through one interface."""
+    """The configuration of one interface: addresses, routes, nexthops, neighbours."""
 
     addresses: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()  # not those that the kernel makes with the addresses
-    by_object: tuple[Route, ...] = ()  # routes that follow a nexthop object of its
-    contested: frozenset[tuple[object, ...]] = frozenset()  # keys that other routes have too
+    routes: tuple[Route, ...] = ()  # without those that the kernel creates with addresses
+    by_object: tuple[Route, ...] = ()  # routes by one of its nexthop objects
+    contested: frozenset[tuple[object, ...]] = frozenset()  # `Route.key`s of other routes too
     nexthops: tuple[Nexthop, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
-    unmade: tuple[tuple[int, int, bytes], ...] = ()  # prefixes of its addresses without a route
+    unmade: tuple[tuple[int, int, bytes], ...] = ()  # `Address.prefix`es without a route
 
     @property
     def movable(self) -> tuple[Address, ...]:
-        """The addresses that can be another interface's as well."""
+        """The addresses that another interface can have: all but link-local ones."""
         return tuple(address for address in self.addresses if not address.is_link_local)
 
     @property
     def is_bare(self) -> bool:
-        """Whether nothing of it is the host's: what is there the kernel has made by itself."""
+        """Whether it is unconfigured: the kernel has created all that there is by itself."""
         return not (self.movable or self.routes or self.nexthops)
 
     @property
     def every_route(self) -> tuple[Route, ...]:
-        """The routes through it, but for those that the kernel makes with its addresses."""
+        """The routes through it, without those that the kernel creates with its addresses."""
         return (*self.routes, *self.by_object)
 
     def gateways(self, index: int) -> tuple[tuple[int, bytes], ...]:
-        """Return family and address of the default gateways by interface INDEX."""
+        """Return family and packed address of the default gateways by the interface INDEX."""
         found = (w for r in self.every_route if r.is_default for w in r.gateways(index))
         return tuple(dict.fromkeys(found))
 
 
 class Mover(Rtnl):
-    """A netlink socket that reads an interface's belongings, and sends batches."""
+    """A netlink socket that reads an interface's configuration, and sends batches."""
 
     def __init__(self) -> None:
         """Open the socket, with room for large batches."""
@@ -83,10 +83,10 @@ class Mover(Rtnl):
             for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
                 self._socket.setsockopt(_socket.SOL_SOCKET, option, _BUFFER)
         except PermissionError:
-            pass  # `plan` only looks
+            pass  # `plan` only reads, as any user
 
     def belongings(self, index: int) -> Belongings:
-        """Return what interface INDEX has."""
+        """Return the configuration of the interface INDEX."""
         addresses = [a for a in self.addresses() if a.index == index]
         addresses = [a for a in addresses if not a.flags & rt.IFA_F_DADFAILED]
         routes = [
@@ -119,7 +119,7 @@ class Mover(Rtnl):
             yield from map(Neighbour, self._dump(RTM_GETNEIGH, rt.NDMSG.pack(0, 0, 0, flags, 0)))
 
     def neighbour(self, index: int, family: int, address: bytes) -> int:
-        """Return what is known (NUD_…) of a neighbour by interface INDEX; 0 for nothing."""
+        """Return the state (NUD_…) of a neighbour by the interface INDEX; 0 for no entry."""
         found = (n for n in self.neighbours() if n.index == index)
         return next((n.state for n in found if n.key == (family, address)), 0)
 
@@ -138,15 +138,15 @@ class Mover(Rtnl):
         return flags & (rt.IFF_UP | rt.IFF_RUNNING) == rt.IFF_UP | rt.IFF_RUNNING
 
     def nature(self, index: int) -> tuple[int, int]:
-        """Return an interface's flags (IFF_…) and kind of hardware (ARPHRD_…)."""
+        """Return an interface's flags (IFF_…) and hardware type (ARPHRD_…)."""
         answer = next(self._ask(RTM_GETLINK, 0, rt.IFINFO.pack(0, 0, index, 0, 0), RTM_NEWLINK))
         _, hardware, _, flags, _ = rt.IFINFO.unpack_from(answer)
         return flags, hardware
 
     def batch(self, messages: list[Message]) -> None:
-        """Send MESSAGES in one call: they are carried out one after the other, all of them.
+        """Send MESSAGES in one call: all are carried out, in order, even if one fails.
 
-        Raises the first `OSError` that is not pardoned.
+        Raises the first `OSError` that its message does not pardon.
         """
         if not messages:
             return
@@ -165,7 +165,7 @@ class Mover(Rtnl):
             raise OSError(failed, os.strerror(failed))
 
     def _answers(self, last: int) -> Iterator[tuple[int, int]]:
-        """Yield number and error of the messages that are answered, LAST at last."""
+        """Yield sequence number and errno of the answers, up to that of LAST."""
         while True:
             for kind, _, number, body in self._receive():
                 if kind == NLMSG_ERROR:
@@ -174,7 +174,7 @@ class Mover(Rtnl):
                         return
 
     def _dump(self, kind: int, head: bytes) -> list[bytes]:
-        """Return the bodies of a whole dump, made again if something changed meanwhile."""
+        """Return the bodies of a dump, repeated if something changed meanwhile."""
         found: list[bytes] = []
         for _ in range(_DUMPS):
             try:
@@ -194,10 +194,10 @@ class Mover(Rtnl):
 
 
 def addresses_given(had: Belongings, has: Belongings, source: Link, target: Link) -> list[Message]:
-    """Return what gives SOURCE's addresses to TARGET, but for those that it HAS already.
+    """Return messages that add SOURCE's addresses to TARGET, without those that it HAS.
 
-    In the order they were given: of several IPv4 addresses in a subnet the first is the primary
-    one, and IPv6 puts the last one first.
+    In the order in which they were added: of several IPv4 addresses in a subnet the first is the
+    primary one, and IPv6 lists the last one first.
     """
     there = {address.key for address in has.addresses}
     new = [a for a in had.addresses if a.key not in there and a.lifetimes[1]]
@@ -208,15 +208,15 @@ def addresses_given(had: Belongings, has: Belongings, source: Link, target: Link
 
 
 def addresses_taken(had: Belongings, source: Link) -> list[Message]:
-    """Return what takes SOURCE's addresses: secondary ones first, they go with their primary."""
+    """Return messages that delete SOURCE's addresses: secondary ones before their primary."""
     return [address.deleted(source) for address in reversed(had.movable)]
 
 
 def routes_moved(had: Belongings, source: Link, target: Link) -> list[Message]:
-    """Return what has SOURCE's routes lead through TARGET.
+    """Return messages that move SOURCE's routes to TARGET.
 
-    A route is replaced in its place, so that at no time there is none. Where there are others of
-    its key, which replacing might hit, it is added behind them, and the old one deleted.
+    A route is replaced in its place, so that there is always one. If other routes have its key, of
+    which one could be replaced instead, it is added after them, and the old one deleted.
     """
     messages = [nexthop.moved(target.index) for nexthop in had.nexthops]
     for route in had.routes:
@@ -229,26 +229,26 @@ def routes_moved(had: Belongings, source: Link, target: Link) -> list[Message]:
 
 
 def routes_added(had: Belongings, target: Link) -> list[Message]:
-    """Return what gives routes to TARGET again, whose they were: behind those of others."""
+    """Return messages that add routes to TARGET, which had them before: after other routes."""
     messages = [nexthop.moved(target.index) for nexthop in had.nexthops]
     routes = (*had.routes, *had.by_object)
     return messages + [r.moved(target.index, target.index, NLM_F_APPEND) for r in routes]
 
 
 def excused(had: Belongings, messages: list[Message]) -> list[Message]:
-    """Return MESSAGES, which may fail where an address is over by now: what led by it went too."""
+    """Return MESSAGES, allowed to fail if an address has expired: its routes went with it."""
     if all(address.lifetimes[1] for address in had.addresses):
         return messages
     return [each.replace(pardoned=(*each.pardoned, *_UNREACHABLE)) for each in messages]
 
 
 def neighbours_told(had: Belongings, has: Belongings, target: Link) -> list[Message]:
-    """Return what tells TARGET of SOURCE's neighbours: what was learned is to be confirmed."""
+    """Return messages that copy SOURCE's neighbours to TARGET; learned ones as stale."""
     fixed = {n.key for n in has.neighbours if n.state & rt.NUD_PERMANENT}
     messages = []
     for neighbour in had.neighbours:
         state = neighbour.state
-        if state & rt.NUD_PERMANENT or not state:  # no state: a proxy
+        if state & rt.NUD_PERMANENT or not state:  # without a state it is a proxy entry
             messages.append(neighbour.told(target.index, state, NLM_F_EXCL))
         elif state & rt.NUD_KNOWN and neighbour.key not in fixed:
             messages.append(neighbour.told(target.index, rt.NUD_STALE, NLM_F_REPLACE))
@@ -256,11 +256,11 @@ def neighbours_told(had: Belongings, has: Belongings, target: Link) -> list[Mess
 
 
 def probed(had: Belongings, target: Link, gateways: Iterable[tuple[int, bytes]]) -> list[Message]:
-    """Return what has the kernel ask gateways whether they are there.
+    """Return messages that make the kernel probe gateways.
 
-    One that is known stays in use until it has not answered (Documentation/networking/
-    ip-sysctl.rst, ucast_solicit): nothing waits for the answer. A permanent one is not asked, it
-    would be permanent no more (net/core/neighbour.c, NEIGH_UPDATE_F_USE).
+    A known gateway stays in use until it fails to answer (Documentation/networking/ip-sysctl.rst,
+    ucast_solicit), so no packet waits for that. Permanent entries are skipped: probing would end
+    that state (net/core/neighbour.c, NEIGH_UPDATE_F_USE).
     """
     known = {n.key: n for n in had.neighbours if n.state & rt.NUD_KNOWN}
     fixed = {n.key for n in had.neighbours if n.state & rt.NUD_PERMANENT}

@@ -1,9 +1,9 @@
-"""Moving all that an interface has to another: addresses, routes, nexthops, neighbours, rules.
+"""Moving an interface's configuration to another: addresses, routes, nexthops, neighbours, rules.
 
-Both ways are the same: what is on the one is given to the other, then routes change over in their
-places, then addresses go from where they were. The host is reached all the while: a packet that
-comes in by either finds its address, and there is always a route. So it is with a SIGKILL at any
-moment too: nothing is taken before it is given.
+Both directions work alike: addresses are added to the other interface, then routes are replaced in
+their places, then the old addresses are deleted. The host stays reachable: a packet that arrives at
+either interface finds its address, and there is always a route. That holds for a SIGKILL at any
+time, too: nothing is deleted before it has been added elsewhere.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.netlink.links import Link
     from qemu_netwrap.linux.netlink.messages import Rule
 
-_ROUNDS = 3  # what comes to the NIC while it is being moved is moved in the next one
+_ROUNDS = 3  # what is added to the NIC during a move is moved in the next round
 _CARRIER_TIMEOUT = 5.0  # seconds for the bridge to come up with its first port
 _GATEWAY_TIMEOUT = 5.0  # seconds for a gateway to answer
 _POLL_INTERVAL = 0.005  # seconds
 
 
 def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rule]) -> None:
-    """Move all from the NIC to the bridge, the NIC becoming its port."""
+    """Move the configuration of the NIC to the bridge, and make the NIC its port."""
     has = mover.belongings(bridge.index)
     was_running = mover.is_running(nic.index)
     first = [
@@ -50,7 +50,7 @@ def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rul
             f"uplink {nic.name}: something sits on it already: a macvlan, an ipvlan or a bond",
             f"see: ip -d link; that must go first, or take another NIC than {nic.name}",
         ) from error
-    # What leaves by the NIC goes out still; by the bridge only once it has seen its port's carrier.
+    # Packets still leave by the NIC; by the bridge only after it has seen its port's carrier.
     if was_running:
         polling.wait_until(lambda: mover.is_running(bridge.index), _CARRIER_TIMEOUT, _POLL_INTERVAL)
     for _ in range(_ROUNDS):
@@ -74,7 +74,7 @@ def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rul
 
 
 def give_back(mover: Mover, bridge: Link, nic: Link, *, up: bool) -> None:
-    """Move all from the bridge to the NIC, which is no port any more then."""
+    """Move the configuration of the bridge to the NIC, which leaves it, and is then UP or not."""
     master = nic.master
     for _ in range(_ROUNDS):
         had, has = mover.belongings(bridge.index), mover.belongings(nic.index)
@@ -95,7 +95,7 @@ def give_back(mover: Mover, bridge: Link, nic: Link, *, up: bool) -> None:
 
 
 def restore(mover: Mover, nic: Link, had: Belongings) -> None:
-    """Give the NIC what was noted, unless somebody has given it an address of that family since."""
+    """Restore the NIC's configuration, except families of which it has got addresses since."""
     has = mover.belongings(nic.index)
     taken = {address.body[0] for address in has.movable}
     lost = had.replace(
@@ -130,12 +130,12 @@ def await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> No
 
 
 def _without_local(had: Belongings) -> Belongings:
-    """Return belongings without IPv6 link-local addresses: the NIC has kept its own."""
+    """Return a configuration without IPv6 link-local addresses, which the NIC has kept."""
     return had.replace(addresses=had.movable)
 
 
 def as_text(had: Belongings) -> str:
-    """Return belongings as text: a line for the moment, then a line for each of them."""
+    """Return a configuration as text: a line with the time, and one for each item."""
     lines = [f"at {_now()}"]
     lines += [f"address {address.body.hex()}" for address in had.addresses]
     lines += [f"route {route.body.hex()}" for route in had.routes]
@@ -144,7 +144,7 @@ def as_text(had: Belongings) -> str:
 
 
 def of_text(text: str) -> Belongings:
-    """Return what `as_text` wrote, its lifetimes shortened by the time since."""
+    """Return the configuration of `as_text`, with lifetimes reduced by the time since."""
     rows = [line.partition(" ") for line in text.splitlines()]
     passed = next((_now() - int(value) for kind, _, value in rows if kind == "at"), 0)
     bodies = [(kind, bytes.fromhex(value)) for kind, _, value in rows if kind != "at"]
@@ -156,12 +156,12 @@ def of_text(text: str) -> Belongings:
 
 
 def _now() -> int:
-    """Return the seconds since the host was started, those asleep included."""
+    """Return the seconds since boot, including suspend."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def named(mover: Mover, name: str) -> Link:
-    """Return an interface that must be there."""
+    """Return the interface NAME. Raises `HostError` if there is none."""
     found = mover.link(name)
     if found is None:
         raise HostError(f"interface {name} has gone", "somebody removed it; try again")
@@ -169,5 +169,5 @@ def named(mover: Mover, name: str) -> Link:
 
 
 def by_index(mover: Mover, index: str) -> Link | None:
-    """Return the interface of that number, whatever its name is by now; None when it is gone."""
+    """Return the interface with that index, whatever its name is now; None if it is gone."""
     return mover.link_at(int(index)) if index else None

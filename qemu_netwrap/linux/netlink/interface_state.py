@@ -1,6 +1,6 @@
-"""An interface of the host: who uses it; all that it loses with its driver, noted and given back.
+"""A NIC that is passed through: what uses it, and its configuration, saved and restored.
 
-For runs that pass NICs through, in the keeper: never on the way of any other launch.
+An interface disappears with its driver. Only keepers of runs that pass NICs through load this.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.linux.netlink.links import Link
 
-_TIMEOUT = 10.0  # seconds for an interface to appear, for udev to name it, for a carrier
+_TIMEOUT = 10.0  # seconds: for an interface to appear, for udev to name it, for a carrier
 _SYS = "/sys/class/net"
 
 
 def save(ifname: str) -> str:
-    """Return all that an interface would lose with its driver, as a line of text."""
+    """Return the configuration that an interface would lose with its driver, as a line of text."""
     mover = Mover()
     try:
         link = mover.link(ifname)
@@ -63,9 +63,9 @@ def save(ifname: str) -> str:
 
 
 def _by_object(route: Route) -> bytes:
-    """Return a route as it follows a nexthop object: the kernel takes no way of its own beside it.
+    """Return a route by a nexthop object, without a gateway or device of its own.
 
-    net/ipv4/fib_frontend.c, `rtm_to_fib_config`.
+    The kernel refuses both together (net/ipv4/fib_frontend.c, `rtm_to_fib_config`).
     """
     ways = (rt.RTA_OIF, rt.RTA_GATEWAY, rt.RTA_VIA, rt.RTA_MULTIPATH)
     body = route.body
@@ -73,7 +73,7 @@ def _by_object(route: Route) -> bytes:
 
 
 def restore(ifname: str, saved: str) -> None:
-    """Make an interface what `save` found. Raises `HostError` if its old name is taken."""
+    """Restore what `save` returned. Raises `HostError` if the old name is taken."""
     name, fields = record_text.read(saved)
     mover = Mover()
     try:
@@ -82,7 +82,7 @@ def restore(ifname: str, saved: str) -> None:
             raise HostError(f"interface {ifname} has gone", "run qemu-netwrap gc once it is back")
         index = found.index
         _await_udev(index)
-        # By its index: udev may have named it anew.
+        # By its index: udev may have renamed it.
         if mover.index_name(index) != name:
             _rename(mover, index, name)
         _set_link(mover, found, fields)
@@ -95,11 +95,11 @@ def restore(ifname: str, saved: str) -> None:
 
 
 def _give(mover: Mover, link: Link, fields: dict[str, str]) -> None:
-    """Give an interface what led through it, under the number that it has now."""
+    """Restore addresses, routes and neighbours of an interface, which has a new index."""
     had, has = _read(fields), mover.belongings(link.index)
     mover.batch(interface_copy.addresses_given(had, has, link, link))
     if not link.up:
-        return  # the kernel takes no routes by it, and had none
+        return  # it was down: the kernel allows no routes through it
     known = {route.key for route in has.every_route}
     before = int(fields["index"])
     routes = [route for route in had.routes if route.key not in known]
@@ -110,7 +110,7 @@ def _give(mover: Mover, link: Link, fields: dict[str, str]) -> None:
 
 
 def _read(fields: dict[str, str]) -> Belongings:
-    """Return what `save` has written of an interface's belongings, addresses the older by now."""
+    """Return the configuration that `save` wrote, with the lifetimes of addresses reduced."""
     passed = _now() - int(fields["at"])
 
     def bodies(kind: str) -> Iterator[bytes]:
@@ -125,7 +125,7 @@ def _read(fields: dict[str, str]) -> Belongings:
 
 
 def _set_link(mover: Mover, link: Link, fields: dict[str, str]) -> None:
-    """Set an interface's MTU, MAC and bridge, and bring it up if it was."""
+    """Restore an interface's MTU, MAC and bridge, and bring it up if it was up."""
     mover.batch([_set(link.index, attribute(IFLA_MTU, rt.U32.pack(int(fields["mtu"]))))])
     if fields["mac"] != mac.unpack(link.mac):
         _set_mac(mover, link, fields["mac"])
@@ -144,10 +144,10 @@ def _set_link(mover: Mover, link: Link, fields: dict[str, str]) -> None:
 
 
 def _set_mac(mover: Mover, link: Link, wanted: str) -> None:
-    """Give an interface its MAC back. Raises `HostError` if it cannot have it.
+    """Restore an interface's MAC. Raises `HostError` if that fails.
 
-    The driver of a virtual function may refuse one (EADDRNOTAVAIL: igbvf, where the physical
-    function has set it), and have it by itself a moment later, when it has heard from that.
+    The driver of a virtual function may refuse it (EADDRNOTAVAIL: igbvf, if the physical function
+    has set it), and set it by itself a moment later.
     """
     why = ""
 
@@ -171,7 +171,7 @@ def _set_mac(mover: Mover, link: Link, wanted: str) -> None:
 
 
 def _rename(mover: Mover, index: int, name: str) -> None:
-    """Give an interface its old name back."""
+    """Restore an interface's name."""
     raw = name.encode("utf-8", "surrogateescape") + b"\0"
     try:
         mover.batch([_up(index, up=False), _set(index, attribute(IFLA_IFNAME, raw))])
@@ -185,24 +185,24 @@ def _rename(mover: Mover, index: int, name: str) -> None:
 
 
 def _set(index: int, attributes: bytes) -> Message:
-    """Return what sets attributes of an interface."""
+    """Return a message that sets attributes of an interface."""
     return Message(rt.RTM_SETLINK, 0, rt.IFINFO.pack(0, 0, index, 0, 0) + attributes)
 
 
 def _up(index: int, *, up: bool) -> Message:
-    """Return what brings an interface up, or down."""
+    """Return a message that brings an interface up or down."""
     return Message(rt.RTM_SETLINK, 0, rt.IFINFO.pack(0, 0, index, int(up), rt.IFF_UP))
 
 
 def is_up(ifname: str) -> bool:
-    """Whether an interface is there, and up."""
+    """Whether an interface exists and is up."""
     with contextlib.closing(Mover()) as mover:
         link = mover.link(ifname)
         return link is not None and link.up
 
 
 def set_up(ifname: str, *, up: bool) -> None:
-    """Bring an interface up, or down."""
+    """Bring an interface up or down. Raises `OSError`."""
     with contextlib.closing(Mover()) as mover:
         link = mover.link(ifname)
         if link is not None:
@@ -210,7 +210,7 @@ def set_up(ifname: str, *, up: bool) -> None:
 
 
 def is_idle(ifname: str) -> bool:
-    """Whether nobody seems to use an interface: it is down, on no bridge, without addresses."""
+    """Whether an interface seems unused: it is down, on no bridge, without addresses."""
     with contextlib.closing(Mover()) as mover:
         link = mover.link(ifname)
         if link is None or link.up or link.master:
@@ -219,9 +219,9 @@ def is_idle(ifname: str) -> bool:
 
 
 def given(ifname: str) -> tuple[str, ...]:
-    """Return the addresses that somebody has given an interface, as ip(8) shows them.
+    """Return the addresses that were configured on an interface, as ip(8) shows them.
 
-    Not what the kernel gives any that is up: link-local ones, and those of a router's prefix.
+    Without those that the kernel adds by itself: link-local ones, and those by SLAAC.
     """
     with contextlib.closing(Mover()) as mover:
         link = mover.link(ifname)
@@ -238,7 +238,7 @@ def with_address(address: str) -> str:
 
 
 def uppers(ifname: str) -> set[str]:
-    """Return an interface with all that stand on it: its bridge, bond, VLANs."""
+    """Return the names of an interface and of all above it: its bridge, bond, VLANs."""
     found: set[str] = set()
     wanted = [ifname]
     while wanted:
@@ -250,31 +250,31 @@ def uppers(ifname: str) -> set[str]:
 
 
 def dependents(ifname: str) -> tuple[str, ...]:
-    """Return the interfaces that would go with this one: its VLANs and macvlans."""
+    """Return the interfaces that are removed with this one: its VLANs and macvlans."""
     master = os.path.basename(os.path.realpath(f"{_SYS}/{ifname}/master"))
     return tuple(name for name in _on(ifname) if name != master)
 
 
 def _on(ifname: str) -> list[str]:
-    """Return the interfaces that stand on one."""
+    """Return the interfaces directly above one."""
     links = files.listdir(f"{_SYS}/{ifname}")
     return [link.removeprefix("upper_") for link in links if link.startswith("upper_")]
 
 
 def await_carrier(ifname: str) -> None:
-    """Wait a while until an interface, which may just have been brought up, has its link."""
+    """Wait until an interface has a carrier, for at most `_TIMEOUT`."""
     wait_until(lambda: files.read(f"{_SYS}/{ifname}/carrier").strip() == "1", _TIMEOUT)
 
 
 def _settings(ifname: str) -> Iterator[str]:
-    """Yield the settings (net/*/conf) in which an interface differs from a new one."""
+    """Yield the sysctls (net/*/conf) in which an interface differs from a new one, as text."""
     for family, key, value in sysctl.choices(ifname):
         if value != sysctl.read(family, "default", key):
             yield f"{family}/{key}={value}"
 
 
 def _put_settings(ifname: str, saved: list[str]) -> None:
-    """Give an interface settings that `_settings` has yielded."""
+    """Restore sysctls that `_settings` yielded."""
     for entry in saved:
         path, _, value = entry.partition("=")
         family, _, key = path.partition("/")
@@ -282,17 +282,17 @@ def _put_settings(ifname: str, saved: list[str]) -> None:
 
 
 def wait_interfaces(find: Callable[[], tuple[str, ...]], count: int) -> tuple[str, ...]:
-    """Wait until FIND, which returns interfaces, returns COUNT of them; return those there are."""
+    """Wait until FIND returns COUNT interfaces, for at most `_TIMEOUT`; return what it returns."""
     wait_until(lambda: len(find()) >= count, _TIMEOUT)
     return find()
 
 
 def _await_udev(index: int) -> None:
-    """Wait until udev, where it runs, is through with a new interface: it may rename it."""
+    """Wait until udev, if it runs, has processed a new interface, which it may rename."""
     if os.path.exists("/run/udev/control"):
         wait_until(lambda: os.path.exists(f"/run/udev/data/n{index}"), _TIMEOUT)
 
 
 def _now() -> int:
-    """Return the seconds since the host was started, those asleep included."""
+    """Return the seconds since boot, including suspend."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME))

@@ -1,4 +1,4 @@
-"""Looking at links in full, by pyroute2: for commands that are asked, never for a launch."""
+"""Links with their counters, by pyroute2: for commands, never for a launch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["IPRoute", "NetlinkError", "Port", "links", "ports"]
 
 
 class Port(Record):
-    """A port of a bridge, with its counters in bytes as the guest's NIC would count them."""
+    """A port of a bridge. Its counters, in bytes, are from the guest's point of view."""
 
     name: str
     up: bool
@@ -24,7 +24,7 @@ class Port(Record):
 
 
 def ports(bridge: str) -> list[Port]:
-    """Return a bridge's ports; none when there is no such bridge."""
+    """Return a bridge's ports; none if there is no such bridge."""
     with IPRoute() as ip:
         found = _get(ip, bridge)
         if found is None:
@@ -34,16 +34,16 @@ def ports(bridge: str) -> list[Port]:
 
 
 def links(names: list[str]) -> dict[str, Port]:
-    """Return those of the named interfaces that are there."""
+    """Return those of the named interfaces that exist, by name."""
     with IPRoute() as ip:
         found = ((name, _get(ip, name)) for name in names)
         return {name: _port(link) for name, link in found if link is not None}
 
 
 def neighbours6(bridge: str) -> list[tuple[str, str]]:
-    """Return MAC and IPv6 address of those whom the host has met on a bridge, links' own left out.
+    """Return MAC and IPv6 address of the host's neighbours on a bridge, without link-local ones.
 
-    What SLAAC gives to a guest is written nowhere else.
+    The addresses that guests get by SLAAC are recorded nowhere else.
     """
     with IPRoute() as ip:
         found = _get(ip, bridge)
@@ -55,12 +55,12 @@ def neighbours6(bridge: str) -> list[tuple[str, str]]:
 
 
 def _is_local(address: str) -> bool:
-    """Whether an IPv6 address is of a link alone, or of many at once."""
+    """Whether an IPv6 address is link-local or multicast."""
     return address.startswith(("fe8", "fe9", "fea", "feb", "ff"))
 
 
 def _get(ip: IPRoute, name: str) -> Any:  # noqa: ANN401 - pyroute2 is untyped
-    """Return an interface as pyroute2 shows it; None when there is none of that name (any more)."""
+    """Return pyroute2's message about an interface; None if there is none with that name."""
     try:
         return ip.link("get", ifname=name)[0]
     except NetlinkError as error:
@@ -70,7 +70,7 @@ def _get(ip: IPRoute, name: str) -> Any:  # noqa: ANN401 - pyroute2 is untyped
 
 
 def _port(link: object) -> Port:
-    """Read what pyroute2 says of a link. What the host sends into a tap, the guest receives."""
+    """Convert pyroute2's message about a link. What the host sends by a tap the guest receives."""
     get = link.get_attr  # type: ignore[attr-defined] # pyroute2 is untyped
     stats = get("IFLA_STATS64") or {}
     return Port(

@@ -1,8 +1,9 @@
-"""The few rtnetlink requests that every launch makes, encoded by hand.
+"""The rtnetlink requests that launches make, encoded by hand.
 
 Importing pyroute2 costs 125 ms and more; these requests cost 1 ms together (docs/decisions,
-0002). Everything richer goes through pyroute2 (linux.netlink.link_stats). Message
-layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, rtnetlink(7). Native byte order.
+0002). Off the launch path pyroute2 is used (`link_stats`, `vf_settings`). Message layouts:
+linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, rtnetlink(7). Native byte order. A MAC or an
+address is packed `bytes`; what the kernel refuses is raised as `OSError`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ TCA_KIND, TCA_OPTIONS, TCA_STATS2, TCA_INGRESS_BLOCK = 1, 2, 7, 13
 TCA_BPF_OPS_LEN, TCA_BPF_OPS, TCA_BPF_FLAGS, TCA_STATS_QUEUE = 4, 5, 8, 3
 TCA_BPF_FLAG_ACT_DIRECT = 1
 TC_H_CLSACT, CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
-BLOCK = -1  # in the place of an interface: TCM_IFINDEX_MAGIC_BLOCK
+BLOCK = -1  # stands for an ifindex: TCM_IFINDEX_MAGIC_BLOCK
 ETH_P_ALL = 0x0300  # big-endian
-NDA_DST, NUD_VALID = 1, 0xDE  # that an address of a neighbor is known: not being asked, nor failed
+NDA_DST, NUD_VALID = 1, 0xDE  # the states in which a neighbor's MAC is known
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_CARRIER = 20, 26, 27, 33
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
@@ -50,7 +51,7 @@ IFLA_BR_FORWARD_DELAY, IFLA_BR_HELLO_TIME, IFLA_BR_STP_STATE = 1, 2, 5
 IFLA_BR_MCAST_SNOOPING = 23
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 IFA_F_NODAD = 0x02
-# What an interface has of each family, linux/if_link.h, and of settings by number, linux/ip.h.
+# Attributes by address family (linux/if_link.h), and numbers of sysctls (linux/ip.h).
 IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE = 1, 8
 _GENERATE_NONE = 1  # IN6_ADDR_GEN_MODE_NONE
 IPV4_SETTINGS = {
@@ -72,13 +73,13 @@ NTF_MASTER, NTF_STICKY = 0x04, 0x40
 AF_BRIDGE = 7
 _INGRESS = 0, 0xFFFFFFF2, 1 << 16 | ETH_P_ALL  # of `tcmsg`: no handle, clsact's ingress, first
 USER_HZ = 100  # the unit of a bridge's timers in netlink
-# What asking for a route says when there is none, or one that leads nowhere; or no IPv6.
+# The errnos for no route, a route that rejects, and no IPv6.
 _NO_ROUTE = (
     *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL),
     *(errno.EOPNOTSUPP, errno.EAFNOSUPPORT),
 )
 EVERYWHERE = Subnet(0, 0)
-# Addresses that nothing but a default route leads to; they are looked up, never written to.
+# Addresses that only a default route leads to; they are looked up, nothing is sent to them.
 _ELSEWHERE = {
     _socket.AF_INET: bytes((1, 1, 1, 1)),
     _socket.AF_INET6: bytes((0x20, *bytes(14), 1)),
@@ -93,7 +94,7 @@ _DESTINATION = struct.pack("=HH", 8, RTA_DST)
 
 
 class Link(Record):
-    """A network interface, as far as a launch needs to know it."""
+    """A network interface, as far as a launch needs it."""
 
     index: int
     name: str
@@ -102,30 +103,30 @@ class Link(Record):
     kind: str = ""  # `bridge`, `tun`, … ; empty for hardware
     master: int = 0
     up: bool = False
-    carrier: bool = False  # of a tap: whether somebody has it open
-    isolated: bool = False  # of a bridge's port: from the other isolated ones
-    alias: str = ""  # what somebody has written to it
+    carrier: bool = False  # of a tap: whether a process has it open
+    isolated: bool = False  # of a port: from the other isolated ports
+    alias: str = ""  # IFLA_IFALIAS, a text for people
 
 
 class PolicyRule(Record):
-    """A policy rule of ours (linux/fib_rules.h).
+    """A policy rule of qemu-netwrap's (linux/fib_rules.h).
 
-    The daemons that remove others' rules, systemd-networkd among them, leave alone what looks like
-    the kernel's own: that is the protocol of these.
+    It has the protocol of the kernel's own rules: daemons that remove foreign rules, such as
+    systemd-networkd, keep those.
     """
 
     family: int
     preference: int
     action: int  # FR_ACT_…
-    device: str = ""  # that a packet comes in by; `lo` is for what the host itself sends
+    device: str = ""  # by which a packet arrives; `lo` for the host's own packets
     destination: bytes = b""
     length: int = 0
     goto: int = 0
-    unmarked: bool = False  # for packets without a mark alone
+    unmarked: bool = False  # only for packets without a mark
 
     @property
     def body(self) -> bytes:
-        """The body of a request about it."""
+        """The body of a request about the rule."""
         head = _RTMSG.pack(self.family, self.length, 0, 0, 0, 0, 0, self.action, 0)
         found = attribute(FRA_PRIORITY, struct.pack("=I", self.preference))
         found += attribute(FRA_PROTOCOL, bytes([RTPROT_KERNEL]))
@@ -149,16 +150,16 @@ class Rtnl(Netlink):
         super().__init__(NETLINK_ROUTE)
 
     def link(self, name: str) -> Link | None:
-        """Look up one interface by name; None when there is none."""
+        """Return the interface with that name; None if there is none."""
         named = attribute(IFLA_IFNAME, name.encode("utf-8", "surrogateescape") + b"\0")
         return self._link(_IFINFO.pack(0, 0, 0, 0, 0) + named)
 
     def link_at(self, index: int) -> Link | None:
-        """Look up interface number INDEX; None when there is none."""
+        """Return the interface with that index; None if there is none."""
         return self._link(_IFINFO.pack(0, 0, index, 0, 0))
 
     def _link(self, which: bytes) -> Link | None:
-        """Look up one interface."""
+        """Return the interface that the attribute WHICH identifies; None if there is none."""
         try:
             return _read_link(next(self._ask(RTM_GETLINK, 0, which, RTM_NEWLINK)))
         except OSError as error:
@@ -167,7 +168,7 @@ class Rtnl(Netlink):
             raise
 
     def index_name(self, index: int) -> str:
-        """Return the name that interface number INDEX has by now; empty when it is gone."""
+        """Return the current name of the interface with that index; empty if it is gone."""
         found = self.link_at(index)
         return found.name if found else ""
 
@@ -182,9 +183,9 @@ class Rtnl(Netlink):
         snooping: bool = True,
         up: bool = True,
     ) -> None:
-        """Make a bridge. Times in seconds; below 0 leaves the kernel's own.
+        """Create a bridge. Times in seconds; a negative one leaves the kernel's default.
 
-        SNOOPING leaves to the kernel's own whether only ports that ask for multicast get it.
+        With SNOOPING the kernel's default of multicast snooping stays; without, it is off.
         """
         body = (
             _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
@@ -195,12 +196,12 @@ class Rtnl(Netlink):
         self._do(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
     def set_bridge(self, index: int, *, stp: bool, forward_delay: int, hello_time: int) -> None:
-        """Set a bridge's STP and times, as `add_bridge` does."""
+        """Set a bridge's STP and times, which are as in `add_bridge`."""
         body = _IFINFO.pack(0, 0, index, 0, 0) + _bridge_info(stp, forward_delay, hello_time)
         self._do(RTM_NEWLINK, 0, body)
 
     def plug(self, link: Link, bridge: Link, mac: bytes) -> None:
-        """Give LINK a MAC and the bridge's MTU, make it the bridge's port, bring it up."""
+        """Make LINK a port of the bridge, with a MAC and the bridge's MTU, and bring it up."""
         body = _IFINFO.pack(0, 0, link.index, IFF_UP, IFF_UP) + attribute(IFLA_ADDRESS, mac)
         if link.mtu != bridge.mtu:
             body += attribute(IFLA_MTU, struct.pack("=I", bridge.mtu))
@@ -208,23 +209,23 @@ class Rtnl(Netlink):
         self._do(RTM_SETLINK, 0, body)
 
     def unplug(self, link: Link, master: int, mac: bytes, mtu: int, *, up: bool) -> None:
-        """Give LINK back the MASTER (0: none), the MAC, the MTU and the state it had."""
+        """Restore LINK's MASTER (0 for none), MAC, MTU, and whether it was UP."""
         body = _IFINFO.pack(0, 0, link.index, IFF_UP if up else 0, IFF_UP)
         body += attribute(IFLA_ADDRESS, mac) + attribute(IFLA_MTU, struct.pack("=I", mtu))
         body += attribute(IFLA_MASTER, struct.pack("=I", master))
         self._do(RTM_SETLINK, 0, body)
 
     def set_up(self, index: int, mtu: int, group: int) -> None:
-        """Bring an interface up, with an MTU and in a group if these are not 0."""
+        """Bring an interface up, and set its MTU and group, each unless it is 0."""
         body = _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP)
         for kind, value in ((IFLA_MTU, mtu), (IFLA_GROUP, group)):
             body += attribute(kind, struct.pack("=I", value)) if value else b""
         self._do(RTM_SETLINK, 0, body)
 
     def generate_addresses(self, index: int, mode: int = _GENERATE_NONE) -> None:
-        """Have an interface make itself no link-local address, or again by another MODE.
+        """Set an interface's IN6_ADDR_GEN_MODE_…; by default it generates no link-local address.
 
-        A kernel without IPv6, or one older than Linux 3.17, has nothing to switch off.
+        Without IPv6, and before Linux 3.17, this does nothing.
         """
         spec = attribute(_socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([mode])))
         try:
@@ -234,7 +235,7 @@ class Rtnl(Netlink):
                 raise
 
     def set_ipv4(self, index: int, settings: tuple[tuple[str, str], ...]) -> None:
-        """Set settings of net/ipv4/conf: keys and numbers. It takes no writable /proc/sys."""
+        """Set sysctls of net/ipv4/conf, (key, number) each. /proc/sys may be read-only."""
         values = (
             attribute(IPV4_SETTINGS[key], struct.pack("=I", int(value))) for key, value in settings
         )
@@ -242,9 +243,9 @@ class Rtnl(Netlink):
         self._do(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + _family_spec(spec))
 
     def filter_ingress(self, index: int, program: bytes) -> bool:
-        """Have a packet filter look at what comes in by an interface, before IP does.
+        """Attach a BPF program to the ingress of an interface.
 
-        Returns whether this kernel has what that takes.
+        Return False if this kernel does not support that.
         """
         qdisc = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0)
         place = _TCMSG.pack(0, index, *_INGRESS)
@@ -260,21 +261,21 @@ class Rtnl(Netlink):
         return True
 
     def set_alias(self, index: int, alias: str) -> None:
-        """Write something to an interface, for people to read."""
+        """Set an interface's alias, a text for people."""
         body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_IFALIAS, alias.encode())
         self._do(RTM_SETLINK, 0, body)
 
     def isolate(self, index: int, *, isolated: bool = True) -> None:
-        """Keep a bridge's port from the other isolated ones, or no more (Linux 4.18)."""
+        """Isolate a port from the other isolated ports of its bridge, or not (Linux 4.18)."""
         self._set_port(index, attribute(IFLA_BRPORT_ISOLATED, bytes([isolated])))
 
     def lock_port(self, index: int, macs: tuple[bytes, ...]) -> None:
-        """Have a bridge's port take frames from these MACs alone.
+        """Make a port of a bridge accept frames from these MACs only.
 
-        A locked port drops what comes from a MAC that is not known to be behind it (net/bridge/
-        br_input.c, `br_handle_frame_finish`); before Linux 5.16 there is none, and it takes all.
-        It must not learn: link-local frames are not looked at. Sticky entries are not moved to
-        another port that such a frame comes in by.
+        A locked port drops frames from a MAC without an FDB entry for that port (net/bridge/
+        br_input.c, `br_handle_frame_finish`); before Linux 5.16 there is no lock. Learning is off,
+        since link-local frames bypass the lock. Sticky entries do not move to another port at which
+        such a frame arrives.
         """
         for mac in macs:
             self.stick(index, mac)
@@ -282,13 +283,13 @@ class Rtnl(Netlink):
         self._set_port(index, attribute(IFLA_BRPORT_LEARNING, b"\0") + locked)
 
     def stick(self, index: int, mac: bytes) -> None:
-        """Have a bridge send what is for MAC to port INDEX, whatever comes in elsewhere."""
+        """Pin a MAC to the port INDEX of its bridge, whatever frames arrive at other ports."""
         head = _NDMSG.pack(AF_BRIDGE, index, NUD_NOARP, NTF_MASTER | NTF_STICKY, 0)
         entry = head + attribute(NDA_LLADDR, mac)
         self._do(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, entry)
 
     def stuck(self, bridge: int) -> dict[bytes, int]:
-        """Return the MACs that `stick` has put at a port of a bridge, and the number of that."""
+        """Return the MACs that `stick` has pinned on a bridge, with the ifindex of the port."""
         body = _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0)
         body += attribute(IFLA_MASTER, struct.pack("=I", bridge))
         found = {}
@@ -299,18 +300,18 @@ class Rtnl(Netlink):
         return found
 
     def neighbor(self, index: int, address: bytes) -> bytes:
-        """Return the MAC of who has an IPv4 address behind an interface, as far as is known."""
+        """Return the MAC of an IPv4 neighbor behind an interface; b"" if it is not known."""
         body = _NDMSG.pack(_socket.AF_INET, index, 0, 0, 0) + attribute(NDA_DST, address)
         try:
             (answer,) = self._ask(RTM_GETNEIGH, NLM_F_ACK, body, RTM_NEWNEIGH)
         except (OSError, ValueError):
-            return b""  # nobody, or a kernel that cannot tell (before Linux 5.0)
+            return b""  # no entry, or a kernel before 5.0, which cannot look one up
         state = _NDMSG.unpack_from(answer)[2]
         found = dict(attributes(answer, _NDMSG.size))
         return found.get(NDA_LLADDR, b"") if state & NUD_VALID else b""
 
     def bind_block(self, index: int, block: int) -> None:
-        """Have what comes in by an interface go through a filter block (tc(8), clsact)."""
+        """Make the ingress of an interface go through a filter block (tc(8), clsact)."""
         body = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0)
         body += attribute(TCA_KIND, b"clsact\0")
         body += attribute(TCA_INGRESS_BLOCK, struct.pack("=I", block))
@@ -322,12 +323,12 @@ class Rtnl(Netlink):
         self._do(RTM_DELQDISC, 0, body + attribute(TCA_KIND, b"clsact\0"))
 
     def set_filter(self, block: int, priority: int, handle: int, program: bytes) -> None:
-        """Put a program of classic BPF into a filter block, or exchange it; it gives verdicts."""
+        """Add a BPF program, which returns verdicts, to a filter block, or replace it."""
         body = _filter(block, priority, handle) + _program(program)
         self._do(RTM_NEWTFILTER, NLM_F_CREATE, body)
 
     def has_filter(self, block: int, priority: int, handle: int) -> bool:
-        """Whether a filter block has a program."""
+        """Whether a filter block has a program at that priority and handle."""
         which = _filter(block, priority, handle)
         try:
             next(self._ask(RTM_GETTFILTER, 0, which, RTM_NEWTFILTER))
@@ -338,7 +339,7 @@ class Rtnl(Netlink):
         return True
 
     def drop_filter(self, block: int, priority: int, handle: int) -> None:
-        """Take a program out of a filter block; it, or the block, may have gone already."""
+        """Remove a program from a filter block, if both exist."""
         try:
             self._do(RTM_DELTFILTER, 0, _filter(block, priority, handle))
         except OSError as error:
@@ -346,10 +347,10 @@ class Rtnl(Netlink):
                 raise
 
     def dropped(self, index: int) -> int:
-        """Return how many frames that came in by an interface its filter block has dropped."""
+        """Return how many frames the filter block of an interface has dropped; 0 without one."""
         body = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0)
         try:
-            # Without an echo the kernel tells listeners alone.
+            # Without NLM_F_ECHO the answer goes to listeners only.
             flags = NLM_F_ECHO | NLM_F_ACK
             (answer,) = self._ask(RTM_GETQDISC, flags, body, RTM_NEWQDISC)
         except (OSError, ValueError):
@@ -364,7 +365,7 @@ class Rtnl(Netlink):
         self._do(RTM_NEWLINK, 0, body)
 
     def ports(self, bridge: int) -> list[Link]:
-        """Return a bridge's ports; the kernel leaves the other interfaces out of the answer."""
+        """Return a bridge's ports: the kernel sends only those, whatever else there is."""
         body = _IFINFO.pack(0, 0, 0, 0, 0) + attribute(IFLA_MASTER, struct.pack("=I", bridge))
         answers = self._ask(RTM_GETLINK, NLM_F_DUMP, body, RTM_NEWLINK)
         return [link for link in map(_read_link, answers) if link.master == bridge]
@@ -374,7 +375,7 @@ class Rtnl(Netlink):
         self._do(RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
 
     def add_address(self, index: int, address: bytes, length: int) -> None:
-        """Add an address: IPv4 with its broadcast address, IPv6 to be used at once."""
+        """Add an address: IPv4 with its broadcast address, IPv6 without duplicate detection."""
         flags, more = IFA_F_NODAD, b""
         if len(address) == 4:
             host = (1 << 32 - length) - 1
@@ -388,21 +389,21 @@ class Rtnl(Netlink):
         self._do(RTM_DELADDR, 0, _address(index, address, length))
 
     def default_device(self, family: int = _socket.AF_INET) -> str:
-        """Return the device of a family's default route, empty when there is none."""
+        """Return the name of the device of a family's default route, empty if there is none."""
         index = self._default_index(family)
         return self.index_name(index) if index else ""
 
     def default_link(self) -> Link | None:
-        """Look up the device of the IPv4 default route; None when there is none."""
+        """Return the device of the IPv4 default route; None if there is none."""
         index = self._default_index(_socket.AF_INET)
         return self.link_at(index) if index else None
 
     def default_index(self, version: int) -> int:
-        """Return the number of the default route's device by IP of a VERSION; 0 without one."""
+        """Return the ifindex of the default route's device for IP VERSION 4 or 6; 0 for none."""
         return self._default_index(_socket.AF_INET if version == 4 else _socket.AF_INET6)
 
     def _default_index(self, family: int) -> int:
-        """Return the number of the default route's device, 0 when there is none."""
+        """Return the ifindex of the default route's device, 0 if there is none."""
         where = _ELSEWHERE[family]
         head = _RTMSG.pack(family, 8 * len(where), 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
         try:
@@ -417,13 +418,13 @@ class Rtnl(Netlink):
         return devices[0] if devices else 0
 
     def rule_places(self, family: int) -> tuple[int, int]:
-        """Return the preferences of the rule for the host's addresses, and of what comes next.
+        """Return the preferences of the rule for the local table, and of the rule after it.
 
-        Rules of ours do not count.
+        Rules of qemu-netwrap's do not count.
         """
         head = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         local = -1
-        # The first piece of the answer is enough: the kernel has them in order.
+        # The first part of the answer is enough: rules are sorted by preference.
         for answer in self._ask(RTM_GETRULE, NLM_F_DUMP, head, RTM_NEWRULE):
             found = dict(attributes(answer, _RTMSG.size))
             preference = u32(found[FRA_PRIORITY]) if FRA_PRIORITY in found else 0
@@ -436,9 +437,9 @@ class Rtnl(Netlink):
         return max(local, 0), RULE_OF_MAIN
 
     def policy_rules(self, family: int) -> list[PolicyRule]:
-        """Return the policy rules of a family that are like ours, and like nobody else's.
+        """Return the policy rules of a family that qemu-netwrap has added.
 
-        They have the kernel's protocol, and lead to no table, as its own do.
+        They have the kernel's protocol, but unlike the kernel's own rules lead to no table.
         """
         head = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         rules = []
@@ -464,14 +465,14 @@ class Rtnl(Netlink):
         return rules
 
     def add_rule(self, rule: PolicyRule) -> None:
-        """Add a policy rule; it may be there already."""
+        """Add a policy rule, unless it exists."""
         try:
             self._do(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, rule.body)
         except FileExistsError:
             pass
 
     def delete_rule(self, rule: PolicyRule) -> None:
-        """Delete a policy rule; it may be gone already."""
+        """Delete a policy rule, if it exists."""
         try:
             self._do(RTM_DELRULE, 0, rule.body)
         except FileNotFoundError:
@@ -480,7 +481,7 @@ class Rtnl(Netlink):
     def routes(self, places: tuple[Subnet, ...] = (EVERYWHERE,)) -> list[Route]:
         """Return the IPv4 unicast routes of every table but `local` that overlap one of PLACES.
 
-        Of the others one for each device, table and gateway, so that every device is there.
+        And one of the others for each device, table and gateway, so that no device is left out.
         """
         head = _RTMSG.pack(_socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
         areas = [(place.network, place.length) for place in places]
@@ -488,8 +489,8 @@ class Rtnl(Netlink):
         known: dict[bytes, list[Route]] = {}
         found: list[Route] = []
         for answer in self._ask(RTM_GETROUTE, NLM_F_DUMP, head, RTM_NEWROUTE):
-            # Of a host's thousands of routes most differ by their destination alone, which is the
-            # second attribute: what else a message says is read once.
+            # Most of thousands of routes differ only by their destination, which is the second
+            # attribute: the rest of such messages is decoded once.
             apart = answer[20:24] == _DESTINATION
             rest = answer[:20] + answer[28:] if apart else answer
             alike = known.get(rest)
@@ -506,9 +507,9 @@ class Rtnl(Netlink):
         return found
 
     def _read_route(self, body: bytes, names: dict[int, str]) -> list[Route]:
-        """Return what an RTM_NEWROUTE message says: a route for each device it leaves by.
+        """Return the routes of an RTM_NEWROUTE message, one for each of its devices.
 
-        NAMES are the devices' that are known by now.
+        NAMES caches the devices' names by index.
         """
         length, table, kind = body[1], body[4], body[7]
         if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
@@ -526,7 +527,7 @@ class Rtnl(Netlink):
 def name_of(index: int) -> str:
     """Return the name that interface number INDEX has by now; empty when it is gone.
 
-    On a socket of its own: also while a dump is being read on another.
+    It opens a socket, since another may be in the middle of a dump.
     """
     asking = Rtnl()
     try:
@@ -542,7 +543,7 @@ def _bridge_info(
     *,
     snooping: bool = True,
 ) -> bytes:
-    """Encode a bridge's STP and times; those below 0 are left out."""
+    """Encode a bridge's STP and times; negative ones are left out."""
     data = attribute(IFLA_BR_STP_STATE, struct.pack("=I", int(stp)))
     if forward_delay >= 0:
         data += attribute(IFLA_BR_FORWARD_DELAY, struct.pack("=I", forward_delay * USER_HZ))
@@ -555,13 +556,13 @@ def _bridge_info(
 
 
 def _filter(block: int, priority: int, handle: int) -> bytes:
-    """Encode which program in which filter block is meant."""
+    """Encode the header that identifies a program in a filter block."""
     head = _TCMSG.pack(0, BLOCK, handle, block, priority << 16 | ETH_P_ALL)
     return head + attribute(TCA_KIND, b"bpf\0")
 
 
 def _program(program: bytes) -> bytes:
-    """Encode a program of classic BPF whose results are verdicts."""
+    """Encode a classic BPF program that returns verdicts (direct action)."""
     options = attribute(TCA_BPF_OPS_LEN, struct.pack("=H", len(program) // 8))
     options += attribute(TCA_BPF_OPS, program)
     options += attribute(TCA_BPF_FLAGS, struct.pack("=I", TCA_BPF_FLAG_ACT_DIRECT))
@@ -569,19 +570,19 @@ def _program(program: bytes) -> bytes:
 
 
 def _family_spec(spec: bytes) -> bytes:
-    """Encode what an interface is to have of a family."""
+    """Encode an interface's attributes of an address family."""
     return attribute(IFLA_AF_SPEC, spec)
 
 
 def _address(index: int, address: bytes, length: int, flags: int = 0) -> bytes:
-    """Encode which address of which interface is meant."""
+    """Encode an interface's address."""
     family = _socket.AF_INET if len(address) == 4 else _socket.AF_INET6
     head = _IFADDR.pack(family, length, flags, 0, index)
     return head + attribute(IFA_LOCAL, address) + attribute(IFA_ADDRESS, address)
 
 
 def out_devices(route: dict[int, bytes]) -> list[int]:
-    """Return the indexes of the devices a route leaves by; several for a multipath route."""
+    """Return the ifindexes of a route's devices; several for a multipath route."""
     if RTA_OIF in route:
         return [u32(route[RTA_OIF])]
     hops = route.get(RTA_MULTIPATH, b"")
@@ -594,7 +595,7 @@ def out_devices(route: dict[int, bytes]) -> list[int]:
 
 
 def _is_isolated(info: dict[int, bytes]) -> bool:
-    """Whether what an interface's IFLA_LINKINFO says is that it is an isolated port."""
+    """Whether an interface's IFLA_LINKINFO is that of an isolated port."""
     if info.get(IFLA_INFO_SLAVE_KIND, b"").rstrip(b"\0") != b"bridge":
         return False
     port = dict(attributes(info.get(IFLA_INFO_SLAVE_DATA, b""), 0))
@@ -602,7 +603,7 @@ def _is_isolated(info: dict[int, bytes]) -> bool:
 
 
 def _read_link(body: bytes) -> Link:
-    """Read an RTM_NEWLINK message."""
+    """Decode the body of an RTM_NEWLINK message."""
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
     found = dict(attributes(body, _IFINFO.size))
     info = dict(attributes(found.get(IFLA_LINKINFO, b""), 0))

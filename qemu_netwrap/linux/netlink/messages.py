@@ -1,7 +1,7 @@
-"""Rtnetlink messages as the kernel dumps them, and what is made of them for another interface.
+"""Rtnetlink messages as the kernel dumps them, and the requests that recreate them elsewhere.
 
-What the kernel tells is what it takes: a message of its own, with the number of the interface
-exchanged, makes the same for another one. So nothing is decoded that could get lost on the way.
+A dumped message can be sent back as a request after replacing the ifindex: so attributes that are
+unknown here survive.
 Layouts are those of linux/if_addr.h, linux/rtnetlink.h, linux/neighbour.h, linux/nexthop.h and
 linux/fib_rules.h.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RTM_SETLINK, RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = 19, 20, 21, 24, 25
 RTM_NEWNEIGH, RTM_NEWRULE, RTM_DELRULE, RTM_NEWNEXTHOP = 28, 32, 33, 104
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 3, 6, 8
-# The flags a request may have; the kernel sees to the others by itself.
+# The flags that a request may have; the kernel sets the others itself.
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE, IFA_F_DADFAILED = 0x02, 0x200, 0x08
 IFA_F_SETTABLE = IFA_F_NODAD | 0x10 | 0x100 | IFA_F_NOPREFIXROUTE | 0x400
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 3, 4, 5, 6
@@ -63,7 +63,7 @@ U32 = struct.Struct("=I")
 
 
 class Message(Record):
-    """One request of a batch; errors in PARDONED mean that there was nothing to do."""
+    """One request of a batch; the errnos in PARDONED mean that there was nothing to do."""
 
     kind: int
     flags: int
@@ -72,19 +72,19 @@ class Message(Record):
 
 
 class Address(Record):
-    """An address as the kernel tells it (the body of RTM_NEWADDR)."""
+    """An address, as the body of an RTM_NEWADDR message."""
 
     body: bytes
 
     @property
     def index(self) -> int:
-        """Its interface's number."""
+        """Its interface's index."""
         found: int = IFADDR.unpack_from(self.body)[4]
         return found
 
     @property
     def key(self) -> tuple[int, int, bytes, bytes]:
-        """What tells it from others on its interface: family, prefix length, address, peer."""
+        """What identifies it on its interface: family, prefix length, address, peer."""
         found = dict(attributes(self.body, IFADDR.size))
         peer = found.get(IFA_ADDRESS, b"")
         return self.body[0], self.body[1], found.get(IFA_LOCAL, peer), peer
@@ -102,23 +102,23 @@ class Address(Record):
 
     @property
     def is_announced(self) -> bool:
-        """Whether the kernel made it of a prefix that a router announces, or what looks like it."""
+        """Whether it is by SLAAC, or looks like it."""
         return self.body[0] == AF_INET6 and self.has_route and self.lifetimes[1] != FOREVER
 
     @property
     def flags(self) -> int:
-        """The flags, those of a request or not."""
+        """The flags (IFA_F_…), also those that a request may not have."""
         return u32(dict(attributes(self.body, IFADDR.size)).get(IFA_FLAGS, bytes(4)))
 
     @property
     def lifetimes(self) -> tuple[int, int]:
-        """For how long it is preferred and valid, in seconds."""
+        """Its preferred and valid lifetime, in seconds."""
         found = dict(attributes(self.body, IFADDR.size)).get(IFA_CACHEINFO)
         return _LIFETIMES.unpack_from(found) if found else (FOREVER, FOREVER)
 
     @property
     def prefix(self) -> tuple[int, int, bytes]:
-        """The route that the kernel makes with it: family, prefix length, network."""
+        """The route that the kernel creates with it: family, prefix length, packed network."""
         family, length, _, peer = self.key
         bits = len(peer) * 8
         network = int.from_bytes(peer, "big") >> (bits - length) << (bits - length)
@@ -126,29 +126,29 @@ class Address(Record):
 
     @property
     def has_route(self) -> bool:
-        """Whether the kernel makes a route to its prefix when it is added."""
+        """Whether the kernel creates a route to its prefix when it is added."""
         is_alone = self.body[0] == AF_INET and self.body[1] == 32
         return not (is_alone or self.is_link_local or self.flags & IFA_F_NOPREFIXROUTE)
 
     def aged(self, seconds: int) -> Address:
-        """Return it as it is SECONDS later; with no validity left it is over."""
+        """Return it as it is SECONDS later; with a valid lifetime of 0 it has expired."""
         left = [life if life == FOREVER else max(0, life - seconds) for life in self.lifetimes]
         info = {IFA_CACHEINFO: _LIFETIMES.pack(*left) + bytes(8)}
         return Address(self.body[: IFADDR.size] + exchanged(self.body, IFADDR.size, info))
 
     def added(self, source: Link, target: Link) -> list[Message]:
-        """Return what gives it to TARGET. IPv6 looks for no duplicate: the host has it already."""
+        """Return messages that add it to TARGET, without duplicate detection: the host has it."""
         flags = self.flags & IFA_F_SETTABLE
         once = self._for(source, target, flags | IFA_F_NODAD)
         made = Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, once, (errno.EEXIST,))
         if self.body[0] == AF_INET:
             return [made.replace(body=self._for(source, target, flags))]
-        # That flag shows, and would stay. Replacing an address begins no look for duplicates.
+        # The flag would stay visible. Replacing an address starts no duplicate detection.
         plain = self._for(source, target, flags)
         return [made, Message(RTM_NEWADDR, NLM_F_REPLACE, plain)]
 
     def deleted(self, source: Link) -> Message:
-        """Return what takes it from SOURCE."""
+        """Return a message that deletes it from SOURCE."""
         drop = dict.fromkeys((IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS))
         rest = exchanged(self.body, IFADDR.size, drop)
         head = IFADDR.pack(self.body[0], self.body[1], 0, self.body[3], source.index)
@@ -167,18 +167,18 @@ class Address(Record):
 
 
 class Route(Record):
-    """A route of either family as the kernel tells it (the body of RTM_NEWROUTE)."""
+    """A route of either family, as the body of an RTM_NEWROUTE message."""
 
     body: bytes
 
     @property
     def values(self) -> dict[int, bytes]:
-        """Its attributes."""
+        """Its attributes by type."""
         return dict(attributes(self.body, RTMSG.size))
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What the kernel takes two routes for alternatives by."""
+        """What two alternative routes have in common: the kernel replaces one by the other."""
         family, length, src_length, tos, table, *_ = RTMSG.unpack_from(self.body)
         found = self.values
         table = u32(found[RTA_TABLE]) if RTA_TABLE in found else table
@@ -191,14 +191,14 @@ class Route(Record):
         return self.body[1] == 0 and self.body[7] == RTN_UNICAST
 
     def leaves_by(self, index: int) -> bool:
-        """Whether interface INDEX is its, or one of its."""
+        """Whether it leaves by the interface INDEX, or one of its paths does."""
         found = self.values
         if RTA_OIF in found:
             return u32(found[RTA_OIF]) == index
         return any(hop[3] == index for hop, _ in _hops(found.get(RTA_MULTIPATH, b"")))
 
     def gateways(self, index: int) -> Iterator[tuple[int, bytes]]:
-        """Yield family and address of its gateways by interface INDEX."""
+        """Yield family and packed address of its gateways by the interface INDEX."""
         found = self.values
         ways = [found] if RTA_OIF in found else []
         for hop, rest in _hops(found.get(RTA_MULTIPATH, b"")):
@@ -210,7 +210,7 @@ class Route(Record):
                 yield _U16.unpack_from(way[RTA_VIA])[0], way[RTA_VIA][2:]
 
     def is_kernels(self, addresses: Iterable[Address]) -> bool:
-        """Whether the kernel makes it by itself for an interface with these addresses."""
+        """Whether the kernel creates it itself for an interface with these addresses."""
         family, length, _, _, table, protocol, *_ = RTMSG.unpack_from(self.body)
         dst = self.values.get(RTA_DST, b"")
         if protocol != RTPROT_KERNEL:
@@ -221,7 +221,7 @@ class Route(Record):
         return (family, length, dst) in [address.prefix for address in made]
 
     def moved(self, source: int, target: int, flags: int) -> Message:
-        """Return what makes it lead through TARGET instead of SOURCE."""
+        """Return a message that makes it leave by TARGET instead of SOURCE."""
         found = self.values
         changes: dict[int, bytes | None] = {RTA_CACHEINFO: None, RTA_IIF: None}
         if RTA_OIF in found:
@@ -235,18 +235,18 @@ class Route(Record):
         return Message(RTM_NEWROUTE, NLM_F_CREATE | flags, self._head() + rest, (errno.EEXIST,))
 
     def deleted(self) -> Message:
-        """Return what deletes it and no alternative of it."""
+        """Return a message that deletes it, and none of its alternatives."""
         drop = dict.fromkeys((RTA_CACHEINFO, RTA_IIF))
         rest = exchanged(self.body, RTMSG.size, drop)
         return Message(RTM_DELROUTE, 0, self._head() + rest, (errno.ESRCH,))
 
     def _head(self) -> bytes:
-        """Return its header without what only the kernel may say."""
+        """Return its header without what only the kernel may set."""
         *head, flags = RTMSG.unpack_from(self.body)
         return RTMSG.pack(*head, flags & RTNH_F_ONLINK)
 
     def _expires(self) -> int:
-        """Return for how many seconds it is valid; 0 without end."""
+        """Return for how many seconds it is valid; 0 if it does not expire."""
         info = self.values.get(RTA_CACHEINFO, b"")
         if self.body[0] != AF_INET6 or len(info) < 12:
             return 0
@@ -255,29 +255,29 @@ class Route(Record):
 
 
 class Neighbour(Record):
-    """An entry of the ARP or ND table (the body of RTM_NEWNEIGH)."""
+    """An entry of the ARP or ND table, as the body of an RTM_NEWNEIGH message."""
 
     body: bytes
 
     @property
     def key(self) -> tuple[int, bytes]:
-        """Family and address."""
+        """Its family and packed address."""
         return self.body[0], dict(attributes(self.body, NDMSG.size)).get(NDA_DST, b"")
 
     @property
     def index(self) -> int:
-        """Its interface's number."""
+        """Its interface's index."""
         found: int = NDMSG.unpack_from(self.body)[1]
         return found
 
     @property
     def state(self) -> int:
-        """What is known of it (NUD_…)."""
+        """Its state (NUD_…)."""
         found: int = NDMSG.unpack_from(self.body)[2]
         return found
 
     def told(self, target: int, state: int, flags: int) -> Message:
-        """Return what tells TARGET of it."""
+        """Return a message that adds it to TARGET in STATE."""
         kept = NDMSG.unpack_from(self.body)[3] & (NTF_PROXY | NTF_ROUTER)
         head = NDMSG.pack(self.body[0], target, state, kept, 0)
         rest = exchanged(self.body, NDMSG.size, dict.fromkeys((NDA_CACHEINFO, NDA_PROBES)))
@@ -285,17 +285,17 @@ class Neighbour(Record):
 
 
 class Nexthop(Record):
-    """A nexthop object: what several routes may lead by (the body of RTM_NEWNEXTHOP)."""
+    """A nexthop object, which routes may share, as the body of an RTM_NEWNEXTHOP message."""
 
     body: bytes
 
     @property
     def index(self) -> int:
-        """Its interface's number; 0 for a group or a black hole."""
+        """Its interface's index; 0 for a group or a blackhole."""
         return u32(dict(attributes(self.body, NHMSG.size)).get(NHA_OIF, bytes(4)))
 
     def moved(self, target: int) -> Message:
-        """Return what has it lead through TARGET, and so every route that uses it."""
+        """Return a message that moves it to TARGET, and with it every route that uses it."""
         family, _, protocol, _, flags = NHMSG.unpack_from(self.body)
         head = NHMSG.pack(family, 0, protocol, 0, flags & RTNH_F_ONLINK)
         rest = exchanged(self.body, NHMSG.size, {NHA_OIF: U32.pack(target)})
@@ -303,23 +303,23 @@ class Nexthop(Record):
 
 
 class Rule(Record):
-    """A policy rule (the body of RTM_NEWRULE)."""
+    """A policy rule, as the body of an RTM_NEWRULE message."""
 
     body: bytes
 
     def names(self, device: str) -> bool:
-        """Whether it is about what comes in by, or leaves by, an interface."""
+        """Whether its iif or oif is that interface."""
         found = dict(attributes(self.body, RTMSG.size))
         return _raw_name(device) in (found.get(FRA_IIFNAME), found.get(FRA_OIFNAME))
 
     @property
     def is_kernels(self) -> bool:
-        """Whether it is the kernel's, or looks so, as ours do (linux.netlink.links)."""
+        """Whether it has the kernel's protocol, as `links.PolicyRule` has too."""
         found = dict(attributes(self.body, RTMSG.size))
         return found.get(FRA_PROTOCOL) == bytes([RTPROT_KERNEL])
 
     def renamed(self, source: str, target: str) -> Rule:
-        """Return the same rule about another interface."""
+        """Return the same rule for another interface."""
         *head, flags = RTMSG.unpack_from(self.body)
         found = dict(attributes(self.body, RTMSG.size))
         names = (k for k in (FRA_IIFNAME, FRA_OIFNAME) if found.get(k) == _raw_name(source))
@@ -328,23 +328,23 @@ class Rule(Record):
 
     @property
     def added(self) -> Message:
-        """What adds it."""
+        """Return a message that adds it."""
         return Message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, self.body, (errno.EEXIST,))
 
     @property
     def deleted(self) -> Message:
-        """What deletes it."""
+        """Return a message that deletes it."""
         return Message(RTM_DELRULE, 0, self.body, (errno.ENOENT,))
 
 
 def enslaved(index: int, master: int, *, up: bool = True) -> Message:
-    """Return what makes an interface a port of MASTER; with 0 of none. It is up then, or not."""
+    """Return a message that makes an interface a port of MASTER (0 for none), and sets it UP."""
     head = IFINFO.pack(0, 0, index, IFF_UP if up else 0, IFF_UP)
     return Message(RTM_SETLINK, 0, head + attribute(IFLA_MASTER, U32.pack(master)))
 
 
 def unrouted(prefix: tuple[int, int, bytes], target: int) -> Message:
-    """Return what deletes the route that came with an address, where there was none."""
+    """Return a message that deletes the route that the kernel has created with an address."""
     family, length, network = prefix
     scope = RT_SCOPE_LINK if family == AF_INET else 0
     numbers = (family, length, 0, 0, RT_TABLE_MAIN, RTPROT_KERNEL, scope, RTN_UNICAST, 0)
@@ -353,13 +353,13 @@ def unrouted(prefix: tuple[int, int, bytes], target: int) -> Message:
 
 
 def asked(index: int, family: int, address: bytes) -> Message:
-    """Return what has the kernel look for a neighbour."""
+    """Return a message that makes the kernel probe a neighbour."""
     head = NDMSG.pack(family, index, 0, NTF_USE, 0)
     return Message(RTM_NEWNEIGH, NLM_F_CREATE, head + attribute(NDA_DST, address))
 
 
 def exchanged(body: bytes, start: int, changes: Mapping[int, bytes | None]) -> bytes:
-    """Return the attributes in BODY from START on with some of them exchanged, or left out."""
+    """Return the attributes in BODY from START on, with CHANGES; None leaves one out."""
     return b"".join(
         attribute(kind, new)
         for kind, value in raw_attributes(body, start)
@@ -368,7 +368,7 @@ def exchanged(body: bytes, start: int, changes: Mapping[int, bytes | None]) -> b
 
 
 def _hops(raw: bytes) -> Iterator[tuple[tuple[int, int, int, int], bytes]]:
-    """Yield the ways of a multipath route: size, flags, weight and interface; attributes."""
+    """Yield the paths of a multipath route: (size, flags, weight, ifindex) and attributes."""
     at = 0
     while at + _RTNH.size <= len(raw):
         size, flags, weight, index = _RTNH.unpack_from(raw, at)
@@ -377,7 +377,7 @@ def _hops(raw: bytes) -> Iterator[tuple[tuple[int, int, int, int], bytes]]:
 
 
 def _moved_hops(raw: bytes, source: int, target: int) -> bytes:
-    """Return the ways of a multipath route, those by SOURCE by TARGET."""
+    """Return the paths of a multipath route, with SOURCE replaced by TARGET."""
     out = b""
     for (size, flags, weight, index), rest in _hops(raw):
         by = target if index == source else index
@@ -386,12 +386,12 @@ def _moved_hops(raw: bytes, source: int, target: int) -> bytes:
 
 
 def _is_local6(dst: bytes) -> bool:
-    """Whether an IPv6 destination is of the link alone: every interface has its own route."""
+    """Whether an IPv6 destination is link-local or multicast: each interface has such routes."""
     return dst[:1] == b"\xff" or (dst[:1] == b"\xfe" and dst[1:2] >= b"\x80" and dst[1] < 0xC0)
 
 
 def _relabelled(label: bytes, source: str, target: str) -> bytes:
-    """Return an IPv4 address's label with the name of its interface in it exchanged."""
+    """Return an IPv4 address's label with the name of its interface replaced."""
     text = label.rstrip(b"\0").decode("utf-8", "surrogateescape")
     name, colon, rest = text.partition(":")
     new = f"{target}{colon}{rest}" if name == source else text
@@ -400,5 +400,5 @@ def _relabelled(label: bytes, source: str, target: str) -> bytes:
 
 
 def _raw_name(device: str) -> bytes:
-    """Return an interface's name as it stands in a message."""
+    """Return an interface's name as an attribute's value."""
     return f"{device}\0".encode("utf-8", "surrogateescape")

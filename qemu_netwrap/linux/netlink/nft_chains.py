@@ -1,4 +1,4 @@
-"""Base chains of somebody else's, and rules of ours in them: questions to nf_tables.
+"""Queries to nf_tables: base chains of other programs, and qemu-netwrap's rules in them.
 
 Encoded by hand: nft(8) would take some 3 ms for the first. Message layouts are those of
 linux/netfilter/nf_tables.h: numbers inside attributes are big-endian.
@@ -41,7 +41,7 @@ NF_DROP = 0
 # NF_INET_PRE_ROUTING on; NF_BR_* are the same, NF_ARP_* are not.
 _HOOKS = {0: PREROUTING, 1: INPUT, 2: FORWARD, 3: OUTPUT, 4: POSTROUTING}
 _ARP_HOOKS = {0: INPUT, 1: OUTPUT}
-_FILTERING = ("filter", "route")  # the types of chains that are not there to translate addresses
+_FILTERING = ("filter", "route")  # the types of chains other than nat
 
 
 class Chain(Record):
@@ -51,20 +51,20 @@ class Chain(Record):
     table: str
     name: str
     hook: str  # one of model.coexistence
-    drops: bool  # by its policy
+    drops: bool  # its policy is drop
 
 
 class Chains(Nftnl):
-    """A netlink socket for questions about chains and their rules."""
+    """A netlink socket for queries about chains and their rules. Methods raise `OSError`."""
 
     def base(self, family: str) -> list[Chain]:
-        """Return the base chains of a family by which packets can be dropped."""
+        """Return the base chains of a family that can drop packets."""
         answers = self.about(NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN, family, flags=NLM_F_DUMP)
         chains = (_chain(family, dict(attributes(answer, 4))) for answer in answers)
         return [chain for chain in chains if chain is not None]
 
     def judge(self, chain: Chain, bridge: str, ports: tuple[int, ...]) -> Judgement:
-        """Judge a base chain by what it does with the packets of the guests on BRIDGE."""
+        """Return what a base chain does with packets of guests on BRIDGE to PORTS of the host."""
         if chain.drops:
             return Judgement(drops=True, closes=True)
 
@@ -79,7 +79,7 @@ class Chains(Nftnl):
         return judge(rules, chain.name, Asked(chain.hook, bridge, ports, chain.family))
 
     def _elements(self, family: str, table: str, name: str) -> list[Element]:
-        """Return the elements of a set: key, whether it ends a span, verdict."""
+        """Return the elements of a set: key, whether it ends an interval, verdict."""
         names = ((NFTA_SET_ELEM_LIST_TABLE, table), (NFTA_SET_ELEM_LIST_SET, name))
         which = b"".join(attribute(kind, text.encode() + b"\0") for kind, text in names)
         answers = self.about(NFT_MSG_GETSETELEM, NFT_MSG_NEWSETELEM, family, which, NLM_F_DUMP)
@@ -113,7 +113,7 @@ class Chains(Nftnl):
         return [name_in(c[NFTA_CHAIN_NAME]) for c in found if name_in(c[NFTA_CHAIN_TABLE]) == table]
 
     def ours(self, family: str, table: str) -> Iterator[tuple[str, str]]:
-        """Yield the chains of a table with rules of ours, and the bridge that these are for."""
+        """Yield the chains of a table with our rules, and the bridge that these are for."""
         for chain in self.names(family, table):
             rules = [
                 rule.get(NFTA_RULE_USERDATA, b"") for rule in self._rules(family, table, chain)
@@ -122,7 +122,7 @@ class Chains(Nftnl):
             yield from ((chain, name_in(m.partition(b"\0")[0])) for m in dict.fromkeys(marks) if m)
 
     def _rules(self, family: str, table: str, chain: str) -> Iterator[dict[int, bytes]]:
-        """Yield the attributes of each rule of a chain; nothing when it is not there."""
+        """Yield the attributes of each rule of a chain; none if it does not exist."""
         names = ((NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain))
         which = b"".join(attribute(kind, name.encode() + b"\0") for kind, name in names)
         answers = self.about(NFT_MSG_GETRULE, NFT_MSG_NEWRULE, family, which, NLM_F_DUMP)
@@ -130,7 +130,7 @@ class Chains(Nftnl):
 
 
 def _chain(family: str, found: dict[int, bytes]) -> Chain | None:
-    """Read a chain; None when it is no base chain that packets are dropped by."""
+    """Decode a chain; None if it is no base chain that can drop packets."""
     hook = dict(attributes(found.get(NFTA_CHAIN_HOOK, b""), 0))
     hooks = _ARP_HOOKS if family == ARP else _HOOKS
     place = hooks.get(_number(hook[NFTA_HOOK_HOOKNUM])) if hook else None
@@ -142,10 +142,10 @@ def _chain(family: str, found: dict[int, bytes]) -> Chain | None:
 
 
 def _within(data: bytes) -> dict[int, bytes]:
-    """Return the attributes nested in one."""
+    """Return the attributes nested in one, by type."""
     return dict(attributes(data, 0))
 
 
 def _number(raw: bytes) -> int:
-    """Read a number."""
+    """Decode a number."""
     return int.from_bytes(raw, "big")

@@ -1,8 +1,8 @@
-"""Rules of nf_tables, as the kernel tells them, read into conditions and verdicts.
+"""Rules of nf_tables, decoded from the kernel's messages into conditions and verdicts.
 
 Layouts and numbers are those of linux/netfilter/nf_tables.h, for what iptables has written those of
-linux/netfilter/xt_*.h. Numbers of the kernel's own inside attributes are big-endian, values that
-are compared are as the machine or the network has them.
+linux/netfilter/xt_*.h. The kernel's own numbers inside attributes are big-endian; values that are
+compared are in host or network byte order.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Parts = dict[int, bytes]
-    Element = tuple[bytes, bool, Rule]  # its key, whether it ends a span, its verdict
+    Element = tuple[bytes, bool, Rule]  # its key, whether it ends an interval, its verdict
     Elements = Callable[[str], list[Element]]
 
-MARK = b"qemu-netwrap: "  # what comments of ours begin with
+MARK = b"qemu-netwrap: "  # what comments of qemu-netwrap's rules begin with
 _NAME, _DATA = 1, 2  # NFTA_EXPR_NAME, NFTA_EXPR_DATA
 _VALUE, _VERDICT = 1, 2  # NFTA_DATA_VALUE, NFTA_DATA_VERDICT
 _CODES = {0: DROP, 1: ACCEPT, -3: JUMP, -4: GOTO, -5: RETURN}  # NF_DROP … NFT_RETURN
@@ -34,7 +34,7 @@ _META = {
     16: chain_verdicts.PROTOCOL,
 }
 _BY_INDEX = (4, 5)  # NFT_META_IIF, NFT_META_OIF
-# By base, offset and whether IPv6's: where a packet has what.
+# The fields of a packet by base, offset and whether it is IPv6's.
 _TRANSPORT_PORT = (2, 2)  # NFT_PAYLOAD_TRANSPORT_HEADER
 _ADDRESSES = {
     12: chain_verdicts.SOURCE,
@@ -45,8 +45,8 @@ _ADDRESSES = {
 _LENGTHS = {chain_verdicts.PORTS: (2,), chain_verdicts.PROTOCOL: (1,), chain_verdicts.CT: (4,)}
 _EQ, _NEQ, _LT, _LTE, _GT, _GTE = range(6)
 _STATES = {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}
-# Statements that let every packet through to the next; and those that end the chain, other than by
-# a verdict of their own.
+# Statements after which the rule goes on; and those that end the chain without a verdict of their
+# own.
 _NO_CONDITION = frozenset(("counter", "log", "objref", "notrack", "dynset", "dup", "inner"))
 _ENDS = frozenset(("masq", "nat", "redir", "tproxy", "queue", "fwd", "synproxy"))
 _REFUSING = frozenset(("DROP", "REJECT"))
@@ -55,7 +55,7 @@ _INVERTED_PORT = 2  # XT_TCP_INV_DSTPT, XT_UDP_INV_DSTPT
 
 
 class _Register:
-    """What a rule has loaded: which field, by its number, and under which mask."""
+    """What a register of a rule holds: a field, by its number, and the mask."""
 
     def __init__(self, field: str, *, by_index: bool = False, mask: bytes = b"") -> None:
         self.field = field
@@ -64,7 +64,7 @@ class _Register:
 
 
 class _Reader:
-    """One rule that is being read."""
+    """The state of decoding one rule."""
 
     def __init__(self, elements: Elements) -> None:
         self.elements = elements
@@ -80,9 +80,9 @@ class _Reader:
 
 
 def read(expressions: bytes, elements: Elements) -> list[Rule]:
-    """Return what a rule comes to: one, or one for each element of a map of verdicts.
+    """Return a rule as conditions and a verdict: one, or one for each element of a verdict map.
 
-    ELEMENTS returns those of a set.
+    ELEMENTS is a function that returns the elements of a set.
     """
     reader = _Reader(elements)
     for _, raw in attributes(expressions, 0):
@@ -149,7 +149,7 @@ def _cmp(data: Parts, reader: _Reader) -> None:
     met = _compared(register, operator, value)
     before = reader.conditions[-1:]
     if operator == _LTE and before and before[0].field == met.field == chain_verdicts.PORTS:
-        # nft(8) writes a range as two comparisons.
+        # nft(8) encodes a range as two comparisons.
         (low,), (high,) = before[0].values[:1], met.values
         low, high = low.partition("-")[0], high.partition("-")[2]
         reader.conditions[-1] = Condition(chain_verdicts.PORTS, (f"{low}-{high}",))
@@ -158,7 +158,7 @@ def _cmp(data: Parts, reader: _Reader) -> None:
 
 
 def _compared(register: _Register, operator: int, value: bytes) -> Condition:
-    """Return what comparing a register with a value asks."""
+    """Return the condition of comparing a register with a value."""
     field = register.field
     if field == chain_verdicts.CT and register.mask:
         # Of masked bits: none is set (==), or one (!=).
@@ -196,7 +196,7 @@ def _lookup(data: Parts, reader: _Reader) -> None:
             met = Condition(register.field, keys) if keys else Condition()
             reader.found.append(rule.replace(conditions=(*reader.conditions, met)))
     elif not name.startswith("__") or not register.field:
-        reader.add(Condition())  # what is in it may change
+        reader.add(Condition())  # its content may change
     else:
         found = [_keys(register, low, high) for low, high, _ in _spans(reader.elements(name))]
         values = tuple(key for keys in found for key in keys)
@@ -206,7 +206,7 @@ def _lookup(data: Parts, reader: _Reader) -> None:
 
 
 def _spans(elements: list[Element]) -> list[tuple[bytes, bytes, Rule]]:
-    """Return a set's elements: the first, what comes after the last (empty: one alone), verdict."""
+    """Return a set's intervals: first key, the key after the last (b"" for a single), verdict."""
     ordered = sorted(elements, key=lambda each: (each[0], not each[1]))
     spans = []
     for number, (key, is_end, rule) in enumerate(ordered):
@@ -218,7 +218,7 @@ def _spans(elements: list[Element]) -> list[tuple[bytes, bytes, Rule]]:
 
 
 def _keys(register: _Register, low: bytes, after: bytes) -> tuple[str, ...]:
-    """Return the values that a span of a set stands for; none when that is not known."""
+    """Return the values of an interval of a set; none if they are not known."""
     if not after:
         return _values(register, low)
     first, last = int.from_bytes(low, "big"), int.from_bytes(after, "big") - 1
@@ -232,10 +232,10 @@ def _keys(register: _Register, low: bytes, after: bytes) -> tuple[str, ...]:
 
 
 def _values(register: _Register, value: bytes) -> tuple[str, ...]:
-    """Return a value as conditions have it; none when that is not known."""
+    """Return a value as conditions have it; none if it is not known."""
     field = register.field
     if len(value) not in _LENGTHS.get(field, range(17)):
-        return ()  # more than one field is looked up together
+        return ()  # a concatenation of fields
     if field in (chain_verdicts.IIF, chain_verdicts.OIF):
         return _device(register, value)
     if field == chain_verdicts.PORTS:
@@ -249,7 +249,7 @@ def _values(register: _Register, value: bytes) -> tuple[str, ...]:
 
 
 def _device(register: _Register, value: bytes) -> tuple[str, ...]:
-    """Return a device's name; one that is cut short without a zero is the beginning of many."""
+    """Return a device's name; without a final zero it is a prefix (`eth*`)."""
     if not register.by_index:
         return (_text(value) if b"\0" in value or len(value) >= 16 else f"{_text(value)}*",)
     try:
@@ -259,7 +259,7 @@ def _device(register: _Register, value: bytes) -> tuple[str, ...]:
 
 
 def _width(address: bytes, mask: bytes) -> str:
-    """Return how much an address under a mask takes in."""
+    """Return how many addresses an address with a mask stands for, as conditions have it."""
     if address[:1] == b"\x7f" and len(address) <= 4:
         return chain_verdicts.LOOPBACK
     is_whole = len(address) in (4, 16) and mask in (b"", b"\xff" * len(address))
@@ -284,17 +284,19 @@ def _reject(_data: Parts, reader: _Reader) -> None:
 
 
 def _target(data: Parts, reader: _Reader) -> None:
-    """One of iptables' targets; what does not end the chain goes on."""
+    """Decode one of iptables' targets; after those that do not end the chain the rule goes on."""
     if _text(data.get(1, b"")) in _REFUSING:
         reader.end(DROP)
 
 
 def _match(data: Parts, reader: _Reader) -> None:
-    """One of iptables' matches: what cannot be read here is not known."""
+    """Decode one of iptables' matches; an unknown one becomes an unknown condition."""
     name, info = _text(data.get(1, b"")), data.get(3, b"")
     if name == "comment":
         if info.startswith(MARK):
-            reader.add(Condition(chain_verdicts.CT))  # a rule of ours is for packets of no state
+            reader.add(
+                Condition(chain_verdicts.CT)
+            )  # a rule of qemu-netwrap's is for packets without a state
         return
     if name in ("tcp", "udp") and len(info) >= 9:
         low, high = (int.from_bytes(info[at : at + 2], sys.byteorder) for at in (4, 6))
@@ -305,7 +307,7 @@ def _match(data: Parts, reader: _Reader) -> None:
         if name == "tcp" and info[9]:
             reader.add(Condition())
     elif name == "conntrack" and len(info) >= 152:
-        # After eight addresses, two times and five ports: what is asked, inverted, and the states.
+        # Behind eight addresses, two times and five ports: flags, inverted flags, states.
         about, inverse, states = info[146:148], info[148:150], info[150:152]
         is_state = int.from_bytes(about, sys.byteorder) == 1
         met = Condition(
@@ -324,7 +326,7 @@ def _match(data: Parts, reader: _Reader) -> None:
 
 
 def _listed(ports: list[int], begins: bytes) -> tuple[str, ...]:
-    """Return multiport's list: a port that BEGINS a range goes to the next one."""
+    """Return multiport's list: BEGINS says for each port whether the next one ends its range."""
     spans, number = [], 0
     while number < len(ports):
         last = number + (1 if begins[number] and number + 1 < len(ports) else 0)
@@ -349,7 +351,7 @@ _READERS: dict[str, Callable[[Parts, _Reader], None]] = {
 
 
 def _within(data: bytes) -> Parts:
-    """Return the attributes nested in one."""
+    """Return the attributes nested in one, by type."""
     return dict(attributes(data, 0))
 
 

@@ -1,6 +1,6 @@
-"""How a NIC's virtual functions are set, by pyroute2.
+"""The settings of a NIC's virtual functions, by pyroute2.
 
-For runs that pass NICs through, in the keeper: never on the way of any other launch.
+Only keepers of runs that pass NICs through load this.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RTEXT_FILTER_VF = 1  # include/uapi/linux/rtnetlink.h
 
 
 class Vf(Record):
-    """How a physical function has one of its virtual ones set. Empty: the driver does not say.
+    """The settings of a virtual function, as text; empty if the driver does not report one.
 
     The kernel sets the VLAN together with its priority, and the two rates together.
     """
@@ -31,7 +31,7 @@ class Vf(Record):
     min_tx_rate: str = ""
 
     def requests(self) -> tuple[tuple[str, dict[str, Any]], ...]:
-        """Return what sets it, but for what is empty: what each is, and the kernel's attributes."""
+        """Return the requests for what is not empty: a name for messages, and attributes."""
         found: list[tuple[str, dict[str, Any]]] = []
         if self.mac:
             found.append((f"mac {self.mac}", {"mac": self.mac}))
@@ -47,7 +47,7 @@ class Vf(Record):
         return tuple(found)
 
     def kept_with(self, wanted: Vf) -> Vf:
-        """Return what of this is to be put back once WANTED has been set."""
+        """Return those of these settings that must be restored after WANTED has been set."""
         vlan, rate = bool(wanted.vlan), bool(wanted.max_tx_rate)
         return Vf(
             self.mac if wanted.mac else "",
@@ -60,7 +60,7 @@ class Vf(Record):
         )
 
     def missing_in(self, now: Vf) -> Vf:
-        """Return what of this is not so NOW."""
+        """Return those of these settings that differ from NOW."""
         same_vlan = (self.vlan, self.qos) == (now.vlan, now.qos)
         same_rate = (self.max_tx_rate, self.min_tx_rate) == (now.max_tx_rate, now.min_tx_rate)
         return self.replace(
@@ -73,7 +73,7 @@ class Vf(Record):
 
 
 def read_vf(pf: str, number: int) -> Vf:
-    """Return how PF, an interface, has virtual function NUMBER set. Raises `HostError`."""
+    """Return the settings of virtual function NUMBER of the interface PF. Raises `HostError`."""
     with IPRoute() as ip:
         link = _link(ip, pf)
     listed = link.get_attr("IFLA_VFINFO_LIST")
@@ -105,7 +105,7 @@ def set_vf(pf: str, number: int, wanted: Vf) -> None:
     if wanted.max_tx_rate.strip("0"):
         interface_state.await_carrier(
             pf
-        )  # igb takes no rate above that of its link, and none without one
+        )  # igb accepts no rate above its link's, and none without a link
     with IPRoute() as ip:
         index = _link(ip, pf)["index"]
         for what, attributes in wanted.requests():
@@ -119,7 +119,7 @@ def set_vf(pf: str, number: int, wanted: Vf) -> None:
 
 
 def _link(ip: IPRoute, pf: str) -> Any:  # noqa: ANN401 - pyroute2's message
-    """Return a physical function's interface. Raises `HostError` when it is gone."""
+    """Return a physical function's interface. Raises `HostError` if it is gone."""
     try:
         return ip.link("get", ifname=pf, ext_mask=RTEXT_FILTER_VF)[0]
     except NetlinkError as error:
