@@ -12,7 +12,6 @@ from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.ipv6 import Prefix
 from qemu_netwrap.model.network import NAT
 from qemu_netwrap.networks.host_services import DHCP6_PORT, DHCP_PORT
-from qemu_netwrap.qemu import hostfwd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[PortForw
             f"{where}: hostfwd= is for nat, and {network.name} is a {network.mode} network",
             "leave it out: guests are reached by their own addresses there",
         )
-    found = tuple(hostfwd.parse(text) for text in net.values("hostfwd"))
-    for forward in found:
+    for forward in net.forwards:
         if forward.is_ipv6 and not network.ipv6:
             raise UsageError(
                 f"{where}: {forward}: network {network.name} has no IPv6",
@@ -64,7 +62,7 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[PortForw
         wrong = _unfit(forward, segment) if segment is not None else ""
         if wrong:
             raise UsageError(f"{where}: {wrong}", _REMEDY)
-    return found
+    return net.forwards
 
 
 def _is_nobodys(forward: PortForward) -> bool:

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from qemu_netwrap.model.run import PortForward
     from qemu_netwrap.qemu.command_line import Option
 
 OUR_TYPES = frozenset({NAT, HOST_ONLY})
@@ -40,9 +41,11 @@ _HUB_FREE = ("queues", "fds", "vhostfds")  # what a -net tap, on its hub, cannot
 
 
 class NetOption(Entry):
-    """One -netdev, -nic or -net, with the type that counts."""
+    """One -netdev, -nic or -net, with the type that counts, and its port forwards."""
 
     type: str = ""
+    forwards: tuple[PortForward, ...] = ()  # on a tap or a network: every hostfwd= that can be read
+    forward_fault: str = ""  # in QEMU's words: the first that cannot
 
     @property
     def form(self) -> str:
@@ -95,7 +98,21 @@ def of_entry(entry: Entry) -> NetOption:
     """Return an entry of the groups netdev, nic or net as a network option."""
     kind = entry.opts.get("type")
     default = "user" if kind is None and entry.group == "nic" else ""
-    return NetOption(entry.option, entry.opts, entry.settings, kind or default)
+    type_ = kind or default
+    taken = entry.opts.all("hostfwd") if type_ in ("tap", *OUR_TYPES) else ()
+    return NetOption(entry.option, entry.opts, entry.settings, type_, *_forwards(taken))
+
+
+def _forwards(texts: tuple[str, ...]) -> tuple[tuple[PortForward, ...], str]:
+    """Return what every hostfwd= asks for, and what is wrong with the first that is none."""
+    found = []
+    fault = ""
+    for text in texts:
+        try:
+            found.append(qemu.hostfwd.parse(text))
+        except ValueError as error:
+            fault = fault or str(error)
+    return tuple(found), fault
 
 
 def parse(option: Option) -> NetOption | None:
@@ -185,7 +202,7 @@ def _value_fault(net: NetOption, key: str, kind: str) -> str:
             return wrong
     text = net.value(key)
     if kind == "hostfwd":
-        return _forward_fault(net)
+        return net.forward_fault
     if kind in _OUR_KINDS:
         return _our_value_fault(net, key, kind)
     if kind == "dict":
@@ -194,16 +211,6 @@ def _value_fault(net: NetOption, key: str, kind: str) -> str:
         wrong = f"Parameter 'queues' expects a number from 1 to {MAX_QUEUES}"
         return "" if 1 <= net.queues <= MAX_QUEUES else wrong
     return numbers.fault(key, text, kind)
-
-
-def _forward_fault(net: NetOption) -> str:
-    """Say which hostfwd= is none."""
-    for text in net.values("hostfwd"):
-        try:
-            qemu.hostfwd.parse(text)
-        except ValueError as error:
-            return str(error)
-    return ""
 
 
 def _our_value_fault(net: NetOption, key: str, kind: str) -> str:

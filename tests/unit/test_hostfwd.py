@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import polling
-from qemu_netwrap.model.network import Network
+from qemu_netwrap.model.network import Config, Network
 from qemu_netwrap.model.run import Nic, PortForward
 from qemu_netwrap.networks import port_forwards
+from qemu_netwrap.qemu import hostfwd
 from qemu_netwrap.qemu.hostfwd import parse
+from qemu_netwrap.runtime import launcher, plan
 from qemu_netwrap.runtime.host_ports import hold
 from qemu_netwrap.state import State
 
@@ -26,6 +28,33 @@ FOUR = st.ip_addresses(v=4).map(str)
 SIX = st.ip_addresses(v=6).map(str)
 PORTS = st.integers(1, 65535)
 PROTOCOLS = st.sampled_from(["tcp", "udp"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-nic", "nat,hostfwd=tcp::2222-:22,hostfwd=udp::53-:53"],
+        [
+            "-netdev",
+            '{"type": "tap", "id": "n", "network": "nat", "hostfwd": [{"str": "::1-10.0.0.2:2"}]}',
+        ],
+    ],
+)
+def test_each_is_read_once_from_the_words_to_the_plan(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(text: str) -> PortForward:
+        read.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(hostfwd, "parse", counted)
+    _, reading = launcher.read_line(("qemu", *words), "qemu", None, asks=False)
+    assert reading is not None
+    made = plan.make(reading, Config(), plan.Facts("1"))
+    assert read == list(reading.nets[0].values("hostfwd"))
+    assert made.nics[0].nic.forwards == tuple(map(parse, read)) != ()
 
 
 @pytest.mark.parametrize(
