@@ -61,7 +61,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 
-generate: ## write what is made from the table of options and commands (ARGS=--check: look only)
+generate: ## write what is made from tables: completions, parts of the man pages (ARGS=--check)
 	/usr/bin/python3 tools/generate.py $(ARGS)
 
 wheel: build/wheel ## build dist/*.whl

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Write what is made from the table of options and commands (qemu_netwrap/cli/options.py).
+"""Write what is made from the tables of options and commands, and of the configuration's keys.
+
+The tables are qemu_netwrap/cli/options.py, qemu_netwrap/config/key_texts.py and config/parse.py.
 
     tools/generate.py [--check]
 
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the table of this tree, not that of an installed version
 
 from qemu_netwrap.cli import options  # noqa: E402 - the path above leads to it
+from qemu_netwrap.config import key_texts, parse  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -202,6 +205,27 @@ def commands_part() -> Iterator[str]:
             yield ".RE"
 
 
+def top_part() -> Iterator[str]:
+    """Yield the entries of keys at the top of the configuration file."""
+    for key, text in key_texts.TOP.items():
+        yield from _key_entry(key, text)
+
+
+def keys_part() -> Iterator[str]:
+    """Yield the entries of a network's keys, each with the modes that it is for."""
+    for key, (modes, _) in parse.KEYS.items():
+        is_general = len(modes) == len(parse.MODES)
+        only = "" if is_general else f"For {' and '.join(f'`{mode}`' for mode in modes)}: "
+        yield from _key_entry(key, only + key_texts.KEYS[key])
+
+
+def _key_entry(key: str, text: str) -> Iterator[str]:
+    """Yield a tagged paragraph about a key."""
+    yield ".TP"
+    yield _bold(key)
+    yield from _paragraph(text, "", [])
+
+
 def _option_entry(option: Option) -> Iterator[str]:
     """Yield a tagged paragraph about an option."""
     yield ".TP"
@@ -235,9 +259,10 @@ def _paragraph(text: str, more: str, values: list[str]) -> Iterator[str]:
     """
     joined = " ".join(f"{text} {more}".split())
     for sentence in _sentences(joined):
-        yield from textwrap.wrap(
+        for line in textwrap.wrap(
             _marked(sentence, values), 78, break_on_hyphens=False, break_long_words=False
-        )
+        ):
+            yield f"\\&{line}" if line.startswith((".", "'")) else line  # no request of roff's
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -281,6 +306,7 @@ PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
     "completions/_qemu-netwrap": {"table": zsh_part},
     "completions/qemu-netwrap.fish": {"table": fish_part},
     "docs/man/qemu-netwrap.1": {"options": options_part, "commands": commands_part},
+    "docs/man/qemu-netwrap.toml.5": {"top": top_part, "keys": keys_part},
 }
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.config import effective as effective
     from qemu_netwrap.config import file as file
+    from qemu_netwrap.config import key_texts as key_texts
     from qemu_netwrap.config import parse as parse
     from qemu_netwrap.config import toml_position as toml_position
 else:

@@ -14,6 +14,7 @@ import typer.testing
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from qemu_netwrap.cli import declare, main, options
+from qemu_netwrap.config import key_texts, parse
 from qemu_netwrap.qemu import command_line, netdev_options, netdev_schema
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 GENERATE = ROOT / "tools" / "generate.py"
+KEYS_PAGE = "docs/man/qemu-netwrap.toml.5"
 EVERY = (options.PROGRAM_ITSELF, *options.COMMANDS)
 
 
@@ -106,13 +108,20 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+def made_from_options(generate: ModuleType) -> list[tuple[str, Any]]:
+    """Return the files that options and commands stand in, with the makers of their parts."""
+    parts = [(name, parts) for name, parts in generate.PARTS.items() if name != KEYS_PAGE]
+    assert len(parts) == len(generate.PARTS) - 1 == 5
+    return parts
+
+
 def test_a_new_option_shows_up_in_all_that_is_made(
     generate: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = options.Option(("-z", "--zoo-of"), "Help about it.", "NAME", options.NETWORK)
     itself = options.PROGRAM_ITSELF
     monkeypatch.setattr(options, "PROGRAM_ITSELF", itself.replace(options=(*itself.options, new)))
-    for name, parts in generate.PARTS.items():
+    for name, parts in made_from_options(generate):
         made = generate.filled((ROOT / name).read_text("utf-8"), parts)
         assert "zoo-of" in made.replace("\\-", "-"), name
 
@@ -124,10 +133,23 @@ def test_a_new_command_shows_up_in_all_that_is_made(
     own = options.Option(("--zeal",), "Hurry.")
     new = options.Command("zoo", "Count the animals.", (argument,), (own,))
     monkeypatch.setattr(options, "COMMANDS", (*options.COMMANDS, new))
-    for name, parts in generate.PARTS.items():
+    for name, parts in made_from_options(generate):
         made = generate.filled((ROOT / name).read_text("utf-8"), parts)
         assert "zoo" in made, name
         assert "--zeal" in made.replace("\\-", "-") or name.endswith("splitter.py"), name
+
+
+def test_what_is_marked_in_texts_ends() -> None:
+    texts = [*key_texts.TOP.values(), *key_texts.KEYS.values()]
+    for command in EVERY:
+        texts += [command.help, command.more, *(a.help for a in command.arguments)]
+        texts += [text for option in command.options for text in (option.help, option.more)]
+    assert [text for text in texts if text.count("`") % 2 or "\\" in text] == []
+
+
+def test_every_key_of_the_configuration_has_a_text() -> None:
+    assert set(key_texts.KEYS) == set(parse.KEYS)
+    assert set(key_texts.TOP) == set(parse.TOP)
 
 
 def test_a_part_without_its_marker_is_a_mistake(generate: ModuleType) -> None:
