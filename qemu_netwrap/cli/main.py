@@ -63,8 +63,8 @@ def run(argv: list[str]) -> None:
 @app.callback(
     invoke_without_command=True,
     help=declare.help_of(""),
-    epilog="In QEMU's words: -nic nat, -nic host-only, -nic tap[,network=NAME], -nic bridge,br=BR,"
-    " and the same with -netdev and -net.",
+    epilog="In QEMU's options: -nic nat, -nic host-only, -nic tap[,network=NAME],"
+    " -nic bridge,br=BR, and the same with -netdev and -net.",
 )
 def main(
     context: typer.Context,

@@ -93,7 +93,7 @@ HELP = Option(("-h", "--help"), "Print help; each command has its own.", informs
 _JSON = Option(("--json",), "Print JSON for scripts.")
 _ROOT = Option(("--root",), "The folder that `etc` is in.", "DIR", FOLDER, "By default `/`.")
 _QEMU = Argument("QEMU", "QEMU's program.", QEMU)
-_ARGS = Argument("ARGS", "QEMU's words, as they are.", QEMU, is_optional=True, is_list=True)
+_ARGS = Argument("ARGS", "QEMU's options, as they are.", QEMU, is_optional=True, is_list=True)
 _NETWORK = Argument("NAME", "A network, or its bridge.", NETWORK)
 _TAP = Argument("TAP", "The tap's name.", TAP)
 _BDF = Argument("BDF", "A PCI address: 0000:01:00.0.", DEVICE)
@@ -103,7 +103,7 @@ PROGRAM_ITSELF = Command(
     "",
     """Provision the networks that a QEMU command line names, and become QEMU.
 
-    When QEMU ends, everything that was created for it is removed. QEMU's words stay as they are,
+    When QEMU ends, everything that was created for it is removed. QEMU's options stay as they are,
     except those that name a network of qemu-netwrap.""",
     (_QEMU, _ARGS),
     (
@@ -150,7 +150,7 @@ PROGRAM_ITSELF = Command(
 COMMANDS = (
     Command(
         "plan",
-        "Show what a launch would do and undo, and QEMU's new words. Changes nothing.",
+        "Show what a launch would do and undo, and QEMU's new options. Changes nothing.",
         (_QEMU, _ARGS),
         (_JSON,),
     ),
@@ -213,7 +213,7 @@ COMMANDS = (
     ),
     Command(
         "network down",
-        "Keep a network up no longer: it goes, now or with its last run.",
+        "Stop keeping a network up: it is removed now, or with its last run.",
         (_NETWORK,),
     ),
     Command(
@@ -228,7 +228,7 @@ COMMANDS = (
     ),
     Command(
         "doctor",
-        """Show what this host can do, and how to mend what it cannot. Changes nothing.
+        """Check what this host supports, and suggest a fix for each problem. Changes nothing.
 
         The exit status is 0 when bridge, nat and host-only work, else 1.""",
         options=(_JSON,),
@@ -260,15 +260,15 @@ COMMANDS = (
     Command("hooks status", "Show whose scripts are there.", options=(_ROOT, _JSON)),
     Command(
         "shim install",
-        "Put links into DIR by QEMU's names, by default all on `PATH`.",
+        "Create in DIR a link for each QEMU on `PATH`, or for those named.",
         (
             _LINKS,
             Argument(
                 "NAME", "QEMU's names; else all there.", PROGRAM, is_optional=True, is_list=True
             ),
         ),
-        more="DIR is to come first on `PATH`."
-        " Called by such a name, qemu-netwrap takes all words for QEMU's.",
+        more="Put DIR first on `PATH`."
+        " Called by such a name, qemu-netwrap has no options of its own: all are QEMU's.",
     ),
     Command(
         "shim remove",
