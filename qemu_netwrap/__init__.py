@@ -23,5 +23,6 @@ if TYPE_CHECKING:
     from qemu_netwrap import resources as resources
     from qemu_netwrap import runtime as runtime
     from qemu_netwrap import state as state
+    from qemu_netwrap import uses as uses
 else:
     __getattr__ = lazy.submodules(__name__)

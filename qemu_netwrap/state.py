@@ -13,7 +13,7 @@
         locks/-macs        taken, with no other, to choose MACs and to forget them
         locks/-takeover    taken to release a run whose own lock somebody keeps
         locks/-nft         held by an nft of ours, also when it has lost who started it
-        shared/            what several networks use, and its former state
+        shared/            what several networks use, its former state, and who needs it (uses)
         code/              the package as archives that runs have links of: runtime.kept_code
 
 A run, a bridge or a device may be called by any name that an interface can have: the files are
@@ -36,6 +36,7 @@ from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, host_facts
 from qemu_netwrap.model.names import as_file, of_file
 from qemu_netwrap.record import Record
+from qemu_netwrap.uses import Uses
 
 ROOT = "/run/qemu-netwrap"
 _NEEDS_ROOT = (
@@ -233,7 +234,8 @@ class State(Record):
 
     def holders(self, path: str, own: str = "") -> list[tuple[str, str]]:
         """Return the living runs in a file of claims, and what each says; OWN counts as living."""
-        return [each for each in claims(path) if each[0] == own or self.is_alive(each[0])]
+        users = Uses.read(path).users
+        return [each for each in users if each[0] == own or self.is_alive(each[0])]
 
     def is_alive(self, run: str) -> bool:
         """Whether QEMU, or what comes before it, lives; or the keeper, who cleans up after it."""
@@ -315,36 +317,6 @@ def _remove_locks(base: str) -> None:
     """Remove the locks under BASE. A run may be starting: files whose lock is held are kept."""
     for name in files.listdir(f"{base}/locks"):
         files.remove_lock(f"{base}/locks/{name}")
-
-
-def claims(path: str) -> list[tuple[str, str]]:
-    """Return the runs in a file of claims, the first comer first, and what each says."""
-    lines = (line.partition(" ") for line in files.read(path).splitlines())
-    return [(run, what) for run, _, what in lines if run]
-
-
-def claim(path: str, run: str, what: str) -> None:
-    """Add a run to a file of claims, behind those that came before it."""
-    known = claims(path)
-    if (run, what) not in known:
-        _write_claims(path, [*known, (run, what)])
-
-
-def disclaim(path: str, run: str, what: str) -> bool:
-    """Take a run out of a file of claims; return whether it was there."""
-    known = claims(path)
-    rest = [each for each in known if each != (run, what)]
-    if rest:
-        if rest != known:
-            _write_claims(path, rest)
-    else:
-        files.remove(path)
-    return rest != known
-
-
-def _write_claims(path: str, known: list[tuple[str, str]]) -> None:
-    """Write a file of claims."""
-    files.write(path, "\n".join(" ".join(each) for each in known))
 
 
 def prepare() -> None:

@@ -12,7 +12,7 @@ from qemu_netwrap import linux, resources
 from qemu_netwrap.model import mac, plain_text
 from qemu_netwrap.resources.base import Commands, Resource
 from qemu_netwrap.resources.journal import Journal
-from qemu_netwrap.state import claim, disclaim
+from qemu_netwrap.uses import claim, disclaim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ Forwarding is switched on device by device, and rules of nft keep it to our gues
 of nftables.service flushes. These stay: behind the rule that leads to the host's own addresses,
 they drop what has no mark, so that without the chains that mark nothing is forwarded.
 
-A file tells which network needs which, each as FAMILY PREFERENCE DOOR:
+A file tells which network needs which (`uses.Uses`), each as FAMILY PREFERENCE DOOR:
 
     BRIDGE ipv4 32763 iif eth0
     ...
@@ -17,6 +17,7 @@ import errno
 
 from qemu_netwrap import linux
 from qemu_netwrap.resources.base import ALL, Commands, Resource
+from qemu_netwrap.uses import Uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,12 +130,12 @@ def _is_open(
     """
     marking = {g.bridge, *(who for who, _ in known)}
     if where == ALL:  # the switch is on because networks have thrown it: who else needs it?
-        users = linux.files.read(context.state.switch(ALL, "forwarding")).split("\n")[1:]
-        return not {*filter(None, users)} <= marking
+        users = Uses.read_changed(context.state.switch(ALL, "forwarding")).names
+        return not {*users} <= marking
     kind, _, device = where.partition(" ")
     if kind != _IIF or device == g.bridge:
         return False
-    users = linux.files.read(context.state.forwarding(device)).split()[1:]
+    users = Uses.read_changed(context.state.forwarding(device)).names
     return not {*users} <= marking or linux.sysctl.read(family, ALL, "forwarding") == "1"
 
 
@@ -221,14 +222,9 @@ def _door(rule: str) -> str:
 
 def _read(context: Context) -> list[tuple[str, str]]:
     """Return who needs which rule."""
-    lines = linux.files.read(context.state.guards).split("\n")[:-1]
-    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
+    return [*Uses.read(context.state.guards).users]
 
 
 def _write(known: list[tuple[str, str]], context: Context) -> None:
     """Write it down."""
-    lines = dict.fromkeys(f"{who} {rule}\n" for who, rule in known)
-    if lines:
-        linux.files.write(context.state.guards, "".join(lines))
-    else:
-        linux.files.remove(context.state.guards)
+    Uses((), tuple(dict.fromkeys(known))).keep(context.state.guards)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qemu_netwrap import linux
 from qemu_netwrap.resources.base import Commands, Resource
+from qemu_netwrap.uses import Uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ class Rules(Resource):
     def acquire(self, context: Context) -> Iterator[None]:
         """Add the network's chains to our table."""
         path = context.state.rules_users
-        users = linux.files.read(path).split()
-        linux.files.write(path, "\n".join(dict.fromkeys([*users, self.bridge])) + "\n")
+        Uses.read(path).with_use(self.bridge).write(path)
         child = linux.nft.add(self.rules, context.state.nft_lock)
         yield
         child.wait()
@@ -33,16 +33,13 @@ class Rules(Resource):
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
         """Remove the network's chains, with the last network's the table."""
         path = context.state.rules_users
-        users = [user for user in linux.files.read(path).split() if user != self.bridge]
+        left = Uses.read(path).without(self.bridge)
         child = linux.nft.remove(
-            linux.nft.chains(self.rules), context.state.nft_lock, table=not users
+            linux.nft.chains(self.rules), context.state.nft_lock, table=not left.users
         )
         yield
         child.wait()
-        if users:
-            linux.files.write(path, "\n".join(users) + "\n")
-        else:
-            linux.files.remove(path)
+        left.keep(path)
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
         """Whether a chain has gone: restarting nftables.service flushes all of them."""
@@ -67,9 +64,8 @@ class PortForwardChains(Resource):
         Nothing is left for later: the lock must not be held while others are acquired.
         """
         with linux.files.Lock(context.state.host_lock):
-            users = linux.files.read(context.state.rules_users).split()
-            lines = "\n".join(dict.fromkeys([*users, self.tap])) + "\n"
-            linux.files.write(context.state.rules_users, lines)
+            path = context.state.rules_users
+            Uses.read(path).with_use(self.tap).write(path)
             linux.nft.add(self.rules, context.state.nft_lock).wait()
         yield
 
@@ -77,13 +73,11 @@ class PortForwardChains(Resource):
         """Remove the chains, with the last user the table."""
         path = context.state.rules_users
         with linux.files.Lock(context.state.host_lock):
-            users = [user for user in linux.files.read(path).split() if user != self.tap]
+            left = Uses.read(path).without(self.tap)
             chains = linux.nft.chains(self.rules)
-            linux.nft.remove(chains, context.state.nft_lock, table=not users).wait()
-            if users:
-                linux.files.write(path, "\n".join(users) + "\n")
-            else:
-                linux.files.remove(path)
+            linux.nft.remove(chains, context.state.nft_lock, table=not left.users).wait()
+            left.keep(path)
+            if not left.users:
                 linux.files.remove_scratch(context.state.shared_folder)
         yield
 
@@ -93,7 +87,7 @@ class PortForwardChains(Resource):
         A run that is being released has given up the table, under the lock, and is left alone.
         """
         with linux.files.Lock(context.state.host_lock):
-            is_user = self.tap in linux.files.read(context.state.rules_users).split()
+            is_user = self.tap in Uses.read(context.state.rules_users).names
             chains = linux.nft.chains(self.rules)
             if is_user and not all(map(linux.nft.is_there, chains)):
                 linux.nft.remove(chains, context.state.nft_lock, table=False).wait()

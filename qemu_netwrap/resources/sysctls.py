@@ -1,7 +1,7 @@
 """Settings under net/*/conf: of devices of ours, and of the host's own, which networks share.
 
 One that is shared is set by the first network that needs it, and back with the last. A file for
-each says what it is about, what else setting it has changed, and who needs it:
+each (`uses.Uses`) says which device it is of, what else setting it has changed, and who needs it:
 
     INDEX [OTHER ...]
     BRIDGE
@@ -14,6 +14,7 @@ from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import ALL, Commands, Resource
+from qemu_netwrap.uses import Uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.resources.base import Context, Saved
 
-_V6 = "ipv6"
+_V4, _V6 = "ipv4", "ipv6"
 _DEFAULT = "default"
 _EVERY_DEVICE = "0"  # in the place of an ifindex
 
@@ -81,17 +82,7 @@ class Forwarding(Resource):
         is anybody for one that has gone since its routes were looked at, a container's say.
         """
         yield
-        path = context.state.forwarding(self.device)
-        link = context.rtnl.link(self.device)
-        if link is None:
-            return
-        known, *users = linux.files.read(path).split() or [""]
-        if known != str(link.index):
-            users = []  # those were users of another device of that name
-        if users or linux.sysctl.read("ipv4", self.device, "forwarding") == "0":
-            lines = [str(link.index), *dict.fromkeys([*users, self.user])]
-            linux.files.write(path, "\n".join(lines) + "\n")
-            _set("ipv4", self.device, "forwarding", "1", context)
+        self._shared.acquire(context)
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
         """Switch the device's forwarding off again with its last user, if we switched it on.
@@ -99,22 +90,12 @@ class Forwarding(Resource):
         Not if the host has become a router meanwhile: the global switch turns on every device's,
         and whoever used it (Docker does) needs this one too.
         """
-        path = context.state.forwarding(self.device)
-        index, *users = linux.files.read(path).split() or [""]
-        users = [user for user in users if user != self.user]
-        if users:
-            linux.files.write(path, "\n".join([index, *users]) + "\n")
-        elif index:
-            device = context.rtnl.index_name(int(index))
-            is_router = linux.sysctl.read("ipv4", "all", "forwarding") == "1"
-            if device and not is_router:
-                _set("ipv4", device, "forwarding", "0", context)
-            linux.files.remove(path)
+        self._shared.release(context)
         yield
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
         """Whether somebody has switched it off: `sysctl --system` may."""
-        return linux.sysctl.read("ipv4", self.device, "forwarding") == "0"
+        return self._shared.is_former()
 
     def explain(self) -> Commands:
         """Return the equivalent commands."""
@@ -122,19 +103,10 @@ class Forwarding(Resource):
         back = f"sysctl -w {key}=0  # only if it was 0, and when no other network needs it"
         return Commands((f"sysctl -w {key}=1",), (back,))
 
-
-def _set(family: str, device: str, key: str, value: str, context: Context) -> None:
-    """Set a device's setting, unless the device has just gone. Raises `HostError`.
-
-    Where /proc/sys is read-only, as in most containers, the kernel takes IPv4's by netlink.
-    """
-    try:
-        linux.sysctl.write_if_there(family, device, key, value)
-    except HostError:
-        link = context.rtnl.link(device) if family == "ipv4" else None
-        if link is None:
-            raise
-        context.rtnl.set_ipv4(link.index, ((key, value),))
+    @property
+    def _shared(self) -> _Shared:
+        """What the kinds of shared settings have in common."""
+        return _Shared(_V4, self.device, "forwarding", "0", "1", self.user)
 
 
 class Switch(Resource):
@@ -158,25 +130,18 @@ class Switch(Resource):
         """
         if self.key != "accept_ra":
             yield
-        _throw(self, context)
+        self._shared.acquire(context)
         if self.key == "accept_ra":
             yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
         """Put the switch back with its last user, unless somebody has given it another value."""
-        path = context.state.switch(self.device, self.key)
-        use = _Use.read(path)
-        users = tuple(user for user in use.users if user != self.user)
-        if users:
-            use.replace(users=users).write(path)
-        elif use.index:
-            _put_back(self, use, path, context)
-            linux.files.remove(path)
+        self._shared.release(context)
         yield
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
         """Whether somebody has put it back: `sysctl --system` may."""
-        return linux.sysctl.read(_V6, self.device, self.key) == self.former
+        return self._shared.is_former()
 
     def explain(self) -> Commands:
         """Return the equivalent commands."""
@@ -185,67 +150,107 @@ class Switch(Resource):
         back += "  # only if it was, and when no other network needs it"
         return Commands((f"sysctl -w {key}={self.value}  # only if it is {self.former}",), (back,))
 
-
-class _Use(Record):
-    """What a switch's file says."""
-
-    index: str = ""
-    others: tuple[str, ...] = ()  # what forwarded for itself before: devices by ifindex, `default`
-    users: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, path: str) -> _Use:
-        """Read a file; one that is not there says nothing."""
-        first, *users = linux.files.read(path).split("\n")
-        index, *others = first.split() or [""]
-        return cls(index, tuple(others), tuple(user for user in users if user))
-
-    def write(self, path: str) -> None:
-        """Write the file."""
-        lines = [" ".join((self.index, *self.others)), *self.users]
-        linux.files.write(path, "\n".join(lines) + "\n")
+    @property
+    def _shared(self) -> _Shared:
+        """What the kinds of shared settings have in common."""
+        return _Shared(_V6, self.device, self.key, self.former, self.value, self.user)
 
 
-def _throw(s: Switch, context: Context) -> None:
-    """Throw a switch if it is as it was; remember who needs it."""
-    path = context.state.switch(s.device, s.key)
-    index = _index_of(s.device, context)
-    if not index:
-        return
-    known = _Use.read(path)
-    use = known if known.index == index else _Use(index)
-    is_former = linux.sysctl.read(_V6, s.device, s.key) == s.former
-    if not is_former and not use.users:
-        return
-    if is_former and s.device == ALL:
-        use = use.replace(others=tuple(dict.fromkeys((*use.others, *_forwarders()))))
-    use.replace(users=tuple(dict.fromkeys((*use.users, s.user)))).write(path)
-    if is_former:
-        linux.sysctl.write_if_there(_V6, s.device, s.key, s.value)
-        if s.device == ALL and _DEFAULT not in use.others:
-            # A device that comes later is to go on listening to its routers.
-            linux.sysctl.write(_V6, _DEFAULT, s.key, s.former)
+class _Shared(Record):
+    """A setting that networks share, of a device of the host's or of ALL, as USER needs it."""
+
+    family: str
+    device: str
+    key: str
+    former: str  # the value that it has to have before
+    value: str
+    user: str
+
+    def acquire(self, context: Context) -> None:
+        """Set it if it is as it was; write down who needs it before."""
+        path = self._path(context)
+        index = _index_of(self.device, context)
+        if not index:
+            return
+        known = Uses.read_changed(path)
+        # Otherwise those were users of another device of that name.
+        uses = known if known.former[:1] == (index,) else Uses((index,))
+        is_former = self.is_former()
+        if not is_former and not uses.users:
+            return
+        if is_former and self.device == ALL:
+            uses = uses.replace(former=tuple(dict.fromkeys((*uses.former, *_forwarders()))))
+        uses.with_use(self.user).write(path)
+        if is_former:
+            _set(self.family, self.device, self.key, self.value, context)
+            if self.device == ALL and _DEFAULT not in uses.former:
+                # A device that comes later is to go on listening to its routers.
+                linux.sysctl.write(self.family, _DEFAULT, self.key, self.former)
+
+    def release(self, context: Context) -> None:
+        """Put it back with its last user."""
+        path = self._path(context)
+        uses = Uses.read_changed(path)
+        left = uses.without(self.user)
+        if left.users:
+            left.write(path)
+        elif uses.former:
+            if not self._is_needed_by_host():
+                self._put_back(uses, path, context)
+            linux.files.remove(path)
+
+    def is_former(self) -> bool:
+        """Whether it has the value that it had before."""
+        return linux.sysctl.read(self.family, self.device, self.key) == self.former
+
+    def _path(self, context: Context) -> str:
+        """Return the file that says who needs it."""
+        if self.family == _V4:
+            return context.state.forwarding(self.device)
+        return context.state.switch(self.device, self.key)
+
+    def _is_needed_by_host(self) -> bool:
+        """Whether the host forwards IPv4 by all devices, this one among them."""
+        return self.family == _V4 and linux.sysctl.read(_V4, ALL, "forwarding") == "1"
+
+    def _put_back(self, uses: Uses, path: str, context: Context) -> None:
+        """Give it its former value, and what the global one has taken along.
+
+        A file without users tells of a crash in between: then it may be back, the rest not.
+        """
+        index, *others = uses.former
+        device = self.device if index == _EVERY_DEVICE else context.rtnl.index_name(int(index))
+        is_ours = bool(device) and linux.sysctl.read(self.family, device, self.key) == self.value
+        if is_ours:
+            if others:
+                uses.replace(users=()).write(path)
+            _set(self.family, device, self.key, self.former, context)
+        if is_ours or not uses.users:
+            for other in others:
+                name = other if other == _DEFAULT else context.rtnl.index_name(int(other))
+                if name:
+                    linux.sysctl.write_if_there(self.family, name, self.key, self.value)
 
 
-def _put_back(s: Switch, use: _Use, path: str, context: Context) -> None:
-    """Put a switch back, and what the global one takes along.
+def _set(family: str, device: str, key: str, value: str, context: Context) -> None:
+    """Set a device's setting, unless the device has just gone. Raises `HostError`.
 
-    A file without users tells of a crash in between: then the switch may be back, the rest not.
+    Where /proc/sys is read-only, as in most containers, the kernel takes IPv4's by netlink.
     """
-    device = s.device if use.index == _EVERY_DEVICE else context.rtnl.index_name(int(use.index))
-    is_ours = bool(device) and linux.sysctl.read(_V6, device, s.key) == s.value
-    if is_ours:
-        use.replace(users=()).write(path)
-        linux.sysctl.write_if_there(_V6, device, s.key, s.former)
-    if is_ours or not use.users:
-        for other in use.others:
-            name = other if other == _DEFAULT else context.rtnl.index_name(int(other))
-            if name:
-                linux.sysctl.write_if_there(_V6, name, s.key, s.value)
+    try:
+        linux.sysctl.write_if_there(family, device, key, value)
+    except HostError:
+        link = context.rtnl.link(device) if family == _V4 else None
+        if link is None:
+            raise
+        context.rtnl.set_ipv4(link.index, ((key, value),))
 
 
 def _forwarders() -> list[str]:
-    """Return what forwards, each for itself, while the global switch is off."""
+    """Return what forwards IPv6, each for itself, while the global switch is off.
+
+    Devices by their numbers, and `default`.
+    """
     by_default = [_DEFAULT] if linux.sysctl.read(_V6, _DEFAULT, "forwarding") == "1" else []
     return [*by_default, *map(str, linux.ipv6_facts.forwarders())]
 

@@ -13,6 +13,7 @@ from qemu_netwrap.errors import HostError
 from qemu_netwrap.model.pci import VFIO
 from qemu_netwrap.pci_state import BY_HAND, Shared
 from qemu_netwrap.resources.base import Commands, Resource
+from qemu_netwrap.uses import Uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,12 +128,12 @@ class SriovFunctions(Resource):
         """Use a physical function: make its VFs if there are none, and bring it up if need be."""
         path = Shared(context.state).functions(self.pf)
         pf = look(self.pf, self.pf)
-        made, was, *users = linux.files.read(path).split() or ["", ""]
+        known = _uses(path)
         up = linux.netlink.interface_state.is_up(pf.ifnames[0])
-        if not made:
-            made, was = str(int(not pf.vfs)), ",".join((str(int(up)), *_carried(pf.ifnames[0])))
-        users = [*dict.fromkeys((*users, _name(self.run, context)))]
-        linux.files.write(path, "\n".join((made, was, *users)))
+        if not known.former:
+            was = ",".join((str(int(up)), *_carried(pf.ifnames[0])))
+            known = Uses((str(int(not pf.vfs)), was))
+        known.with_use(_name(self.run, context)).write(path)
         if self.count and not pf.vfs:
             context.remember(autoprobe=linux.pci.autoprobe(self.pf))
             linux.pci.set_vf_count(self.pf, self.count)
@@ -148,17 +149,14 @@ class SriovFunctions(Resource):
         with shared.lock_of(self.pf):
             path = shared.functions(self.pf)
             linux.files.remove_scratch(f"{shared.base}/functions", self.pf)
-            made, was, *users = linux.files.read(path).split() or ["", ""]
-            users = [user for user in users if user != _name(self.run, context)]
+            left = _uses(path).without(_name(self.run, context))
+            made, was = left.former or ("", "")
             pf = linux.pci.look(self.pf)
             if pf is not None and "autoprobe" in saved:
                 linux.pci.set_autoprobe(self.pf, saved["autoprobe"])
-            if users:
-                linux.files.write(path, "\n".join((made, was, *users)))
-            else:
-                if pf is not None:
-                    _restore_functions(pf, was.split(","), self.run, context, made=made == "1")
-                linux.files.remove(path)
+            if pf is not None and not left.users:
+                _restore_functions(pf, was.split(","), self.run, context, made=made == "1")
+            left.keep(path)
         shared.tidy()
         yield
 
@@ -171,6 +169,15 @@ class SriovFunctions(Resource):
             return Commands((up,), (down,))
         undo = (f"echo 0 >{count}  # with the last run", down)
         return Commands((f"echo {self.count} >{count}", up), undo)
+
+
+def _uses(path: str) -> Uses:
+    """Return who uses a physical function; before that, if its VFs were made, and what it was."""
+    found = Uses.read_changed(path)
+    if len(found.former) != 1:
+        return found
+    (was, _), *users = found.users  # an older version has written this on a line of its own
+    return Uses((*found.former, was), tuple(users))
 
 
 def _restore_functions(

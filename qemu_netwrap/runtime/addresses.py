@@ -12,7 +12,7 @@ from qemu_netwrap.model.reservations import choose, configured, guest_fault
 from qemu_netwrap.resources.dhcp_hosts import DhcpHost
 from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.resources.links import packed
-from qemu_netwrap.state import claim
+from qemu_netwrap.uses import claim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

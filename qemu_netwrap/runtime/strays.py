@@ -30,6 +30,7 @@ from qemu_netwrap.resources.links import Bridge
 from qemu_netwrap.resources.nftables import PortForwardChains, Rules
 from qemu_netwrap.resources.sysctls import Forwarding, Switch
 from qemu_netwrap.resources.unmanaged import UnmanagedDevices
+from qemu_netwrap.uses import Uses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -144,14 +145,16 @@ def _release(stray: Stray, work: Context) -> None:
 
 def _shared_of(bridge: str, work: Context) -> Iterator[Resource]:
     """Yield what a network has of what networks share, where that is written down still."""
-    lines = (line.split(" ", 3) for line in files.read(work.state.guards).splitlines())
-    doors = [f"{line[1]} {line[3]}" for line in lines if line[0] == bridge]
+    rules = (
+        rule.split(" ", 2) for who, rule in Uses.read(work.state.guards).users if who == bridge
+    )
+    doors = [f"{family} {where}" for family, _, where in rules]
     for device in work.state.forwarding_devices():
-        if bridge in files.read(work.state.forwarding(device)).split()[1:]:
+        if bridge in Uses.read_changed(work.state.forwarding(device)).names:
             yield Forwarding(device, bridge)
     for key, former, value in _SWITCHES:
         for device in work.state.switched(key):
-            if bridge in files.read(work.state.switch(device, key)).split():
+            if bridge in Uses.read_changed(work.state.switch(device, key)).names:
                 yield Switch(device, key, former, value, bridge)
     if doors:
         yield Guard(bridge, "\n".join(doors))
