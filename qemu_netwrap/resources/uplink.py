@@ -56,7 +56,7 @@ class Uplink(Resource):
                 up=str(flags & linux.netlink.messages.IFF_UP),
                 rules=" ".join(rule.body.hex() for rule in rules if rule not in known),
             )
-            linux.files.write(_saved(self, context), move.as_text(had))
+            linux.files.write(_saved(self, context), move.as_text(self.device, had))
             _copy_settings(self, context, bare=had.is_bare)
             move.take(mover, nic, bridge, had, rules)
             move.await_gateways(mover, nic, bridge, had)

@@ -437,12 +437,25 @@ ADVERTISING = (
 )
 
 
-def test_the_bridge_is_deleted_by_somebody(bare: Lan) -> None:
+def as_older(line: str) -> str:
+    """Return what an older version wrote of a NIC, in lines, from what this one writes."""
+    kind, *fields = line.rstrip("\n").split("\t")
+    assert kind == "interface eth0"
+    pairs = (field.split("=") for field in fields)
+    return "".join(f"{name.rstrip('0123456789')} {value}\n" for name, value in pairs)
+
+
+@pytest.mark.parametrize("version", ["this", "an older"])
+def test_the_bridge_is_deleted_by_somebody(bare: Lan, version: str) -> None:
+    """The NIC gets back what was noted, also by an older version."""
     host = bare.machine
     enrich(host)
     batch(host, *LOST)
     before = snapshot(host)
     with running(host, *YES):
+        (file,) = Path(f"/proc/{host.pid}/root/run/qemu-netwrap").glob("*/networks/br0/uplink")
+        if version != "this":
+            file.write_text(as_older(file.read_text("utf-8")), "utf-8")
         batch(host, "link del br0")
     batch(host, *(f"{command} dev eth0" for command in UNDONE))
     wait_same(host, before)

@@ -10,6 +10,7 @@ import _socket
 import collections
 import errno
 import os
+import time
 
 from qemu_netwrap.linux.netlink import (
     NLM_F_ACK,
@@ -271,3 +272,43 @@ def probed(had: Belongings, target: Link, gateways: Iterable[tuple[int, bytes]])
         for way in gateways
         if way not in fixed
     ]
+
+
+def noted(had: Belongings) -> dict[str, str]:
+    """Return belongings as fields of text: the moment, and each message's body in hexadecimal.
+
+    Of routes that follow a nexthop object nothing is noted: see `interface_state.save`.
+    """
+    bodies: dict[str, tuple[Address | Route | Nexthop | Neighbour, ...]] = {
+        "address": had.addresses,
+        "route": had.routes,
+        "nexthop": had.nexthops,
+        "neighbour": had.neighbours,
+    }
+    fields = {"at": str(_now())}
+    for kind, found in bodies.items():
+        fields |= {f"{kind}{number}": each.body.hex() for number, each in enumerate(found)}
+    return fields
+
+
+def of_noted(fields: dict[str, str]) -> Belongings:
+    """Return what `noted` wrote, lifetimes of addresses shortened by the time since.
+
+    Other fields are passed over. Raises `KeyError` or `ValueError` if it is damaged.
+    """
+    passed = _now() - int(fields["at"])
+
+    def bodies(kind: str) -> Iterator[bytes]:
+        return (bytes.fromhex(v) for k, v in fields.items() if k.rstrip("0123456789") == kind)
+
+    return Belongings(
+        addresses=tuple(Address(body).aged(passed) for body in bodies("address")),
+        routes=tuple(map(Route, bodies("route"))),
+        nexthops=tuple(map(Nexthop, bodies("nexthop"))),
+        neighbours=tuple(map(Neighbour, bodies("neighbour"))),
+    )
+
+
+def _now() -> int:
+    """Return the seconds since the host was started, those asleep included."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME))

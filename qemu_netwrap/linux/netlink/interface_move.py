@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import _socket
 import errno
-import time
 
+from qemu_netwrap import record_text
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import polling
 from qemu_netwrap.linux.netlink import interface_copy
 from qemu_netwrap.linux.netlink import messages as rt
 from qemu_netwrap.linux.netlink.interface_copy import Belongings
-from qemu_netwrap.linux.netlink.messages import Address, Nexthop, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,30 +133,26 @@ def _without_local(had: Belongings) -> Belongings:
     return had.replace(addresses=had.movable)
 
 
-def as_text(had: Belongings) -> str:
-    """Return a configuration as text: a line with the time, and one for each item."""
-    lines = [f"at {_now()}"]
-    lines += [f"address {address.body.hex()}" for address in had.addresses]
-    lines += [f"route {route.body.hex()}" for route in had.routes]
-    lines += [f"nexthop {nexthop.body.hex()}" for nexthop in had.nexthops]
-    return "\n".join(lines) + "\n"
+def as_text(ifname: str, had: Belongings) -> str:
+    """Return an interface's configuration as a line of text, without what is not restored.
+
+    Its kind is of two words: versions that wrote a line for each address fail at it, where they
+    would find nothing otherwise.
+    """
+    kept = had.replace(by_object=(), neighbours=())
+    return record_text.write(f"interface {ifname}", interface_copy.noted(kept)) + "\n"
 
 
 def of_text(text: str) -> Belongings:
-    """Return the configuration of `as_text`, with lifetimes reduced by the time since."""
-    rows = [line.partition(" ") for line in text.splitlines()]
-    passed = next((_now() - int(value) for kind, _, value in rows if kind == "at"), 0)
-    bodies = [(kind, bytes.fromhex(value)) for kind, _, value in rows if kind != "at"]
-    return Belongings(
-        addresses=tuple(Address(b).aged(passed) for kind, b in bodies if kind == "address"),
-        routes=tuple(Route(b) for kind, b in bodies if kind == "route"),
-        nexthops=tuple(Nexthop(b) for kind, b in bodies if kind == "nexthop"),
-    )
+    """Return what `as_text` wrote, in this version or an older one; nothing for no text.
 
-
-def _now() -> int:
-    """Return the seconds since boot, including suspend."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME))
+    Raises `KeyError` or `ValueError` on any other.
+    """
+    if text.startswith("at "):  # an older version's: the moment, and a line for each
+        rows = (line.partition(" ") for line in text.splitlines())
+        fields = {kind if kind == "at" else f"{kind}{n}": v for n, (kind, _, v) in enumerate(rows)}
+        return interface_copy.of_noted(fields)
+    return interface_copy.of_noted(record_text.read(text.rstrip("\n"))[1]) if text else Belongings()
 
 
 def named(mover: Mover, name: str) -> Link:

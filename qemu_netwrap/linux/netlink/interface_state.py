@@ -8,16 +8,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 
 from qemu_netwrap import record_text
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, sysctl
 from qemu_netwrap.linux.netlink import NLM_F_APPEND, attribute, interface_copy
 from qemu_netwrap.linux.netlink import messages as rt
-from qemu_netwrap.linux.netlink.interface_copy import Belongings, Mover
+from qemu_netwrap.linux.netlink.interface_copy import Mover
 from qemu_netwrap.linux.netlink.links import IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU
-from qemu_netwrap.linux.netlink.messages import Address, Message, Neighbour, Nexthop, Route
+from qemu_netwrap.linux.netlink.messages import Message, Route
 from qemu_netwrap.linux.polling import wait_until
 from qemu_netwrap.model import mac
 
@@ -45,21 +44,14 @@ def save(ifname: str) -> str:
             "mtu": str(link.mtu),
             "up": str(int(link.up)),
             "master": mover.index_name(link.master) if link.master else "",
-            "at": str(_now()),
             "settings": " ".join(_settings(ifname)),
         }
     finally:
         mover.close()
     fixed = tuple(n for n in had.neighbours if n.state & rt.NUD_PERMANENT or not n.state)
-    bodies = {
-        "address": [address.body for address in had.addresses],
-        "route": [r.body for r in had.routes] + [_by_object(r) for r in had.by_object],
-        "nexthop": [nexthop.body for nexthop in had.nexthops],
-        "neighbour": [neighbour.body for neighbour in fixed],
-    }
-    for kind, found in bodies.items():
-        fields |= {f"{kind}{number}": body.hex() for number, body in enumerate(found)}
-    return record_text.write(ifname, fields)
+    routes = (*had.routes, *(Route(_by_object(route)) for route in had.by_object))
+    kept = had.replace(routes=routes, neighbours=fixed)
+    return record_text.write(ifname, fields | interface_copy.noted(kept))
 
 
 def _by_object(route: Route) -> bytes:
@@ -96,7 +88,7 @@ def restore(ifname: str, saved: str) -> None:
 
 def _give(mover: Mover, link: Link, fields: dict[str, str]) -> None:
     """Restore addresses, routes and neighbours of an interface, which has a new index."""
-    had, has = _read(fields), mover.belongings(link.index)
+    had, has = interface_copy.of_noted(fields), mover.belongings(link.index)
     mover.batch(interface_copy.addresses_given(had, has, link, link))
     if not link.up:
         return  # it was down: the kernel allows no routes through it
@@ -107,21 +99,6 @@ def _give(mover: Mover, link: Link, fields: dict[str, str]) -> None:
     moved = [route.moved(before, link.index, NLM_F_APPEND) for route in routes]
     mover.batch(interface_copy.excused(had, moved))
     mover.batch(interface_copy.neighbours_told(had, has, link))
-
-
-def _read(fields: dict[str, str]) -> Belongings:
-    """Return the configuration that `save` wrote, with the lifetimes of addresses reduced."""
-    passed = _now() - int(fields["at"])
-
-    def bodies(kind: str) -> Iterator[bytes]:
-        return (bytes.fromhex(v) for k, v in fields.items() if k.rstrip("0123456789") == kind)
-
-    return Belongings(
-        addresses=tuple(Address(body).aged(passed) for body in bodies("address")),
-        routes=tuple(map(Route, bodies("route"))),
-        nexthops=tuple(map(Nexthop, bodies("nexthop"))),
-        neighbours=tuple(map(Neighbour, bodies("neighbour"))),
-    )
 
 
 def _set_link(mover: Mover, link: Link, fields: dict[str, str]) -> None:
@@ -291,8 +268,3 @@ def _await_udev(index: int) -> None:
     """Wait until udev, if it runs, has processed a new interface, which it may rename."""
     if os.path.exists("/run/udev/control"):
         wait_until(lambda: os.path.exists(f"/run/udev/data/n{index}"), _TIMEOUT)
-
-
-def _now() -> int:
-    """Return the seconds since boot, including suspend."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME))
