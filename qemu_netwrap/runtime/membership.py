@@ -100,11 +100,10 @@ def join(network: Network, run: str, work: Context, reserved: tuple[Subnet, ...]
     folder = work.state.network(network.bridge)
     with files.Lock(work.state.network_lock(network.bridge)):
         journal = journal_of(work, network.bridge)
-        _check_format(network, journal)
+        entries = _readable(network, journal)
         files.make_folder(f"{folder}/members")
         files.write(work.state.member(network.bridge, run), "")
         info = read_info(work, network.bridge)
-        entries = journal.live()
         if info is None or not _has_bridge(entries, work):
             with files.Lock(work.state.host_lock):
                 # What is there is half a network: its maker died, or its bridge was removed.
@@ -287,10 +286,10 @@ def _make(network: Network, journal: Journal, work: Context, reserved: tuple[Sub
     return info
 
 
-def _check_format(network: Network, journal: Journal) -> None:
-    """Refuse to join a network that a newer version has made. Raises `HostError`."""
+def _readable(network: Network, journal: Journal) -> list[Entry]:
+    """Return what is in NETWORK's journal. Raises `HostError` if a newer version has made it."""
     try:
-        journal.check()
+        return journal.live()
     except HostError as error:
         raise HostError(
             f"network {network.name} cannot be joined by this version: {error.message}",
