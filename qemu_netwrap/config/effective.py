@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import tomllib
 
-from qemu_netwrap.config.parse import KEYS
 from qemu_netwrap.config.toml_position import line_of
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.ipv6 import Prefix
+from qemu_netwrap.networks.base import driver
 from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
@@ -74,10 +74,9 @@ def settings(
         Setting("", "bind_group", config.bind_group, source("", "bind_group")),
     ]
     for network in networks:
-        for key, (modes, _) in KEYS.items():
-            if network.mode in modes:
-                value = _plain(key, getattr(network, key))
-                found.append(Setting(network.name, key, value, source(network.name, key)))
+        for key in driver(network.mode).readers():
+            value = _plain(key, network.setting(key))
+            found.append(Setting(network.name, key, value, source(network.name, key)))
     return tuple(found)
 
 

@@ -6,25 +6,19 @@ import tomllib
 
 from qemu_netwrap.config.toml_position import line_of
 from qemu_netwrap.errors import ConfigError
-from qemu_netwrap.model import addresses, host_services, names, pxe, reservations
-from qemu_netwrap.model.ipv4 import Subnet
-from qemu_netwrap.model.ipv6 import LENGTH, Prefix
-from qemu_netwrap.model.network import BRIDGE, HOST_ONLY, NAT, Config, Network
+from qemu_netwrap.model import names, reservations
+from qemu_netwrap.model.network import MODES, Config, Network, types
 from qemu_netwrap.model.suggest import suggestion
+from qemu_netwrap.networks.base import driver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
 TOP = ("default", "bind_group", "networks")
 _DIGITS = 4300  # of the longest number that Python reads (sys.get_int_max_str_digits)
 _SHOWN = 200  # characters of a wrong value in a hint
-MODES = (BRIDGE, NAT, HOST_ONLY)
-LARGEST = 8
-_NOT_FOR_HOSTS6 = tuple(map(Prefix.parse, ("::/8", "fe80::/10", "fec0::/10", "ff00::/8")))
-_NOT_FOR_HOSTS = tuple(map(Subnet.parse, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))
-SMALLEST = 29  # a subnet with fewer addresses has none left for guests worth a network
 
 
 class _At:
@@ -53,10 +47,10 @@ def parse(text: str, path: str) -> Config:
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise at.error("networks", name, "expected a table", f"write [networks.{name}]")
-    networks = tuple(_network(name, table, at) for name, table in tables.items())
-    _check_bridges(networks, at)
+    described = tuple(_network(name, table, at) for name, table in tables.items())
+    _check_bridges(described, at)
     default = data.get("default", "")
-    known = sorted({*tables, NAT, HOST_ONLY})
+    known = sorted({*tables, *types()})
     hint = f"known networks: {', '.join(known)}"
     if not isinstance(default, str):
         raise at.error("", "default", "expected a string", hint)
@@ -68,7 +62,7 @@ def parse(text: str, path: str) -> Config:
         raise at.error(
             "", "bind_group", "expected true or false", f"it is now {_shown(bind_group)}"
         )
-    return Config(default, networks, path, bind_group)
+    return Config(default, described, path, bind_group)
 
 
 def _loaded(text: str, path: str) -> dict[str, Any]:
@@ -105,31 +99,48 @@ def _known_here(key: str, known: Iterable[str]) -> str:
     return f"{suggestion(key, known)}known here: {', '.join(known)}"
 
 
+def keys() -> dict[str, tuple[str, ...]]:
+    """Return every key of [networks.NAME] with the modes that have it. This loads all drivers."""
+    found: dict[str, tuple[str, ...]] = {}
+    for mode in MODES:
+        for key in driver(mode).readers():
+            found[key] = (*found.get(key, ()), mode)
+    return found
+
+
 def _network(name: str, table: dict[str, object], at: _At) -> Network:
     """Read one [networks.NAME]."""
     where = f"networks.{name}"
     wrong = names.network_name_fault(name)
     if wrong:
         raise at.error(where, "", f"the name {wrong}", "rename the network")
-    for key in table:
-        if key not in KEYS:
-            raise at.error(where, key, "unknown key", _known_here(key, KEYS))
     mode = table.get("mode")
-    if mode not in MODES:
+    is_mode = isinstance(mode, str) and mode in MODES
+    readers = driver(mode).readers() if isinstance(mode, str) and is_mode else {}
+    for key in table:
+        if key not in readers and key not in (known := keys()):
+            raise at.error(where, key, "unknown key", _known_here(key, known))
+    if not is_mode:
         what = "is missing" if mode is None else f"{_shown(mode)} is no mode"
         near = suggestion(mode, MODES) if isinstance(mode, str) else ""
         raise at.error(where, "mode", what, f"{near}one of: {', '.join(MODES)}")
     fields: dict[str, object] = {"mode": mode, "bridge": names.bridge_name(name)}
+    own: list[tuple[str, object]] = []
     for key, value in table.items():
-        only, read = KEYS[key]
-        if mode not in only:
-            raise at.error(where, key, f"is not for mode {mode}", f"it is for: {', '.join(only)}")
+        if key not in readers:
+            only = ", ".join(keys()[key])
+            raise at.error(where, key, f"is not for mode {mode}", f"it is for: {only}")
         try:
-            fields[key] = read(value)
+            read = readers[key](value)
         except ValueError as error:
             raise at.error(where, key, str(error), f"it is now {_shown(value)}") from None
+        if key in Network.fields:
+            fields[key] = read
+        else:
+            own.append((key, read))
     # Who configures an uplink has thought of what it takes.
     fields["agreed"] = "uplink" in table
+    fields["own"] = tuple(own)
     return _checked(Network(name, **fields), at)  # type: ignore[arg-type] # by the readers
 
 
@@ -148,11 +159,11 @@ def _checked(network: Network, at: _At) -> Network:
     return network
 
 
-def _check_bridges(networks: tuple[Network, ...], at: _At) -> None:
+def _check_bridges(described: tuple[Network, ...], at: _At) -> None:
     """Refuse two networks on one bridge, the built-in ones among them."""
-    names_ = {network.name for network in networks}
-    owners = {names.bridge_name(mode): mode for mode in (NAT, HOST_ONLY) if mode not in names_}
-    for network in networks:
+    names_ = {network.name for network in described}
+    owners = {names.bridge_name(mode): mode for mode in types() if mode not in names_}
+    for network in described:
         twin = owners.setdefault(network.bridge, network.name)
         if twin != network.name:
             what = f"{network.bridge} is the bridge of network {twin} already"
@@ -166,102 +177,3 @@ def _shown(value: object) -> str:
     except ValueError:
         text = "a very long number"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")  # noqa: TRY004 - a value, not a call, is wrong
-    return value
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("expected a string")  # noqa: TRY004
-    return value
-
-
-def _ifname(value: object) -> str:
-    name = _string(value)
-    wrong = names.ifname_fault(name)
-    if wrong or not names.plain_ifname(name):
-        raise ValueError(f"the name {wrong or 'must be of letters, digits, - . and _'}")
-    return name
-
-
-def _uplink(value: object) -> str:
-    name = _string(value)
-    wrong = names.ifname_fault(name)
-    if wrong:
-        raise ValueError(f"the name {wrong}")
-    return name
-
-
-def _seconds(low: int, high: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"expected whole seconds from {low} to {high}")
-        return value
-
-    return read
-
-
-def _subnet(value: object) -> Subnet:
-    subnet = Subnet.parse(_string(value))
-    if not LARGEST <= subnet.length <= SMALLEST:
-        small = f"too small: /{SMALLEST} at least"
-        large = f"too large: /{LARGEST} at most"
-        raise ValueError(f"the subnet is {small if subnet.length > SMALLEST else large}")
-    if any(subnet.overlaps(special) for special in _NOT_FOR_HOSTS):
-        raise ValueError("these addresses are not for hosts")
-    return subnet
-
-
-def _subnet6(value: object) -> Prefix:
-    try:
-        prefix = Prefix.parse(_string(value).replace("%", "%%"))  # no scope is part of a network
-    except ValueError as error:
-        raise ValueError(f"expected a network like fd12:3456:789a:1::/64: {error}") from None
-    if prefix.length != LENGTH:
-        raise ValueError(f"expected a /{LENGTH}: guests choose the rest of their addresses")
-    if any(prefix.overlaps(special) for special in _NOT_FOR_HOSTS6):
-        raise ValueError("these addresses are not for hosts")
-    return prefix
-
-
-def _servers(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(server, str) for server in value):
-        raise ValueError('expected addresses like ["192.0.2.53"]')
-    return tuple(addresses.read(server, scoped=True) for server in value)
-
-
-def _hosts(value: object) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise ValueError('expected names with addresses, like { files = "192.0.2.9" }')
-    for name in value:
-        if not names.is_host_name(name) or name.replace(".", "").isdigit():
-            raise ValueError(f"{name!r} is no host name")
-    return tuple((name, addresses.read(address)) for name, address in value.items())
-
-
-_ROUTED = (NAT, HOST_ONLY)
-# Key: the modes it is for, and how its value is read (`ValueError` says what was expected).
-KEYS: dict[str, tuple[tuple[str, ...], Callable[[object], object]]] = {
-    "mode": (MODES, _string),
-    "bridge": (MODES, _ifname),
-    "stp": (MODES, _boolean),
-    "forward_delay": (MODES, _seconds(0, 30)),
-    "hello_time": (MODES, _seconds(1, 10)),
-    "isolated": (MODES, _boolean),
-    "mac_filter": (MODES, _boolean),
-    "ip_filter": (MODES, _boolean),
-    "uplink": ((BRIDGE,), _uplink),
-    "subnet": (_ROUTED, _subnet),
-    "ipv6": (_ROUTED, _boolean),
-    "subnet6": (_ROUTED, _subnet6),
-    "dns": ((NAT,), _servers),
-    "hosts": (_ROUTED, _hosts),
-    "addresses": (_ROUTED, reservations.read),
-    "host_services": (_ROUTED, host_services.read),
-    "tftp": (_ROUTED, pxe.folder),
-    "bootfile": (_ROUTED, pxe.file),
-}

@@ -39,6 +39,22 @@ class Candidate(Record):
     routes: int = 0  # that somebody has set: the kernel's own not counted
 
 
+class Needs(Record):
+    """What making a network needs to know of the host, beyond its bridge and who else is there."""
+
+    places: tuple[Subnet, ...] = ()  # IPv4 routes to these, and where default routes leave
+    way_out: bool = False  # the device that the default route leaves by: its MTU
+    ipv6: bool = False  # whether and how the host has IPv6
+    uplink: str = ""  # this NIC
+
+
+class WayOut(Record):
+    """A device that a default route of the host leaves by now, and did not before."""
+
+    device: str
+    six: Around6 | None = None  # with the routes by it, where it is IPv6's; None: IPv4's
+
+
 class Surroundings(Record):
     """What of the host matters for making one network."""
 

@@ -98,6 +98,18 @@ class Wanted(Record):
         return tuple(found.values())
 
 
+class Attachment(Record):
+    """What a netdev of ours is to QEMU: a type that it has, and the keys that say what it gets.
+
+    A tap or a stream socket by its descriptor (`addr.type=fd,addr.str=N`), or a device of the host
+    by its name. Without the user's KEYS no more than the netdev's id stays of what was typed.
+    """
+
+    type: str
+    pairs: tuple[tuple[str, str], ...]
+    keys: bool = True  # the user's keys of a tap go with it, but for those that it replaces
+
+
 class Grant(Record):
     """What a NIC got: the tap's descriptors, one a queue, and those of vhost-net; its MACs."""
 

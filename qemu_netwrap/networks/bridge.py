@@ -5,30 +5,46 @@ from __future__ import annotations
 from qemu_netwrap import networks
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model import mac
-from qemu_netwrap.model.network import BRIDGE
+from qemu_netwrap.model.host import Needs
+from qemu_netwrap.networks.base import NetworkDriver
 from qemu_netwrap.resources.links import Bridge
 from qemu_netwrap.resources.sysctls import DeviceSetting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qemu_netwrap.model.host import Surroundings
     from qemu_netwrap.model.network import Network
+    from qemu_netwrap.networks.base import Reader
     from qemu_netwrap.resources.base import Resource
 
 KERNEL_DEFAULT = -1
 
 
-def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
-    """Return the bridge to make, or nothing. Raises `HostError` if what is there is no bridge."""
-    if not around.is_bridge:
-        raise HostError(
-            f"network {network.name}: interface {network.bridge} is no bridge",
-            f"br=br0,uplink={network.bridge} makes a bridge br0 with it as a port; else name a"
-            " bridge, or a name that is free: a bridge is made",
-        )
-    if network.uplink:
-        return networks.uplink.resources(network, around, own_bridge(network, around))
-    return () if around.bridge_exists else guarded(own_bridge(network, around))
+class Driver(NetworkDriver):
+    """A bridge, perhaps with a NIC of the host."""
+
+    def readers(self) -> Mapping[str, Reader]:
+        """Return those of every bridge, and `uplink`."""
+        return {**networks.keys.BRIDGED, "uplink": networks.keys.uplink}
+
+    def needs(self, network: Network) -> Needs:
+        """Return the NIC that goes into the bridge."""
+        return Needs(uplink=network.uplink)
+
+    def network_resources(self, network: Network, host: Surroundings) -> tuple[Resource, ...]:
+        """Return the bridge to make, or nothing: one that is there is used as it is."""
+        if not host.is_bridge:
+            raise HostError(
+                f"network {network.name}: interface {network.bridge} is no bridge",
+                f"br=br0,uplink={network.bridge} makes a bridge br0 with it as a port; else name a"
+                " bridge, or a name that is free: a bridge is made",
+            )
+        bridge = own_bridge(network, host, is_open=True)
+        if network.uplink:
+            return networks.uplink.resources(network, host, bridge)
+        return () if host.bridge_exists else guarded(bridge)
 
 
 def guarded(bridge: Bridge, *, filtered: bool = True) -> tuple[Resource, ...]:
@@ -44,8 +60,8 @@ def guarded(bridge: Bridge, *, filtered: bool = True) -> tuple[Resource, ...]:
     return (bridge.replace(guarded=True, filtered=filtered), *off)
 
 
-def own_bridge(network: Network, around: Surroundings) -> Bridge:
-    """Return the bridge of a network of ours.
+def own_bridge(network: Network, around: Surroundings, *, is_open: bool = False) -> Bridge:
+    """Return the bridge of a network of ours; IS_OPEN: others may put their ports into it.
 
     It has a MAC of its own, or it would change its MAC with its ports (net/bridge/br_if.c,
     `br_features_recompute` and `br_stp_recalculate_bridge_id`). Without STP there is nothing to
@@ -56,5 +72,4 @@ def own_bridge(network: Network, around: Surroundings) -> Bridge:
         delay = KERNEL_DEFAULT if network.stp else 0
     hello = KERNEL_DEFAULT if network.hello_time is None else network.hello_time
     own_mac = mac.derive(around.machine, "bridge", network.bridge)
-    is_open = network.mode == BRIDGE
     return Bridge(network.bridge, own_mac, network.stp, delay, hello, is_open)

@@ -21,13 +21,11 @@ from qemu_netwrap.model.coexistence import (
     POSTROUTING,
     PREROUTING,
 )
-from qemu_netwrap.model.network import BRIDGE, NAT
 from qemu_netwrap.networks import host_services
 from qemu_netwrap.networks.host_services import DHCP6_PORT, DHCP_PORT, DNS_PORT
-from qemu_netwrap.networks.routed import chain
 from qemu_netwrap.resources.dnsmasq import Dnsmasq
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.nftables import Rules, chain
 from qemu_netwrap.resources.remark import Remark
 from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 
@@ -147,7 +145,7 @@ def _on_port(server: Dnsmasq, port: int) -> Dnsmasq:
 def _after(network: Network, around: Surroundings, near: Neighbours) -> tuple[Resource, ...]:
     """Return what comes last, when NETWORK's own rules are in place."""
     needed: list[Resource] = []
-    if near.firewalld and network.mode != BRIDGE:
+    if near.firewalld and network.traits.is_routed:
         needed.append(FirewalldZone(network.bridge, TRUSTED))
     elif near.firewalld and near.bridged:
         needed.append(_beyond_firewalld(network, near))
@@ -169,7 +167,7 @@ def _by_iptables(
     network: Network, table: IptablesFilter, near: Neighbours
 ) -> IptablesAccepts | None:
     """Return the accepts that a table of iptables needs; None when it needs none."""
-    dev, family, is_routed = network.bridge, table.family, network.mode != BRIDGE
+    dev, family, is_routed = network.bridge, table.family, network.traits.is_routed
     rules: list[str] = []
     tells = host_services.iptables_match
     if table.prerouting and is_routed:
@@ -181,7 +179,7 @@ def _by_iptables(
     if table.output and is_routed:
         rules += (f"OUTPUT -o {dev} {match}" for match in _out_by_iptables(table))
     into = table.forward
-    if into and network.mode == NAT:
+    if into and network.traits.has_way_out:
         rules += (f"{into} -i {dev}", f"{into} -o {dev} {_ANSWERS}")
     elif into and family in near.bridged:
         # What one port sends to another meets the firewall as well.
@@ -208,7 +206,7 @@ def _by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> NftAccep
     elif closed.hook == FORWARD:
         rules = _forwarded_by_nft(network, closed, near)
     else:
-        rules = [] if network.mode == BRIDGE else _local_by_nft(network, closed, near)
+        rules = _local_by_nft(network, closed, near) if network.traits.is_routed else []
     lines = plain_text.joined(f"{rule} accept" for rule in rules)
     chain_of = (closed.family, closed.table, closed.chain)
     return NftAccepts(network.bridge, *chain_of, _mark(network), lines) if rules else None
@@ -244,7 +242,7 @@ def _local_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> li
 def _forwarded_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> list[str]:
     """Return the accepts for what is forwarded."""
     dev = f'"{network.bridge}"'
-    if network.mode == NAT:
+    if network.traits.has_way_out:
         ways = ("ct state established,related", "ct status dnat")
         return [f"iifname {dev}", *(f"oifname {dev} {way}" for way in ways)]
     is_seen = set(_families(closed)) & set(near.bridged)

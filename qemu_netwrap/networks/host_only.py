@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-from qemu_netwrap.networks import ipv6
-from qemu_netwrap.networks.routed import (
-    between_guests,
-    chain,
-    closed,
-    dnsmasq,
-    segment,
-    services_of,
-    sources,
-    subnet_of,
-)
-from qemu_netwrap.resources.forward_guards import Guard
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap import networks, resources
+from qemu_netwrap.model.host import Needs
+from qemu_netwrap.networks.base import NetworkDriver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qemu_netwrap.model.host import Surroundings
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.ipv6 import Prefix
     from qemu_netwrap.model.network import Network
+    from qemu_netwrap.networks.base import Reader
     from qemu_netwrap.resources.base import Resource
 
 
-def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
-    """Return a bridge with gateway addresses, the rules that keep it closed, and dnsmasq."""
-    subnet, prefix = subnet_of(network, around), ipv6.prefix_of(network, around)
-    return (
-        *segment(network, subnet, prefix, around),
-        Rules(network.bridge, rules(network, subnet, prefix) + services_of(network, around)),
-        Guard(network.bridge, "\n".join(closed(network, subnet, prefix))),
-        dnsmasq(network, subnet, prefix, around),
-    )
+class Driver(NetworkDriver):
+    """A bridge with the host's address, and dnsmasq."""
+
+    def readers(self) -> Mapping[str, Reader]:
+        """Return those of a bridge, of its subnet, and of what is served on it."""
+        return {**networks.keys.BRIDGED, **networks.keys.ROUTED, **networks.keys.SERVED}
+
+    def needs(self, network: Network) -> Needs:
+        """Return where the subnet may be, and whether IPv6 is asked for."""
+        return Needs(networks.routed.places(network), ipv6=network.ipv6)
+
+    def network_resources(self, network: Network, host: Surroundings) -> tuple[Resource, ...]:
+        """Return a bridge with gateway addresses, the rules that keep it closed, and dnsmasq."""
+        routed = networks.routed
+        subnet = routed.subnet_of(network, host)
+        prefix = networks.ipv6.prefix_of(network, host)
+        chains = rules(network, subnet, prefix) + routed.services_of(network, host)
+        doors = routed.closed(network, subnet, prefix)
+        return (
+            *routed.segment(network, subnet, prefix, host),
+            resources.nftables.Rules(network.bridge, chains),
+            resources.forward_guards.Guard(network.bridge, "\n".join(doors)),
+            routed.dnsmasq(network, subnet, prefix, host),
+        )
 
 
 def rules(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
@@ -42,12 +50,12 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
     The first matters where br_netfilter sends bridged frames through the inet forward hook.
     """
     dev = f'"{network.bridge}"'
-    forward = chain(
+    forward = resources.nftables.chain(
         network,
         "forward",
         "type filter hook forward priority filter; policy accept;",
-        between_guests(network),
+        networks.routed.between_guests(network),
         f"iifname {dev} drop",
         f"oifname {dev} drop",
     )
-    return forward + sources(network, subnet, prefix)
+    return forward + networks.routed.sources(network, subnet, prefix)

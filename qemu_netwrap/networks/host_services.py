@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from qemu_netwrap.model import host_services
 from qemu_netwrap.model.coexistence import IP, IP6
-from qemu_netwrap.networks.routed import chain
+from qemu_netwrap.resources.nftables import chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model import ipv6, names
-from qemu_netwrap.model.network import HOST_ONLY, NAT
 from qemu_netwrap.resources.base import ALL
 from qemu_netwrap.resources.links import Address
 from qemu_netwrap.resources.sysctls import DeviceSetting, Switch
@@ -72,7 +71,8 @@ def lacking(network: Network, around: Surroundings) -> str | None:
         return ""
     if 0 < around.mtu < ipv6.SMALLEST_MTU:
         return f"the way out has an MTU of {around.mtu}, which is too small for it"
-    if around.six.is_fixed and network.mode == NAT and not around.six.is_router:
+    leads_out = network.traits.has_way_out
+    if around.six.is_fixed and leads_out and not around.six.is_router:
         return "/proc/sys is read-only, and by IPv6 this host does not forward"
     return around.six.missing or None
 
@@ -218,6 +218,6 @@ def dnsmasq(network: Network, prefix: Prefix | None, around: Surroundings) -> li
         "enable-ra",
         f"dhcp-range={prefix.host(_FIRST_GUEST)},{last},slaac,ra-names,{prefix.length},1h",
     ]
-    if network.mode == HOST_ONLY:
+    if not network.traits.has_way_out:
         lines.append(f"ra-param={network.bridge},0,0")  # no default route: a lifetime of 0
     return lines

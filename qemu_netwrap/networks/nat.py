@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
+from qemu_netwrap import networks, resources
 from qemu_netwrap.model import names
-from qemu_netwrap.networks import ipv6
-from qemu_netwrap.networks.routed import (
-    between_guests,
-    chain,
-    closed,
-    dnsmasq,
-    segment,
-    services_of,
-    sources,
-    subnet_of,
-)
-from qemu_netwrap.resources.forward_guards import Guard
-from qemu_netwrap.resources.lookout import Lookout
-from qemu_netwrap.resources.nftables import Rules
-from qemu_netwrap.resources.sysctls import DeviceSetting, Forwarding
+from qemu_netwrap.model.host import Needs
+from qemu_netwrap.networks.base import NetworkDriver
 
 _FORWARD = "type filter hook forward priority filter; policy accept;"
 # When conntrack knows a packet, and it has the destination that it is to go to.
@@ -27,63 +15,83 @@ _ANSWERS = ("ct state established,related accept", "ct status dnat accept")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.host import Surroundings, WayOut
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.ipv6 import Around6, Prefix
     from qemu_netwrap.model.network import Network
+    from qemu_netwrap.networks.base import Reader
     from qemu_netwrap.resources.base import Resource
 
 
-def resources(network: Network, around: Surroundings) -> tuple[Resource, ...]:
-    """Return a bridge with gateway addresses, forwarding, the rules and dnsmasq.
+class Driver(NetworkDriver):
+    """A bridge with the host's address, dnsmasq, and masquerading to where the host's routes go."""
 
-    IPv4 forwarding is decided by the device a packet comes in by (Documentation/networking/
-    ip-sysctl.rst, conf/DEVICE/forwarding): the bridge for what guests send, and each device that
-    routes leave through for the answers. The global switch stays as it is. For IPv6 see `ipv6`.
-    """
-    subnet, prefix = subnet_of(network, around), ipv6.prefix_of(network, around)
-    six = around.six if prefix is not None else None
-    uplinks = [d for d in dict.fromkeys(r.device for r in around.routes) if d not in around.inner]
-    ours = [device for device in uplinks if device not in around.routers]
-    guards = [
-        *(rule for device in ours for rule in ipv6.guard(network, device, "ipv4")),
-        *ipv6.guards(network, six, around.inner),
-    ]
-    doors = [
-        *closed(network, subnet, prefix),
-        *(f"ipv4 iif {device}" for device in ours),
-        *ipv6.doors(six, around.inner),
-    ]
-    return (
-        *segment(network, subnet, prefix, around),
-        DeviceSetting(network.bridge, "ipv4", "forwarding", "1"),
-        *ipv6.own_forwarding(network, six),
-        # Rules before forwarding: no packet is forwarded that they have not seen.
-        Rules(
-            network.bridge, rules(network, subnet, prefix, guards) + services_of(network, around)
-        ),
-        Guard(network.bridge, "\n".join(doors)),
-        *(Forwarding(device, network.bridge) for device in uplinks),
-        *ipv6.way_out(network, six, around.inner),
-        dnsmasq(network, subnet, prefix, around),
-        Lookout(network.bridge),
-    )
+    def readers(self) -> Mapping[str, Reader]:
+        """Return those of a bridge, of its subnet, and of what is served on it, DNS included."""
+        keys = networks.keys
+        return {**keys.BRIDGED, **keys.ROUTED, "dns": keys.servers, **keys.SERVED}
+
+    def needs(self, network: Network) -> Needs:
+        """Return where the subnet may be, the way out, and whether IPv6 is asked for."""
+        return Needs(networks.routed.places(network), way_out=True, ipv6=network.ipv6)
+
+    def network_resources(self, network: Network, host: Surroundings) -> tuple[Resource, ...]:
+        """Return a bridge with gateway addresses, forwarding, the rules and dnsmasq.
+
+        IPv4 forwarding is decided by the device a packet comes in by (Documentation/networking/
+        ip-sysctl.rst, conf/DEVICE/forwarding): the bridge for what guests send, and each device
+        that routes leave through for the answers. The global switch stays as it is. For IPv6 see
+        `networks.ipv6`.
+        """
+        routed, ipv6, sysctls = networks.routed, networks.ipv6, resources.sysctls
+        subnet, prefix = routed.subnet_of(network, host), ipv6.prefix_of(network, host)
+        six = host.six if prefix is not None else None
+        uplinks = [d for d in dict.fromkeys(r.device for r in host.routes) if d not in host.inner]
+        ours = [device for device in uplinks if device not in host.routers]
+        guards = [
+            *(rule for device in ours for rule in ipv6.guard(network, device, "ipv4")),
+            *ipv6.guards(network, six, host.inner),
+        ]
+        doors = [
+            *routed.closed(network, subnet, prefix),
+            *(f"ipv4 iif {device}" for device in ours),
+            *ipv6.doors(six, host.inner),
+        ]
+        chains = rules(network, subnet, prefix, guards) + routed.services_of(network, host)
+        return (
+            *routed.segment(network, subnet, prefix, host),
+            sysctls.DeviceSetting(network.bridge, "ipv4", "forwarding", "1"),
+            *ipv6.own_forwarding(network, six),
+            # Rules before forwarding: no packet is forwarded that they have not seen.
+            resources.nftables.Rules(network.bridge, chains),
+            resources.forward_guards.Guard(network.bridge, "\n".join(doors)),
+            *(sysctls.Forwarding(device, network.bridge) for device in uplinks),
+            *ipv6.way_out(network, six, host.inner),
+            routed.dnsmasq(network, subnet, prefix, host),
+            resources.lookout.Lookout(network.bridge),
+        )
+
+    def follow_host(self, network: Network, came: WayOut) -> tuple[Resource, ...]:
+        """Return forwarding by a device that has come, and the guards against its neighbours."""
+        if came.six is None:
+            return _late_uplink(network, came.device)
+        return _late_uplink6(network, came.device, came.six)
 
 
-def late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
+def _late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
     """Return what a network that is up needs for an uplink that has come since."""
-    rules = ipv6.guard(network, device, "ipv4")
+    rules = networks.ipv6.guard(network, device, "ipv4")
     guards = _late_guard(network, "guard", device, rules, [f"ipv4 iif {device}"])
-    return (*guards, Forwarding(device, network.bridge))
+    return (*guards, resources.sysctls.Forwarding(device, network.bridge))
 
 
-def late_uplink6(network: Network, device: str, around: Around6) -> tuple[Resource, ...]:
+def _late_uplink6(network: Network, device: str, around: Around6) -> tuple[Resource, ...]:
     """Return the same for IPv6; AROUND is the host as it is by now."""
-    rules = ipv6.guards(network, around, ())
-    guards = _late_guard(network, "guard6", device, rules, ipv6.doors(around, ()))
-    return (*guards, *ipv6.late_way_out(network, around))
+    rules = networks.ipv6.guards(network, around, ())
+    guards = _late_guard(network, "guard6", device, rules, networks.ipv6.doors(around, ()))
+    return (*guards, *networks.ipv6.late_way_out(network, around))
 
 
 def _late_guard(
@@ -96,9 +104,10 @@ def _late_guard(
     found: list[Resource] = []
     if rules:
         hook = f"{name}_{names.in_chain_name(device)}"
-        found.append(Rules(network.bridge, chain(network, hook, _FORWARD, *_ANSWERS, *rules)))
+        chain = resources.nftables.chain(network, hook, _FORWARD, *_ANSWERS, *rules)
+        found.append(resources.nftables.Rules(network.bridge, chain))
     if doors:
-        found.append(Guard(network.bridge, "\n".join(doors)))
+        found.append(resources.forward_guards.Guard(network.bridge, "\n".join(doors)))
     return tuple(found)
 
 
@@ -108,16 +117,16 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
     A host that was no router does not become one for its neighbours: of what comes in from outside
     GUARDS let pass what goes to our guests.
     """
-    dev = f'"{network.bridge}"'
+    dev, chain = f'"{network.bridge}"', resources.nftables.chain
     marking = chain(network, "prerouting", _MARKING, *_marks(network, subnet, prefix))
     forward = chain(
         network,
         "forward",
         _FORWARD,
         f"meta mark {MARK} meta mark set 0",
-        between_guests(network),
+        networks.routed.between_guests(network),
         f"iifname {dev} ip saddr != {subnet} drop",
-        ipv6.spoofed(network, prefix),
+        networks.ipv6.spoofed(network, prefix),
         *_ANSWERS,
         f"oifname {dev} drop",
         *guards,
@@ -130,7 +139,7 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
         f"ip saddr {subnet} oifname != {dev} masquerade",
         *([f"ip6 saddr {prefix} oifname != {dev} masquerade"] if prefix is not None else []),
     )
-    return marking + forward + sources(network, subnet, prefix) + postrouting
+    return marking + forward + networks.routed.sources(network, subnet, prefix) + postrouting
 
 
 def _marks(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]:

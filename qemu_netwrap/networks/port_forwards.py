@@ -10,7 +10,7 @@ from qemu_netwrap.errors import HostError, UsageError
 from qemu_netwrap.model import names, plain_text, reservations
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.ipv6 import Prefix
-from qemu_netwrap.model.network import NAT
+from qemu_netwrap.model.network import MODES
 from qemu_netwrap.networks.host_services import DHCP6_PORT, DHCP_PORT
 
 TYPE_CHECKING = False
@@ -31,9 +31,10 @@ _LOOPBACKS = {"ip": "127.0.0.0/8", "ip6": "::1"}
 def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[PortForward, ...]:
     """Return the forwards that a netdev of ours asks for. Raises `UsageError`."""
     where = net.option.typed
-    if network.mode != NAT:
+    if not network.traits.allows_hostfwd:
+        modes = " and ".join(name for name, mode in MODES.items() if mode.allows_hostfwd)
         raise UsageError(
-            f"{where}: hostfwd= is for nat, and {network.name} is a {network.mode} network",
+            f"{where}: hostfwd= is for {modes}, and {network.name} is a {network.mode} network",
             "leave it out: guests are reached by their own addresses there",
         )
     for forward in net.forwards:

@@ -8,11 +8,11 @@ from qemu_netwrap import model, networks
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model import names, plain_text
 from qemu_netwrap.model.ipv4 import Subnet
-from qemu_netwrap.model.network import HOST_ONLY, NAT
 from qemu_netwrap.networks import ipv6
 from qemu_netwrap.networks.bridge import guarded, own_bridge
 from qemu_netwrap.resources.dnsmasq import Dnsmasq, resolver_lines
 from qemu_netwrap.resources.links import Address
+from qemu_netwrap.resources.nftables import chain
 from qemu_netwrap.resources.port_filters import IpFilter
 from qemu_netwrap.resources.sysctls import DeviceSetting
 
@@ -145,14 +145,8 @@ def mtu_of(network: Network, around: Surroundings) -> int:
     Without it guests would send what does not pass. With more than Ethernet's, as jumbo frames
     have, they would get from the host what many of their NICs cannot take.
     """
-    return around.mtu if network.mode == NAT and SMALLEST_MTU <= around.mtu < ETHERNET_MTU else 0
-
-
-def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
-    """Return one chain of the network as nft(8) reads it, each rule commented with its owner."""
-    comment = f'comment "qemu-netwrap: {network.name}"'
-    lines = plain_text.joined(f"  {rule} {comment}" for rule in rules)
-    return f"chain {chain_name(network.bridge, hook)} {{\n  {kind}\n{lines}}}\n"
+    leads_out = network.traits.has_way_out
+    return around.mtu if leads_out and SMALLEST_MTU <= around.mtu < ETHERNET_MTU else 0
 
 
 def services_of(network: Network, around: Surroundings) -> str:
@@ -189,11 +183,6 @@ def between_guests(network: Network) -> str:
     """
     verdict = "drop" if network.isolated else "accept"
     return f'iifname "{network.bridge}" oifname "{network.bridge}" {verdict}'
-
-
-def chain_name(bridge: str, hook: str) -> str:
-    """Return the chain's name: it tells whose it is."""
-    return f"{bridge}_{hook}"
 
 
 def dnsmasq(
@@ -263,7 +252,7 @@ def _host_record(name: str, address: str, domain: str) -> str:
 
 def _reach(network: Network, around: Surroundings) -> list[str]:
     """Return what names and routes beyond the network the guests are given."""
-    if network.mode == HOST_ONLY:
+    if not network.traits.has_way_out:
         # No default route, and no name of the outside: a resolver is a way out too.
         return ["dhcp-option=option:router", "no-resolv"]
     if network.dns:

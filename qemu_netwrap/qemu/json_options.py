@@ -84,8 +84,14 @@ class JsonObject(Record):
         return JsonObject({**self.data, "type": value})
 
     def with_added(self, *pairs: tuple[str, str]) -> JsonObject:
-        """Return the object with these pairs added, as strings."""
-        return JsonObject({**self.data, **dict(pairs)})
+        """Return the object with these pairs added, as strings; `addr.type` goes into `addr`."""
+        data = {**self.data}
+        for key, value in pairs:
+            outer, dot, inner = key.partition(".")
+            known = data.get(outer)
+            nested = {**(known if isinstance(known, dict) else {}), inner: value}
+            data[outer] = nested if dot else value
+        return JsonObject(data)
 
 
 def _is_string(value: object) -> bool:

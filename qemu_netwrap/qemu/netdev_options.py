@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from qemu_netwrap import qemu
 from qemu_netwrap.model import names, numbers
-from qemu_netwrap.model.network import HOST_ONLY, NAT
+from qemu_netwrap.model.network import types
 from qemu_netwrap.qemu import netdev_schema
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.qemu.option_groups import MODERN, Entry, read_list
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.run import PortForward
     from qemu_netwrap.qemu.command_line import Option
 
-OUR_TYPES = frozenset({NAT, HOST_ONLY})
+OUR_TYPES = frozenset(types())
 SRIOV = "sriov"  # a word of ours too, and no network: what it stands for is no tap
 OUR_KEYS = frozenset({"network", "uplink"})
 # What the values of our own kinds are, none of which may be empty.

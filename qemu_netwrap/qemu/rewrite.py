@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from qemu_netwrap.qemu.keyval import OptList
+from qemu_netwrap.qemu.netdev_schema import keys_of
 from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from qemu_netwrap.model.run import Grant
+    from qemu_netwrap.model.run import Attachment
     from qemu_netwrap.qemu.command_line import CommandLine, Option
     from qemu_netwrap.qemu.guest_nics import GuestNic
     from qemu_netwrap.qemu.json_options import JsonObject
@@ -45,11 +46,12 @@ class Rewritten(Record):
 
 
 class Granted(Record):
-    """A netdev that gets a tap by descriptor, the guest NICs that are named by it, and the tap."""
+    """A netdev of ours, the guest NICs that are named by it, and what they got."""
 
     net: NetOption
-    guest_nics: tuple[GuestNic, ...]  # one for each of grant.macs
-    grant: Grant
+    guest_nics: tuple[GuestNic, ...]
+    attachment: Attachment
+    macs: tuple[str, ...]  # one for each of guest_nics
 
 
 def rewrite(
@@ -59,9 +61,9 @@ def rewrite(
     changed: dict[Option, OptList | JsonObject] = {}
     settings: list[Option] = []
     for each in granted:
-        changed[each.net.option] = _by_descriptor(each.net, each.grant)
+        changed[each.net.option] = _attached(each.net, each.attachment)
         settings += each.net.settings
-        for nic, mac in zip(each.guest_nics, each.grant.macs, strict=True):
+        for nic, mac in zip(each.guest_nics, each.macs, strict=True):
             if not nic.mac:
                 option = nic.entry.option
                 opts = changed.get(option, nic.entry.opts)
@@ -91,10 +93,7 @@ def _placed(
     return Rewritten(line, values, without, texts)
 
 
-def _by_descriptor(net: NetOption, grant: Grant) -> OptList | JsonObject:
-    """Return a netdev's options with its tap as descriptors."""
-    many = len(grant.fds) > 1
-    pairs = [("fds" if many else "fd", ":".join(grant.fds))]
-    if grant.vhost_fds:
-        pairs.append(("vhostfds" if many else "vhostfd", ":".join(grant.vhost_fds)))
-    return net.opts.with_type("tap").without(*REPLACED_BY_FD).with_added(*pairs)
+def _attached(net: NetOption, attachment: Attachment) -> OptList | JsonObject:
+    """Return a netdev's options as what it is attached to takes them."""
+    dropped = REPLACED_BY_FD if attachment.keys else (*REPLACED_BY_FD, *keys_of("tap"))
+    return net.opts.with_type(attachment.type).without(*dropped).with_added(*attachment.pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap import linux
+from qemu_netwrap.model import plain_text
 from qemu_netwrap.resources.base import Commands, Resource
 from qemu_netwrap.uses import Uses
 
@@ -10,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Context, Saved
 
 
@@ -96,6 +98,16 @@ class PortForwardChains(Resource):
     def explain(self) -> Commands:
         """Return the equivalent commands."""
         return _explained(self.rules)
+
+
+def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
+    """Return one chain of a network as nft(8) reads it, each rule commented with its owner.
+
+    KIND is the chain's type, hook, priority and policy; its name tells whose it is.
+    """
+    comment = f'comment "qemu-netwrap: {network.name}"'
+    lines = plain_text.joined(f"  {rule} {comment}" for rule in rules)
+    return f"chain {network.bridge}_{hook} {{\n  {kind}\n{lines}}}\n"
 
 
 def _explained(rules: str) -> Commands:

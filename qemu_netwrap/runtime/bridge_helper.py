@@ -16,7 +16,6 @@ from qemu_netwrap.config import file
 from qemu_netwrap.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.linux import bridge_conf, host_facts, proc
 from qemu_netwrap.model.names import tap_name
-from qemu_netwrap.model.network import BRIDGE
 from qemu_netwrap.model.run import Nic, Wanted
 from qemu_netwrap.qemu import bridge_conf as bridge_acl
 from qemu_netwrap.record import Record
@@ -111,7 +110,7 @@ def _network(bridge: str, config: Config) -> Network:
     A launch would make it. Here somebody has written `helper=` for a bridge that he has.
     """
     network = network_choice.on_bridge(bridge, config, f"--br={bridge}")
-    described = config.by_bridge(bridge) is not None or network.mode != BRIDGE
+    described = config.by_bridge(bridge) is not None or not network.traits.is_plain
     if not described and host_facts.link(bridge) is None:
         raise HostError(
             f"bridge {bridge} is not there",

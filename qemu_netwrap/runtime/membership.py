@@ -5,10 +5,12 @@ from __future__ import annotations
 import _socket
 import os
 
-from qemu_netwrap import linux, networks, record_text, resources, runtime
+from qemu_netwrap import linux, record_text, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import child, files, host_facts, sysctl
-from qemu_netwrap.model.network import BRIDGE, NAT, Network
+from qemu_netwrap.model.host import WayOut
+from qemu_netwrap.model.network import Network, traits
+from qemu_netwrap.networks import base
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import ALL, Commands, Resource, Unreadable
 from qemu_netwrap.resources.journal import Journal
@@ -112,7 +114,7 @@ def join(network: Network, run: str, work: Context, reserved: tuple[Subnet, ...]
                 return _make(network, journal, work, reserved)
         _check_same(network, info, entries)
         repair.restore(entries, journal, work)
-        if info.mode == NAT:
+        if traits(info.mode).has_way_out:
             _follow_uplink(info, entries, journal, work)
             _follow_uplink6(info, entries, journal, work)
         return info
@@ -195,7 +197,7 @@ def follow(bridge: str, work: Context) -> bool:
     """
     with files.Lock(work.state.network_lock(bridge)):
         info = peek_info(work, bridge)
-        if info is None or info.mode != NAT:
+        if info is None or not traits(info.mode).has_way_out:
             return False
         journal = journal_of(work, bridge)
         if _has_bridge(journal.live(), work):
@@ -226,25 +228,21 @@ def resources_of(
     network: Network, work: Context, reserved: tuple[Subnet, ...]
 ) -> tuple[Resource, ...]:
     """Return what making NETWORK would take on this host now. Raises `HostError`."""
-    # Here, so that who joins a network or leaves it does not pay for them.
-
-    places: tuple[Subnet, ...] = ()
-    if network.mode != BRIDGE:
-        places = networks.routed.places(network)
+    needs = base.driver(network.mode).needs(network)
     around = host_facts.surroundings(
         network.bridge,
-        places=places,
+        places=needs.places,
         forwarding=work.state.forwarding_devices(),
         inner=_closed(work),
     )
-    if network.mode == NAT:
+    if needs.way_out:
         way_out = work.rtnl.default_link()
         around = around.replace(mtu=way_out.mtu if way_out else 0)
-    if network.ipv6 and network.mode != BRIDGE:
+    if needs.ipv6:
         around = around.replace(six=_around6(work))
-    if network.uplink:
-        around = around.replace(uplink=linux.uplinks.look(network.uplink))
-    return networks.resources(network, around.replace(reserved=reserved))
+    if needs.uplink:
+        around = around.replace(uplink=linux.uplinks.look(needs.uplink))
+    return base.network_resources(network, around.replace(reserved=reserved))
 
 
 def gateways(made: tuple[Resource, ...]) -> tuple[str, str]:
@@ -265,7 +263,7 @@ def _around6(work: Context) -> Around6:
 def _closed(work: Context) -> tuple[str, ...]:
     """Return the bridges of our nat and host-only networks: nothing beyond is reached by them."""
     infos = (peek_info(work, bridge) for bridge in work.state.networks())
-    return tuple(info.bridge for info in infos if info is not None and info.mode != BRIDGE)
+    return tuple(info.bridge for info in infos if info is not None and traits(info.mode).is_routed)
 
 
 def _make(network: Network, journal: Journal, work: Context, reserved: tuple[Subnet, ...]) -> Info:
@@ -330,7 +328,7 @@ def _has_bridge(entries: list[Entry], work: Context) -> bool:
 
 def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
     """Refuse to join a network that is up in another way than it is wanted."""
-    wanted_mode = network.mode not in (BRIDGE, info.mode)
+    wanted_mode = not network.traits.is_plain and network.mode != info.mode
     there = {entry.resource.address for entry in entries if isinstance(entry.resource, Address)}
     wanted = {f"{network.subnet.first}/{network.subnet.length}"} if network.subnet else set()
     if network.subnet6:
@@ -369,9 +367,7 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Con
     if forwards and device not in work.state.forwarding_devices():
         return
 
-    with files.Lock(work.state.host_lock):
-        late = networks.nat.late_uplink(Network(info.name, info.mode, info.bridge), device)
-        executor.acquire_all(late, journal, work)
+    _follow_host(info, WayOut(device), journal, work)
 
 
 def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Context) -> None:
@@ -385,9 +381,14 @@ def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Co
         return
 
     way_out = tuple(route for route in around.routes if route.device == device)
+    _follow_host(info, WayOut(device, around.replace(routes=way_out)), journal, work)
+
+
+def _follow_host(info: Info, came: WayOut, journal: Journal, work: Context) -> None:
+    """Acquire what the network's driver wants for a device that has come."""
+    network = Network(info.name, info.mode, info.bridge)
     with files.Lock(work.state.host_lock):
-        network = Network(info.name, info.mode, info.bridge)
-        late = networks.nat.late_uplink6(network, device, around.replace(routes=way_out))
+        late = base.driver(info.mode).follow_host(network, came)
         executor.acquire_all(late, journal, work)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qemu_netwrap import model
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.model import names
-from qemu_netwrap.model.network import BRIDGE, HOST_ONLY, NAT, Config, Network
+from qemu_netwrap.model.network import BRIDGE, NAT, Config, Network, types
 from qemu_netwrap.qemu.netdev_options import OUR_TYPES
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ def _with_uplink(network: Network, net: NetOption) -> Network:
     wrong = names.ifname_fault(wanted)
     if wrong:
         raise UsageError(f"{where}: uplink name {wanted!r} {wrong}", "see: ip link")
-    if network.mode != BRIDGE or network.uplink:
+    if not network.traits.takes_uplink or network.uplink:
         has = f"has uplink {network.uplink}" if network.uplink else f"is a {network.mode} network"
         raise UsageError(
             f"{where}: {network.bridge} {has}", "name another bridge by br=, or leave out uplink="
@@ -69,14 +69,14 @@ def default(config: Config, chosen: str, chosen_by: str, host_bridge: str, where
 
 
 def built_in(mode: str) -> Network:
-    """Return the built-in network of a mode: `nat` or `host-only`."""
+    """Return the built-in network of a mode that is a type of netdev too, `nat` say."""
     return Network(mode, mode, names.bridge_name(mode))
 
 
 def defined(config: Config) -> list[Network]:
     """Return the configured networks, then the built-in ones that are not configured anew."""
     names_ = {network.name for network in config.networks}
-    return [*config.networks, *(built_in(m) for m in (NAT, HOST_ONLY) if m not in names_)]
+    return [*config.networks, *(built_in(m) for m in types() if m not in names_)]
 
 
 def named(name: str, config: Config, where: str) -> Network:

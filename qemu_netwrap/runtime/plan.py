@@ -8,8 +8,8 @@ from __future__ import annotations
 from qemu_netwrap import networks
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.model import names
-from qemu_netwrap.model.network import BRIDGE
 from qemu_netwrap.model.run import Nic, Wanted
+from qemu_netwrap.networks.base import nic_driver
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.qemu.netdev_options import SRIOV
 from qemu_netwrap.qemu.option_groups import read_list
@@ -78,8 +78,14 @@ class Plan(Record):
 
     def rewritten(self, grants: Mapping[str, Grant]) -> Rewritten:
         """Return what QEMU gets; GRANTS says by tap name what each NIC got."""
-        granted = (Granted(p.net, p.guest_nics, grants[p.nic.tap]) for p in self.nics)
-        return rewrite(self.line, self.files, granted)
+        return rewrite(self.line, self.files, (_granted(p, grants[p.nic.tap]) for p in self.nics))
+
+
+def _granted(planned: PlannedNic, grant: Grant) -> Granted:
+    """Return what QEMU gets for a NIC, as its network's driver says."""
+    nic = planned.nic
+    attachment = nic_driver(nic.network).attachment(nic, grant)
+    return Granted(planned.net, planned.guest_nics, attachment, grant.macs)
 
 
 def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
@@ -267,7 +273,7 @@ def _details(nics: list[PlannedNic]) -> Iterator[str]:
 
 def _reserved(nics: list[PlannedNic], guest: str) -> Iterator[str]:
     """Yield that a guest has no name in DNS, where its own means something else there."""
-    if guest in names.RESERVED and any(p.nic.network.mode != BRIDGE for p in nics):
+    if guest in names.RESERVED and any(p.nic.network.traits.is_routed for p in nics):
         yield (
             f"-name {guest}: the guest has no name in DNS, where {guest} means something else;"
             " remedy: choose another -name"

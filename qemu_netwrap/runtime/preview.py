@@ -12,7 +12,7 @@ from qemu_netwrap.model.run import Grant, Nic
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import Context, Resource
 from qemu_netwrap.resources.explain import Step, explain
-from qemu_netwrap.resources.links import Bridge, tap_of
+from qemu_netwrap.resources.links import Bridge
 from qemu_netwrap.runtime import launcher, mtu, preflight, provision, run_steps
 from qemu_netwrap.runtime.membership import Info, Membership, gateways, read_info, resources_of
 from qemu_netwrap.state import State
@@ -116,9 +116,10 @@ def _network(
 class _Foreseen(run_steps.Choice):
     """What a launch would choose, without a lock and without making anything."""
 
-    def port(self, nic: Nic) -> Resource:
-        """Return the tap that would be made."""
-        return tap_of(nic)
+    def attached(self, nic: Nic) -> Resource | None:
+        """Return none: the tap would be made."""
+        del nic
+        return None
 
     def mac(self, nic: Nic, number: int) -> str:
         """Return the user's MAC, or the first that would be tried."""

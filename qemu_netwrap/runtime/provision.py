@@ -11,7 +11,6 @@ from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import fds as handover
 from qemu_netwrap.linux import host_facts, open_files, proc, waits
 from qemu_netwrap.linux.fds import file_of, inherit
-from qemu_netwrap.model.network import BRIDGE
 from qemu_netwrap.model.run import Grant
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import keeper, runs
@@ -127,7 +126,7 @@ def _uid(user: str) -> int:
 
 def _check_apart(request: Request, wanted: Wanted) -> None:
     """Refuse a user for QEMU that could end the networks' dnsmasq. Raises `UsageError`."""
-    if request.run_as and any(network.mode != BRIDGE for network in wanted.networks):
+    if request.run_as and any(network.traits.is_routed for network in wanted.networks):
         server = linux.accounts.account()
         if server.name == linux.accounts.NAME and server.uid == _uid(request.run_as):
             raise UsageError(

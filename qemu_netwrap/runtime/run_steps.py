@@ -8,18 +8,18 @@ from qemu_netwrap import networks, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files
 from qemu_netwrap.model.mac import unpack
+from qemu_netwrap.networks.base import NicRequest, nic_driver
 from qemu_netwrap.resources.base import Resource
-from qemu_netwrap.resources.dhcp_hosts import AnyClient, DhcpHost
-from qemu_netwrap.resources.links import AttachedTap, link_named, tap_of
+from qemu_netwrap.resources.dhcp_hosts import DhcpHost
+from qemu_netwrap.resources.links import AttachedTap, link_named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from qemu_netwrap.model.run import Nic, PortForward
     from qemu_netwrap.resources.base import Context
     from qemu_netwrap.resources.nftables import PortForwardChains
-    from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
     from qemu_netwrap.runtime.membership import Info
 
 Step = tuple[Resource, ...]  # acquired side by side
@@ -35,9 +35,9 @@ class Choice:
         self.run = run
         self.work = work
 
-    def port(self, nic: Nic) -> Resource:
-        """Return a NIC's port on its bridge. Raises `HostError`."""
-        return _port(nic, self.work)
+    def attached(self, nic: Nic) -> Resource | None:
+        """Return QEMU's own tap as a port of its bridge; None without one. Raises `HostError`."""
+        return _attached(nic, self.work) if nic.foreign else None
 
     def mac(self, nic: Nic, number: int) -> str:
         """Return the MAC of guest NIC NUMBER. Raises `NetwrapError` when none is free."""
@@ -70,9 +70,12 @@ class NicSteps:
     def __iter__(self) -> Iterator[Step]:
         """Yield each step: its resources are acquired before the next one is asked for."""
         nic, info, choice = self._nic, self._info, self._choice
-        yield (choice.port(nic), *ip_filter_of(nic, info))
+        driver = nic_driver(nic.network)
+        attached = choice.attached(nic)
+        request = NicRequest(nic, choice.run, info.address, info.address6, attached)
+        yield driver.nic_resources(request)
         yield from choice.steps(self._guest_nics(), nic.network.bridge)
-        yield kept_to(nic, self.macs, choice.run, info)
+        yield driver.nic_filters(request, self.macs)
         self.forwards, chains = forwards_of(nic, self._addresses, info)
         yield chains
 
@@ -120,32 +123,6 @@ def own_address(
     return address, address6
 
 
-def ip_filter_of(nic: Nic, info: Info) -> tuple[IpFilter, ...]:
-    """Return what keeps a NIC's guest from what only the network's own servers say, if anything."""
-    if not nic.filters_ips:
-        return ()
-    gateways = " ".join(filter(None, (info.address, info.address6)))
-    return (resources.port_filters.IpFilter(nic.tap, nic.network.bridge, gateways, nic.foreign),)
-
-
-def kept_to(nic: Nic, macs: Sequence[str], run: str, info: Info) -> tuple[Resource, ...]:
-    """Return what keeps a NIC to the MACs that it got, else what has DHCP serve it all the same."""
-    filters = mac_filter_of(nic, macs, run)
-    return filters or ((AnyClient(info.bridge, nic.tap),) if info.address else ())
-
-
-def mac_filter_of(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, ...]:
-    """Return what keeps a NIC of RUN, which got MACS, from sending with others'.
-
-    Nothing does where the MACs are not known, of a NIC that is added later say, or may become
-    others, and where the tap has more than the guest behind it.
-    """
-    if nic.restored or not (macs and nic.is_alone and nic.network.filters_macs):
-        return ()
-    wanted = (nic.tap, " ".join(macs), nic.network.bridge, run)
-    return (resources.port_filters.MacFilter(*wanted),)
-
-
 def forwards_of(
     nic: Nic, addresses: list[tuple[str, str]], info: Info
 ) -> tuple[tuple[PortForward, ...], tuple[PortForwardChains, ...]]:
@@ -162,11 +139,9 @@ def forwards_of(
     return forwards, (resources.nftables.PortForwardChains(nic.tap, rules),)
 
 
-def _port(nic: Nic, work: Context) -> Resource:
-    """Return the NIC's port on its bridge: a tap to make, or to plug in as it is."""
+def _attached(nic: Nic, work: Context) -> AttachedTap:
+    """Return the tap that QEMU has made as a port of the NIC's bridge, and what it was before."""
     bridge = nic.network.bridge
-    if not nic.foreign:
-        return tap_of(nic)
     tap, master = link_named(work.rtnl, nic.tap), link_named(work.rtnl, bridge)
     other = work.rtnl.index_name(tap.master) if tap.master not in (0, master.index) else ""
     if other:

@@ -20,7 +20,7 @@ from qemu_netwrap.linux import (
 from qemu_netwrap.linux.netlink import link_stats
 from qemu_netwrap.linux.netlink.links import name_of
 from qemu_netwrap.model.mac import unpack
-from qemu_netwrap.model.network import NAT
+from qemu_netwrap.model.network import traits
 from qemu_netwrap.qemu import hostfwd
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import dhcp_hosts, lookout
@@ -449,7 +449,7 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
         faults.append(f"its nft rules have been removed{REMEDY}")
     if server is None and os.path.exists(f"{folder}/dnsmasq.conf"):
         faults.append(f"its dnsmasq has died{REMEDY}")
-    if info.mode == NAT:
+    if traits(info.mode).has_way_out:
         faults += _way_faults(info, folder, work)
     return NetworkStatus(
         info.name,

@@ -12,11 +12,12 @@ import pytest
 
 from lab.chance import SOAK
 from lab.tally import DONE
-from qemu_netwrap import networks, printable
+from qemu_netwrap import printable
 from qemu_netwrap.config import parse
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.model import mac, numbers, pci, plain_text
 from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import hostfwd, readconfig
 from qemu_netwrap.resources.base import Unreadable, from_line
 from qemu_netwrap.resources.dnsmasq import Dnsmasq
@@ -101,7 +102,7 @@ def configured(dice: random.Random) -> None:
     mode = dice.choice(("'nat'", "'host-only'", odd(dice)))
     lines = ["[networks.a]", f"mode = {mode}"]
     for _ in range(dice.randrange(4)):
-        key = dice.choice((*parse.KEYS, odd(dice)))
+        key = dice.choice((*parse.keys(), odd(dice)))
         text = json.dumps(odd(dice).replace("\ud800", ""))
         forms = (
             text,
@@ -113,7 +114,7 @@ def configured(dice: random.Random) -> None:
         )
         lines.append(f"{key} = {dice.choice(forms)}")
     for network in parse.parse("\n".join(lines), "c.toml").networks:
-        for resource in networks.resources(network, Surroundings()):
+        for resource in network_resources(network, Surroundings()):
             if isinstance(resource, Dnsmasq):
                 plain_text.dnsmasq(resource.config)
 

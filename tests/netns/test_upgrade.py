@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import sysconfig
-import venv
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -17,10 +14,10 @@ import pytest
 
 from lab import elder
 from lab.elder import Elder
+from lab.installation import Installation
 from lab.leaks import snapshot, wait_same
 from lab.netns import wait_for
 from lab.tool import COMMAND, netwrap
-from qemu_netwrap import __version__
 from qemu_netwrap.model import reservations
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.resources.journal import FORMAT
@@ -33,56 +30,6 @@ if TYPE_CHECKING:
 
 STATE: Final = Path("run/qemu-netwrap")
 VM: Final = "#!/bin/sh\nexec sleep infinity\n"
-PACKAGE: Final = "qemu_netwrap"
-
-
-class Installation:
-    """A copy of the package in a venv."""
-
-    def __init__(self, folder: Path) -> None:
-        """Make it."""
-        venv.create(folder, symlinks=True)
-        self.folder = folder
-        (site,) = folder.glob("lib/python*/site-packages")
-        self.package = site / PACKAGE
-        shutil.copytree(Path(sysconfig.get_path("purelib"), PACKAGE), self.package)
-
-    def command(self, *words: str) -> tuple[str, ...]:
-        """Return the command line by which this copy is run."""
-        return self.program("main", *words)
-
-    def program(self, name: str, *words: str) -> tuple[str, ...]:
-        """Return the same for another of the package's programs."""
-        start = f"from qemu_netwrap.__main__ import {name}; {name}()"
-        return (str(self.folder / "bin" / "python3"), "-I", "-c", start, *words)
-
-    def upgrade(self) -> None:
-        """Replace each module by one that fits no other."""
-        shutil.rmtree(self.package / "__pycache__", ignore_errors=True)
-        for module in self.package.rglob("*.py"):
-            module.write_text("raise SystemExit('another version')\n", "utf-8")
-
-    def remove(self) -> None:
-        """Remove the venv with the package in it."""
-        shutil.rmtree(self.folder)
-
-    def become(self, version: str, journals: int, words: int) -> Self:
-        """Make it another version, whose journals and keeper's words have formats of their own.
-
-        The packages that it takes for its commands are those of the test's own installation.
-        """
-        (self.package.parent / "others.pth").write_text(sysconfig.get_path("purelib"), "utf-8")
-        for file, old, new in (
-            ("__init__", f'__version__ = "{__version__}"', f'__version__ = "{version}"'),
-            ("resources/journal", f"\nFORMAT = {FORMAT} ", f"\nFORMAT = {journals} "),
-            ("runtime/kept_code", f"\nFORMAT = {kept_code.FORMAT} ", f"\nFORMAT = {words} "),
-            ("runtime/waiter", waiter.FORMATS[-1], f"format={words}"),
-        ):
-            module = self.package / f"{file}.py"
-            text = module.read_text("utf-8")
-            assert old in text, file
-            module.write_text(text.replace(old, new), "utf-8")
-        return self
 
 
 class Present(Installation):

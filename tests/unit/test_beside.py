@@ -18,7 +18,8 @@ from qemu_netwrap.model.coexistence import (
 )
 from qemu_netwrap.model.host import Surroundings
 from qemu_netwrap.model.network import BRIDGE, HOST_ONLY, NAT, Network
-from qemu_netwrap.networks import coexistence, resources
+from qemu_netwrap.networks import coexistence
+from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.resources.dnsmasq import Dnsmasq
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
 from qemu_netwrap.resources.nftables import Rules
@@ -39,8 +40,8 @@ def needed(
 ) -> list[Resource]:
     """Return what a network needs more than without neighbours."""
     network = Network("n", mode, bridge)
-    alone = resources(network, Surroundings(bridge_exists=there))
-    beside_others = resources(network, Surroundings(bridge_exists=there, neighbours=near))
+    alone = network_resources(network, Surroundings(bridge_exists=there))
+    beside_others = network_resources(network, Surroundings(bridge_exists=there, neighbours=near))
     return [each for each in beside_others if each not in alone]
 
 
@@ -100,7 +101,9 @@ def test_what_guests_need_of_the_host_by_family() -> None:
 def test_managers_are_told_first_and_of_our_bridges_alone() -> None:
     near = Neighbours(managers=("NetworkManager",))
     unmanaged = UnmanagedDevices("b", "NetworkManager")
-    assert resources(Network("n", BRIDGE, "b"), Surroundings(neighbours=near))[0] == unmanaged
+    assert (
+        network_resources(Network("n", BRIDGE, "b"), Surroundings(neighbours=near))[0] == unmanaged
+    )
     assert needed(BRIDGE, near, there=True) == []
 
 

@@ -10,7 +10,7 @@ from qemu_netwrap.config import parse
 from qemu_netwrap.errors import ConfigError
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.ipv6 import Prefix
-from qemu_netwrap.model.network import Config, Network
+from qemu_netwrap.model.network import MODES, Config, Network
 
 NAT = '[networks.lab]\nmode = "nat"\n'
 BRIDGE = '[networks.lan]\nmode = "bridge"\n'
@@ -26,7 +26,7 @@ VALUES = st.one_of(
     ),
     st.text(max_size=8),
 )
-KEYS = st.sampled_from([*parse.KEYS, "nosuch", '"a b"', "mode.x"])
+KEYS = st.sampled_from([*parse.keys(), "nosuch", '"a b"', "mode.x"])
 LINES = st.one_of(
     st.sampled_from(
         ["[networks.a]", "[networks.b]", "[networks]", "[[networks]]", "[networks.'x y']", "[n]"]
@@ -87,7 +87,7 @@ def test_every_key() -> None:
     assert found == Config("lan", (lan, lab, closed), "c.toml")
     assert found.network("lab") == found.by_bridge("qn-lab") == lab
     assert found.network("x") is found.by_bridge("x") is None
-    assert set(parse.KEYS) == {line.split()[0] for line in text.splitlines() if "=" in line} - {
+    assert set(parse.keys()) == {line.split()[0] for line in text.splitlines() if "=" in line} - {
         "default"
     }
 
@@ -256,7 +256,7 @@ def test_any_text_is_a_configuration_or_a_mistake(lines: list[str]) -> None:
     except ConfigError as error:
         mistake = error
     else:
-        assert {network.mode for network in found.networks} <= set(parse.MODES)
+        assert {network.mode for network in found.networks} <= set(MODES)
         return
     place, line, _ = mistake.message.split(":", 2)
     assert place == "c.toml"

@@ -14,6 +14,7 @@ from typer.core import TyperGroup, TyperOption
 
 from qemu_netwrap.cli import main
 from qemu_netwrap.config import parse
+from qemu_netwrap.model.network import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,13 +90,13 @@ def test_man_page_has_every_command_and_option() -> None:
 
 
 def test_man_page_of_the_configuration_has_every_key() -> None:
-    assert missing(shown(PAGES[1]), [*parse.KEYS, *parse.TOP, *parse.MODES]) == []
+    assert missing(shown(PAGES[1]), [*parse.keys(), *parse.TOP, *MODES]) == []
 
 
 def test_readme_has_every_command_option_and_key() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     leaves = [p[-1] for p, c in TYPED.items() if p and not isinstance(c, TyperGroup)]
-    assert missing(text, [*leaves, *OPTIONS, *parse.KEYS, *parse.TOP]) == []
+    assert missing(text, [*leaves, *OPTIONS, *parse.keys(), *parse.TOP]) == []
 
 
 @pytest.mark.parametrize("file", COMPLETIONS)

@@ -10,7 +10,6 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap import networks
 from qemu_netwrap.cli import main
 from qemu_netwrap.cli import splitter as our_words
 from qemu_netwrap.config import parse
@@ -20,6 +19,7 @@ from qemu_netwrap.model.host import Route, Surroundings
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.names import guest_names
 from qemu_netwrap.model.network import NAT, Config, Network
+from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.record import Record
@@ -238,7 +238,7 @@ def test_values_that_cannot_work(setting: str) -> None:
 def test_every_uplink_is_guarded() -> None:
     """An uplink whose forwarding only we switch on must not make the host its router."""
     around = Surroundings(routes=(Route(Subnet.parse("0.0.0.0/0"), "6to4"),))
-    made = networks.resources(Network("nat", NAT, "qn-nat"), around)
+    made = network_resources(Network("nat", NAT, "qn-nat"), around)
     rules = "".join(r.rules for r in made if isinstance(r, Rules))
     assert 'iifname "6to4" oifname != { "qn-nat", "6to4" } drop' in rules
 

@@ -25,14 +25,14 @@ from typing import Any, TypedDict
 
 import pytest
 
-from qemu_netwrap import networks
 from qemu_netwrap.config import parse as configuration
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.model.host import Candidate, Route, Surroundings
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.ipv6 import Around6, Prefix, Route6
-from qemu_netwrap.model.network import Config, Network
+from qemu_netwrap.model.network import MODES, Config, Network
 from qemu_netwrap.model.run import Grant, Nic
+from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import command_line, readconfig
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.resources.dnsmasq import Dnsmasq
@@ -79,7 +79,7 @@ def test_golden(case: str) -> None:
 def test_every_outcome_and_every_backend_has_a_case() -> None:
     assert [name for name in OUTCOMES if not list(GOLDEN.glob(f"*/{name}"))] == []
     plans = "".join(path.read_text() for path in GOLDEN.glob("*/plan.json"))
-    assert [mode for mode in networks.BACKENDS if f'"mode": "{mode}"' not in plans] == []
+    assert [mode for mode in MODES if f'"mode": "{mode}"' not in plans] == []
 
 
 def outcome_of(folder: Path) -> dict[str, str]:
@@ -179,7 +179,7 @@ def resources_of(network: Network, config: Config, host: Host) -> tuple[Resource
         six=around6(network, host),
         uplink=candidate(network.uplink, host),
     )
-    return networks.resources(network, around)
+    return network_resources(network, around)
 
 
 def around6(network: Network, host: Host) -> Around6 | None:

@@ -8,12 +8,12 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qemu_netwrap import networks
 from qemu_netwrap.config import parse
 from qemu_netwrap.errors import ConfigError, HostError
 from qemu_netwrap.model.host import Route, Surroundings
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import HOST_ONLY, NAT
+from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.resources.dnsmasq import Dnsmasq
 from qemu_netwrap.resources.nftables import Rules
 
@@ -49,7 +49,7 @@ def test_no_word_of_a_configuration_reaches_another_language(
     try:
         (network,) = parse.parse(text, "c.toml").networks
         route = Route(Subnet.parse("0.0.0.0/0"), uplink)
-        made = networks.resources(network, Surroundings(routes=(route,)))
+        made = network_resources(network, Surroundings(routes=(route,)))
     except (ConfigError, HostError):
         return
     for resource in made:

@@ -8,12 +8,12 @@ from typing import Final
 
 import pytest
 
-from qemu_netwrap import networks
 from qemu_netwrap.config import parse
 from qemu_netwrap.errors import ConfigError, HostError
 from qemu_netwrap.linux import dbus
 from qemu_netwrap.model import addresses, network_managers, plain_text, reservations
 from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import hostfwd
 from qemu_netwrap.resources.dnsmasq import Dnsmasq
 from qemu_netwrap.resources.nftables import Rules
@@ -165,7 +165,7 @@ def test_what_a_network_needs_passes() -> None:
     """
     (network,) = parse.parse(text, "c.toml").networks
     assert reservations.fault(network) == ""
-    made = networks.resources(network, Surroundings())
+    made = network_resources(network, Surroundings())
     (server,) = (each for each in made if isinstance(each, Dnsmasq))
     assert plain_text.dnsmasq(server.config) == server.config
     assert "server=fe80::53%eth0\n" in server.config

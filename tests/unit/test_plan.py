@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qemu_netwrap import networks
 from qemu_netwrap.errors import HostError, UsageError
 from qemu_netwrap.model import names
 from qemu_netwrap.model.host import Route, Surroundings
@@ -16,6 +15,7 @@ from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import HOST_ONLY, NAT, Config, Network
 from qemu_netwrap.model.run import Grant
 from qemu_netwrap.networks import routed
+from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.runtime import plan
@@ -162,10 +162,10 @@ def test_a_configured_subnet_is_used_unless_a_route_is_in_the_way() -> None:
 
 def test_a_bridge_that_is_there_is_not_made() -> None:
     there = Surroundings(bridge_exists=True)
-    assert networks.resources(Network("lan", "bridge", "lan0"), there) == ()
+    assert network_resources(Network("lan", "bridge", "lan0"), there) == ()
     for mode in (NAT, HOST_ONLY):
         with pytest.raises(HostError, match="lan0 is there already"):
-            networks.resources(Network("lan", mode, "lan0"), there)
+            network_resources(Network("lan", mode, "lan0"), there)
 
 
 def test_nothing_is_asked_that_the_plan_does_not_need() -> None:

@@ -41,8 +41,8 @@ def test_every_key_that_is_for_the_mode_is_told() -> None:
     read = parse.parse(TEXT, "c")
     found = settings(read, defined(read), "", TEXT)
     by_network = {name: {s.key: s for s in found if s.network == name} for name in ("", "a", "b")}
-    assert set(by_network["a"]) == {k for k, (modes, _) in parse.KEYS.items() if "nat" in modes}
-    assert set(by_network["b"]) == {k for k, (modes, _) in parse.KEYS.items() if "bridge" in modes}
+    assert set(by_network["a"]) == {k for k, modes in parse.keys().items() if "nat" in modes}
+    assert set(by_network["b"]) == {k for k, modes in parse.keys().items() if "bridge" in modes}
     assert by_network["a"]["stp"] == Setting("a", "stp", True, "c:4")
     assert by_network[""]["default"] == Setting("", "default", None, "default")
     assert by_network[""]["bind_group"] == Setting("", "bind_group", False, "default")
