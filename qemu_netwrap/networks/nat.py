@@ -83,19 +83,19 @@ class Driver(NetworkDriver):
 def _late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
     """Return what a network that is up needs for an uplink that has come since."""
     rules = networks.ipv6.guard(network, device, "ipv4")
-    guards = _late_guard(network, "guard", device, rules, [f"ipv4 iif {device}"])
+    guards = _late_guard(network, "ipv4", device, rules, [f"ipv4 iif {device}"])
     return (*guards, resources.sysctls.Forwarding(device, network.bridge))
 
 
 def _late_uplink6(network: Network, device: str, around: Around6) -> tuple[Resource, ...]:
     """Return the same for IPv6; AROUND is the host as it is by now."""
     rules = networks.ipv6.guards(network, around, ())
-    guards = _late_guard(network, "guard6", device, rules, networks.ipv6.doors(around, ()))
+    guards = _late_guard(network, "ipv6", device, rules, networks.ipv6.doors(around, ()))
     return (*guards, *networks.ipv6.late_way_out(network, around))
 
 
 def _late_guard(
-    network: Network, name: str, device: str, rules: Iterable[str], doors: list[str]
+    network: Network, family: str, device: str, rules: Iterable[str], doors: list[str]
 ) -> tuple[Resource, ...]:
     """Return a chain with the guards for DEVICE, and the doors that are closed.
 
@@ -103,9 +103,10 @@ def _late_guard(
     """
     found: list[Resource] = []
     if rules:
-        hook = f"{name}_{names.in_chain_name(device)}"
-        chain = resources.nftables.chain(network, hook, _FORWARD, *_ANSWERS, *rules)
-        found.append(resources.nftables.Rules(network.bridge, chain))
+        nftables = resources.nftables
+        hook = f"{nftables.LATE[family]}_{names.in_chain_name(device)}"
+        chain = nftables.chain(network, hook, _FORWARD, *_ANSWERS, *rules)
+        found.append(nftables.Rules(network.bridge, chain))
     if doors:
         found.append(resources.forward_guards.Guard(network.bridge, "\n".join(doors)))
     return tuple(found)

@@ -94,6 +94,63 @@ class Resource(Record):
     def before_repair(self, context: Context) -> None:
         """Do what comes before it is released and acquired again."""
 
+    # What others ask of a resource, so that they need not know its kind.
+
+    @property
+    def bridge_made(self) -> str:
+        """The bridge that it makes; empty if it makes none."""
+        return ""
+
+    @property
+    def bridge_served(self) -> str:
+        """A bridge, perhaps of somebody else, that it is for as long as that is there; or empty."""
+        return ""
+
+    @property
+    def gateway(self) -> str:
+        """The address with prefix length that the host has in the network by it; or empty."""
+        return ""
+
+    @property
+    def nic_taken(self) -> str:
+        """The NIC of the host that it puts into a bridge; or empty."""
+        return ""
+
+    @property
+    def must_set(self) -> str:
+        """The device whose settings it has to write, or it fails; or empty."""
+        return ""
+
+    @property
+    def shared_device(self) -> tuple[str, str] | None:
+        """`ipv4` or `ipv6`, and the host's own device (or ALL) that it has do more; None without.
+
+        Networks share it.
+        """
+        return None
+
+    @property
+    def network_chains(self) -> tuple[str, str] | None:
+        """The bridge of the network whose chains it has, and these as nft(8) reads them."""
+        return None
+
+    def is_for_devices(self, devices: set[tuple[str, str]]) -> bool:
+        """Whether it is for some of these (see `shared_device`), and for nothing else."""
+        return self.shared_device in devices
+
+    def claim_again(self, run: str, bridge: str, context: Context) -> None:
+        """Write down for RUN what a guest has alone on a network: an older version did not."""
+
+    def add_again(self, context: Context) -> None:
+        """Add what may have gone with the chains of the network, of which it is no part."""
+
+    def plug_again(self, context: Context, saved: Saved, bridge: str) -> str:
+        """Put a tap into BRIDGE, which was made anew; return its name, or nothing if it was not."""
+        return ""
+
+    def after_plugging(self, context: Context, taps: set[str]) -> None:
+        """Do again what went with the ports of these TAPS, which were plugged again."""
+
     def explain(self) -> Commands:
         """Return the equivalent commands, the names of interfaces being quoted for a shell."""
         raise NotImplementedError

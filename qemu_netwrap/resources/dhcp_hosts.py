@@ -35,6 +35,13 @@ class DhcpHost(Resource):
     address6: str = ""  # the same for DHCPv6
     guarded: bool = False  # no other guest of the network can speak for these addresses
 
+    def claim_again(self, run: str, bridge: str, context: Context) -> None:
+        """Claim its address and name."""
+        if self.bridge == bridge and self.address:
+            claim(context.state.address(bridge, self.address), run, self.mac)
+        if self.bridge == bridge and self.name:
+            claim(context.state.name(bridge, self.name), run, self.mac)
+
     def acquire(self, context: Context) -> Iterator[None]:
         """Reserve a MAC on its network; tell the network's dnsmasq its name and its address.
 

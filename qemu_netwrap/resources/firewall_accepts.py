@@ -24,6 +24,11 @@ class IptablesAccepts(Resource):
     rules: str  # one a line, as iptables-restore(8) reads them
     table: str = "filter"
 
+    @property
+    def bridge_served(self) -> str:
+        """The bridge, which may be of somebody else."""
+        return self.bridge
+
     def acquire(self, context: Context) -> Iterator[None]:
         """Insert the rules. Somebody else's table that refuses them is told, and no failure."""
         child = linux.iptables.insert(self.program, self.rules, context.state.nft_lock, self.table)
@@ -78,6 +83,11 @@ class NftAccepts(Resource):
     chain: str
     mark: str  # the comment by which they are told
     rules: str  # one a line, as nft(8) reads them, without the comment
+
+    @property
+    def bridge_served(self) -> str:
+        """The bridge, which may be of somebody else."""
+        return self.bridge
 
     def acquire(self, context: Context) -> Iterator[None]:
         """Insert the rules. A chain that refuses them (one whose table has an owner) is told."""

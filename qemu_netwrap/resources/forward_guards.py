@@ -49,6 +49,10 @@ class Guard(Resource):
         """The doors one by one. An interface's name may hold what `splitlines` takes for an end."""
         return tuple(self.doors.split("\n"))
 
+    def is_for_devices(self, devices: set[tuple[str, str]]) -> bool:
+        """Whether all doors are the ways in by these."""
+        return {*self.each} <= {f"{family} {_IIF} {device}" for family, device in devices}
+
     def acquire(self, context: Context) -> Iterator[None]:
         """Add the rules that are not there yet; remember who needs them."""
         known = _read(context)

@@ -47,6 +47,11 @@ class Bridge(Resource):
     link_local: str = ""  # its link-local address; empty: guarded it has none, else the kernel's
 
     @property
+    def bridge_made(self) -> str:
+        """The bridge."""
+        return self.name
+
+    @property
     def settings(self) -> tuple[tuple[str, str], ...]:
         """What net/ipv4/conf has of a guarded bridge: guests do not turn the host's routes.
 
@@ -178,6 +183,11 @@ class Address(Resource):
     device: str
     address: str
 
+    @property
+    def gateway(self) -> str:
+        """The address."""
+        return self.address
+
     def acquire(self, context: Context) -> Iterator[None]:
         """Give a device of ours its address."""
         link = link_named(context.rtnl, self.device)
@@ -257,6 +267,12 @@ class Tap(Resource):
         if link is not None and saved.get("index") == str(link.index):
             _delete(context.rtnl, link)
         yield
+
+    def plug_again(self, context: Context, saved: Saved, bridge: str) -> str:
+        """Plug in the tap that was made, if it is there still and nowhere else."""
+        tap = context.rtnl.link(self.name) if self.bridge == bridge else None
+        is_it = tap is not None and saved.get("index") == str(tap.index)
+        return _plug_again(self, tap if is_it else None, context)
 
     def explain(self) -> Commands:
         """Return the equivalent commands."""
@@ -347,6 +363,11 @@ class AttachedTap(Resource):
                     raise
         yield
 
+    def plug_again(self, context: Context, saved: Saved, bridge: str) -> str:
+        """Plug in QEMU's tap, if it is there still and nowhere else."""
+        tap = context.rtnl.link_at(self.index) if self.bridge == bridge else None
+        return _plug_again(self, tap, context)
+
     def explain(self) -> Commands:
         """Return the equivalent commands."""
         quiet = f"ip link set {self.name} addrgenmode none"
@@ -375,6 +396,17 @@ def _plug(rtnl: Rtnl, tap: Link, bridge: str, *, isolated: bool) -> None:
         ) from error
     if isolated:
         rtnl.isolate(tap.index)
+
+
+def _plug_again(port: Tap | AttachedTap, tap: Link | None, context: Context) -> str:
+    """Put a tap into its bridge, unless somebody has put it into another; return PORT's name."""
+    made = context.rtnl.link(port.bridge) if tap is not None else None
+    if tap is None or made is None or tap.master:
+        return ""
+    context.rtnl.plug(tap, made, tap.mac)
+    if port.isolated:
+        context.rtnl.isolate(tap.index)
+    return port.name
 
 
 def _quieten(tap: Link, context: Context) -> None:

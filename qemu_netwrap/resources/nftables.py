@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qemu_netwrap import linux
-from qemu_netwrap.model import plain_text
+from qemu_netwrap.model import names, plain_text
 from qemu_netwrap.resources.base import Commands, Resource
 from qemu_netwrap.uses import Uses
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Context, Saved
 
+# What the chain that guards a device is called by, of one that has come since, before its name.
+LATE = {"ipv4": "guard", "ipv6": "guard6"}
+
 
 class Rules(Resource):
     """The chains of one network in our nftables table."""
@@ -23,6 +26,19 @@ class Rules(Resource):
 
     bridge: str
     rules: str
+
+    @property
+    def network_chains(self) -> tuple[str, str]:
+        """Its network's bridge, and the chains."""
+        return self.bridge, self.rules
+
+    def is_for_devices(self, devices: set[tuple[str, str]]) -> bool:
+        """Whether the chains are those that came with these (`networks.nat`)."""
+        late = {
+            f"{self.bridge}_{LATE[family]}_{names.in_chain_name(device)}"
+            for family, device in devices
+        }
+        return {*linux.nft.chains(self.rules)} <= late
 
     def acquire(self, context: Context) -> Iterator[None]:
         """Add the network's chains to our table."""
@@ -83,8 +99,8 @@ class PortForwardChains(Resource):
                 linux.files.remove_scratch(context.state.shared_folder)
         yield
 
-    def renew(self, context: Context) -> None:
-        """Add again what somebody has taken away of the chains.
+    def add_again(self, context: Context) -> None:
+        """Add what somebody has taken away of the chains.
 
         A run that is being released has given up the table, under the lock, and is left alone.
         """

@@ -43,6 +43,12 @@ class MacFilter(Resource):
         """Do nothing: it goes with the tap."""
         yield
 
+    def after_plugging(self, context: Context, taps: set[str]) -> None:
+        """Have the port take these MACs alone again."""
+        if self.tap in taps:
+            for _ in self.acquire(context):
+                pass
+
     def explain(self) -> Commands:
         """Return the equivalent commands."""
         entry = f"dev {self.tap} master static sticky"

@@ -75,6 +75,11 @@ class Forwarding(Resource):
     device: str
     user: str  # the bridge of the network that needs it
 
+    @property
+    def shared_device(self) -> tuple[str, str]:
+        """The device, for all networks that need it."""
+        return "ipv4", self.device
+
     def acquire(self, context: Context) -> Iterator[None]:
         """Switch on a device's forwarding once the rules are in place; remember who needs it.
 
@@ -122,6 +127,11 @@ class Switch(Resource):
     former: str
     value: str
     user: str  # the bridge of the network that needs it
+
+    @property
+    def shared_device(self) -> tuple[str, str]:
+        """The device, for all networks that need it."""
+        return _V6, self.device
 
     def acquire(self, context: Context) -> Iterator[None]:
         """Throw a switch; remember who needs it. To forward comes after the rules.

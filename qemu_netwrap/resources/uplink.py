@@ -32,6 +32,16 @@ class Uplink(Resource):
     addresses: str = ""  # for those who read: separated by spaces
     routes: int = 0  # for those who read
 
+    @property
+    def nic_taken(self) -> str:
+        """The NIC."""
+        return self.device
+
+    @property
+    def must_set(self) -> str:
+        """The bridge, on which the host must not take what the NIC did not."""
+        return self.bridge
+
     def acquire(self, context: Context) -> Iterator[None]:
         """Take the NIC into the bridge."""
         move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.Mover()

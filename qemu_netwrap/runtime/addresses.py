@@ -9,7 +9,6 @@ from qemu_netwrap.linux import files, frame_filter
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.mac import pack
 from qemu_netwrap.model.reservations import choose, configured, guest_fault
-from qemu_netwrap.resources.dhcp_hosts import DhcpHost
 from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.resources.links import packed
 from qemu_netwrap.uses import claim
@@ -80,12 +79,7 @@ def claim_for_elders(bridge: str, work: Context) -> None:
     state = work.state
     for run in filter(state.is_alive, state.members(bridge)):
         for entry in Journal(f"{state.run(run)}/journal").peek():
-            host = entry.resource
-            if isinstance(host, DhcpHost) and host.bridge == bridge:
-                if host.address:
-                    claim(state.address(bridge, host.address), run, host.mac)
-                if host.name:
-                    claim(state.name(bridge, host.name), run, host.mac)
+            entry.resource.claim_again(run, bridge, work)
 
 
 def slaac_address(mac: str, info: Info) -> str:

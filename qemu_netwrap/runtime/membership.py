@@ -14,7 +14,6 @@ from qemu_netwrap.networks import base
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import ALL, Commands, Resource, Unreadable
 from qemu_netwrap.resources.journal import Journal
-from qemu_netwrap.resources.links import Address, Bridge
 from qemu_netwrap.runtime import executor, repair
 
 TYPE_CHECKING = False
@@ -221,7 +220,7 @@ def put_back(bridge: str, work: Context) -> None:
 
 def has_uplink(bridge: str, work: Context) -> bool:
     """Whether the network on BRIDGE has taken in a NIC of the host."""
-    return any(e.resource.kind == "Uplink" for e in journal_of(work, bridge).peek())
+    return any(e.resource.nic_taken for e in journal_of(work, bridge).peek())
 
 
 def resources_of(
@@ -250,7 +249,7 @@ def gateways(made: tuple[Resource, ...]) -> tuple[str, str]:
 
     They are empty for a plain bridge; the second for a network without IPv6.
     """
-    found = [r.address for r in made if isinstance(r, Address)]
+    found = [r.gateway for r in made if r.gateway]
     four, six = ([a for a in found if (":" in a) is is_six] for is_six in (False, True))
     return next(iter(four), ""), next(iter(six), "")
 
@@ -308,10 +307,10 @@ def _was_refused(bridge: str, run: str, work: Context) -> bool:
 
 def _has_bridge(entries: list[Entry], work: Context) -> bool:
     """Whether the bridge is there still; ours must be the one that was made."""
-    made = [entry for entry in entries if isinstance(entry.resource, Bridge)]
+    made = [entry for entry in entries if entry.resource.bridge_made]
     for entry in made:
-        link = work.rtnl.link(entry.resource.name) if isinstance(entry.resource, Bridge) else None
-        if link is None or not repair.is_noted(link, entry):
+        link = work.rtnl.link(entry.resource.bridge_made)
+        if link is None or entry.facts.get("index") != str(link.index):
             return False
     if not made and any(isinstance(entry.resource, Unreadable) for entry in entries):
         raise HostError(
@@ -320,24 +319,19 @@ def _has_bridge(entries: list[Entry], work: Context) -> bool:
         )
     if made or not entries:
         return bool(made)
-    accepts = resources.firewall_accepts
-    kinds = (accepts.IptablesAccepts, accepts.NftAccepts)
-    on = {e.resource.bridge for e in entries if isinstance(e.resource, kinds)}
+    on = {e.resource.bridge_served for e in entries if e.resource.bridge_served}
     return any(work.rtnl.link(bridge) for bridge in on)  # somebody else's bridge
 
 
 def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
     """Refuse to join a network that is up in another way than it is wanted."""
     wanted_mode = not network.traits.is_plain and network.mode != info.mode
-    there = {entry.resource.address for entry in entries if isinstance(entry.resource, Address)}
+    there = {entry.resource.gateway for entry in entries}
     wanted = {f"{network.subnet.first}/{network.subnet.length}"} if network.subnet else set()
     if network.subnet6:
         wanted.add(f"{network.subnet6.gateway}/{network.subnet6.length}")
     wanted_subnet = not wanted <= there
-    if network.uplink and not any(
-        isinstance(e.resource, resources.uplink.Uplink) and e.resource.device == network.uplink
-        for e in entries
-    ):
+    if network.uplink and not any(e.resource.nic_taken == network.uplink for e in entries):
         raise HostError(
             f"network {network.name}: bridge {network.bridge} is up already without uplink"
             f" {network.uplink}",
@@ -358,10 +352,7 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Con
     One look-up; the other devices that routes leave by are those of when the network was made.
     """
     device = work.rtnl.default_device()
-    known = (
-        e.resource.device for e in entries if isinstance(e.resource, resources.sysctls.Forwarding)
-    )
-    if not device or device in known:
+    if not device or any(e.resource.shared_device == ("ipv4", device) for e in entries):
         return
     forwards = sysctl.read("ipv4", device, "forwarding") == "1"
     if forwards and device not in work.state.forwarding_devices():
@@ -373,8 +364,8 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Con
 def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Context) -> None:
     """Do the same for IPv6."""
     device = work.rtnl.default_device(_socket.AF_INET6) if info.address6 else ""
-    known = {e.resource.device for e in entries if isinstance(e.resource, resources.sysctls.Switch)}
-    if not device or known & {device, ALL}:
+    forward = {("ipv6", device), ("ipv6", ALL)}
+    if not device or any(e.resource.shared_device in forward for e in entries):
         return
     around = _around6(work)
     if around.is_router or device in (*around.routers, *_closed(work)):

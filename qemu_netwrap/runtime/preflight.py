@@ -12,7 +12,6 @@ from qemu_netwrap import state
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import devices, host_facts, remedies, sysctl, tun
 from qemu_netwrap.resources.links import taken
-from qemu_netwrap.resources.uplink import Uplink
 from qemu_netwrap.runtime import host_ports
 
 TYPE_CHECKING = False
@@ -46,10 +45,10 @@ def check(nics: tuple[Nic, ...], here: state.State) -> None:
 
 def check_settings(resources: Iterable[Resource]) -> None:
     """Raise the `HostError` of settings that must be written, and cannot be."""
-    bridge = next((each.bridge for each in resources if isinstance(each, Uplink)), "")
-    if bridge and os.statvfs("/proc/sys").f_flag & os.ST_RDONLY:
+    device = next((each.must_set for each in resources if each.must_set), "")
+    if device and os.statvfs("/proc/sys").f_flag & os.ST_RDONLY:
         error = OSError(errno.EROFS, os.strerror(errno.EROFS))
-        raise sysctl.refusal(_ANY_SETTING.format(bridge), error)
+        raise sysctl.refusal(_ANY_SETTING.format(device), error)
 
 
 def _check_privilege() -> None:

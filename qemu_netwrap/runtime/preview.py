@@ -12,7 +12,6 @@ from qemu_netwrap.model.run import Grant, Nic
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import Context, Resource
 from qemu_netwrap.resources.explain import Step, explain
-from qemu_netwrap.resources.links import Bridge
 from qemu_netwrap.runtime import launcher, mtu, preflight, provision, run_steps
 from qemu_netwrap.runtime.membership import Info, Membership, gateways, read_info, resources_of
 from qemu_netwrap.state import State
@@ -109,7 +108,7 @@ def _network(
     if info is not None:
         return NetworkPreview(network, JOINED, info.address, info.address6), ()
     made = resources_of(network, work, reserved)
-    shown = MADE if any(isinstance(resource, Bridge) for resource in made) else FOREIGN
+    shown = MADE if any(resource.bridge_made for resource in made) else FOREIGN
     return NetworkPreview(network, shown, *gateways(made)), made
 
 

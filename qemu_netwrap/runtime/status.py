@@ -25,8 +25,7 @@ from qemu_netwrap.qemu import hostfwd
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import dhcp_hosts, lookout
 from qemu_netwrap.resources.base import ALL, Context, Unreadable
-from qemu_netwrap.resources.links import TAP_PREFIX, Bridge
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.links import TAP_PREFIX
 from qemu_netwrap.runtime import membership, owners, runs
 
 TYPE_CHECKING = False
@@ -439,10 +438,10 @@ def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
         faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]
         faults += _mac_faults(state, bridge, members, work)
         faults += _ip_faults(state, bridge, members, work)
-    elif any(isinstance(r, Bridge) for r in entries):
+    elif any(r.bridge_made for r in entries):
         faults.append(f"its bridge has been removed{REMEDY}")
     if (
-        any(isinstance(r, Rules) for r in entries)
+        any(r.network_chains for r in entries)
         and rules is not None
         and f"chain {bridge}_" not in rules
     ):

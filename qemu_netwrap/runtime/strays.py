@@ -131,8 +131,8 @@ def _release(stray: Stray, work: Context) -> None:
     if stray.server is not None:
         dnsmasq.stop(stray.server)
     for each in (*_shared_of(stray.bridge, work), *stray.found):
-        if isinstance(each, Rules) and not os.path.exists(work.state.rules_users):
-            chains = nft.chains(each.rules)
+        if each.network_chains and not os.path.exists(work.state.rules_users):
+            chains = nft.chains(each.network_chains[1])
             nft.remove(chains, work.state.nft_lock, table=_are_all(chains)).wait()
         else:
             for _ in each.release(work, {}):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from qemu_netwrap.resources import base
 from qemu_netwrap.resources.base import KINDS, Resource, Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = Path(__file__).parents[2] / "qemu_netwrap"
 CONTRACTS = Path(__file__).parents[1] / "contract/test_resources.py"
@@ -39,6 +44,57 @@ def test_every_class_is_found_by_its_name() -> None:
         base.load(name)
     classes = {kind for kind in Resource.__subclasses__() if kind.__module__.startswith("qemu")}
     assert classes - {Unreadable} == set(map(base.load, KINDS))
+
+
+def asked(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines that ask whether a resource is of a kind."""
+    classes = {base.load(name).__name__ for name in KINDS}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Name("isinstance" | "issubclass"), [_, what]):
+                options = what.elts if isinstance(what, ast.Tuple) else [what]
+            case ast.Compare(ast.Call(ast.Name("type")), _, [*options]):
+                pass
+            case ast.Compare(ast.Attribute(attr="kind"), _, [ast.Constant(str(name)), *_]):
+                options = [ast.Name(base.load(name).__name__)] if name in KINDS else []
+            case ast.MatchClass(cls=what):
+                options = [what]
+            case _:
+                continue
+        names = {getattr(each, "attr", getattr(each, "id", "")) for each in options}
+        if names & classes:
+            yield node.lineno if isinstance(node, ast.expr | ast.pattern) else 0
+
+
+def test_nobody_asks_what_kind_a_resource_is() -> None:
+    """What is to be known of it is a property or a method of `Resource`, with a default.
+
+    An `Unreadable` is no kind: it stands for a line that cannot be read.
+    """
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}"
+        for path in PACKAGE.rglob("*.py")
+        if path.relative_to(PACKAGE).parts[0] not in {"resources", "networks"}
+        for line in asked(ast.parse(path.read_text("utf-8")))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("isinstance(resource, Bridge)", [1]),
+        ("isinstance(e.resource, resources.sysctls.Switch)", [1]),
+        ("isinstance(e.resource, (Text, Tap))", [1]),
+        ("type(resource) is Rules", [1]),
+        ('entry.resource.kind == "Uplink"', [1]),
+        ("match resource:\n    case links.Tap():\n        pass", [2]),
+        ("isinstance(resource, Unreadable)", []),
+        ('link.kind == "tun"', []),
+    ],
+)
+def test_such_a_question_is_seen(text: str, lines: list[int]) -> None:
+    assert list(asked(ast.parse(text))) == lines
 
 
 def test_the_names_in_journals_stay() -> None:
