@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lab.netns import Host, Uplinked
 
 # Guests that reach each other, and not the host: a bridge without an address and without dnsmasq.
-DRIVER: Final = '''
+LONELY: Final = '''
 """lonely: guests reach each other, and nobody else."""
 
 from qemu_netwrap import networks
@@ -50,7 +50,37 @@ class Driver(NetworkDriver):
         quiet = DeviceSetting(request.nic.tap, "ipv4", "arp_ignore", "8")
         return (*super().nic_resources(request), quiet)
 '''
-LINE: Final = '    "lonely": Mode("lonely", filters_macs=True, is_type=True),\n'
+# A NIC that is no tap: QEMU gets a socket of its own kind, and none of the user's keys of a tap.
+WIRED: Final = '''
+"""wired: guests are on datagram sockets."""
+
+from qemu_netwrap.model.run import Attachment
+from qemu_netwrap.networks.base import NetworkDriver
+from qemu_netwrap.networks.bridge import guarded, own_bridge
+
+
+class Driver(NetworkDriver):
+    def network_resources(self, network, host):
+        return guarded(own_bridge(network, host))
+
+    def nic_resources(self, request):
+        return ()
+
+    def attachment(self, nic, grant):
+        ends = {"local": "5001", "remote": "5002"}
+        pairs = [
+            pair
+            for end, port in ends.items()
+            for pair in (
+                (f"{end}.type", "inet"), (f"{end}.host", "127.0.0.1"), (f"{end}.port", port)
+            )
+        ]
+        return Attachment("dgram", tuple(pairs), keys=False)
+'''
+LINES: Final = """\\
+    "lonely": Mode("lonely", filters_macs=True, is_type=True),
+    "wired": Mode("wired", is_type=True),
+"""
 CONFIG: Final = """
 [networks.attic]
 mode = "lonely"
@@ -62,11 +92,12 @@ TAP_KEY: Final = "/proc/sys/net/ipv4/conf/{}/arp_ignore"
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Installation:
-    """A copy of the package with one file and one line more."""
+    """A copy of the package with a file and a line more for each mode."""
     made = Installation(tmp_path / "venv").with_libraries()
-    (made.package / "networks" / "lonely.py").write_text(DRIVER, "utf-8")
+    (made.package / "networks" / "lonely.py").write_text(LONELY, "utf-8")
+    (made.package / "networks" / "wired.py").write_text(WIRED, "utf-8")
     registry = made.package / "model" / "network.py"
-    text, count = re.subn(r"(?m)^MODES = \{\n", rf"\g<0>{LINE}", registry.read_text("utf-8"))
+    text, count = re.subn(r"(?m)^MODES = \{\n", rf"\g<0>{LINES}", registry.read_text("utf-8"))
     assert count == 1
     registry.write_text(text, "utf-8")
     return made
@@ -159,6 +190,37 @@ def another_joins(host: Host, changed: Installation, start: tuple[str, ...], bri
     assert link(host, bridge)["ifname"] == bridge
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "wired,id=n0,queues=1,ifname=other0",
+        '{"type": "wired", "id": "n0", "queues": 1, "ifname": "other0"}',
+    ],
+)
+def test_a_nic_that_is_no_tap(uplinked: Uplinked, changed: Installation, typed: str) -> None:
+    """QEMU gets what the driver says, and the NIC has no resource but its name."""
+    host = uplinked.host
+    before = snapshot(host)
+    words = (QEMU, *IDLE, "-netdev", typed)
+    planned = shown(host, changed, "plan", "--json", *words)
+    kinds = [step["kind"] for step in planned["steps"]]
+    assert kinds == ["Membership", "Bridge", "DeviceSetting", "DeviceSetting"]
+    qemu = host.popen(*changed.command("-q", "--", *words), stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: host.processes().get(qemu.pid, "").startswith(QEMU), "QEMU")
+        wait_for(lambda: "5001" in host.run("ss", "-Huan", "sport = 5001").stdout, "the socket")
+        command = host.processes()[qemu.pid]
+        assert "other0" not in command
+        assert "queues" not in command
+        assert host.run("ip", "link", "show", "dev", "other0", check=False).returncode
+        (run,) = shown(host, changed, "ps", "--json")["runs"]
+        assert (run["run"], run["faults"]) == (str(qemu.pid), [])
+    finally:
+        qemu.kill()
+        qemu.wait()
+    wait_same(host, before)
+
+
 def test_its_keys(changed: Installation, tmp_path: Path) -> None:
     """They are read, refused, shown and suggested like all others."""
     file = tmp_path / "config.toml"
@@ -174,7 +236,7 @@ def test_its_keys(changed: Installation, tmp_path: Path) -> None:
     assert "is for: lonely" in told('[networks.x]\nmode = "nat"\nlonely_mtu = 1400\n')
     assert "did you mean lonely_mtu" in told(CONFIG.replace("lonely_mtu", "lonely_mut"))
     assert "dns: is not for mode lonely" in told(CONFIG + 'dns = ["192.0.2.53"]\n')
-    assert "one of: lonely, bridge, nat, host-only" in told('[networks.x]\nmode = "x"\n')
+    assert "one of: lonely, wired, bridge, nat, host-only" in told('[networks.x]\nmode = "x"\n')
 
 
 def test_what_it_does_not_allow(uplinked: Uplinked, changed: Installation) -> None:
