@@ -10,6 +10,7 @@ SECONDS, is written as in the usage line.
 
 from __future__ import annotations
 
+from qemu_netwrap.model.network import types
 from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
@@ -303,7 +304,7 @@ GROUPS = (
 
 # What the completions offer behind -nic, -netdev and -net: types, and keys that need a value.
 NETDEVS = (
-    *("nat", "host-only", "tap", "bridge", "user", "none"),
+    *(*types(), "tap", "bridge", "user", "none"),
     *("nat,hostfwd=", "tap,network=", "tap,br=", "bridge,br=", "sriov,pf="),
 )
 

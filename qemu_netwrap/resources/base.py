@@ -102,11 +102,6 @@ class Resource(Record):
         return ""
 
     @property
-    def bridge_served(self) -> str:
-        """A bridge, perhaps of somebody else, that it is for as long as that is there; or empty."""
-        return ""
-
-    @property
     def gateway(self) -> str:
         """The address with prefix length that the host has in the network by it; or empty."""
         return ""
@@ -132,6 +127,14 @@ class Resource(Record):
     @property
     def network_chains(self) -> tuple[str, str] | None:
         """The bridge of the network whose chains it has, and these as nft(8) reads them."""
+        return None
+
+    def stands(self, context: Context, saved: Saved) -> bool | None:
+        """Whether what its network stands and falls with is there; None if that is not its matter.
+
+        Of a network's resources the first that has an answer decides. Without it all of the network
+        is made anew.
+        """
         return None
 
     def is_for_devices(self, devices: set[tuple[str, str]]) -> bool:

@@ -24,10 +24,9 @@ class IptablesAccepts(Resource):
     rules: str  # one a line, as iptables-restore(8) reads them
     table: str = "filter"
 
-    @property
-    def bridge_served(self) -> str:
-        """The bridge, which may be of somebody else."""
-        return self.bridge
+    def stands(self, context: Context, saved: Saved) -> bool | None:
+        """Whether the bridge is there, which is somebody else's if nothing before it has told."""
+        return context.rtnl.link(self.bridge) is not None
 
     def acquire(self, context: Context) -> Iterator[None]:
         """Insert the rules. Somebody else's table that refuses them is told, and no failure."""
@@ -84,10 +83,9 @@ class NftAccepts(Resource):
     mark: str  # the comment by which they are told
     rules: str  # one a line, as nft(8) reads them, without the comment
 
-    @property
-    def bridge_served(self) -> str:
-        """The bridge, which may be of somebody else."""
-        return self.bridge
+    def stands(self, context: Context, saved: Saved) -> bool | None:
+        """Whether the bridge is there, which is somebody else's if nothing before it has told."""
+        return context.rtnl.link(self.bridge) is not None
 
     def acquire(self, context: Context) -> Iterator[None]:
         """Insert the rules. A chain that refuses them (one whose table has an owner) is told."""

@@ -90,6 +90,11 @@ class Bridge(Resource):
                 context.rtnl.add_address(made.index, *_split(self.link_local))
         yield
 
+    def stands(self, context: Context, saved: Saved) -> bool | None:
+        """Whether the bridge is there that was made."""
+        link = context.rtnl.link(self.name)
+        return link is not None and saved.get("index") == str(link.index)
+
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
         """Delete the bridge if it is the one we made; with others' ports an open one is theirs."""
         link = context.rtnl.link(self.name)

@@ -105,7 +105,7 @@ def join(network: Network, run: str, work: Context, reserved: tuple[Subnet, ...]
         files.make_folder(f"{folder}/members")
         files.write(work.state.member(network.bridge, run), "")
         info = read_info(work, network.bridge)
-        if info is None or not _has_bridge(entries, work):
+        if info is None or not _stands(entries, work):
             with files.Lock(work.state.host_lock):
                 # What is there is half a network: its maker died, or its bridge was removed.
                 files.remove(f"{folder}/info")
@@ -199,7 +199,7 @@ def follow(bridge: str, work: Context) -> bool:
         if info is None or not traits(info.mode).has_way_out:
             return False
         journal = journal_of(work, bridge)
-        if _has_bridge(journal.live(), work):
+        if _stands(journal.live(), work):
             runtime.way_out.give_up(journal, work)
             repair.restore(journal.live(), journal, work)
             _follow_uplink(info, journal.live(), journal, work)
@@ -305,22 +305,16 @@ def _was_refused(bridge: str, run: str, work: Context) -> bool:
     return False
 
 
-def _has_bridge(entries: list[Entry], work: Context) -> bool:
-    """Whether the bridge is there still; ours must be the one that was made."""
-    made = [entry for entry in entries if entry.resource.bridge_made]
-    for entry in made:
-        link = work.rtnl.link(entry.resource.bridge_made)
-        if link is None or entry.facts.get("index") != str(link.index):
-            return False
-    if not made and any(isinstance(entry.resource, Unreadable) for entry in entries):
+def _stands(entries: list[Entry], work: Context) -> bool:
+    """Whether what the network stands and falls with is there: its bridge, with most modes."""
+    is_made = any(entry.resource.bridge_made for entry in entries)
+    if not is_made and any(isinstance(entry.resource, Unreadable) for entry in entries):
         raise HostError(
             "this network was made by another version, whose journal this one cannot read",
             "use that version, or stop the runs that use the network (qemu-netwrap ps)",
         )
-    if made or not entries:
-        return bool(made)
-    on = {e.resource.bridge_served for e in entries if e.resource.bridge_served}
-    return any(work.rtnl.link(bridge) for bridge in on)  # somebody else's bridge
+    answers = (entry.resource.stands(work, entry.facts) for entry in entries)
+    return next((answer for answer in answers if answer is not None), False)
 
 
 def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
