@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))  # the table of this tree, not that of an installe
 
 from qemu_netwrap.cli import options  # noqa: E402 - the path above leads to it
 from qemu_netwrap.config import key_texts, parse  # noqa: E402
+from qemu_netwrap.model.network import MODES  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,8 +214,8 @@ def top_part() -> Iterator[str]:
 
 def keys_part() -> Iterator[str]:
     """Yield the entries of a network's keys, each with the modes that it is for."""
-    for key, (modes, _) in parse.KEYS.items():
-        is_general = len(modes) == len(parse.MODES)
+    for key, modes in parse.keys().items():
+        is_general = len(modes) == len(MODES)
         only = "" if is_general else f"For {' and '.join(f'`{mode}`' for mode in modes)}: "
         yield from _key_entry(key, only + key_texts.KEYS[key])
 

@@ -11,7 +11,6 @@ from qemu_netwrap.model.mac import pack
 from qemu_netwrap.model.reservations import choose, configured, guest_fault
 from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.resources.links import packed
-from qemu_netwrap.uses import claim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -148,7 +148,7 @@ def test_what_is_marked_in_texts_ends() -> None:
 
 
 def test_every_key_of_the_configuration_has_a_text() -> None:
-    assert set(key_texts.KEYS) == set(parse.KEYS)
+    assert set(key_texts.KEYS) == set(parse.keys())
     assert set(key_texts.TOP) == set(parse.TOP)
 
 
