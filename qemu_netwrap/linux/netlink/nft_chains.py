@@ -7,6 +7,7 @@ linux/netfilter/nf_tables.h: numbers inside attributes are big-endian.
 from __future__ import annotations
 
 from qemu_netwrap.linux.netlink import NLM_F_DUMP, attribute, attributes, nft_rules
+from qemu_netwrap.linux.netlink.nft_rules import big_endian, within
 from qemu_netwrap.linux.nft import (
     NFT_MSG_GETCHAIN,
     NFT_MSG_GETRULE,
@@ -87,9 +88,9 @@ class Chains(Nftnl):
         for answer in answers:
             listed = dict(attributes(answer, 4)).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")
             for _, raw in attributes(listed, 0):
-                element = _within(raw)
-                key = _within(element.get(NFTA_SET_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
-                flags = _number(element.get(NFTA_SET_ELEM_FLAGS, b""))
+                element = within(raw)
+                key = within(element.get(NFTA_SET_ELEM_KEY, b"")).get(NFTA_DATA_VALUE, b"")
+                flags = big_endian(element.get(NFTA_SET_ELEM_FLAGS, b""))
                 is_end = bool(flags & NFT_SET_ELEM_INTERVAL_END)
                 verdict = nft_rules.verdict_of(element.get(NFTA_SET_ELEM_DATA, b""))
                 found.append((key, is_end, verdict))
@@ -133,19 +134,9 @@ def _chain(family: str, found: dict[int, bytes]) -> Chain | None:
     """Decode a chain; None if it is no base chain that can drop packets."""
     hook = dict(attributes(found.get(NFTA_CHAIN_HOOK, b""), 0))
     hooks = _ARP_HOOKS if family == ARP else _HOOKS
-    place = hooks.get(_number(hook[NFTA_HOOK_HOOKNUM])) if hook else None
+    place = hooks.get(big_endian(hook[NFTA_HOOK_HOOKNUM])) if hook else None
     if place is None or name_in(found.get(NFTA_CHAIN_TYPE, b"")) not in _FILTERING:
         return None
-    drops = _number(found[NFTA_CHAIN_POLICY]) == NF_DROP if NFTA_CHAIN_POLICY in found else False
+    drops = big_endian(found[NFTA_CHAIN_POLICY]) == NF_DROP if NFTA_CHAIN_POLICY in found else False
     names = (name_in(found[NFTA_CHAIN_TABLE]), name_in(found[NFTA_CHAIN_NAME]))
     return Chain(family, *names, place, drops)
-
-
-def _within(data: bytes) -> dict[int, bytes]:
-    """Return the attributes nested in one, by type."""
-    return dict(attributes(data, 0))
-
-
-def _number(raw: bytes) -> int:
-    """Decode a number."""
-    return int.from_bytes(raw, "big")

@@ -86,8 +86,8 @@ def read(expressions: bytes, elements: Elements) -> list[Rule]:
     """
     reader = _Reader(elements)
     for _, raw in attributes(expressions, 0):
-        part = _within(raw)
-        name, data = _text(part[_NAME]), _within(part.get(_DATA, b""))
+        part = within(raw)
+        name, data = _text(part[_NAME]), within(part.get(_DATA, b""))
         if name in _READERS:
             _READERS[name](data, reader)
         elif name in _ENDS:
@@ -101,7 +101,7 @@ def read(expressions: bytes, elements: Elements) -> list[Rule]:
 
 def verdict_of(data: bytes) -> Rule:
     """Return the verdict in an NFTA_DATA attribute, as a rule without conditions."""
-    raw = _within(_within(data).get(_VERDICT, b""))
+    raw = within(within(data).get(_VERDICT, b""))
     if 1 not in raw:
         return Rule()
     code = int.from_bytes(raw[1], "big", signed=True)
@@ -110,17 +110,17 @@ def verdict_of(data: bytes) -> Rule:
 
 def _load(data: Parts, reader: _Reader, register: _Register) -> None:
     if 1 in data:  # NFTA_*_DREG
-        reader.registers[_number(data[1])] = register
+        reader.registers[big_endian(data[1])] = register
 
 
 def _meta(data: Parts, reader: _Reader) -> None:
-    key = _number(data.get(2, b""))
+    key = big_endian(data.get(2, b""))
     field = _META.get(key, chain_verdicts.UNKNOWN)
     _load(data, reader, _Register(field, by_index=key in _BY_INDEX))
 
 
 def _payload(data: Parts, reader: _Reader) -> None:
-    base, offset, length = (_number(data.get(kind, b"")) for kind in (2, 3, 4))
+    base, offset, length = (big_endian(data.get(kind, b"")) for kind in (2, 3, 4))
     field = chain_verdicts.UNKNOWN
     if base == 1:  # NFT_PAYLOAD_NETWORK_HEADER
         field = (
@@ -132,20 +132,20 @@ def _payload(data: Parts, reader: _Reader) -> None:
 
 
 def _ct(data: Parts, reader: _Reader) -> None:
-    is_state = _number(data.get(2, b"")) == 0  # NFT_CT_STATE
+    is_state = big_endian(data.get(2, b"")) == 0  # NFT_CT_STATE
     _load(data, reader, _Register(chain_verdicts.CT if is_state else chain_verdicts.UNKNOWN))
 
 
 def _bitwise(data: Parts, reader: _Reader) -> None:
-    source = reader.registers.get(_number(data.get(1, b"")), _Register(chain_verdicts.UNKNOWN))
-    mask = _within(data.get(4, b"")).get(_VALUE, b"")
+    source = reader.registers.get(big_endian(data.get(1, b"")), _Register(chain_verdicts.UNKNOWN))
+    mask = within(data.get(4, b"")).get(_VALUE, b"")
     field = source.field if source.field in (*_ADDRESSES.values(), chain_verdicts.CT) else ""
-    reader.registers[_number(data.get(2, b""))] = _Register(field, mask=mask)
+    reader.registers[big_endian(data.get(2, b""))] = _Register(field, mask=mask)
 
 
 def _cmp(data: Parts, reader: _Reader) -> None:
-    register = reader.registers.get(_number(data.get(1, b"")), _Register(chain_verdicts.UNKNOWN))
-    operator, value = _number(data.get(2, b"")), _within(data.get(3, b"")).get(_VALUE, b"")
+    register = reader.registers.get(big_endian(data.get(1, b"")), _Register(chain_verdicts.UNKNOWN))
+    operator, value = big_endian(data.get(2, b"")), within(data.get(3, b"")).get(_VALUE, b"")
     met = _compared(register, operator, value)
     before = reader.conditions[-1:]
     if operator == _LTE and before and before[0].field == met.field == chain_verdicts.PORTS:
@@ -175,20 +175,20 @@ def _compared(register: _Register, operator: int, value: bytes) -> Condition:
 
 
 def _range(data: Parts, reader: _Reader) -> None:
-    register = reader.registers.get(_number(data.get(1, b"")), _Register(chain_verdicts.UNKNOWN))
-    ends = [_within(data.get(kind, b"")).get(_VALUE, b"") for kind in (3, 4)]
+    register = reader.registers.get(big_endian(data.get(1, b"")), _Register(chain_verdicts.UNKNOWN))
+    ends = [within(data.get(kind, b"")).get(_VALUE, b"") for kind in (3, 4)]
     if register.field != chain_verdicts.PORTS:
         reader.add(Condition())
         return
     low, high = (int.from_bytes(end, "big") for end in ends)
-    reader.add(Condition(register.field, (f"{low}-{high}",), bool(_number(data.get(2, b"")))))
+    reader.add(Condition(register.field, (f"{low}-{high}",), bool(big_endian(data.get(2, b"")))))
 
 
 def _lookup(data: Parts, reader: _Reader) -> None:
-    register = reader.registers.get(_number(data.get(2, b"")), _Register(chain_verdicts.UNKNOWN))
+    register = reader.registers.get(big_endian(data.get(2, b"")), _Register(chain_verdicts.UNKNOWN))
     name = _text(data.get(1, b""))
-    if 3 in data and _number(data[3]):  # a map of values
-        reader.registers[_number(data[3])] = _Register(chain_verdicts.UNKNOWN)
+    if 3 in data and big_endian(data[3]):  # a map of values
+        reader.registers[big_endian(data[3])] = _Register(chain_verdicts.UNKNOWN)
         reader.add(Condition())
     elif 3 in data:  # a map of verdicts
         for low, high, rule in _spans(reader.elements(name)):
@@ -201,7 +201,7 @@ def _lookup(data: Parts, reader: _Reader) -> None:
         found = [_keys(register, low, high) for low, high, _ in _spans(reader.elements(name))]
         values = tuple(key for keys in found for key in keys)
         is_known = bool(found) and all(found)
-        negated = bool(_number(data.get(5, b"")) & 1)
+        negated = bool(big_endian(data.get(5, b"")) & 1)
         reader.add(Condition(register.field, values, negated) if is_known else Condition())
 
 
@@ -350,7 +350,7 @@ _READERS: dict[str, Callable[[Parts, _Reader], None]] = {
 }
 
 
-def _within(data: bytes) -> Parts:
+def within(data: bytes) -> Parts:
     """Return the attributes nested in one, by type."""
     return dict(attributes(data, 0))
 
@@ -359,5 +359,6 @@ def _text(raw: bytes) -> str:
     return raw.partition(b"\0")[0].decode("utf-8", "replace")
 
 
-def _number(raw: bytes) -> int:
+def big_endian(raw: bytes) -> int:
+    """Return a number of the kernel's inside an attribute."""
     return int.from_bytes(raw, "big")
