@@ -43,7 +43,7 @@ def _be_qemu(shim: str, argv: list[str]) -> NoReturn:
     """
     name = os.path.basename(shim)
     called = name if linux.programs.find(name) == shim else shim
-    request = runtime.launch_options.Request((called, *argv))
+    request = runtime.launch_options.LaunchOptions((called, *argv))
     runtime.launcher.launch(request, shim=shim)
 
 

@@ -20,7 +20,7 @@ import os
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, pci, polling
-from qemu_netwrap.state import State, tidy_machine
+from qemu_netwrap.state import StateDir, tidy_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.pci import Device
 
-BY_HAND = "-"  # stands for the run of a device that `vfio bind` has taken
+MANUAL = "-"  # stands for the run of a device that `vfio bind` has taken
 _DRIVER_LOCK_TIMEOUT = 20.0  # seconds for a driver lock
 # For a device's lock, whose holder may wait for a driver.
 _DEVICE_LOCK_TIMEOUT = pci.DRIVER_TIMEOUT + _DRIVER_LOCK_TIMEOUT
 
 
-class Shared:
+class PciState:
     """The folder that all network namespaces share."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: StateDir) -> None:
         """Find it beside STATE's."""
         self.base = state.machine
 
@@ -96,10 +96,10 @@ class Shared:
         """Return the journal's file of a device that `vfio bind` has taken."""
         return f"{self.base}/bound/{bdf}"
 
-    def claimant(self, bdf: str) -> tuple[State, str] | None:
+    def claimant(self, bdf: str) -> tuple[StateDir, str] | None:
         """Return the run that has claimed a device, with the state it is in; None if none has."""
         base, _, run = files.read(self.claim(bdf)).partition(" ")
-        return (State(base), run) if run else None
+        return (StateDir(base), run) if run else None
 
     def tidy(self) -> None:
         """Remove what is empty."""

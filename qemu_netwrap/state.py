@@ -56,24 +56,24 @@ class LiveTap(Record):
     held: bool
 
 
-class State(Record):
+class StateDir(Record):
     """The state folder of one network namespace."""
 
     base: str
 
     @classmethod
-    def here(cls) -> State:
+    def here(cls) -> StateDir:
         """Return the state of the network namespace this process is in."""
         return cls(f"{ROOT}/{host_facts.namespace()}")
 
     @classmethod
-    def of_folder(cls, folder: str) -> tuple[State, str]:
+    def of_folder(cls, folder: str) -> tuple[StateDir, str]:
         """Return the state that a run's folder is in, and the run."""
         base, _, file = folder.rpartition("/runs/")
         return cls(base), of_file(file)
 
     @classmethod
-    def to_look(cls, command: str) -> State:
+    def to_look(cls, command: str) -> StateDir:
         """Return the same for a COMMAND that shows; nothing is made for it.
 
         Raises `HostError` where there is something that is not for this user.
@@ -83,7 +83,7 @@ class State(Record):
         return cls.here()
 
     @classmethod
-    def to_change(cls, command: str) -> State:
+    def to_change(cls, command: str) -> StateDir:
         """Return the same, made if need be, for a COMMAND that changes something.
 
         Raises `HostError` without the privilege.

@@ -18,7 +18,7 @@ from qemu_netwrap.model.network import Config
 from qemu_netwrap.runtime.network_choice import defined
 
 if TYPE_CHECKING:
-    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 app = declare.group("config")
 
@@ -45,7 +45,7 @@ def check(
 @declare.command(app, "config show")
 def show(context: typer.Context, json: declare.Json = False) -> None:
     """Show every setting that counts, and where it comes from."""
-    request: Request = context.obj
+    request: LaunchOptions = context.obj
     found = configfile.find(request.config)
     text = configfile.read(found, named=bool(request.config)) if found else ""
     config = core_config.parse(text, found) if found else Config()

@@ -29,9 +29,9 @@ from qemu_netwrap.cli.output import echo
 from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import open_files
 from qemu_netwrap.runtime import ifup_hook, status, under_sudo
-from qemu_netwrap.runtime.launch_options import Request
+from qemu_netwrap.runtime.launch_options import LaunchOptions
 from qemu_netwrap.runtime.preview import preview
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 app = typer.Typer(
     name="qemu-netwrap",
@@ -84,7 +84,7 @@ def main(
     if version:
         echo(f"qemu-netwrap {qemu_netwrap.__version__}")
         raise typer.Exit
-    context.obj = Request(
+    context.obj = LaunchOptions(
         (),
         network,
         config,
@@ -121,7 +121,7 @@ def plan(
 @declare.command(app, "ps")
 def ps(json: declare.Json = False) -> None:
     """Show runs with their NICs, and networks with their members."""
-    state = State.to_look("ps")
+    state = StateDir.to_look("ps")
     runs, networks = status.all_runs(state), status.all_networks(state)
     if json:
         data = {"runs": render.plain(runs), "networks": render.plain(networks)}
@@ -136,7 +136,7 @@ def stop(
     timeout: Annotated[float, declare.option("--timeout", "stop")] = 10.0,
 ) -> None:
     """End a run's QEMU, with all its children, and wait for the teardown."""
-    state = State.to_change("stop")
+    state = StateDir.to_change("stop")
     for run_name in [status.find(state, name) for name in names]:
         killed = status.stop(state, run_name, timeout)
         if killed:
@@ -148,7 +148,7 @@ def wait(
     names: Annotated[list[str] | None, declare.argument("RUN", "wait")] = None,
 ) -> None:
     """Return when the teardown of runs is over. That is at once for those that are gone."""
-    state = State.to_look("wait")
+    state = StateDir.to_look("wait")
     for run_name in names or state.runs():
         status.wait(state, status.find(state, run_name, over=True))
 
@@ -156,7 +156,7 @@ def wait(
 @declare.command(app, "gc")
 def gc() -> None:
     """Release what dead runs have left. Living runs are not touched."""
-    released, errors = status.collect(State.to_change("gc"))
+    released, errors = status.collect(StateDir.to_change("gc"))
     if not released and not errors:
         echo("nothing was left")
     for line in released:

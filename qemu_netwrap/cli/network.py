@@ -15,11 +15,11 @@ from qemu_netwrap.resources.base import Context
 from qemu_netwrap.resources.explain import explain
 from qemu_netwrap.runtime import inventory, network_choice, pinning, status
 from qemu_netwrap.runtime.provision import reserved_subnets
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Resource
-    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 app = declare.group("network")
 
@@ -40,7 +40,7 @@ def list_(context: typer.Context, json: declare.Json = False) -> None:
 def show(context: typer.Context, name: Name, json: declare.Json = False) -> None:
     """Show a network: where it is, who uses it, its leases."""
     known = inventory.find(name, _inventory(context.obj))
-    up = status.network(State.here(), known.bridge) if known.state == inventory.UP else None
+    up = status.network(StateDir.here(), known.bridge) if known.state == inventory.UP else None
     if json:
         data = {**render.plain(known), **(render.plain(up) if up else {})}
         echo(json_module.dumps(data, indent=2))
@@ -54,11 +54,11 @@ def up(
     name: Annotated[str, declare.argument("NAME", "network up")],
 ) -> None:
     """Make a network if need be, and keep it up, with runs or without."""
-    request: Request = context.obj
+    request: LaunchOptions = context.obj
     config = file.load(request.config)
     network = network_choice.named(name, config, name)
     work = _work(request, f"network up {name}")
-    info = pinning.keep_up(network, work, reserved_subnets(config))
+    info = pinning.pin(network, work, reserved_subnets(config))
     if info is None:
         _say(request, f"{network.name}: bridge {network.bridge} is there, and not ours to keep up")
     else:
@@ -69,13 +69,13 @@ def up(
 @declare.command(app, "network down")
 def down(context: typer.Context, name: Name) -> None:
     """Keep a network up no longer: it goes, now or with its last run."""
-    request: Request = context.obj
+    request: LaunchOptions = context.obj
     work = _work(request, f"network down {name}")
     known = inventory.find(name, _inventory(request))
     if known.state != inventory.UP:
         _say(request, f"{known.name}: it is not up")
         return
-    dropped = pinning.let_go(known.bridge, work)
+    dropped = pinning.unpin(known.bridge, work)
     before = "" if dropped.was_kept else "it was not kept up, "
     if dropped.members:
         users = ", ".join(dropped.members)
@@ -84,13 +84,13 @@ def down(context: typer.Context, name: Name) -> None:
         _say(request, f"{known.name}: down")
 
 
-def _inventory(request: Request) -> list[inventory.Known]:
+def _inventory(request: LaunchOptions) -> list[inventory.NetworkSummary]:
     """Return all networks."""
     config = file.load(request.config)
-    return inventory.inventory(config, request.network, Context(State.here()))
+    return inventory.inventory(config, request.network, Context(StateDir.here()))
 
 
-def _work(request: Request, command: str) -> Context:
+def _work(request: LaunchOptions, command: str) -> Context:
     """Return what changing networks needs; -v shows each step as a command."""
 
     def show_step(resource: Resource) -> None:
@@ -100,13 +100,13 @@ def _work(request: Request, command: str) -> Context:
 
     open_files.require()
     return Context(
-        State.to_change(command),
+        StateDir.to_change(command),
         lambda line: echo(f"qemu-netwrap: {line}", err=True),
         show_step,
     )
 
 
-def _say(request: Request, line: str) -> None:
+def _say(request: LaunchOptions, line: str) -> None:
     """Say how it went."""
     if not request.quiet:
         echo(line)

@@ -10,7 +10,7 @@ from qemu_netwrap.linux.hook_files import Hook
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.ipv6 import Prefix
 from qemu_netwrap.record import Record
-from qemu_netwrap.runtime.preview import NetworkPreview, Preview
+from qemu_netwrap.runtime.preview import NetworkPlan, Preview
 from qemu_netwrap.runtime.status import NetworkStatus, RunStatus
 
 _RUN_HEAD = ("RUN", "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY")
@@ -76,7 +76,7 @@ def plan_text(shown: Preview) -> str:
     return "\n".join(lines)
 
 
-def _network_line(shown: NetworkPreview) -> str:
+def _network_line(shown: NetworkPlan) -> str:
     """Return what becomes of a network, in a line."""
     network = shown.network
     where = " ".join(filter(None, (network.bridge, shown.address, shown.address6)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from qemu_netwrap import model, qemu
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.record import Record
-from qemu_netwrap.runtime.launch_options import Request
+from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 # begin generated words: by tools/generate.py, from cli/options.py
 COMMANDS = frozenset(
@@ -113,7 +113,7 @@ def _unknown_option(argv: list[str]) -> UsageError:
     return UsageError(f"{word}: unknown option", f"{near}see qemu-netwrap --help")
 
 
-def request(typed: Typed) -> Request:
+def request(typed: Typed) -> LaunchOptions:
     """Return the launch that was typed. Raises `UsageError`."""
     values: dict[str, str | bool] = {}
     words = iter(typed.options)
@@ -127,4 +127,4 @@ def request(typed: Typed) -> Request:
             raise UsageError(f"{name}: a value is missing", "see qemu-netwrap --help")
         field = WITH_VALUE[name]
         values[field] = f"{values[field]},{text}" if name in LISTS and field in values else text
-    return Request(typed.qemu, **values)  # type: ignore[arg-type] # the tables give each its type
+    return LaunchOptions(typed.qemu, **values)  # type: ignore[arg-type] # the tables give each its type

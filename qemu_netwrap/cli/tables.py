@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qemu_netwrap.runtime.inventory import Known
+    from qemu_netwrap.runtime.inventory import NetworkSummary
     from qemu_netwrap.runtime.status import NetworkStatus
 
 _HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "STATE", "KEPT", "RUNS")
@@ -20,12 +20,12 @@ def columns(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def networks_text(known: list[Known]) -> str:
+def networks_text(known: list[NetworkSummary]) -> str:
     """Return all networks for people; a star tells the default."""
     return columns([_HEAD, *map(_row, known)])
 
 
-def network_text(known: Known, up: NetworkStatus | None) -> str:
+def network_text(known: NetworkSummary, up: NetworkStatus | None) -> str:
     """Return one network for people; UP is how it fares."""
     rows = [
         ("name", known.name),
@@ -46,7 +46,7 @@ def network_text(known: Known, up: NetworkStatus | None) -> str:
     return columns([row for row in rows if row[1]])
 
 
-def _row(known: Known) -> tuple[str, ...]:
+def _row(known: NetworkSummary) -> tuple[str, ...]:
     """Return a network's row."""
     return (
         f"{known.name}*" if known.is_default else known.name,

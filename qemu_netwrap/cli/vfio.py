@@ -11,7 +11,7 @@ from qemu_netwrap.cli import declare, render, tables
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.runtime import vfio_bind
 from qemu_netwrap.runtime.vfio_bind import DeviceStatus
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 app = declare.group("vfio")
 
@@ -22,7 +22,7 @@ _HEAD = ("DEVICE", "WHAT", "DRIVER", "GROUP", "INTERFACE", "VFS", "HELD BY", "AS
 @declare.command(app, "vfio list")
 def list_(json: declare.Json = False) -> None:
     """Show NICs with their VFs, groups and drivers, who holds what, and what could be assigned."""
-    found = vfio_bind.all_devices(State.here())
+    found = vfio_bind.all_devices(StateDir.here())
     if json:
         echo(json_module.dumps({"devices": render.plain(found)}, indent=2))
     else:
@@ -32,13 +32,13 @@ def list_(json: declare.Json = False) -> None:
 @declare.command(app, "vfio bind")
 def bind(context: typer.Context, bdf: Address) -> None:
     """Give a device to vfio-pci until `unbind`, or until the host is started anew."""
-    vfio_bind.bind(State.to_change("vfio bind"), bdf, force_uplink=context.obj.force_uplink)
+    vfio_bind.bind(StateDir.to_change("vfio bind"), bdf, force_uplink=context.obj.force_uplink)
 
 
 @declare.command(app, "vfio unbind")
 def unbind(bdf: Address) -> None:
     """Give a device that `bind` has taken back to its driver, as it was."""
-    vfio_bind.unbind(State.to_change("vfio unbind"), bdf)
+    vfio_bind.unbind(StateDir.to_change("vfio unbind"), bdf)
 
 
 def _row(device: DeviceStatus) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.doctor.facts import Ipv6, Program, Survey
+    from qemu_netwrap.doctor.facts import HostFacts, Ipv6, Program
     from qemu_netwrap.linux.devices import Device
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
@@ -34,7 +34,7 @@ def works(lines: tuple[Line, ...]) -> bool:
     return not any(line.state == BROKEN for line in lines)
 
 
-def diagnose(seen: Survey) -> tuple[Line, ...]:
+def diagnose(seen: HostFacts) -> tuple[Line, ...]:
     """Rate what was seen."""
     lines = [
         _qemu(seen),
@@ -58,13 +58,13 @@ def diagnose(seen: Survey) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _qemu(seen: Survey) -> Line:
+def _qemu(seen: HostFacts) -> Line:
     if not seen.qemu.path:
         return Line("QEMU", BROKEN, "there is none on PATH", "apt install qemu-system-x86")
     return Line("QEMU", OK, _where(seen.qemu))
 
 
-def _privilege(seen: Survey) -> Line:
+def _privilege(seen: HostFacts) -> Line:
     lacking = remedies.privilege(_standing(seen))
     if lacking is None:
         found = "root" if seen.is_root else "not root, with capabilities"
@@ -76,14 +76,14 @@ def _privilege(seen: Survey) -> Line:
     return Line("privilege", BROKEN, lacking.why, lacking.remedy)
 
 
-def _standing(seen: Survey) -> remedies.Standing:
+def _standing(seen: HostFacts) -> remedies.Standing:
     lacking = tuple(name for name in remedies.CAPABILITIES if name not in seen.capabilities)
     loaded = {"tun": seen.tun, "vhost_net": seen.vhost_net}
     drivers = frozenset(name for name, device in loaded.items() if device.driver == LOADED)
     return remedies.Standing(seen.is_root, lacking, seen.container, drivers)
 
 
-def _tun(seen: Survey) -> Line:
+def _tun(seen: HostFacts) -> Line:
     """Tell a missing node, a missing driver and a missing permission apart."""
     tun, what = seen.tun, seen.tun.path
     error = tun.error
@@ -96,7 +96,7 @@ def _tun(seen: Survey) -> Line:
     return Line(what, OK, "there" if tun.driver == LOADED else "there, its driver on demand")
 
 
-def _kernel(what: str, state: str, used_by: str, seen: Survey) -> Line:
+def _kernel(what: str, state: str, used_by: str, seen: HostFacts) -> Line:
     found = {LOADED: "in the kernel", LOADABLE: "loaded on demand"}
     if state in found:
         return Line(f"kernel: {what}", OK, found[state])
@@ -133,7 +133,7 @@ def _vhost(vhost: Device) -> Line:
     return Line("vhost-net", OK, vhost.path)
 
 
-def _iommu(seen: Survey) -> Line:
+def _iommu(seen: HostFacts) -> Line:
     if seen.iommu_groups:
         return Line("IOMMU", OK, f"{seen.iommu_groups} groups")
     remedy = (
@@ -142,7 +142,7 @@ def _iommu(seen: Survey) -> Line:
     return Line("IOMMU", WARNING, "off, or there is none: no -device vfio-pci", remedy)
 
 
-def _forwarding(seen: Survey) -> Line:
+def _forwarding(seen: HostFacts) -> Line:
     if not seen.sysctl_writable and seen.is_root:
         found = "/proc/sys is read-only: IPv4's is switched on by netlink"
         if seen.ipv6.missing or seen.ipv6.is_router:
@@ -170,7 +170,7 @@ def _ipv6(ipv6: Ipv6) -> Line:
     return Line("IPv6", OK, f"out by {ipv6.uplink}; {found}")
 
 
-def _uplink(seen: Survey) -> Line:
+def _uplink(seen: HostFacts) -> Line:
     uplink = seen.uplink
     name = uplink.device
     if not name:
@@ -196,7 +196,7 @@ def _uplink(seen: Survey) -> Line:
     return Line("uplink", OK, f"{name} could be put into a bridge; -nic nat leaves it as it is")
 
 
-def _beside(seen: Survey) -> Iterator[Line]:
+def _beside(seen: HostFacts) -> Iterator[Line]:
     """Yield what others do to guests, and what is done about it while a network is up."""
     near = seen.beside
     if near is None:
@@ -230,7 +230,7 @@ def _beside(seen: Survey) -> Iterator[Line]:
         yield Line("DNS", OK, f"{found}, guests do not see it")
 
 
-def _managers(seen: Survey) -> Iterator[Line]:
+def _managers(seen: HostFacts) -> Iterator[Line]:
     """Yield the network managers, and whether they will let our interfaces be."""
     if seen.beside is None:
         return
@@ -246,7 +246,7 @@ def _managers(seen: Survey) -> Iterator[Line]:
             yield Line(name, WARNING, found, remedy)
 
 
-def _leftovers(seen: Survey) -> Iterator[Line]:
+def _leftovers(seen: HostFacts) -> Iterator[Line]:
     if seen.leftovers:
         found = f"of dead runs, or without state: {', '.join(seen.leftovers)}"
         yield Line("leftovers", WARNING, found, "qemu-netwrap gc")
@@ -254,7 +254,7 @@ def _leftovers(seen: Survey) -> Iterator[Line]:
         yield Line("leftovers", OK, "none of dead runs")
 
 
-def _faults(seen: Survey) -> Iterator[Line]:
+def _faults(seen: HostFacts) -> Iterator[Line]:
     for name, found, mended in seen.faults:
         remedy = f"qemu-netwrap -- true -nic tap,network={name}" if mended else ""
         yield Line(f"network {name}", WARNING, found, remedy)

@@ -11,7 +11,7 @@ from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import devices, dhcp_probe
 from qemu_netwrap.resources.base import Context
 from qemu_netwrap.runtime import membership, status, strays
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 if TYPE_CHECKING:
     from qemu_netwrap.doctor.checks import Line
@@ -24,7 +24,7 @@ def checkup() -> tuple[Line, ...]:
 
 def leftovers() -> tuple[str, ...] | None:
     """Return what dead runs have left; None for those who may not know, all but root."""
-    state = State.here()
+    state = StateDir.here()
     try:
         runs = [f"run {run}" for run in state.runs() if not state.is_alive(run)]
         work = Context(state)
@@ -45,7 +45,7 @@ def leftovers() -> tuple[str, ...] | None:
 def faults() -> tuple[tuple[str, str, bool], ...]:
     """Return what is wrong with networks that are up; nothing for those who may not know."""
     try:
-        shown = status.all_networks(State.here())
+        shown = status.all_networks(StateDir.here())
     except PermissionError:
         return ()
     seen = [

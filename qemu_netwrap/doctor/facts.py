@@ -7,7 +7,7 @@ from qemu_netwrap.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.linux.devices import Device
-    from qemu_netwrap.model.coexistence import Neighbours
+    from qemu_netwrap.model.coexistence import CoexistenceFacts
 
 
 class Program(Record):
@@ -17,7 +17,7 @@ class Program(Record):
     version: str = ""
 
 
-class Uplink(Record):
+class DefaultRouteDevice(Record):
     """The device of the default route."""
 
     device: str = ""  # empty: there is no default route
@@ -36,7 +36,7 @@ class Ipv6(Record):
     by_device: bool = True  # forwarding can be switched on device by device (Linux 6.17)
 
 
-class Survey(Record):
+class HostFacts(Record):
     """The host. What only root can see is None for others."""
 
     is_root: bool
@@ -53,8 +53,8 @@ class Survey(Record):
     iommu_groups: int
     sysctl_writable: bool
     is_router: bool
-    uplink: Uplink
-    beside: Neighbours | None  # what a launch would find of others
+    uplink: DefaultRouteDevice
+    beside: CoexistenceFacts | None  # what a launch would find of others
     running: frozenset[str]  # of firewalld and the network managers: who is there
     leftovers: tuple[str, ...] | None  # of dead runs
     ipv6: Ipv6

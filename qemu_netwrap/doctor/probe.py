@@ -5,7 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from qemu_netwrap.doctor.facts import Ipv6, Program, Survey, Uplink
+from qemu_netwrap.doctor.facts import DefaultRouteDevice, HostFacts, Ipv6, Program
 from qemu_netwrap.linux import (
     coexistence,
     commands,
@@ -19,7 +19,7 @@ from qemu_netwrap.linux import (
     sysctl,
 )
 from qemu_netwrap.linux.netlink.links import Rtnl
-from qemu_netwrap.model.coexistence import Neighbours
+from qemu_netwrap.model.coexistence import CoexistenceFacts
 from qemu_netwrap.model.network_managers import FIREWALLD, MANAGERS
 
 _MACHINES = {"i686": "i386", "i586": "i386", "armv7l": "arm", "ppc64le": "ppc64"}
@@ -28,12 +28,12 @@ _ARPHRD_ETHER = "1"
 _BRIDGE = "qn-nat"  # the one that doctor asks for
 
 
-def look(leftovers: tuple[str, ...] | None) -> Survey:
+def look(leftovers: tuple[str, ...] | None) -> HostFacts:
     """Look at everything. LEFTOVERS of dead runs are for others to find."""
     capabilities = remedies.capabilities()
     nf_tables = devices.driver("nf_tables")
     may_list = nf_tables == devices.LOADED and "net_admin" in capabilities
-    return Survey(
+    return HostFacts(
         is_root=os.geteuid() == 0,
         capabilities=capabilities,
         container=remedies.container(),
@@ -57,9 +57,9 @@ def look(leftovers: tuple[str, ...] | None) -> Survey:
     )
 
 
-def _beside() -> Neighbours:
+def _beside() -> CoexistenceFacts:
     """Return what a launch would find of others."""
-    return coexistence.look(_BRIDGE, routed=True) or Neighbours()
+    return coexistence.look(_BRIDGE, routed=True) or CoexistenceFacts()
 
 
 def _qemu() -> Program:
@@ -77,7 +77,7 @@ def _program(name: str) -> Program:
     return Program(path, commands.version(path)) if path else Program()
 
 
-def _uplink() -> Uplink:
+def _uplink() -> DefaultRouteDevice:
     """Return the device of the default route, and whether a bridge could have it."""
     rtnl = Rtnl()
     try:
@@ -85,10 +85,10 @@ def _uplink() -> Uplink:
     finally:
         rtnl.close()
     if not device:
-        return Uplink()
+        return DefaultRouteDevice()
     folder = f"/sys/class/net/{device}"
     master = f"{folder}/master"
-    return Uplink(
+    return DefaultRouteDevice(
         device,
         is_bridge=os.path.isdir(f"{folder}/bridge"),
         is_wifi=any(os.path.exists(f"{folder}/{mark}") for mark in ("phy80211", "wireless")),

@@ -26,7 +26,7 @@ _MANAGERS = {
 _BRIDGED = {"ip": "bridge-nf-call-iptables", "ip6": "bridge-nf-call-ip6tables"}
 
 
-def look(bridge: str, *, routed: bool) -> model.coexistence.Neighbours | None:
+def look(bridge: str, *, routed: bool) -> model.coexistence.CoexistenceFacts | None:
     """Return what affects a network on BRIDGE; None if nothing does.
 
     ROUTED says that the network gets a subnet. What this process lacks the privilege to ask counts
@@ -48,7 +48,7 @@ def look(bridge: str, *, routed: bool) -> model.coexistence.Neighbours | None:
 
     asked = linux.firewalls.Wanted(bridge, (*DNS_PORTS[:1], dns_port, DHCP_PORT, DHCP6_PORT))
     filters, chains = linux.firewalls.that_drop(tables, legacy, asked)
-    return model.coexistence.Neighbours(
+    return model.coexistence.CoexistenceFacts(
         filters,
         chains,
         linux.firewalls.FIREWALLD_TABLE in tables,

@@ -11,7 +11,7 @@ import os
 from qemu_netwrap import linux, model, qemu
 from qemu_netwrap.linux import files, sysctl
 from qemu_netwrap.linux.netlink.links import Link, Rtnl
-from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.model.host import NetworkFacts
 from qemu_netwrap.model.names import ifname_fault
 
 TYPE_CHECKING = False
@@ -121,7 +121,7 @@ def is_ours(link: Link) -> bool:
 
 def surroundings(
     bridge: str, *, places: tuple[Subnet, ...], forwarding: frozenset[str], inner: tuple[str, ...]
-) -> Surroundings:
+) -> NetworkFacts:
     """Return the facts that matter for creating a network on BRIDGE.
 
     PLACES are where its subnet may be, none for a plain bridge. FORWARDING are the devices on which
@@ -139,7 +139,7 @@ def surroundings(
     )
     is_bridge = there is None or there.kind in BRIDGE_KINDS
     path, in_order = resolver() if places else ("", True)
-    return Surroundings(
+    return NetworkFacts(
         there is not None,
         is_bridge,
         routes,
@@ -147,7 +147,7 @@ def surroundings(
         ("lo", *inner),
         path,
         machine(),
-        neighbours=linux.coexistence.look(bridge, routed=bool(places)),
+        others=linux.coexistence.look(bridge, routed=bool(places)),
         in_order=in_order,
         is_left=there is not None and is_ours(there),
     )

@@ -22,7 +22,7 @@ from qemu_netwrap.linux.netlink.links import (
     name_of,
     out_devices,
 )
-from qemu_netwrap.model.ipv6 import Around6, Prefix, Route6
+from qemu_netwrap.model.ipv6 import Ipv6Facts, Prefix, Route6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ _INT = struct.Struct("=i")
 _CACHEINFO = struct.Struct("=IIi")
 
 
-def around(switched: frozenset[str]) -> Around6:
+def around(switched: frozenset[str]) -> Ipv6Facts:
     """Return the facts. SWITCHED are devices that qemu-netwrap made forward (`State.switched`)."""
     missing = why_missing()
     if missing:
-        return Around6(missing)
+        return Ipv6Facts(missing)
     asking = Rtnl6()
     try:
         routes = tuple(asking.routes())
@@ -55,7 +55,7 @@ def around(switched: frozenset[str]) -> Around6:
         asking.close()
     devices = dict.fromkeys(route.device for route in routes)
     learners = dict.fromkeys(route.device for route in routes if route.learned)
-    return Around6(
+    return Ipv6Facts(
         routes=routes,
         by_device=forwards_by_device(),
         is_router=sysctl.read("ipv6", "all", "forwarding") == "1" and "all" not in switched,

@@ -20,7 +20,7 @@ _HELPER_FOLDERS = ("/usr/lib/qemu", "/usr/libexec", "/usr/local/libexec", "/usr/
 
 
 def interface(name: str) -> dict[str, object]:
-    """Return the facts about an interface, as fields of a `Sight`; none if it does not exist."""
+    """Return the facts about an interface, as fields of `TapFacts`; none if it does not exist."""
     folder = f"{NETS}/{name}"
     if ifname_fault(name) or not os.path.isdir(folder):
         return {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap.linux.netlink.interface_copy import Mover
+from qemu_netwrap.linux.netlink.interface_copy import InterfaceNetlink
 from qemu_netwrap.linux.network_managers import manager_of
 from qemu_netwrap.model import mac
-from qemu_netwrap.model.host import Candidate
+from qemu_netwrap.model.host import UplinkCandidate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,15 +19,15 @@ ARPHRD_ETHER = 1
 _NO_NICS = {"bridge": "a bridge", "tun": "a tap", "macvlan": "a macvlan", "ipvlan": "an ipvlan"}
 
 
-def look(name: str) -> Candidate:
+def look(name: str) -> UplinkCandidate:
     """Return the facts about the interface NAME."""
-    mover = Mover()
+    mover = InterfaceNetlink()
     try:
         link = mover.link(name)
         if link is None:
-            return Candidate(name, exists=False)
+            return UplinkCandidate(name, exists=False)
         has = mover.belongings(link.index)
-        return Candidate(
+        return UplinkCandidate(
             name,
             mac=mac.unpack(link.mac),
             unfit=_unfit(mover, link),
@@ -41,7 +41,7 @@ def look(name: str) -> Candidate:
         mover.close()
 
 
-def _unfit(mover: Mover, link: Link) -> str:
+def _unfit(mover: InterfaceNetlink, link: Link) -> str:
     """Return why an interface cannot be a port of a bridge; empty if it can.
 
     A Wi-Fi client may send under its own MAC only, and the access point forwards to no other

@@ -58,7 +58,7 @@ class ClosedChain(Record):
         return f"{self.family} {self.table} {self.chain}"
 
 
-class Neighbours(Record):
+class CoexistenceFacts(Record):
     """What was found by targeted looks when a network was about to be made."""
 
     filters: tuple[IptablesFilter, ...] = ()

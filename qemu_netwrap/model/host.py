@@ -6,9 +6,9 @@ from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.model.coexistence import Neighbours
+    from qemu_netwrap.model.coexistence import CoexistenceFacts
     from qemu_netwrap.model.ipv4 import Subnet
-    from qemu_netwrap.model.ipv6 import Around6
+    from qemu_netwrap.model.ipv6 import Ipv6Facts
 
 
 class Route(Record):
@@ -25,7 +25,7 @@ class Route(Record):
         return f"{where} dev {self.device}{table}"
 
 
-class Candidate(Record):
+class UplinkCandidate(Record):
     """A NIC of the host that is to be an uplink, as it is now."""
 
     name: str
@@ -52,10 +52,10 @@ class WayOut(Record):
     """A device that a default route of the host leaves by now, and did not before."""
 
     device: str
-    six: Around6 | None = None  # with the routes by it, where it is IPv6's; None: IPv4's
+    ipv6: Ipv6Facts | None = None  # with the routes by it, where it is IPv6's; None: IPv4's
 
 
-class Surroundings(Record):
+class NetworkFacts(Record):
     """What of the host matters for making one network."""
 
     bridge_exists: bool = False  # an interface of the bridge's name, whatever it is
@@ -67,8 +67,8 @@ class Surroundings(Record):
     machine: str = ""  # the host's identity, which stable MACs are derived from
     reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
     mtu: int = 0  # of the device that the default route leaves by; 0 without one
-    six: Around6 | None = None  # of IPv6; None for a network that has none of it
-    uplink: Candidate | None = None  # the NIC that the network's bridge is to take in
-    neighbours: Neighbours | None = None  # None: nobody else has a say
+    ipv6: Ipv6Facts | None = None  # of IPv6; None for a network that has none of it
+    uplink: UplinkCandidate | None = None  # the NIC that the network's bridge is to take in
+    others: CoexistenceFacts | None = None  # None: nobody else has a say
     in_order: bool = False  # whether the host's DNS servers are asked in their order
     is_left: bool = False  # the bridge is of our making, and its state has been removed

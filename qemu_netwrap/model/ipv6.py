@@ -94,7 +94,7 @@ class Route6(Record):
         return f"{where} dev {self.device}{table}"
 
 
-class Around6(Record):
+class Ipv6Facts(Record):
     """What of the host's IPv6 matters for making one network."""
 
     missing: str = ""  # why there is none

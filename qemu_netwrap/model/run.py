@@ -42,7 +42,7 @@ class PortForward(Record):
         )
 
 
-class Nic(Record):
+class TapRequest(Record):
     """A tap that the command line asks of us, and the guest's NICs behind it.
 
     That is one NIC but for QEMU's hub (-net), which may have several or none.
@@ -77,11 +77,11 @@ class Nic(Record):
         return mac.derive(*self.mac_key, str(number), attempt=attempt)
 
 
-class Wanted(Record):
+class RunSpec(Record):
     """What a run asks for: its NICs, and what `ps` will say of it."""
 
     run: str
-    nics: tuple[Nic, ...] = ()
+    nics: tuple[TapRequest, ...] = ()
     guest: str = ""  # the guest's host name
     command: str = ""
 
@@ -110,7 +110,7 @@ class Attachment(Record):
     keys: bool = True  # the user's keys of a tap go with it, but for those that it replaces
 
 
-class Grant(Record):
+class TapDescriptors(Record):
     """What a NIC got: the tap's descriptors, one a queue, and those of vhost-net; its MACs."""
 
     fds: tuple[str, ...]

@@ -16,9 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from qemu_netwrap.model.host import Surroundings, WayOut
+    from qemu_netwrap.model.host import NetworkFacts, WayOut
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.model.run import Grant, Nic
+    from qemu_netwrap.model.run import TapDescriptors, TapRequest
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class NicRequest(Record):
     """A NIC that is to be made on a network that is up."""
 
-    nic: Nic
+    nic: TapRequest
     run: str
     address: str = ""  # the network's gateway, with its prefix length; empty without one
     address6: str = ""  # the same for IPv6
@@ -54,7 +54,7 @@ class NetworkDriver:
         """Return what making NETWORK needs to know of the host."""
         return Needs()
 
-    def network_resources(self, network: Network, host: Surroundings) -> tuple[Resource, ...]:
+    def network_resources(self, network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
         """Return what the network consists of; nothing when its bridge is somebody else's.
 
         Rules come before what makes the host forward: no packet is forwarded that they have not
@@ -74,7 +74,7 @@ class NetworkDriver:
             return filters
         return (resources.dhcp_hosts.AnyClient(request.nic.network.bridge, request.nic.tap),)
 
-    def attachment(self, nic: Nic, grant: Grant) -> Attachment:
+    def attachment(self, nic: TapRequest, grant: TapDescriptors) -> Attachment:
         """Return what QEMU's netdev becomes: the tap's descriptors, of which GRANT has the numbers.
 
         They are those that the NIC's resources have put into `Context.taps` by its tap's name.
@@ -100,19 +100,19 @@ def nic_driver(network: Network) -> NetworkDriver:
     return NetworkDriver() if network.traits.has_plain_nics else driver(network.mode)
 
 
-def network_resources(network: Network, host: Surroundings) -> tuple[Resource, ...]:
+def network_resources(network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
     """Return what making NETWORK takes, in order; nothing when its bridge is somebody else's.
 
     That is what its driver says, and what it needs beside other firewalls and servers. Raises
     `HostError` when the network cannot be made here.
     """
     made = driver(network.mode).network_resources(network, host)
-    if host.neighbours is None:
+    if host.others is None:
         return made
-    return networks.coexistence.completed(network, host, host.neighbours, made)
+    return networks.coexistence.completed(network, host, host.others, made)
 
 
-def descriptors(grant: Grant) -> Attachment:
+def descriptors(grant: TapDescriptors) -> Attachment:
     """Return a tap of one or more queues by its descriptors, and those of vhost-net."""
     many = len(grant.fds) > 1
     pairs = [("fds" if many else "fd", ":".join(grant.fds))]
@@ -130,7 +130,7 @@ def _ip_filter(request: NicRequest) -> tuple[IpFilter, ...]:
     return (resources.port_filters.IpFilter(nic.tap, nic.network.bridge, gateways, nic.foreign),)
 
 
-def mac_filter(nic: Nic, macs: Sequence[str], run: str) -> tuple[MacFilter, ...]:
+def mac_filter(nic: TapRequest, macs: Sequence[str], run: str) -> tuple[MacFilter, ...]:
     """Return what keeps a NIC of RUN, which got MACS, from sending with others'.
 
     Nothing does where the MACs are not known, of a NIC that is added later say, or may become

@@ -8,13 +8,13 @@ from qemu_netwrap.model import mac
 from qemu_netwrap.model.host import Needs
 from qemu_netwrap.networks.base import NetworkDriver
 from qemu_netwrap.resources.links import Bridge
-from qemu_netwrap.resources.sysctls import DeviceSetting
+from qemu_netwrap.resources.sysctls import Sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.host import NetworkFacts
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.networks.base import Reader
     from qemu_netwrap.resources.base import Resource
@@ -33,7 +33,7 @@ class Driver(NetworkDriver):
         """Return the NIC that goes into the bridge."""
         return Needs(uplink=network.uplink)
 
-    def network_resources(self, network: Network, host: Surroundings) -> tuple[Resource, ...]:
+    def network_resources(self, network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
         """Return the bridge to make, or nothing: one that is there is used as it is."""
         if not host.is_bridge:
             raise HostError(
@@ -54,13 +54,13 @@ def guarded(bridge: Bridge, *, filtered: bool = True) -> tuple[Resource, ...]:
     removes it.
     """
     off = (
-        DeviceSetting(bridge.name, "ipv6", key, "0", optional=True)
+        Sysctl(bridge.name, "ipv6", key, "0", optional=True)
         for key in ("accept_ra", "accept_redirects")
     )
     return (bridge.replace(guarded=True, filtered=filtered), *off)
 
 
-def own_bridge(network: Network, around: Surroundings, *, is_open: bool = False) -> Bridge:
+def own_bridge(network: Network, facts: NetworkFacts, *, is_open: bool = False) -> Bridge:
     """Return the bridge of a network of ours; IS_OPEN: others may put their ports into it.
 
     It has a MAC of its own, or it would change its MAC with its ports (net/bridge/br_if.c,
@@ -71,5 +71,5 @@ def own_bridge(network: Network, around: Surroundings, *, is_open: bool = False)
     if delay is None:
         delay = KERNEL_DEFAULT if network.stp else 0
     hello = KERNEL_DEFAULT if network.hello_time is None else network.hello_time
-    own_mac = mac.derive(around.machine, "bridge", network.bridge)
+    own_mac = mac.derive(facts.machine, "bridge", network.bridge)
     return Bridge(network.bridge, own_mac, network.stp, delay, hello, is_open)

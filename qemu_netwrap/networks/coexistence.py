@@ -23,9 +23,9 @@ from qemu_netwrap.model.coexistence import (
 )
 from qemu_netwrap.networks import host_services
 from qemu_netwrap.networks.host_services import DHCP6_PORT, DHCP_PORT, DNS_PORT
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
-from qemu_netwrap.resources.nftables import Rules, chain
+from qemu_netwrap.resources.nftables import NetworkChains, chain
 from qemu_netwrap.resources.remark import Remark
 from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 
@@ -33,8 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qemu_netwrap.model.coexistence import ClosedChain, IptablesFilter, Neighbours
-    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.coexistence import ClosedChain, CoexistenceFacts, IptablesFilter
+    from qemu_netwrap.model.host import NetworkFacts
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Resource
 
@@ -43,54 +43,61 @@ TRUSTED = "trusted"  # the one zone of firewalld's own that lets through what co
 
 
 def completed(
-    network: Network, around: Surroundings, near: Neighbours, made: tuple[Resource, ...]
+    network: Network, facts: NetworkFacts, others: CoexistenceFacts, made: tuple[Resource, ...]
 ) -> tuple[Resource, ...]:
     """Return MADE, what makes NETWORK, with what it needs beside others. Raises `HostError`."""
     return (
-        *_before(network, around, near),
-        *_moved(network, near, made),
-        *_after(network, around, near),
-        *_shared(network, near, made),
+        *_before(network, facts, others),
+        *_moved(network, others, made),
+        *_after(network, facts, others),
+        *_shared(network, others, made),
     )
 
 
-def _before(network: Network, around: Surroundings, near: Neighbours) -> tuple[Resource, ...]:
+def _before(
+    network: Network, facts: NetworkFacts, others: CoexistenceFacts
+) -> tuple[Resource, ...]:
     """Return what comes first, before there are devices; nothing on a bridge of somebody else."""
-    if around.bridge_exists:
+    if facts.bridge_exists:
         return ()
-    if near.managers and not network_managers.can_name(network.bridge):
-        return (_unnameable(network, near),)
-    return tuple(UnmanagedDevices(network.bridge, manager) for manager in near.managers)
+    if others.managers and not network_managers.can_name(network.bridge):
+        return (_unnameable(network, others),)
+    return tuple(UnmanagedDevices(network.bridge, manager) for manager in others.managers)
 
 
-def _moved(network: Network, near: Neighbours, made: tuple[Resource, ...]) -> tuple[Resource, ...]:
+def _moved(
+    network: Network, others: CoexistenceFacts, made: tuple[Resource, ...]
+) -> tuple[Resource, ...]:
     """Return what MADE becomes where somebody has the ports of DHCP or DNS on every address.
 
     DNS moves to another port, and guests' queries are redirected to it: they do not see it. DHCP
     cannot be moved so. Raises `HostError` then.
     """
-    servers = [each for each in made if isinstance(each, Dnsmasq)]
+    servers = [each for each in made if isinstance(each, DnsmasqServer)]
     for server in servers:
-        _check_dhcp(network, near, server)
-        _check_dns(network, near)
-    if not servers or near.dns_port == DNS_PORT:
+        _check_dhcp(network, others, server)
+        _check_dns(network, others)
+    if not servers or others.dns_port == DNS_PORT:
         return made
     query = f'iifname "{network.bridge}" fib daddr type local'
     redirect = chain(
         network,
         "dns",
         "type nat hook prerouting priority dstnat; policy accept;",
-        *(f"{query} {p} dport {DNS_PORT} redirect to :{near.dns_port}" for p in ("udp", "tcp")),
+        *(f"{query} {p} dport {DNS_PORT} redirect to :{others.dns_port}" for p in ("udp", "tcp")),
     )
-    others = (_on_port(each, near.dns_port) if isinstance(each, Dnsmasq) else each for each in made)
-    return (*others, Rules(network.bridge, redirect))
+    rest = (
+        _on_port(each, others.dns_port) if isinstance(each, DnsmasqServer) else each
+        for each in made
+    )
+    return (*rest, NetworkChains(network.bridge, redirect))
 
 
-def _check_dhcp(network: Network, near: Neighbours, server: Dnsmasq) -> None:
+def _check_dhcp(network: Network, others: CoexistenceFacts, server: DnsmasqServer) -> None:
     """Raise `HostError` when SERVER could not have its DHCP's port."""
     wanted = (DHCP_PORT, DHCP6_PORT) if _has_dhcp6(server) else (DHCP_PORT,)
     for port in wanted:
-        if port in near.taken:
+        if port in others.taken:
             raise HostError(
                 f"network {network.name}: another DHCP server has port {port} on every interface",
                 "have it keep to its own (dnsmasq: bind-dynamic);"
@@ -98,9 +105,9 @@ def _check_dhcp(network: Network, near: Neighbours, server: Dnsmasq) -> None:
             )
 
 
-def _check_dns(network: Network, near: Neighbours) -> None:
+def _check_dns(network: Network, others: CoexistenceFacts) -> None:
     """Raise `HostError` when no port is left for DNS that it could be moved to."""
-    if not near.dns_port:
+    if not others.dns_port:
         raise HostError(
             f"network {network.name}: port {DNS_PORT} is taken on every address, and so is every"
             " other port that DNS could be on",
@@ -109,53 +116,55 @@ def _check_dns(network: Network, near: Neighbours) -> None:
         )
 
 
-def _shared(network: Network, near: Neighbours, made: tuple[Resource, ...]) -> tuple[Remark, ...]:
+def _shared(
+    network: Network, others: CoexistenceFacts, made: tuple[Resource, ...]
+) -> tuple[Remark, ...]:
     """Return what to tell where any local user may join in on a port that serves the guests."""
-    servers = [each for each in made if isinstance(each, Dnsmasq)]
+    servers = [each for each in made if isinstance(each, DnsmasqServer)]
     has_dhcp6 = any(map(_has_dhcp6, servers))
-    served = {near.dns_port: "DNS", DHCP_PORT: "DHCP"}
+    served = {others.dns_port: "DNS", DHCP_PORT: "DHCP"}
     if has_dhcp6:
         served[DHCP6_PORT] = "DHCPv6"
-    joined = ", ".join(name for port, name in served.items() if port >= near.open_from)
+    joined = ", ".join(name for port, name in served.items() if port >= others.open_from)
     if not (servers and joined):
         return ()
     return (
         Remark(
             network.bridge,
             f"network {network.name}: any local user can answer its guests' {joined}, for"
-            f" net.ipv4.ip_unprivileged_port_start is {near.open_from}; remedy:"
+            f" net.ipv4.ip_unprivileged_port_start is {others.open_from}; remedy:"
             f" sysctl -w net.ipv4.ip_unprivileged_port_start={max(served) + 1}",
         ),
     )
 
 
-def _has_dhcp6(server: Dnsmasq) -> bool:
+def _has_dhcp6(server: DnsmasqServer) -> bool:
     """Whether a dnsmasq is to serve DHCPv6, or router advertisements."""
     lines = server.config.splitlines()
     return any(line.startswith("dhcp-range=") and "::" in line for line in lines)
 
 
-def _on_port(server: Dnsmasq, port: int) -> Dnsmasq:
+def _on_port(server: DnsmasqServer, port: int) -> DnsmasqServer:
     """Return a dnsmasq that has its DNS on another port, and tells guests of its address still."""
     lines = [f"port={port}", "dhcp-option=option:dns-server,0.0.0.0"]
     lines += ["dhcp-option=option6:dns-server,[::]"] if _has_dhcp6(server) else []
     return server.replace(config=server.config + plain_text.joined(lines))
 
 
-def _after(network: Network, around: Surroundings, near: Neighbours) -> tuple[Resource, ...]:
+def _after(network: Network, facts: NetworkFacts, others: CoexistenceFacts) -> tuple[Resource, ...]:
     """Return what comes last, when NETWORK's own rules are in place."""
     needed: list[Resource] = []
-    if near.firewalld and network.traits.is_routed:
+    if others.firewalld and network.traits.is_routed:
         needed.append(FirewalldZone(network.bridge, TRUSTED))
-    elif near.firewalld and near.bridged:
-        needed.append(_beyond_firewalld(network, near))
-    is_made = not around.bridge_exists
-    by_iptables = (_by_iptables(network, each, near) for each in near.filters)
+    elif others.firewalld and others.bridged:
+        needed.append(_beyond_firewalld(network, others))
+    is_made = not facts.bridge_exists
+    by_iptables = (_by_iptables(network, each, others) for each in others.filters)
     by_nft = (
-        _by_nft(network, each, near) for each in near.chains if is_made or each.family != FRAMES
+        _by_nft(network, each, others) for each in others.chains if is_made or each.family != FRAMES
     )
     accepts = [each for each in (*by_iptables, *by_nft) if each is not None]
-    foreign = [each for each in near.chains if each.family == FRAMES and not is_made]
+    foreign = [each for each in others.chains if each.family == FRAMES and not is_made]
     if foreign:
         needed.append(_over_foreign_bridge(network, foreign))
     if accepts and not names.plain_ifname(network.bridge):
@@ -164,7 +173,7 @@ def _after(network: Network, around: Surroundings, near: Neighbours) -> tuple[Re
 
 
 def _by_iptables(
-    network: Network, table: IptablesFilter, near: Neighbours
+    network: Network, table: IptablesFilter, others: CoexistenceFacts
 ) -> IptablesAccepts | None:
     """Return the accepts that a table of iptables needs; None when it needs none."""
     dev, family, is_routed = network.bridge, table.family, network.traits.is_routed
@@ -172,16 +181,16 @@ def _by_iptables(
     tells = host_services.iptables_match
     if table.prerouting and is_routed:
         is_all = PREROUTING not in table.selective
-        matches = [""] if is_all else _in(network, [family], near, tells, is_early=True)
+        matches = [""] if is_all else _in(network, [family], others, tells, is_early=True)
         rules += (f"PREROUTING -i {dev}{match}" for match in matches)
     if table.input and is_routed:
-        rules += (f"INPUT -i {dev}{match}" for match in _in(network, [family], near, tells))
+        rules += (f"INPUT -i {dev}{match}" for match in _in(network, [family], others, tells))
     if table.output and is_routed:
         rules += (f"OUTPUT -o {dev} {match}" for match in _out_by_iptables(table))
     into = table.forward
     if into and network.traits.has_way_out:
         rules += (f"{into} -i {dev}", f"{into} -o {dev} {_ANSWERS}")
-    elif into and family in near.bridged:
+    elif into and family in others.bridged:
         # What one port sends to another meets the firewall as well.
         rules.append(f"{into} -i {dev} -o {dev}")
     tail = f'-m comment --comment "{_mark(network)}" -j ACCEPT'
@@ -199,14 +208,14 @@ def _out_by_iptables(table: IptablesFilter) -> tuple[str, ...]:
     return (_ANSWERS, f"-p {own[0]}", f"-p udp --sport {own[1]}")
 
 
-def _by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> NftAccepts | None:
+def _by_nft(network: Network, closed: ClosedChain, others: CoexistenceFacts) -> NftAccepts | None:
     """Return the accepts that a chain of somebody's own needs; None when it needs none."""
     if closed.family == FRAMES:
         rules = _for_frames(network, closed)
     elif closed.hook == FORWARD:
-        rules = _forwarded_by_nft(network, closed, near)
+        rules = _forwarded_by_nft(network, closed, others)
     else:
-        rules = _local_by_nft(network, closed, near) if network.traits.is_routed else []
+        rules = _local_by_nft(network, closed, others) if network.traits.is_routed else []
     lines = plain_text.joined(f"{rule} accept" for rule in rules)
     chain_of = (closed.family, closed.table, closed.chain)
     return NftAccepts(network.bridge, *chain_of, _mark(network), lines) if rules else None
@@ -217,14 +226,14 @@ def _families(closed: ClosedChain) -> tuple[str, ...]:
     return (IP, IP6) if closed.family == INET else (closed.family,)
 
 
-def _local_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> list[str]:
+def _local_by_nft(network: Network, closed: ClosedChain, others: CoexistenceFacts) -> list[str]:
     """Return the accepts for what guests and the host send each other."""
     dev, is_arp = f'"{network.bridge}"', closed.family == ARP
     if closed.hook in (PREROUTING, INPUT):
         is_early = closed.hook == PREROUTING
         is_all = is_arp or (is_early and not closed.selective)
         families, tells = _families(closed), host_services.nft_match
-        matches = [""] if is_all else _in(network, families, near, tells, is_early=is_early)
+        matches = [""] if is_all else _in(network, families, others, tells, is_early=is_early)
         return [f"iifname {dev}{match}" for match in matches]
     out = f"oifname {dev}"
     if is_arp or closed.hook == POSTROUTING:
@@ -239,13 +248,13 @@ def _local_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> li
     ]
 
 
-def _forwarded_by_nft(network: Network, closed: ClosedChain, near: Neighbours) -> list[str]:
+def _forwarded_by_nft(network: Network, closed: ClosedChain, others: CoexistenceFacts) -> list[str]:
     """Return the accepts for what is forwarded."""
     dev = f'"{network.bridge}"'
     if network.traits.has_way_out:
         ways = ("ct state established,related", "ct status dnat")
         return [f"iifname {dev}", *(f"oifname {dev} {way}" for way in ways)]
-    is_seen = set(_families(closed)) & set(near.bridged)
+    is_seen = set(_families(closed)) & set(others.bridged)
     return [f"iifname {dev} oifname {dev}"] if is_seen else []
 
 
@@ -258,7 +267,7 @@ def _for_frames(network: Network, closed: ClosedChain) -> list[str]:
 def _in(
     network: Network,
     families: Sequence[str],
-    near: Neighbours,
+    others: CoexistenceFacts,
     tells: Callable[[str, int, int], str],
     *,
     is_early: bool = False,
@@ -269,7 +278,7 @@ def _in(
     """
     if host_services.is_open(network):
         return [""]
-    ports = dict.fromkeys((DNS_PORT, near.dns_port) if is_early else (near.dns_port,))
+    ports = dict.fromkeys((DNS_PORT, others.dns_port) if is_early else (others.dns_port,))
     own = (s for port in ports for family in families for s in host_services.needed(family, port))
     wanted = dict.fromkeys((*own, *host_services.chosen(network)))
     return [f" {tells(*each)}" for each in wanted]
@@ -280,10 +289,10 @@ def _mark(network: Network) -> str:
     return f"qemu-netwrap: {network.bridge}"
 
 
-def _beyond_firewalld(network: Network, near: Neighbours) -> Remark:
+def _beyond_firewalld(network: Network, others: CoexistenceFacts) -> Remark:
     """Return what to tell of a plain bridge, which may be the host's own way to the world."""
     keys = {IP: "iptables", IP6: "ip6tables"}
-    off = " ".join(f"net.bridge.bridge-nf-call-{keys[family]}=0" for family in near.bridged)
+    off = " ".join(f"net.bridge.bridge-nf-call-{keys[family]}=0" for family in others.bridged)
     return Remark(
         network.bridge,
         f"network {network.name}: firewalld may drop what guests send each other, for br_netfilter"
@@ -291,11 +300,11 @@ def _beyond_firewalld(network: Network, near: Neighbours) -> Remark:
     )
 
 
-def _unnameable(network: Network, near: Neighbours) -> Remark:
+def _unnameable(network: Network, others: CoexistenceFacts) -> Remark:
     """Return what to say of a bridge whose name a manager would read as a pattern."""
     return Remark(
         network.bridge,
-        f"network {network.name}: {' and '.join(near.managers)} may take over {network.bridge}:"
+        f"network {network.name}: {' and '.join(others.managers)} may take over {network.bridge}:"
         " its name would be a pattern in their files; remedy: give the bridge a name of letters,"
         " digits, - . and _",
     )

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.host import NetworkFacts
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.ipv6 import Prefix
     from qemu_netwrap.model.network import Network
@@ -27,9 +27,9 @@ class Driver(NetworkDriver):
 
     def needs(self, network: Network) -> Needs:
         """Return where the subnet may be, and whether IPv6 is asked for."""
-        return Needs(networks.routed.places(network), ipv6=network.ipv6)
+        return Needs(networks.routed.subnet_pools(network), ipv6=network.ipv6)
 
-    def network_resources(self, network: Network, host: Surroundings) -> tuple[Resource, ...]:
+    def network_resources(self, network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
         """Return a bridge with gateway addresses, the rules that keep it closed, and dnsmasq."""
         routed = networks.routed
         subnet = routed.subnet_of(network, host)
@@ -38,8 +38,8 @@ class Driver(NetworkDriver):
         doors = routed.closed(network, subnet, prefix)
         return (
             *routed.segment(network, subnet, prefix, host),
-            resources.nftables.Rules(network.bridge, chains),
-            resources.forward_guards.Guard(network.bridge, "\n".join(doors)),
+            resources.nftables.NetworkChains(network.bridge, chains),
+            resources.forward_guards.RouterGuard(network.bridge, "\n".join(doors)),
             routed.dnsmasq(network, subnet, prefix, host),
         )
 

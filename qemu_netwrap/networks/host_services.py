@@ -15,7 +15,7 @@ from qemu_netwrap.resources.nftables import chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.host import NetworkFacts
     from qemu_netwrap.model.network import Network
 
 DNS_PORT, DHCP_PORT, TFTP_PORT, DHCP6_PORT = 53, 67, 69, 547
@@ -24,12 +24,12 @@ _WHY = "# the host's other services are closed to guests; host_services in the c
 _ALL = (host_services.ALL,)
 
 
-def rules(network: Network, around: Surroundings) -> str:
+def rules(network: Network, facts: NetworkFacts) -> str:
     """Return the chain that closes the host's services but for some; empty where all are open."""
-    near = around.neighbours
-    dns_port = near.dns_port if near is not None else DNS_PORT
+    others = facts.others
+    dns_port = others.dns_port if others is not None else DNS_PORT
     wanted = network.host_services
-    if wanted == _ALL or (wanted is None and not (near is not None and near.close_services)):
+    if wanted == _ALL or (wanted is None and not (others is not None and others.close_services)):
         return ""
     dev = f'iifname "{network.bridge}"'
     own = dict.fromkeys((*needed(IP, dns_port), *needed(IP6, dns_port)))

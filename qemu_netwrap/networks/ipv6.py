@@ -19,14 +19,14 @@ from qemu_netwrap.errors import HostError
 from qemu_netwrap.model import ipv6, names
 from qemu_netwrap.resources.base import ALL
 from qemu_netwrap.resources.links import Address
-from qemu_netwrap.resources.sysctls import DeviceSetting, Switch
+from qemu_netwrap.resources.sysctls import Switch, Sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.model.host import Surroundings
-    from qemu_netwrap.model.ipv6 import Around6, Prefix
+    from qemu_netwrap.model.host import NetworkFacts
+    from qemu_netwrap.model.ipv6 import Ipv6Facts, Prefix
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Resource
 
@@ -41,14 +41,14 @@ _V6 = "meta nfproto ipv6"
 _LINK_LOCAL = ipv6.Prefix(0xFE80 << 112)
 
 
-def prefix_of(network: Network, around: Surroundings) -> Prefix | None:
+def prefix_of(network: Network, facts: NetworkFacts) -> Prefix | None:
     """Return the network's prefix: the configured one, else a free one; None without IPv6.
 
     Raises `HostError` naming the route that is in a configured prefix's way.
     """
-    if lacking(network, around) is not None or around.six is None:
+    if missing_reason(network, facts) is not None or facts.ipv6 is None:
         return None
-    routes = [route for route in around.six.routes if route.prefix.length > NO_NETWORK]
+    routes = [route for route in facts.ipv6.routes if route.prefix.length > NO_NETWORK]
     if network.subnet6 is not None:
         in_the_way = next((r for r in routes if r.prefix.overlaps(network.subnet6)), None)
         if in_the_way is not None:
@@ -59,22 +59,22 @@ def prefix_of(network: Network, around: Surroundings) -> Prefix | None:
             )
         return network.subnet6
     for attempt in range(_ATTEMPTS):
-        found = ipv6.Prefix.derive(around.machine, network.name, attempt)
+        found = ipv6.Prefix.derive(facts.machine, network.name, attempt)
         if not any(route.prefix.overlaps(found) for route in routes):
             return found
     return None
 
 
-def lacking(network: Network, around: Surroundings) -> str | None:
+def missing_reason(network: Network, facts: NetworkFacts) -> str | None:
     """Return why the network has no IPv6; None if it has. Empty: nobody wants to know."""
-    if not network.ipv6 or around.six is None:
+    if not network.ipv6 or facts.ipv6 is None:
         return ""
-    if 0 < around.mtu < ipv6.SMALLEST_MTU:
-        return f"the way out has an MTU of {around.mtu}, which is too small for it"
+    if 0 < facts.mtu < ipv6.SMALLEST_MTU:
+        return f"the way out has an MTU of {facts.mtu}, which is too small for it"
     leads_out = network.traits.has_way_out
-    if around.six.is_fixed and leads_out and not around.six.is_router:
+    if facts.ipv6.is_fixed and leads_out and not facts.ipv6.is_router:
         return "/proc/sys is read-only, and by IPv6 this host does not forward"
-    return around.six.missing or None
+    return facts.ipv6.missing or None
 
 
 def addresses(network: Network, prefix: Prefix | None) -> tuple[Resource, ...]:
@@ -89,75 +89,75 @@ def link_local(mac: str) -> str:
     return f"{_LINK_LOCAL.of_mac(mac)}/{_LINK_LOCAL.length}"
 
 
-def own_forwarding(network: Network, around: Around6 | None) -> tuple[Resource, ...]:
+def own_forwarding(network: Network, facts: Ipv6Facts | None) -> tuple[Resource, ...]:
     """Return what it takes that the bridge of a nat network forwards what its guests send.
 
     `forwarding` makes the host say that it is a router when guests ask for its MAC (RFC 4861,
     section 7.3.3); without, they would drop their default route.
     """
-    if around is None:
+    if facts is None:
         return ()
-    keys = ("forwarding", "force_forwarding") if around.by_device else ("forwarding",)
+    keys = ("forwarding", "force_forwarding") if facts.by_device else ("forwarding",)
     # A router's bridges forward from the start.
-    is_so = around.is_router
-    own = (DeviceSetting(network.bridge, "ipv6", key, "1", optional=is_so) for key in keys)
-    return (*_listening(network, around), *own)
+    is_so = facts.is_router
+    own = (Sysctl(network.bridge, "ipv6", key, "1", optional=is_so) for key in keys)
+    return (*_listening(network, facts), *own)
 
 
-def _listening(network: Network, around: Around6) -> Iterator[Resource]:
+def _listening(network: Network, facts: Ipv6Facts) -> Iterator[Resource]:
     """Yield the switches that keep devices listening to their routers."""
-    listeners = () if around.is_fixed else around.listeners
+    listeners = () if facts.is_fixed else facts.listeners
     return (Switch(d, "accept_ra", "1", "2", network.bridge) for d in listeners)
 
 
-def late_way_out(network: Network, around: Around6) -> list[Resource]:
-    """Return what a network that is up needs for what AROUND says of devices that came since."""
-    return [*_listening(network, around), *way_out(network, around, ())]
+def late_way_out(network: Network, facts: Ipv6Facts) -> list[Resource]:
+    """Return what a network that is up needs for what FACTS says of devices that came since."""
+    return [*_listening(network, facts), *way_out(network, facts, ())]
 
 
-def way_out(network: Network, around: Around6 | None, inner: tuple[str, ...]) -> list[Resource]:
+def way_out(network: Network, facts: Ipv6Facts | None, inner: tuple[str, ...]) -> list[Resource]:
     """Return the switches that let answers in. INNER are devices that lead nowhere."""
-    if around is None or around.is_router:
+    if facts is None or facts.is_router:
         return []
-    outer = uplinks(around, inner)
-    if around.by_device:
+    outer = uplinks(facts, inner)
+    if facts.by_device:
         return [Switch(d, "force_forwarding", "0", "1", network.bridge) for d in outer]
     # Without a way out there is nothing to forward to.
     return [Switch(ALL, "forwarding", "0", "1", network.bridge)] if outer else []
 
 
-def uplinks(around: Around6, inner: tuple[str, ...]) -> list[str]:
+def uplinks(facts: Ipv6Facts, inner: tuple[str, ...]) -> list[str]:
     """Return the devices that routes leave by."""
-    return [d for d in dict.fromkeys(route.device for route in around.routes) if d not in inner]
+    return [d for d in dict.fromkeys(route.device for route in facts.routes) if d not in inner]
 
 
-def guards(network: Network, around: Around6 | None, inner: tuple[str, ...]) -> list[str]:
+def router_guards(network: Network, facts: Ipv6Facts | None, inner: tuple[str, ...]) -> list[str]:
     """Return the rules that keep a host which was no router from routing for its neighbours."""
-    if around is None or around.is_router:
+    if facts is None or facts.is_router:
         return []
-    if not around.by_device:
-        if not uplinks(around, inner):
+    if not facts.by_device:
+        if not uplinks(facts, inner):
             return []
         # From bridge to bridge: with br_netfilter that is what goes between a bridge's ports.
         return [
             f'{_V6} meta iifkind "bridge" meta oifkind "bridge" accept',
             f"{_V6} iifgroup != {GROUP} oifgroup != {GROUP} drop",
         ]
-    return [rule for d in _ours(around, inner) for rule in guard(network, d, "ipv6")]
+    return [rule for d in _ours(facts, inner) for rule in guard(network, d, "ipv6")]
 
 
-def doors(around: Around6 | None, inner: tuple[str, ...]) -> list[str]:
-    """Return the doors that are closed to what has no mark (`Guard`) for the same end."""
-    if around is None or around.is_router:
+def doors(facts: Ipv6Facts | None, inner: tuple[str, ...]) -> list[str]:
+    """Return the doors that are closed to what has no mark (`RouterGuard`) for the same end."""
+    if facts is None or facts.is_router:
         return []
-    if not around.by_device:
-        return [f"ipv6 {ALL}"] if uplinks(around, inner) else []
-    return [f"ipv6 iif {device}" for device in _ours(around, inner)]
+    if not facts.by_device:
+        return [f"ipv6 {ALL}"] if uplinks(facts, inner) else []
+    return [f"ipv6 iif {device}" for device in _ours(facts, inner)]
 
 
-def _ours(around: Around6, inner: tuple[str, ...]) -> list[str]:
+def _ours(facts: Ipv6Facts, inner: tuple[str, ...]) -> list[str]:
     """Return the devices that routes leave by whose forwarding only we switch on."""
-    return [d for d in uplinks(around, inner) if d not in around.routers]
+    return [d for d in uplinks(facts, inner) if d not in facts.routers]
 
 
 def guard(network: Network, uplink: str, family: str) -> tuple[str, ...]:
@@ -175,7 +175,7 @@ def guard(network: Network, uplink: str, family: str) -> tuple[str, ...]:
     )
 
 
-def spoofed(network: Network, prefix: Prefix | None) -> str:
+def anti_spoofing_rule(network: Network, prefix: Prefix | None) -> str:
     """Return the rule against what guests send out with addresses that are not the network's."""
     dev = f'iifname "{network.bridge}"'
     if prefix is None:
@@ -201,7 +201,7 @@ def duid(mac: str) -> str:
     return f"00:03:00:01:{mac}"
 
 
-def dnsmasq(network: Network, prefix: Prefix | None, around: Surroundings) -> list[str]:
+def dnsmasq(network: Network, prefix: Prefix | None, facts: NetworkFacts) -> list[str]:
     """Return what dnsmasq's configuration says of IPv6.
 
     Guests take addresses by router advertisement or by DHCPv6. `ra-names`: dnsmasq knows a guest
@@ -209,7 +209,7 @@ def dnsmasq(network: Network, prefix: Prefix | None, around: Surroundings) -> li
     advertisements is the bridge's.
     """
     if prefix is None:
-        why = lacking(network, around)
+        why = missing_reason(network, facts)
         return [f"# no IPv6: {why}"] if why else []
     # Where each guest has an address reserved, no other is leased: one guest could ask for so many,
     # by as many DUIDs, that dnsmasq has no lease left for others, of IPv4 either.

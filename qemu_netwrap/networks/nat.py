@@ -17,9 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from qemu_netwrap.model.host import Surroundings, WayOut
+    from qemu_netwrap.model.host import NetworkFacts, WayOut
     from qemu_netwrap.model.ipv4 import Subnet
-    from qemu_netwrap.model.ipv6 import Around6, Prefix
+    from qemu_netwrap.model.ipv6 import Ipv6Facts, Prefix
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.networks.base import Reader
     from qemu_netwrap.resources.base import Resource
@@ -35,9 +35,9 @@ class Driver(NetworkDriver):
 
     def needs(self, network: Network) -> Needs:
         """Return where the subnet may be, the way out, and whether IPv6 is asked for."""
-        return Needs(networks.routed.places(network), way_out=True, ipv6=network.ipv6)
+        return Needs(networks.routed.subnet_pools(network), way_out=True, ipv6=network.ipv6)
 
-    def network_resources(self, network: Network, host: Surroundings) -> tuple[Resource, ...]:
+    def network_resources(self, network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
         """Return a bridge with gateway addresses, forwarding, the rules and dnsmasq.
 
         IPv4 forwarding is decided by the device a packet comes in by (Documentation/networking/
@@ -47,12 +47,12 @@ class Driver(NetworkDriver):
         """
         routed, ipv6, sysctls = networks.routed, networks.ipv6, resources.sysctls
         subnet, prefix = routed.subnet_of(network, host), ipv6.prefix_of(network, host)
-        six = host.six if prefix is not None else None
+        six = host.ipv6 if prefix is not None else None
         uplinks = [d for d in dict.fromkeys(r.device for r in host.routes) if d not in host.inner]
         ours = [device for device in uplinks if device not in host.routers]
         guards = [
             *(rule for device in ours for rule in ipv6.guard(network, device, "ipv4")),
-            *ipv6.guards(network, six, host.inner),
+            *ipv6.router_guards(network, six, host.inner),
         ]
         doors = [
             *routed.closed(network, subnet, prefix),
@@ -62,11 +62,11 @@ class Driver(NetworkDriver):
         chains = rules(network, subnet, prefix, guards) + routed.services_of(network, host)
         return (
             *routed.segment(network, subnet, prefix, host),
-            sysctls.DeviceSetting(network.bridge, "ipv4", "forwarding", "1"),
+            sysctls.Sysctl(network.bridge, "ipv4", "forwarding", "1"),
             *ipv6.own_forwarding(network, six),
             # Rules before forwarding: no packet is forwarded that they have not seen.
-            resources.nftables.Rules(network.bridge, chains),
-            resources.forward_guards.Guard(network.bridge, "\n".join(doors)),
+            resources.nftables.NetworkChains(network.bridge, chains),
+            resources.forward_guards.RouterGuard(network.bridge, "\n".join(doors)),
             *(sysctls.Forwarding(device, network.bridge) for device in uplinks),
             *ipv6.way_out(network, six, host.inner),
             routed.dnsmasq(network, subnet, prefix, host),
@@ -75,9 +75,9 @@ class Driver(NetworkDriver):
 
     def follow_host(self, network: Network, came: WayOut) -> tuple[Resource, ...]:
         """Return forwarding by a device that has come, and the guards against its neighbours."""
-        if came.six is None:
+        if came.ipv6 is None:
             return _late_uplink(network, came.device)
-        return _late_uplink6(network, came.device, came.six)
+        return _late_uplink6(network, came.device, came.ipv6)
 
 
 def _late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
@@ -87,11 +87,11 @@ def _late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
     return (*guards, resources.sysctls.Forwarding(device, network.bridge))
 
 
-def _late_uplink6(network: Network, device: str, around: Around6) -> tuple[Resource, ...]:
-    """Return the same for IPv6; AROUND is the host as it is by now."""
-    rules = networks.ipv6.guards(network, around, ())
-    guards = _late_guard(network, "ipv6", device, rules, networks.ipv6.doors(around, ()))
-    return (*guards, *networks.ipv6.late_way_out(network, around))
+def _late_uplink6(network: Network, device: str, facts: Ipv6Facts) -> tuple[Resource, ...]:
+    """Return the same for IPv6; FACTS is the host as it is by now."""
+    rules = networks.ipv6.router_guards(network, facts, ())
+    guards = _late_guard(network, "ipv6", device, rules, networks.ipv6.doors(facts, ()))
+    return (*guards, *networks.ipv6.late_way_out(network, facts))
 
 
 def _late_guard(
@@ -106,9 +106,9 @@ def _late_guard(
         nftables = resources.nftables
         hook = f"{nftables.LATE[family]}_{names.in_chain_name(device)}"
         chain = nftables.chain(network, hook, _FORWARD, *_ANSWERS, *rules)
-        found.append(nftables.Rules(network.bridge, chain))
+        found.append(nftables.NetworkChains(network.bridge, chain))
     if doors:
-        found.append(resources.forward_guards.Guard(network.bridge, "\n".join(doors)))
+        found.append(resources.forward_guards.RouterGuard(network.bridge, "\n".join(doors)))
     return tuple(found)
 
 
@@ -127,7 +127,7 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
         f"meta mark {MARK} meta mark set 0",
         networks.routed.between_guests(network),
         f"iifname {dev} ip saddr != {subnet} drop",
-        networks.ipv6.spoofed(network, prefix),
+        networks.ipv6.anti_spoofing_rule(network, prefix),
         *_ANSWERS,
         f"oifname {dev} drop",
         *guards,
@@ -146,7 +146,7 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
 def _marks(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]:
     """Return the rules that mark what may be forwarded, for as long as it takes to route it.
 
-    Policy rules drop the rest (`Guard`). What has a mark of somebody else's keeps that.
+    Policy rules drop the rest (`RouterGuard`). What has a mark of somebody else's keeps that.
     """
     dev, mark = f'"{network.bridge}"', f"fib daddr type unicast meta mark set {MARK}"
     six = [f"iifname {dev} ip6 saddr {prefix} {mark}"] if prefix is not None else []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.model.run import Nic, PortForward
+    from qemu_netwrap.model.run import PortForward, TapRequest
     from qemu_netwrap.qemu.netdev_options import NetOption
 
     Chain = tuple[str, str, list[str]]
@@ -80,7 +80,7 @@ def _is_dhcps(forward: PortForward) -> bool:
     )
 
 
-def refuse_twins(nics: Iterable[Nic]) -> None:
+def refuse_twins(nics: Iterable[TapRequest]) -> None:
     """Refuse a port of the host that is to lead to two places. Raises `UsageError`."""
     seen: dict[tuple[str, int], list[PortForward]] = {}
     for nic in nics:
@@ -94,13 +94,15 @@ def refuse_twins(nics: Iterable[Nic]) -> None:
             others.append(forward)
 
 
-def resolved(nic: Nic, own: tuple[str, str], gateways: Iterable[str]) -> tuple[PortForward, ...]:
+def resolved(
+    nic: TapRequest, own: tuple[str, str], gateways: Iterable[str]
+) -> tuple[PortForward, ...]:
     """Return a NIC's forwards with each guest address filled in, which is OWN's by default.
 
     OWN is IPv4, then IPv6. GATEWAYS are the network's, with their prefix lengths, one of each
     family that there is. Raises `HostError` for a guest elsewhere, or for a family that is not.
     """
-    segments = {":" in gateway: around(gateway) for gateway in gateways}
+    segments = {":" in gateway: facts(gateway) for gateway in gateways}
     found = []
     for forward in nic.forwards:
         if forward.is_ipv6 not in segments:
@@ -116,7 +118,7 @@ def resolved(nic: Nic, own: tuple[str, str], gateways: Iterable[str]) -> tuple[P
     return tuple(found)
 
 
-def address6_for(nic: Nic, mac: str, gateway: str) -> str:
+def address6_for(nic: TapRequest, mac: str, gateway: str) -> str:
     """Return the IPv6 address that forwards to a NIC with MAC lead to; empty when none do.
 
     It is the one that a hostfwd= names, or the one that SLAAC makes of the MAC; DHCPv6 is to give
@@ -129,7 +131,7 @@ def address6_for(nic: Nic, mac: str, gateway: str) -> str:
     return next((each.guest for each in six if each.guest), "") or prefix.of_mac(mac)
 
 
-def around(gateway: str) -> Subnet | Prefix:
+def facts(gateway: str) -> Subnet | Prefix:
     """Return the segment of a gateway's address with its prefix length."""
     return Prefix.parse_around(gateway) if ":" in gateway else Subnet.around(gateway)
 
@@ -192,7 +194,7 @@ def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[Por
 
 def _segment(gateway: str) -> tuple[str, tuple[str, str]]:
     """Return the family of a gateway's address, the address itself, and its subnet."""
-    return "ip6" if ":" in gateway else "ip", (gateway.partition("/")[0], str(around(gateway)))
+    return "ip6" if ":" in gateway else "ip", (gateway.partition("/")[0], str(facts(gateway)))
 
 
 def _destination(forward: PortForward, family: str) -> str:

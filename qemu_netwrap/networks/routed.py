@@ -10,15 +10,15 @@ from qemu_netwrap.model import names, plain_text
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.networks import ipv6
 from qemu_netwrap.networks.bridge import guarded, own_bridge
-from qemu_netwrap.resources.dnsmasq import Dnsmasq, resolver_lines
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer, resolver_lines
 from qemu_netwrap.resources.links import Address
 from qemu_netwrap.resources.nftables import chain
 from qemu_netwrap.resources.port_filters import IpFilter
-from qemu_netwrap.resources.sysctls import DeviceSetting
+from qemu_netwrap.resources.sysctls import Sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.model.host import Route, Surroundings
+    from qemu_netwrap.model.host import NetworkFacts, Route
     from qemu_netwrap.model.ipv6 import Prefix
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Resource
@@ -38,17 +38,17 @@ ETHERNET_MTU = 1500
 SMALLEST_MTU = 576  # RFC 791: what every host takes
 
 
-def places(network: Network) -> tuple[Subnet, ...]:
+def subnet_pools(network: Network) -> tuple[Subnet, ...]:
     """Return where the network's subnet may be: routes to elsewhere are in nobody's way."""
     return POOLS if network.subnet is None else (network.subnet,)
 
 
-def subnet_of(network: Network, around: Surroundings) -> Subnet:
+def subnet_of(network: Network, facts: NetworkFacts) -> Subnet:
     """Return the network's subnet: the configured one, else a free one, the same each time.
 
     Raises `HostError` naming the route that is in the way.
     """
-    routes = [route for route in around.routes if route.subnet.length >= DEFAULT_LIKE]
+    routes = [route for route in facts.routes if route.subnet.length >= DEFAULT_LIKE]
     if network.subnet is not None:
         in_the_way = next((r for r in routes if r.subnet.overlaps(network.subnet)), None)
         if in_the_way is not None:
@@ -59,7 +59,7 @@ def subnet_of(network: Network, around: Surroundings) -> Subnet:
             )
         return network.subnet
     for pool in POOLS:
-        found = _free_in(pool, network.name, routes, around.reserved)
+        found = _free_in(pool, network.name, routes, facts.reserved)
         if found is not None:
             return found
     raise HostError(
@@ -86,33 +86,33 @@ def _free_in(
 
 
 def segment(
-    network: Network, subnet: Subnet, prefix: Prefix | None, around: Surroundings
+    network: Network, subnet: Subnet, prefix: Prefix | None, facts: NetworkFacts
 ) -> tuple[Resource, ...]:
     """Return the bridge with its gateway addresses.
 
     Nobody else is there yet who could have the bridge's addresses. dnsmasq advertises from the
     link-local one (src/radv.c).
     """
-    if around.is_left:
+    if facts.is_left:
         raise HostError(
             f"network {network.name}: bridge {network.bridge} is left of a network whose state in"
             " /run/qemu-netwrap has been removed",
             "end the VMs that use it, if there are any, then: qemu-netwrap gc",
         )
-    if around.bridge_exists:
+    if facts.bridge_exists:
         raise HostError(
             f"network {network.name}: an interface {network.bridge} is there already, and not ours",
             f"give the network another bridge, or look at it with: ip link show {network.bridge}",
         )
-    bridge = own_bridge(network, around).replace(mtu=mtu_of(network, around))
+    bridge = own_bridge(network, facts).replace(mtu=mtu_of(network, facts))
     if prefix is not None:
         bridge = bridge.replace(group=ipv6.GROUP, link_local=ipv6.link_local(bridge.mac))
     return (
         *guarded(bridge, filtered=not network.filters_ips),
         # What guests send is looked up by its source too, and by the mark of the network's chains:
         # so `closed` holds for it.
-        DeviceSetting(network.bridge, "ipv4", "rp_filter", "1"),
-        DeviceSetting(network.bridge, "ipv4", "src_valid_mark", "1"),
+        Sysctl(network.bridge, "ipv4", "rp_filter", "1"),
+        Sysctl(network.bridge, "ipv4", "src_valid_mark", "1"),
         Address(network.bridge, f"{subnet.first}/{subnet.length}"),
         *ipv6.addresses(network, prefix),
         *_ip_filter(network, subnet, prefix),
@@ -139,22 +139,22 @@ def _ip_filter(network: Network, subnet: Subnet, prefix: Prefix | None) -> tuple
     return (IpFilter(network.bridge, network.bridge, " ".join(gateways)),)
 
 
-def mtu_of(network: Network, around: Surroundings) -> int:
+def mtu_of(network: Network, facts: NetworkFacts) -> int:
     """Return the MTU of a network that leads out by a device with less than Ethernet's; else 0.
 
     Without it guests would send what does not pass. With more than Ethernet's, as jumbo frames
     have, they would get from the host what many of their NICs cannot take.
     """
     leads_out = network.traits.has_way_out
-    return around.mtu if leads_out and SMALLEST_MTU <= around.mtu < ETHERNET_MTU else 0
+    return facts.mtu if leads_out and SMALLEST_MTU <= facts.mtu < ETHERNET_MTU else 0
 
 
-def services_of(network: Network, around: Surroundings) -> str:
+def services_of(network: Network, facts: NetworkFacts) -> str:
     """Return the chain that keeps guests from the host's services; empty where all are open."""
-    if network.host_services is None and around.neighbours is None:
+    if network.host_services is None and facts.others is None:
         return ""
 
-    return networks.host_services.rules(network, around)
+    return networks.host_services.rules(network, facts)
 
 
 def sources(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
@@ -186,8 +186,8 @@ def between_guests(network: Network) -> str:
 
 
 def dnsmasq(
-    network: Network, subnet: Subnet, prefix: Prefix | None, around: Surroundings
-) -> Dnsmasq:
+    network: Network, subnet: Subnet, prefix: Prefix | None, facts: NetworkFacts
+) -> DnsmasqServer:
     """Return the network's dnsmasq: on its bridge alone, guests' names in a domain of its own."""
     domain = f"{network.name}.internal"
     lines = [
@@ -206,14 +206,14 @@ def dnsmasq(
         *_believed(network),
         # Nobody else is on this segment: pinging an address before it is offered only costs time.
         "no-ping",
-        *ipv6.dnsmasq(network, prefix, around),
-        *([f"dhcp-option=option:mtu,{mtu}"] if (mtu := mtu_of(network, around)) else []),
+        *ipv6.dnsmasq(network, prefix, facts),
+        *([f"dhcp-option=option:mtu,{mtu}"] if (mtu := mtu_of(network, facts)) else []),
         *_boot(network),
         *(_host_record(name, address, domain) for name, address in network.hosts),
-        *_reach(network, around),
+        *_reach(network, facts),
     ]
-    duid = ipv6.duid(own_bridge(network, around).mac) if prefix is not None else ""
-    return Dnsmasq(network.bridge, plain_text.dnsmasq(plain_text.joined(lines)), duid)
+    duid = ipv6.duid(own_bridge(network, facts).mac) if prefix is not None else ""
+    return DnsmasqServer(network.bridge, plain_text.dnsmasq(plain_text.joined(lines)), duid)
 
 
 def _believed(network: Network) -> list[str]:
@@ -250,7 +250,7 @@ def _host_record(name: str, address: str, domain: str) -> str:
     return f"host-record={known_as},{address}"
 
 
-def _reach(network: Network, around: Surroundings) -> list[str]:
+def _reach(network: Network, facts: NetworkFacts) -> list[str]:
     """Return what names and routes beyond the network the guests are given."""
     if not network.traits.has_way_out:
         # No default route, and no name of the outside: a resolver is a way out too.
@@ -258,4 +258,4 @@ def _reach(network: Network, around: Surroundings) -> list[str]:
     if network.dns:
         return ["dns-loop-detect", "no-resolv", *(f"server={server}" for server in network.dns)]
     # The host's own stub may be among the servers, and ask this one in turn.
-    return ["dns-loop-detect", *resolver_lines(around.resolver, in_order=around.in_order)]
+    return ["dns-loop-detect", *resolver_lines(facts.resolver, in_order=facts.in_order)]

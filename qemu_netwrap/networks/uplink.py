@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.model.host import Candidate
-from qemu_netwrap.resources.uplink import Uplink
+from qemu_netwrap.model.host import UplinkCandidate
+from qemu_netwrap.resources.uplink import BridgeUplink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.model.host import Surroundings
+    from qemu_netwrap.model.host import NetworkFacts
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.resources.links import Bridge
@@ -17,15 +17,15 @@ KERNELS_DELAY = 15  # seconds, net/bridge/br_device.c
 _WAY_OUT = "use nat: guests then reach what the host reaches"
 
 
-def resources(network: Network, around: Surroundings, bridge: Bridge) -> tuple[Resource, ...]:
+def resources(network: Network, facts: NetworkFacts, bridge: Bridge) -> tuple[Resource, ...]:
     """Return BRIDGE with the NIC's MAC, and the NIC; nothing if they are together already.
 
     The timers come with the NIC: while it is being taken in it must not be kept from forwarding,
     as a bridge with STP keeps each new port for twice the forward delay. Raises `HostError` when
     the NIC cannot be had.
     """
-    nic = around.uplink or Candidate(network.uplink, exists=False)
-    if around.bridge_exists:
+    nic = facts.uplink or UplinkCandidate(network.uplink, exists=False)
+    if facts.bridge_exists:
         if nic.master == network.bridge:
             return ()
         raise HostError(
@@ -38,10 +38,10 @@ def resources(network: Network, around: Surroundings, bridge: Bridge) -> tuple[R
     delay = KERNELS_DELAY if bridge.forward_delay < 0 else bridge.forward_delay
     timers = (bridge.stp, delay, bridge.hello_time)
     addresses = " ".join(nic.addresses)
-    return plain, Uplink(nic.name, network.bridge, *timers, addresses, nic.routes)
+    return plain, BridgeUplink(nic.name, network.bridge, *timers, addresses, nic.routes)
 
 
-def _check(network: Network, nic: Candidate) -> None:
+def _check(network: Network, nic: UplinkCandidate) -> None:
     """Raise `HostError` if the NIC cannot, or must not, be taken in."""
     where = f"network {network.name}: uplink {nic.name}"
     if not nic.exists:

@@ -17,7 +17,7 @@ from qemu_netwrap.model import mac
 from qemu_netwrap.model.numbers import parse_uint32
 from qemu_netwrap.model.run import DeviceInfo
 from qemu_netwrap.passthrough import devices as planning
-from qemu_netwrap.pci_state import Shared
+from qemu_netwrap.pci_state import PciState
 from qemu_netwrap.qemu.sriov_options import settings
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import vfio
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.pci import Device
     from qemu_netwrap.passthrough.devices import HostDevice
-    from qemu_netwrap.qemu.network_options import Reading
+    from qemu_netwrap.qemu.network_options import NetworkOptions
     from qemu_netwrap.qemu.rewrite import Rewritten
     from qemu_netwrap.resources.base import Context, Resource
-    from qemu_netwrap.state import State
+    from qemu_netwrap.state import StateDir
 
     # Acquires resources in order, and records each in the journal first.
     AcquireAll = Callable[[Iterable[Resource], Journal, Context], None]
     # Releases what dead runs still hold.
-    ReleaseDeadRuns = Callable[[State], object]
+    ReleaseDeadRuns = Callable[[StateDir], object]
 
 MOST_MADE = 8  # VFs created for a run that needs no more of them: some cards have hundreds
 _MAC_ATTEMPTS = 1 << 16
 
 
-class Passing(Record):
+class PassthroughPlan(Record):
     """What a run passes through, and how: the keeper's instructions."""
 
     wanted: tuple[HostDevice, ...]
@@ -59,13 +59,13 @@ class Passing(Record):
 
 
 def look(
-    reading: Reading,
+    reading: NetworkOptions,
     mac_key: tuple[str, ...] = (),
     *,
     run_as: str,
     bind_group: bool,
     force_uplink: bool,
-) -> Passing | None:
+) -> PassthroughPlan | None:
     """Return what a launch passes through, checked as far as is known now; None for nothing.
 
     Also None if the caller is not root and the devices are already on vfio-pci. Nothing is
@@ -89,7 +89,7 @@ def look(
     planning.check_host(has_iommu=pci.has_iommu(), remaps_interrupts=pci.remaps_interrupts())
     uid = _uid(run_as)
     locked = planning.memory_to_lock(reading, len(found)) if uid else 0
-    passing = Passing(
+    passing = PassthroughPlan(
         tuple(found),
         bind_group,
         uid,
@@ -102,7 +102,7 @@ def look(
     return passing
 
 
-def _check_all(passing: Passing) -> dict[str, str]:
+def _check_all(passing: PassthroughPlan) -> dict[str, str]:
     """Raise `HostError` if something cannot be passed through.
 
     Return what each interface carries by which the host is reached. For a `sriov` only the physical
@@ -118,7 +118,7 @@ def _check_all(passing: Passing) -> dict[str, str]:
     return reached_by
 
 
-def _check_named(passing: Passing) -> None:
+def _check_named(passing: PassthroughPlan) -> None:
     """Raise `HostError` if a virtual function is named twice, at least once by its number.
 
     QEMU itself refuses an address that is typed twice.
@@ -138,7 +138,7 @@ def _check_named(passing: Passing) -> None:
 
 
 def _check(
-    want: HostDevice, device: Device, passing: Passing, reached_by: dict[str, str]
+    want: HostDevice, device: Device, passing: PassthroughPlan, reached_by: dict[str, str]
 ) -> tuple[Device, ...]:
     """Raise `HostError` unless a device and all that must be bound with it are free.
 
@@ -164,7 +164,7 @@ def check_use(label: str, device: Device, reached_by: dict[str, str]) -> None:
 
 
 def acquire(
-    passing: Passing,
+    passing: PassthroughPlan,
     run: str,
     work: Context,
     *,
@@ -177,7 +177,7 @@ def acquire(
     """
     _await_release(passing, work, release_dead_runs)
     # Check again: the host may now be reached by a device that was just given back.
-    taking = _Taking(run, work, passing, _check_all(passing), acquire_all)
+    taking = _Assignment(run, work, passing, _check_all(passing), acquire_all)
     found = {}
     # Functions that are named come first: otherwise one that may be any could take them.
     for number, want in sorted(enumerate(passing.wanted), key=lambda each: _is_any(each[1])):
@@ -185,10 +185,10 @@ def acquire(
     yield from (found[number] for number in range(len(found)))
 
 
-def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Taking) -> DeviceInfo:
+def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Assignment) -> DeviceInfo:
     """Acquire one device, and what must be bound with it; a VF's MAC is derived from KEY."""
     device = _physical(want) if want.net is not None else _device(want)
-    with Shared(taking.work.state).lock(device):
+    with PciState(taking.work.state).lock(device):
         # Read it again: another run may have changed it before the lock was taken.
         device = vfio.look(want.label, device.bdf)
         if want.net is not None:
@@ -204,7 +204,9 @@ def _acquire(want: HostDevice, key: tuple[str, ...], taking: _Taking) -> DeviceI
     return DeviceInfo(want.label, device.bdf, _pf_name(device), given)
 
 
-def _await_release(passing: Passing, work: Context, release_dead_runs: ReleaseDeadRuns) -> None:
+def _await_release(
+    passing: PassthroughPlan, work: Context, release_dead_runs: ReleaseDeadRuns
+) -> None:
     """Have dead runs give back what is wanted, and wait for runs that are doing so."""
     release_dead_runs(work.state)
     ended = [vfio.await_ending(bdf, work) for want in passing.wanted for bdf in _needed(want, work)]
@@ -224,7 +226,7 @@ def _needed(want: HostDevice, work: Context) -> tuple[str, ...]:
     return vfs if all(vfio.user_of(device, work) for device in found) else ()
 
 
-def foresee(passing: Passing, run: str) -> tuple[list[Resource], tuple[str, ...]]:
+def foresee(passing: PassthroughPlan, run: str) -> tuple[list[Resource], tuple[str, ...]]:
     """Return what a run would acquire, and the addresses; a VF that is not chosen yet is named."""
     found: list[Resource] = []
     chosen = []
@@ -252,14 +254,14 @@ def foresee(passing: Passing, run: str) -> tuple[list[Resource], tuple[str, ...]
     return found, tuple(chosen)
 
 
-class _Taking:
+class _Assignment:
     """A run that is acquiring devices."""
 
     def __init__(
         self,
         run: str,
         work: Context,
-        passing: Passing,
+        passing: PassthroughPlan,
         reached_by: dict[str, str],
         acquire_all: AcquireAll,
     ) -> None:
@@ -297,7 +299,7 @@ class _Taking:
         self._acquire_all([resource], self.journal, self.work)
 
 
-def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> Rewritten:
+def become(passing: PassthroughPlan, rewritten: Rewritten, chosen: tuple[str, ...]) -> Rewritten:
     """Return QEMU's options with the CHOSEN addresses, and raise this process's memlock limit.
 
     This process becomes QEMU, which locks the guest's RAM. Root may do that (CAP_IPC_LOCK); another
@@ -308,10 +310,10 @@ def become(passing: Passing, rewritten: Rewritten, chosen: tuple[str, ...]) -> R
         if soft != resource.RLIM_INFINITY and soft < passing.locked:
             hard = hard if hard == resource.RLIM_INFINITY else max(hard, passing.locked)
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (passing.locked, hard))
-    return planning.put(rewritten, passing.wanted, chosen)
+    return planning.replace_options(rewritten, passing.wanted, chosen)
 
 
-def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
+def _take_function(want: HostDevice, pf: Device, taking: _Assignment) -> Device:
     """Return a free VF of PF, whose lock the caller holds; VFs are created if there are none."""
     chosen = _chosen(want)
     if not pf.vfs:
@@ -336,7 +338,9 @@ def _take_function(want: HostDevice, pf: Device, taking: _Taking) -> Device:
     )
 
 
-def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking: _Taking) -> str:
+def _set_function(
+    want: HostDevice, device: Device, key: tuple[str, ...], taking: _Assignment
+) -> str:
     """Set a VF through its physical function; return the MAC that it was given.
 
     A VF that was named by its address keeps its MAC. Otherwise, without a MAC of the user's, it is
@@ -360,7 +364,7 @@ def _set_function(want: HostDevice, device: Device, key: tuple[str, ...], taking
     return own
 
 
-def _take_mac(want: HostDevice, ifname: str, key: tuple[str, ...], taking: _Taking) -> str:
+def _take_mac(want: HostDevice, ifname: str, key: tuple[str, ...], taking: _Assignment) -> str:
     """Reserve a MAC: the user's, or one derived from KEY that no living run has."""
     state = taking.work.state
     with files.Lock(state.macs_lock):
@@ -386,7 +390,7 @@ def _is_prepared(want: HostDevice) -> bool:
     return device is not None and device.is_on_vfio
 
 
-def _to_make(passing: Passing, pf: Device) -> int:
+def _to_make(passing: PassthroughPlan, pf: Device) -> int:
     """Return how many VFs of PF are to be created for a run; 0 if it has some."""
     if pf.vfs:
         return 0
@@ -431,7 +435,7 @@ def _physical(want: HostDevice) -> Device:
     return device
 
 
-def _siblings(label: str, device: Device, passing: Passing) -> tuple[Device, ...]:
+def _siblings(label: str, device: Device, passing: PassthroughPlan) -> tuple[Device, ...]:
     """Return the devices of a device's IOMMU group that must be bound with it.
 
     Never a VF's physical function, since that would remove the VF. Raises `HostError`.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from qemu_netwrap.qemu.netdev_options import NetOption
-    from qemu_netwrap.qemu.network_options import Reading
+    from qemu_netwrap.qemu.network_options import NetworkOptions
     from qemu_netwrap.qemu.option_groups import Entry
     from qemu_netwrap.qemu.rewrite import Rewritten
 
@@ -46,7 +46,7 @@ class HostDevice(Record):
         return self.net.value("pf") if self.net is not None else ""
 
 
-def find(reading: Reading) -> tuple[HostDevice, ...]:
+def find(reading: NetworkOptions) -> tuple[HostDevice, ...]:
     """Return the host's devices that READING wants, in the order typed.
 
     Raises `UsageError` for a `sriov` without a device. An invalid address is left to QEMU, which
@@ -72,7 +72,7 @@ def find(reading: Reading) -> tuple[HostDevice, ...]:
     return tuple(sorted(found, key=lambda device: device.entry.option.at))
 
 
-def _devices(reading: Reading, nets: Mapping[str, NetOption]) -> Iterator[HostDevice]:
+def _devices(reading: NetworkOptions, nets: Mapping[str, NetOption]) -> Iterator[HostDevice]:
     """Yield the -device options of VFIO: with an address, or on a `sriov` netdev."""
     for entry in reading.groups.of("device"):
         if entry.opts.get("driver") not in DRIVERS:
@@ -101,12 +101,14 @@ def _own_mac(net: NetOption) -> str:
         ) from None
 
 
-def _mac(reading: Reading, net: NetOption) -> str:
+def _mac(reading: NetworkOptions, net: NetOption) -> str:
     """Return the MAC of the guest's NIC on a netdev; empty if the user gave none."""
     return next((nic.mac for nic in reading.nics_on(net)), "")
 
 
-def put(rewritten: Rewritten, wanted: tuple[HostDevice, ...], chosen: tuple[str, ...]) -> Rewritten:
+def replace_options(
+    rewritten: Rewritten, wanted: tuple[HostDevice, ...], chosen: tuple[str, ...]
+) -> Rewritten:
     """Return QEMU's options with VFs in the place of `sriov`; CHOSEN are WANTED's addresses.
 
     A -nic becomes a -device, the device on a -netdev gets the address. `-nic none` keeps QEMU from
@@ -215,7 +217,7 @@ def siblings(
     return tuple(others)
 
 
-def memory_to_lock(reading: Reading, devices: int) -> int:
+def memory_to_lock(reading: NetworkOptions, devices: int) -> int:
     """Return how many bytes of memory QEMU has to lock for that many devices.
 
     VFIO locks the whole RAM of the guest, once; with a virtual IOMMU once for each device, which
@@ -229,7 +231,7 @@ def memory_to_lock(reading: Reading, devices: int) -> int:
     return size * (devices if has_iommu else 1) + _MARGIN
 
 
-def _sizes(reading: Reading) -> Iterator[int]:
+def _sizes(reading: NetworkOptions) -> Iterator[int]:
     """Yield the sizes of the guest's RAM in the command line and its files, in bytes."""
     line = reading.line
     memory = [OptList.parse(option.value or "", "size") for option in line.named("m")]

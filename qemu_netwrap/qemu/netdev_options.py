@@ -60,10 +60,12 @@ class NetOption(Entry):
     @property
     def is_ours(self) -> bool:
         """Whether it has a word that only we understand."""
-        return self.type in (*OUR_TYPES, SRIOV) or any(key in self.our_keys for key in self.opts)
+        return self.type in (*OUR_TYPES, SRIOV) or any(
+            key in self.extension_keys for key in self.opts
+        )
 
     @property
-    def our_keys(self) -> frozenset[str]:
+    def extension_keys(self) -> frozenset[str]:
         """The keys that only we understand here: QEMU's own user network has a hostfwd= too."""
         return OUR_KEYS | {"hostfwd"} if self.type == "tap" else OUR_KEYS
 

@@ -27,7 +27,7 @@ NO_SCRIPT = ("", "no")
 MAX_NICS = 8  # MAX_NICS, QEMU's include/net/net.h: of -nic and -net nic together
 
 
-class Reading(Record):
+class NetworkOptions(Record):
     """A command line's network options, and what QEMU would say against them."""
 
     line: CommandLine
@@ -42,15 +42,15 @@ class Reading(Record):
         return self.wiring.netdevs
 
     @property
-    def has_our_words(self) -> bool:
+    def uses_extensions(self) -> bool:
         """Whether some option can be understood by us alone."""
         return any(net.is_ours for net in self.netdevs)
 
     @property
-    def wants_us(self) -> bool:
+    def needs_provisioning(self) -> bool:
         """Whether there is something for us to provision, if nothing is wrong."""
         return self.may_pass_through or any(
-            net.is_ours or not self.is_left_alone(net) for net in self.netdevs
+            net.is_ours or not self.is_user_managed(net) for net in self.netdevs
         )
 
     @property
@@ -61,7 +61,7 @@ class Reading(Record):
             for entry in self.groups.of("device")
         )
 
-    def is_left_alone(self, net: NetOption) -> bool:
+    def is_user_managed(self, net: NetOption) -> bool:
         """Whether a netdev is none of our business: of another kind, or set up by the user."""
         if net.type not in ("tap", "bridge", *netdev_options.OUR_TYPES):
             return True
@@ -81,7 +81,7 @@ def interpret(
     line: CommandLine,
     files: Mapping[int, ConfigFile] | None = None,
     knows: Knows = netdev_options.nothing_more,
-) -> Reading | None:
+) -> NetworkOptions | None:
     """Read what LINE wants of us; None when it is to reach QEMU as it is.
 
     That is so when QEMU will refuse it or only print something, and when nothing in it is ours.
@@ -92,27 +92,27 @@ def interpret(
     if not line.runs:
         return None
     reading = read(line, files or {})
-    if not reading.wants_us:
+    if not reading.needs_provisioning:
         return None
     wrong = tuple(faults(reading, knows))
     if not wrong:
         return reading
     _refuse_no_queues(reading)
     # QEMU would stumble over our words before most of what is wrong, but not before a file.
-    if reading.has_our_words and not any(option.name == "readconfig" for option, _ in wrong):
+    if reading.uses_extensions and not any(option.name == "readconfig" for option, _ in wrong):
         option, what = wrong[0]
         raise UsageError(f"{option.typed}: {what}", _remedy(option, what))
     return None
 
 
-def read(line: CommandLine, files: Mapping[int, ConfigFile]) -> Reading:
+def read(line: CommandLine, files: Mapping[int, ConfigFile]) -> NetworkOptions:
     """Read the network options of LINE and of its -readconfig files."""
     groups = option_groups.fill(line, files)
     nets = tuple(map(netdev_options.of_entry, groups.of(*option_groups.NETWORK)))
-    return Reading(line, files, groups, nets, guest_nics.wire(line, groups, nets))
+    return NetworkOptions(line, files, groups, nets, guest_nics.wire(line, groups, nets))
 
 
-def faults(reading: Reading, knows: Knows = netdev_options.nothing_more) -> Faults:
+def faults(reading: NetworkOptions, knows: Knows = netdev_options.nothing_more) -> Faults:
     """Yield what QEMU has against a command line, in its words, as far as it can be seen."""
     yield from reading.groups.faults
     for net in reading.nets:
@@ -127,21 +127,21 @@ def faults(reading: Reading, knows: Knows = netdev_options.nothing_more) -> Faul
     yield from ((n.entry.option, n.fault) for n in reading.wiring.nics if n.fault)
 
 
-def _refuse_no_queues(reading: Reading) -> None:
+def _refuse_no_queues(reading: NetworkOptions) -> None:
     """Refuse queues=0, which would have QEMU abort, with a failed assertion for a message."""
     for net in reading.netdevs:
-        if not reading.is_left_alone(net) and numbers.parse_uint32(net.value("queues")) == 0:
+        if not reading.is_user_managed(net) and numbers.parse_uint32(net.value("queues")) == 0:
             raise UsageError(
                 f"{net.option.typed}: queues=0 is none: QEMU would abort",
                 "leave queues= out, or give it 1 or more",
             )
 
 
-def _ifnames(reading: Reading) -> Faults:
+def _ifnames(reading: NetworkOptions) -> Faults:
     """Yield the netdevs that would be ours with an ifname that the kernel would not take."""
     seen: set[str] = set()
     for net in reading.netdevs:
-        if net.ifname and not reading.is_left_alone(net):
+        if net.ifname and not reading.is_user_managed(net):
             pattern = names.numbered(net.ifname)
             wrong = names.ifname_fault(pattern[0] if pattern else net.ifname)
             if wrong:

@@ -45,7 +45,7 @@ class Rewritten(Record):
         return (program, *first, *others)
 
 
-class Granted(Record):
+class AttachedNic(Record):
     """A netdev of ours, the guest NICs that are named by it, and what they got."""
 
     net: NetOption
@@ -55,7 +55,7 @@ class Granted(Record):
 
 
 def rewrite(
-    line: CommandLine, files: Mapping[int, ConfigFile], granted: Iterable[Granted]
+    line: CommandLine, files: Mapping[int, ConfigFile], granted: Iterable[AttachedNic]
 ) -> Rewritten:
     """Return what QEMU gets for LINE, whose -readconfig FILES go by the index of the option."""
     changed: dict[Option, OptList | JsonObject] = {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import ClassVar, Self
 
-    from qemu_netwrap.state import State
+    from qemu_netwrap.state import StateDir
 
     Saved = dict[str, str]  # what `Context.remember` was told of a resource
 
@@ -31,17 +31,17 @@ KINDS = {
     "Plug": "resources.links:AttachedTap",
     "MacFilter": "resources.port_filters:MacFilter",
     "IpFilter": "resources.port_filters:IpFilter",
-    "DeviceSetting": "resources.sysctls:DeviceSetting",
+    "DeviceSetting": "resources.sysctls:Sysctl",
     "Forwarding": "resources.sysctls:Forwarding",
     "Switch": "resources.sysctls:Switch",
-    "Rules": "resources.nftables:Rules",
+    "Rules": "resources.nftables:NetworkChains",
     "Forwards": "resources.nftables:PortForwardChains",
-    "Guard": "resources.forward_guards:Guard",
+    "Guard": "resources.forward_guards:RouterGuard",
     "Lookout": "resources.lookout:Lookout",
-    "Dnsmasq": "resources.dnsmasq:Dnsmasq",
+    "Dnsmasq": "resources.dnsmasq:DnsmasqServer",
     "HostName": "resources.dhcp_hosts:DhcpHost",
     "AnyClient": "resources.dhcp_hosts:AnyClient",
-    "Uplink": "resources.uplink:Uplink",
+    "Uplink": "resources.uplink:BridgeUplink",
     "IptablesAccepts": "resources.firewall_accepts:IptablesAccepts",
     "NftAccepts": "resources.firewall_accepts:NftAccepts",
     "FirewalldZone": "resources.firewall_accepts:FirewalldZone",
@@ -174,7 +174,7 @@ class Context:
 
     def __init__(
         self,
-        state: State,
+        state: StateDir,
         say: Callable[[str], None] = lambda _: None,
         acquiring: Callable[[Resource], None] = lambda _: None,
     ) -> None:

@@ -17,7 +17,7 @@ _RESOLVER = "resolv-file"
 _IN_ORDER = "strict-order"
 
 
-class Dnsmasq(Resource):
+class DnsmasqServer(Resource):
     """The DHCP and DNS server of one network: the text of its configuration file."""
 
     kind = "Dnsmasq"
@@ -33,7 +33,7 @@ class Dnsmasq(Resource):
         lines = (line.partition("=") for line in self.config.splitlines())
         return next((value for key, _, value in lines if key == _RESOLVER), "")
 
-    def with_resolver(self, path: str, *, in_order: bool) -> Dnsmasq:
+    def with_resolver(self, path: str, *, in_order: bool) -> DnsmasqServer:
         """Return the same server with another such file, its name servers asked in order or not."""
         known = (f"{_RESOLVER}={self.resolver}", _IN_ORDER)
         others = [line for line in self.config.splitlines() if line not in known]
@@ -84,7 +84,7 @@ class Dnsmasq(Resource):
             return True
         return linux.dnsmasq.find(context.state.network(self.bridge)) is None
 
-    def renewed(self) -> Dnsmasq:
+    def renewed(self) -> DnsmasqServer:
         """Return it with the file that has the host's name servers now."""
         if not self.resolver:
             return self

@@ -33,7 +33,7 @@ _IIF, _TO = "iif", "to"
 _WIDTH = 3  # preferences: for the doors, for the one that is all of them, for the end
 
 
-class Guard(Resource):
+class RouterGuard(Resource):
     """Policy rules by which the host forwards nothing that the network's chains have not marked.
 
     A flush of nft's rules does not take them away. Networks share those about the same device.
@@ -110,7 +110,7 @@ def _explained(door: str) -> str:
     return f"-{family[-1]} rule add {which} fwmark 0 blackhole protocol kernel"
 
 
-def _wanted(g: Guard, known: list[tuple[str, str]], context: Context) -> list[str]:
+def _wanted(g: RouterGuard, known: list[tuple[str, str]], context: Context) -> list[str]:
     """Return the rules that close the doors of G, but for those that are not to be closed."""
     preferences: dict[str, int] = {}
     found = []
@@ -125,7 +125,7 @@ def _wanted(g: Guard, known: list[tuple[str, str]], context: Context) -> list[st
 
 
 def _is_open(
-    family: str, where: str, known: list[tuple[str, str]], g: Guard, context: Context
+    family: str, where: str, known: list[tuple[str, str]], g: RouterGuard, context: Context
 ) -> bool:
     """Whether a door is to be left open: one of the host's, not of the network's own.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.linux.netlink.links import Link, Rtnl
-    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.model.run import TapRequest
     from qemu_netwrap.resources.base import Context, Saved
     from qemu_netwrap.resources.journal import Entry
 
@@ -316,7 +316,7 @@ def taken(tap: str) -> HostError:
     )
 
 
-def tap_of(nic: Nic) -> Tap:
+def tap_of(nic: TapRequest) -> Tap:
     """Return the tap that a NIC has on its network's bridge.
 
     QEMU fills in DHCP's checksums (hw/net/virtio-net.c, `work_around_broken_dhclient`), which the

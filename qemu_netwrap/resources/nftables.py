@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LATE = {"ipv4": "guard", "ipv6": "guard6"}
 
 
-class Rules(Resource):
+class NetworkChains(Resource):
     """The chains of one network in our nftables table."""
 
     kind = "Rules"

@@ -27,7 +27,7 @@ _DEFAULT = "default"
 _EVERY_DEVICE = "0"  # in the place of an ifindex
 
 
-class DeviceSetting(Resource):
+class Sysctl(Resource):
     """A sysctl under net/FAMILY/conf of a device we made; it goes with the device."""
 
     kind = "DeviceSetting"

@@ -15,11 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.linux.netlink.interface_copy import Belongings
+    from qemu_netwrap.linux.netlink.interface_copy import InterfaceConfig
     from qemu_netwrap.resources.base import Context, Saved
 
 
-class Uplink(Resource):
+class BridgeUplink(Resource):
     """A NIC of the host, with all it has, in a bridge that we make. The bridge has its MAC."""
 
     kind = "Uplink"
@@ -44,7 +44,7 @@ class Uplink(Resource):
 
     def acquire(self, context: Context) -> Iterator[None]:
         """Take the NIC into the bridge."""
-        move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.Mover()
+        move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.InterfaceNetlink()
         try:
             nic, bridge = move.named(mover, self.device), move.named(mover, self.bridge)
             if nic.master not in (0, bridge.index):
@@ -83,7 +83,7 @@ class Uplink(Resource):
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
         """Give the NIC back what is on the bridge now, or what it had if the bridge has gone."""
-        move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.Mover()
+        move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.InterfaceNetlink()
         try:
             nic = move.by_index(mover, saved.get("index", ""))
             if nic is not None:
@@ -110,7 +110,7 @@ class Uplink(Resource):
         return Commands(do, _moved(self, self.bridge, self.device, ""))
 
 
-def _moved(u: Uplink, source: str, target: str, master: str) -> tuple[str, ...]:
+def _moved(u: BridgeUplink, source: str, target: str, master: str) -> tuple[str, ...]:
     """Return what moves all there is from the one to the other."""
     addresses = u.addresses.split()
     port = f"ip link set {u.device} " + (f"master {master}" if master else "nomaster")
@@ -130,7 +130,7 @@ def _moved(u: Uplink, source: str, target: str, master: str) -> tuple[str, ...]:
     )
 
 
-def _copy_settings(u: Uplink, context: Context, *, bare: bool) -> None:
+def _copy_settings(u: BridgeUplink, context: Context, *, bare: bool) -> None:
     """Give the bridge the NIC's settings (net/*/conf). They go with the bridge.
 
     A NIC without addresses stays so: its bridge takes none from router advertisements either.
@@ -144,7 +144,7 @@ def _copy_settings(u: Uplink, context: Context, *, bare: bool) -> None:
         linux.sysctl.write("ipv6", u.bridge, "accept_ra", "0")
 
 
-def _warn(u: Uplink, had: Belongings, context: Context) -> None:
+def _warn(u: BridgeUplink, had: InterfaceConfig, context: Context) -> None:
     """Say what the host's user should know of what has just happened."""
     forever = linux.netlink.messages.FOREVER
     leased = [a for a in had.movable if a.lifetimes[1] != forever and len(a.key[2]) == 4]
@@ -156,6 +156,6 @@ def _warn(u: Uplink, had: Belongings, context: Context) -> None:
         )
 
 
-def _saved(u: Uplink, context: Context) -> str:
+def _saved(u: BridgeUplink, context: Context) -> str:
     """Return the file of what the NIC had."""
     return f"{context.state.network(u.bridge)}/uplink"

@@ -11,7 +11,7 @@ import os
 from qemu_netwrap import linux, record_text
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.model.pci import VFIO
-from qemu_netwrap.pci_state import BY_HAND, Shared
+from qemu_netwrap.pci_state import MANUAL, PciState
 from qemu_netwrap.resources.base import Commands, Resource
 from qemu_netwrap.uses import Uses
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.pci import Device
     from qemu_netwrap.resources.base import Context, Saved
-    from qemu_netwrap.state import State
+    from qemu_netwrap.state import StateDir
 
 _PROBE_TIMEOUT = 1.0  # seconds: another process that only looks has the group open
 _PROBE = "/sys/bus/pci/drivers_probe"
@@ -38,7 +38,7 @@ class VfioBinding(Resource):
 
     def acquire(self, context: Context) -> Iterator[None]:
         """Claim a device and give it to vfio-pci; what it was is written down first."""
-        with Shared(context.state).driver_lock(self.bdf):
+        with PciState(context.state).driver_lock(self.bdf):
             _take(self, context)
         yield
 
@@ -47,7 +47,7 @@ class VfioBinding(Resource):
 
         One that somebody else has come to have is his: what this one wrote down is of before.
         """
-        shared = Shared(context.state)
+        shared = PciState(context.state)
         # What a killed keeper's child is still writing comes first.
         with shared.driver_lock(self.bdf):
             if _others_claim(self.bdf, self.run, context) is None:
@@ -85,7 +85,7 @@ def _take(b: VfioBinding, context: Context) -> None:
     state = linux.netlink.interface_state
     links = {f"link{number}": state.save(name) for number, name in enumerate(device.ifnames)}
     context.remember(driver=device.driver, override=device.override, **links)
-    linux.files.write(Shared(context.state).claim(b.bdf), f"{context.state.base} {b.run}", 0o644)
+    linux.files.write(PciState(context.state).claim(b.bdf), f"{context.state.base} {b.run}", 0o644)
     if not device.is_on_vfio:
         linux.pci.unbind(b.bdf)
         linux.pci.bind(b.bdf, VFIO)
@@ -126,7 +126,7 @@ class SriovFunctions(Resource):
 
     def acquire(self, context: Context) -> Iterator[None]:
         """Use a physical function: make its VFs if there are none, and bring it up if need be."""
-        path = Shared(context.state).functions(self.pf)
+        path = PciState(context.state).functions(self.pf)
         pf = look(self.pf, self.pf)
         known = _uses(path)
         up = linux.netlink.interface_state.is_up(pf.ifnames[0])
@@ -145,7 +145,7 @@ class SriovFunctions(Resource):
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
         """Leave a physical function; the last one removes the VFs that we made, sets it down."""
-        shared = Shared(context.state)
+        shared = PciState(context.state)
         with shared.lock_of(self.pf):
             path = shared.functions(self.pf)
             linux.files.remove_scratch(f"{shared.base}/functions", self.pf)
@@ -219,9 +219,9 @@ def _used_functions(pf: Device, run: str, context: Context, *, made: bool) -> li
     for device in [look(pf.bdf, bdf) for bdf in pf.vfs]:
         if made and device.is_on_vfio:
             linux.pci.wait_group_closed(device.group)  # or the write to sriov_numvfs never returns
-        if made and Shared(context.state).claimant(device.bdf) == (context.state, run):
+        if made and PciState(context.state).claimant(device.bdf) == (context.state, run):
             raise HostError(f"{device} has not been given back", "run qemu-netwrap gc")
-        is_bound = made and os.path.exists(Shared(context.state).bound(device.bdf))
+        is_bound = made and os.path.exists(PciState(context.state).bound(device.bdf))
         user = user_of(device, context) or ("qemu-netwrap vfio bind" if is_bound else "")
         found += [f"{device.bdf} is in use by {user}"] if user else []
     return found
@@ -342,7 +342,7 @@ def other_run(bdf: str, run: str, context: Context) -> str:
     if found is None:
         return ""
     state, other = found
-    if other == BY_HAND:
+    if other == MANUAL:
         return f"qemu-netwrap vfio bind; if that was killed: qemu-netwrap vfio unbind {bdf}"
     dead = "" if state.is_alive(other) else ", which is dead: run qemu-netwrap gc"
     return f"run {other}{dead}"
@@ -355,13 +355,13 @@ def check_free(label: str, device: Device, run: str, context: Context) -> None:
         raise HostError(f"{label}: {device} is in use by {user}", "see qemu-netwrap vfio list")
 
 
-def _others_claim(bdf: str, run: str, context: Context) -> tuple[State, str] | None:
+def _others_claim(bdf: str, run: str, context: Context) -> tuple[StateDir, str] | None:
     """Return who has claimed a device; None if that is nobody, or RUN itself.
 
     What `vfio bind` has taken is no network namespace's.
     """
-    found = Shared(context.state).claimant(bdf)
-    if found is None or found == (context.state, run) or found[1] == run == BY_HAND:
+    found = PciState(context.state).claimant(bdf)
+    if found is None or found == (context.state, run) or found[1] == run == MANUAL:
         return None
     return found
 
@@ -371,7 +371,7 @@ def await_ending(bdf: str, context: Context) -> bool:
 
     Return whether there was one.
     """
-    found = Shared(context.state).claimant(bdf)
+    found = PciState(context.state).claimant(bdf)
     if found is None or not _is_ending(*found):
         return False
     state, run = found
@@ -381,7 +381,7 @@ def await_ending(bdf: str, context: Context) -> bool:
     return True
 
 
-def _is_ending(state: State, run: str) -> bool:
+def _is_ending(state: StateDir, run: str) -> bool:
     """Whether a run's keeper lives, and nobody else has the run's lock: its QEMU is gone.
 
     Told by who has the lock open, for the keeper locks it when QEMU has let go.

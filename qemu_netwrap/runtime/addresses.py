@@ -16,13 +16,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.model.run import TapRequest
     from qemu_netwrap.resources.base import Context
-    from qemu_netwrap.runtime.membership import Info
+    from qemu_netwrap.runtime.membership import NetworkInfo
 
 
 def address_for(
-    nic: Nic, known_as: tuple[str, str], info: Info, work: Context, *, needed: bool
+    nic: TapRequest, known_as: tuple[str, str], info: NetworkInfo, work: Context, *, needed: bool
 ) -> str:
     """Return the address for a NIC of NIC's, KNOWN_AS MAC and name; empty for none.
 
@@ -56,7 +56,7 @@ def address_for(
     return found
 
 
-def free_address(nic: Nic, mac: str, info: Info, work: Context) -> str:
+def free_address(nic: TapRequest, mac: str, info: NetworkInfo, work: Context) -> str:
     """Return an IPv4 address for MAC that nobody has: the same each time, if it is free; else "".
 
     With the MACs' lock, as `address_for`.
@@ -81,7 +81,7 @@ def claim_for_elders(bridge: str, work: Context) -> None:
             entry.resource.claim_again(run, bridge, work)
 
 
-def slaac_address(mac: str, info: Info) -> str:
+def slaac_address(mac: str, info: NetworkInfo) -> str:
     """Return the IPv6 address that SLAAC makes of a MAC; empty on a network without IPv6."""
     if not info.address6:
         return ""

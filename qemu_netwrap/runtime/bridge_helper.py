@@ -16,11 +16,11 @@ from qemu_netwrap.config import file
 from qemu_netwrap.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.linux import bridge_conf, host_facts, proc
 from qemu_netwrap.model.names import tap_name
-from qemu_netwrap.model.run import Nic, Wanted
+from qemu_netwrap.model.run import RunSpec, TapRequest
 from qemu_netwrap.qemu import bridge_conf as bridge_acl
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime import ifup_hook, keeper, network_choice, provision, runs
-from qemu_netwrap.state import State, prepare
+from qemu_netwrap.state import StateDir, prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ def serve(words: list[str]) -> None:
             "start QEMU by sudo; or use QEMU's own helper, which may be setuid",
         )
     prepare()
-    here = State.here()
+    here = StateDir.here()
     qemu = _caller(call.socket)
-    run, lock = runs.claim(here, str(qemu))
+    run, lock = runs.claim_name(here, str(qemu))
     runs.write_owner(here, run, proc.of(qemu))
     tap = tap_name(run, 0)
-    nic = Nic(f"--br={call.bridge}", network, tap, vnet_hdr=call.vnet_hdr)
-    wanted = Wanted(run, (nic,), *ifup_hook.caller())
-    keeping = keeper.Keeping(here, wanted, provision.reserved_subnets(config), qemu, by_tap=True)
-    grants = provision.have_kept(keeping, ifup_hook.heed, lock, call.socket)
+    nic = TapRequest(f"--br={call.bridge}", network, tap, vnet_hdr=call.vnet_hdr)
+    wanted = RunSpec(run, (nic,), *ifup_hook.caller())
+    keeping = keeper.KeeperJob(here, wanted, provision.reserved_subnets(config), qemu, by_tap=True)
+    grants = provision.run_keeper(keeping, ifup_hook.heed, lock, call.socket)
     _send(call.socket, int(grants[tap].fds[0]))
 
 

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qemu_netwrap.model.run import Nic, PortForward
-    from qemu_netwrap.state import State
+    from qemu_netwrap.model.run import PortForward, TapRequest
+    from qemu_netwrap.state import StateDir
 
 
 _RELEASE_TIMEOUT = 0.5  # seconds for the kernel to close the ports of a QEMU that was killed
@@ -27,7 +27,7 @@ _NEEDS_ROOT = (
 )
 
 
-def hold(nics: Iterable[Nic], state: State) -> tuple[int, ...]:
+def hold(nics: Iterable[TapRequest], state: StateDir) -> tuple[int, ...]:
     """Take the ports that lead to NICS; return the descriptors that hold them.
 
     QEMU inherits them: a port is free again with the last process of its QEMU, by whatever death.
@@ -55,7 +55,7 @@ def _take(forward: PortForward) -> int:
     return polling.retry(take, errno.EADDRINUSE, _RELEASE_TIMEOUT, _POLL_INTERVAL)
 
 
-def check(nics: Iterable[Nic], state: State) -> None:
+def check(nics: Iterable[TapRequest], state: StateDir) -> None:
     """Raise the `HostError` that `hold` would, as far as this user can see."""
     try:
         held = hold(nics, state)
@@ -67,7 +67,7 @@ def check(nics: Iterable[Nic], state: State) -> None:
         os.close(fd)
 
 
-def _refusal(nic: Nic, forward: PortForward, error: OSError, state: State) -> HostError:
+def _refusal(nic: TapRequest, forward: PortForward, error: OSError, state: StateDir) -> HostError:
     """Return the error for a port that cannot be had."""
     port = f"{nic.label}: {forward.protocol} port {forward.port} of the host"
     if error.errno == errno.EADDRINUSE:
@@ -94,7 +94,7 @@ def _refusal(nic: Nic, forward: PortForward, error: OSError, state: State) -> Ho
     )
 
 
-def _run_with(forward: PortForward, state: State) -> str:
+def _run_with(forward: PortForward, state: StateDir) -> str:
     """Return the living run that has the port, with its guest's name; empty if none has."""
     for run in filter(state.is_alive, state.runs()):
         info, nics = runs.read_info(state, run)

@@ -13,13 +13,13 @@ from _signal import SIG_DFL, SIGCHLD, signal
 from qemu_netwrap.config import file
 from qemu_netwrap.errors import HostError, UsageError
 from qemu_netwrap.linux import files, holders, host_facts, open_files, proc
-from qemu_netwrap.model.run import Nic, Wanted
+from qemu_netwrap.model.run import RunSpec, TapRequest
 from qemu_netwrap.qemu import command_line
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import keeper, network_choice, provision, runs
 from qemu_netwrap.runtime.launch_options import NETWORK
 from qemu_netwrap.runtime.plan import guest_name
-from qemu_netwrap.state import State, prepare
+from qemu_netwrap.state import StateDir, prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,23 +39,23 @@ def ifup(name: str) -> None:
     network = _network(name, config)
     _require_root(name)
     prepare()
-    here = State.here()
+    here = StateDir.here()
     if _has_run(here, tap, network):
         return
-    run, lock = runs.claim(here, name)
+    run, lock = runs.claim_name(here, name)
     qemu = _qemu_of(name)
     if qemu is not None:
         runs.write_owner(here, run, qemu)
     guest, command = caller()
-    nic = Nic(name, network, name, foreign=True)
-    keeping = keeper.Keeping(
+    nic = TapRequest(name, network, name, foreign=True)
+    keeping = keeper.KeeperJob(
         here,
-        Wanted(run, (nic,), guest, command),
+        RunSpec(run, (nic,), guest, command),
         provision.reserved_subnets(config),
         os.getppid(),
         by_tap=True,
     )
-    provision.have_kept(keeping, heed, lock)
+    provision.run_keeper(keeping, heed, lock)
 
 
 def ifdown(name: str) -> None:
@@ -71,7 +71,7 @@ def ifdown(name: str) -> None:
             return
         _require_root(name)
     prepare()
-    here = State.here()
+    here = StateDir.here()
     errors = [error for run in _runs_of(here, name) for error in runs.end(here, run, tell)]
     if errors:
         raise errors[0]
@@ -126,7 +126,7 @@ def _require_root(name: str) -> None:
         )
 
 
-def _has_run(here: State, tap: Link, network: Network) -> bool:
+def _has_run(here: StateDir, tap: Link, network: Network) -> bool:
     """Whether the tap is on that network already. Raises `UsageError` if it is on another."""
     for run in here.runs():
         known = here.tap(run)
@@ -142,7 +142,7 @@ def _has_run(here: State, tap: Link, network: Network) -> bool:
     return False
 
 
-def _runs_of(here: State, name: str) -> list[str]:
+def _runs_of(here: StateDir, name: str) -> list[str]:
     """Return the runs of tap NAME, which may have been renamed meanwhile."""
     taps = ((run, here.tap(run)) for run in here.runs())
     return [run for run, tap in taps if tap is not None and tap.name == name]

@@ -22,7 +22,7 @@ LEFT = "left"  # its bridge is of our making, and its state has been removed
 FOREIGN = "foreign"  # its bridge is there, and not by our doing
 
 
-class Known(Record):
+class NetworkSummary(Record):
     """A network, and whether it is up."""
 
     name: str
@@ -36,7 +36,7 @@ class Known(Record):
     is_default: bool = False
 
 
-def inventory(config: Config, chosen: str, work: Context) -> list[Known]:
+def inventory(config: Config, chosen: str, work: Context) -> list[NetworkSummary]:
     """Return all networks; CHOSEN is --network's. Needs no privilege and changes nothing."""
     by_name = defined(config)
     up = {bridge: membership.peek_info(work, bridge) for bridge in work.state.networks()}
@@ -49,10 +49,10 @@ def inventory(config: Config, chosen: str, work: Context) -> list[Known]:
         six = network.subnet6
         address6 = f"{six.gateway}/{six.length}" if six else ""
         state = UP if info else _without_state(network.bridge) if network.bridge in there else DOWN
-        known = Known(network.name, network.mode, network.bridge, state, address, address6)
+        known = NetworkSummary(network.name, network.mode, network.bridge, state, address, address6)
         found.append(_as_it_is(known, info) if info else known)
     strays = [info for info in up.values() if info]
-    found += [_as_it_is(Known(i.name, i.mode, i.bridge, UP), i) for i in strays]
+    found += [_as_it_is(NetworkSummary(i.name, i.mode, i.bridge, UP), i) for i in strays]
     return [_in_use(known, (chosen or config.default) == known.name, work) for known in found]
 
 
@@ -62,7 +62,7 @@ def _without_state(bridge: str) -> str:
     return LEFT if link is not None and host_facts.is_ours(link) else FOREIGN
 
 
-def find(name: str, known: list[Known]) -> Known:
+def find(name: str, known: list[NetworkSummary]) -> NetworkSummary:
     """Return the network of that name, or on that bridge. Raises `UsageError`."""
     for network in known:
         if name in (network.name, network.bridge):
@@ -74,14 +74,14 @@ def find(name: str, known: list[Known]) -> Known:
     )
 
 
-def _as_it_is(known: Known, info: membership.Info) -> Known:
+def _as_it_is(known: NetworkSummary, info: membership.NetworkInfo) -> NetworkSummary:
     """Return a network with what it is since it was made."""
     if not info.mode:
         return known.replace(name=known.name or info.bridge, state=DAMAGED)
     return known.replace(mode=info.mode, address=info.address, address6=info.address6)
 
 
-def _in_use(known: Known, is_default: bool, work: Context) -> Known:  # noqa: FBT001 - told by its name
+def _in_use(known: NetworkSummary, is_default: bool, work: Context) -> NetworkSummary:  # noqa: FBT001 - told by its name
     """Return a network with who uses it."""
     runs = membership.members(known.bridge, work)
     kept = membership.is_kept(known.bridge, work)

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from qemu_netwrap.model.ipv4 import Subnet
-    from qemu_netwrap.model.run import Wanted
-    from qemu_netwrap.passthrough.assign import Passing
+    from qemu_netwrap.model.run import RunSpec
+    from qemu_netwrap.passthrough.assign import PassthroughPlan
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.runtime.kept_code import Copy
-    from qemu_netwrap.state import State
+    from qemu_netwrap.state import StateDir
 
 FORMAT = 1  # of the messages
 _FDS_A_MESSAGE = 200  # the kernel takes 253 (SCM_MAX_FD)
@@ -47,20 +47,20 @@ _FLOCK = "/usr/bin/flock"
 _ENDING_SIGNALS = (SIGHUP, SIGINT, SIGTERM)
 
 
-class Keeping(Record):
+class KeeperJob(Record):
     """What the keeper needs to know of its run."""
 
-    state: State
-    wanted: Wanted
+    state: StateDir
+    wanted: RunSpec
     reserved: tuple[Subnet, ...]
     pid: int  # QEMU's
     by_tap: bool = False  # QEMU holds no lock of ours: the run lives by its first tap
     verbose: bool = False  # show each step
     debug: bool = False  # show a traceback on failure
-    passing: Passing | None = None  # devices of the host
+    passing: PassthroughPlan | None = None  # devices of the host
 
 
-def start(keeping: Keeping, *not_for_it: int) -> _socket.socket:
+def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
     """Start a keeper; return the launcher's end of the socket.
 
     NOT_FOR_IT are descriptors that it must not hold, the run's lock among them. Two forks: the
@@ -85,7 +85,7 @@ def start(keeping: Keeping, *not_for_it: int) -> _socket.socket:
     return ours
 
 
-def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
+def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
     """Be the keeper: acquire, hand over, then become the waiter. Does not return."""
     for number in _ENDING_SIGNALS:
         signal(number, SIG_IGN)
@@ -120,7 +120,7 @@ def _keep(keeping: Keeping, launcher: _socket.socket) -> None:
         _watch(keeping, tap, copy)
 
 
-def _watch(keeping: Keeping, tap: LiveTap, copy: Copy) -> NoReturn:
+def _watch(keeping: KeeperJob, tap: LiveTap, copy: Copy) -> NoReturn:
     """Become the waiter for a run that lives by a tap."""
     # Here, so that launches do not pay for them.
 
@@ -136,7 +136,7 @@ def _watch(keeping: Keeping, tap: LiveTap, copy: Copy) -> NoReturn:
     os._exit(0)
 
 
-def _settle(keeping: Keeping) -> None:
+def _settle(keeping: KeeperJob) -> None:
     """Do what QEMU does not wait for."""
     try:
         work = Context(keeping.state)
@@ -146,12 +146,12 @@ def _settle(keeping: Keeping) -> None:
                 resources.lookout.set_apart(keeping.state.network(network.bridge))
             if len(membership.members(network.bridge, work)) > 1:
                 membership.put_back(network.bridge, work)
-        runs.collect(keeping.state)  # what earlier runs have left
+        runs.release_dead_runs(keeping.state)  # what earlier runs have left
     except (OSError, NetwrapError):
         pass  # somebody else's trouble: gc tells of it
 
 
-def _live_by_tap(keeping: Keeping) -> LiveTap:
+def _live_by_tap(keeping: KeeperJob) -> LiveTap:
     """Have the run live by its first tap from now on."""
     name = keeping.wanted.nics[0].tap
     link = host_facts.link(name)
@@ -178,7 +178,7 @@ def _failure(error: Exception, failures: list[NetwrapError]) -> str:
     )
 
 
-def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
+def _provision(keeping: KeeperJob, launcher: _socket.socket) -> None:
     """Acquire what the plan needs; send each NIC's descriptors as they come."""
 
     def say(line: str) -> None:
@@ -212,7 +212,7 @@ def _provision(keeping: Keeping, launcher: _socket.socket) -> None:
             keeping.wanted.run,
             work,
             acquire_all=executor.acquire_all,
-            release_dead_runs=runs.collect,
+            release_dead_runs=runs.release_dead_runs,
         ):
             devices.append(device)
             _send(launcher, record_text.write("device", device.__dict__))

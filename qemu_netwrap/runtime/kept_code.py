@@ -3,7 +3,7 @@
 The waiter loads its code when QEMU is gone. By then the package that started the run may have been
 upgraded, to modules that do not belong together with those it has loaded, or removed with its venv.
 So the run's folder has the package as an archive, and the waiter's script. The archives of one
-version are hard links of one file: the first run packs it, `State.tidy` removes it after the last.
+version are hard links of one file: the first run packs it, `StateDir.tidy` removes it after the last.
 
 The keeper hands its run over by the waiter's command line, which says what format it has. A package
 that is replaced while a keeper works may give it a waiter of another version.
@@ -19,7 +19,7 @@ from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.state import State
+    from qemu_netwrap.state import StateDir
 
 FORMAT = 2  # of the waiter's words; format 1 did not say so, and at first named no places
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -41,7 +41,7 @@ class Copy(Record):
         return [interpreter, "-I", "-S", *words]
 
 
-def keep(state: State, run: str, name: str) -> Copy:
+def keep(state: StateDir, run: str, name: str) -> Copy:
     """Give a run its copy, with the script of `runtime` that has this NAME; return it.
 
     Where the copy cannot be made, /run being full, the package is used where it is. Its place stays

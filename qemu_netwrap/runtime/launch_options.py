@@ -8,7 +8,7 @@ from qemu_netwrap.record import Record
 NETWORK = "QEMU_NETWRAP_NETWORK"
 
 
-class Request(Record):
+class LaunchOptions(Record):
     """A launch: our options, and QEMU's words with the program first."""
 
     words: tuple[str, ...]

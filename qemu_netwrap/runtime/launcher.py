@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from qemu_netwrap.linux.users import User
-    from qemu_netwrap.qemu.network_options import Reading
-    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.qemu.network_options import NetworkOptions
+    from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 
 _QEMUS = ("qemu", "kvm")
@@ -41,7 +41,7 @@ SHIM_PREFIX = "qemu-system-"
 OWN_CONFIG = "/etc/qemu/qemu.conf"
 
 
-def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> NoReturn:
+def launch(request: LaunchOptions, *, known: Iterable[str] = (), shim: str = "") -> NoReturn:
     """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then.
 
     KNOWN are words of ours that may have been meant where there is no such QEMU. SHIM is our own
@@ -57,7 +57,7 @@ def launch(request: Request, *, known: Iterable[str] = (), shim: str = "") -> No
     argv = line.words
     alone = reading is not None and _is_qemus_alone(request, reading, program, shim)
     if (line.may_set_up_taps or (alone and shim)) and not request.quiet:
-        runtime.preflight_taps.foretell(line, user, program, alone=alone)
+        runtime.preflight_taps.check(line, user, program, alone=alone)
     if reading is not None and not alone:
         # Here, so that a QEMU without networks of ours does not pay for them.
 
@@ -121,7 +121,9 @@ def find_behind(shim: str) -> str:
     )
 
 
-def _is_qemus_alone(request: Request, reading: Reading, program: str, shim: str) -> bool:
+def _is_qemus_alone(
+    request: LaunchOptions, reading: NetworkOptions, program: str, shim: str
+) -> bool:
     """Whether QEMU is to do by itself what this user may not: by its setuid helper, say.
 
     Under QEMU's name that is all that QEMU understands; else what it will manage.
@@ -129,7 +131,7 @@ def _is_qemus_alone(request: Request, reading: Reading, program: str, shim: str)
     if os.geteuid() == 0:
         return False
     if shim:
-        return not reading.has_our_words
+        return not reading.uses_extensions
 
     if not runtime.unaided.can_do(request, reading, program):
         return False
@@ -146,7 +148,7 @@ def _is_qemus_alone(request: Request, reading: Reading, program: str, shim: str)
 
 def read_line(
     argv: tuple[str, ...], program: str, user: User | None, *, asks: bool = True
-) -> tuple[command_line.CommandLine, Reading | None]:
+) -> tuple[command_line.CommandLine, NetworkOptions | None]:
     """Return QEMU's words and what they want of us; None when QEMU gets them as they are.
 
     QEMU is asked which options it has only when one is unknown to us, or not in every QEMU;
@@ -185,7 +187,7 @@ def known(program: str, strange: frozenset[str], user: User | None) -> frozenset
     return linux.host_facts.qemu_knows(program, strange, user)
 
 
-def user_of(request: Request) -> User | None:
+def user_of(request: LaunchOptions) -> User | None:
     """Return the user to run QEMU as; None when nobody was named. Raises `NetwrapError`."""
     if "=" in request.keep_env:
         raise UsageError(

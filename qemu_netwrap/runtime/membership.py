@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.model.ipv4 import Subnet
-    from qemu_netwrap.model.ipv6 import Around6
+    from qemu_netwrap.model.ipv6 import Ipv6Facts
     from qemu_netwrap.resources.base import Context, Saved
     from qemu_netwrap.resources.journal import Entry
 
@@ -53,7 +53,7 @@ class Membership(Resource):
         )
 
 
-class Info(Record):
+class NetworkInfo(Record):
     """A network that is up. It is written down last, so that it tells a whole network."""
 
     name: str
@@ -68,7 +68,7 @@ def journal_of(work: Context, bridge: str) -> Journal:
     return Journal(f"{work.state.network(bridge)}/journal")
 
 
-def read_info(work: Context, bridge: str) -> Info | None:
+def read_info(work: Context, bridge: str) -> NetworkInfo | None:
     """Return what is known of the network on BRIDGE; None when it is not up.
 
     Raises `HostError` if what is written of it is damaged.
@@ -76,7 +76,7 @@ def read_info(work: Context, bridge: str) -> Info | None:
     path = f"{work.state.network(bridge)}/info"
     line = files.read(path).rstrip("\n")
     try:
-        return record_text.fill(Info, record_text.read(line)[1]) if line else None
+        return record_text.fill(NetworkInfo, record_text.read(line)[1]) if line else None
     except ValueError as error:
         raise HostError(
             f"{path} is damaged: {error}",
@@ -84,15 +84,17 @@ def read_info(work: Context, bridge: str) -> Info | None:
         ) from error
 
 
-def peek_info(work: Context, bridge: str) -> Info | None:
+def peek_info(work: Context, bridge: str) -> NetworkInfo | None:
     """Return the same; of a network whose file is damaged, no more than its bridge."""
     try:
         return read_info(work, bridge)
     except HostError:
-        return Info("", "", bridge)
+        return NetworkInfo("", "", bridge)
 
 
-def join(network: Network, run: str, work: Context, reserved: tuple[Subnet, ...] = ()) -> Info:
+def join(
+    network: Network, run: str, work: Context, reserved: tuple[Subnet, ...] = ()
+) -> NetworkInfo:
     """Make a run a member of NETWORK, which is made if need be.
 
     RESERVED are subnets that must not be chosen. Raises `NetwrapError`; what has been made by
@@ -238,7 +240,7 @@ def resources_of(
         way_out = work.rtnl.default_link()
         around = around.replace(mtu=way_out.mtu if way_out else 0)
     if needs.ipv6:
-        around = around.replace(six=_around6(work))
+        around = around.replace(ipv6=_around6(work))
     if needs.uplink:
         around = around.replace(uplink=linux.uplinks.look(needs.uplink))
     return base.network_resources(network, around.replace(reserved=reserved))
@@ -254,7 +256,7 @@ def gateways(made: tuple[Resource, ...]) -> tuple[str, str]:
     return next(iter(four), ""), next(iter(six), "")
 
 
-def _around6(work: Context) -> Around6:
+def _around6(work: Context) -> Ipv6Facts:
     """Look at the host's IPv6."""
     return linux.ipv6_facts.around(work.state.switched(linux.ipv6_facts.FORCE, "forwarding"))
 
@@ -265,7 +267,9 @@ def _closed(work: Context) -> tuple[str, ...]:
     return tuple(info.bridge for info in infos if info is not None and traits(info.mode).is_routed)
 
 
-def _make(network: Network, journal: Journal, work: Context, reserved: tuple[Subnet, ...]) -> Info:
+def _make(
+    network: Network, journal: Journal, work: Context, reserved: tuple[Subnet, ...]
+) -> NetworkInfo:
     """Make a network, with its lock and the host's held."""
     wanted = resources_of(network, work, reserved)
     for program in (program for resource in wanted for program in resource.programs):
@@ -275,9 +279,9 @@ def _make(network: Network, journal: Journal, work: Context, reserved: tuple[Sub
     with files.Lock(work.state.nft_lock):
         pass
     executor.acquire_all(wanted, journal, work)
-    info = Info(network.name, network.mode, network.bridge, *gateways(wanted))
+    info = NetworkInfo(network.name, network.mode, network.bridge, *gateways(wanted))
     if wanted:
-        repair.plug_again(network.bridge, work)
+        repair.reattach_taps(network.bridge, work)
         line = record_text.write("network", {k: str(v) for k, v in info.__dict__.items()})
         files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n", 0o644)
     return info
@@ -317,7 +321,7 @@ def _stands(entries: list[Entry], work: Context) -> bool:
     return next((answer for answer in answers if answer is not None), False)
 
 
-def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
+def _check_same(network: Network, info: NetworkInfo, entries: list[Entry]) -> None:
     """Refuse to join a network that is up in another way than it is wanted."""
     wanted_mode = not network.traits.is_plain and network.mode != info.mode
     there = {entry.resource.gateway for entry in entries}
@@ -340,7 +344,9 @@ def _check_same(network: Network, info: Info, entries: list[Entry]) -> None:
         )
 
 
-def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Context) -> None:
+def _follow_uplink(
+    info: NetworkInfo, entries: list[Entry], journal: Journal, work: Context
+) -> None:
     """Have a nat network use the default route's device, if that has changed since it was made.
 
     One look-up; the other devices that routes leave by are those of when the network was made.
@@ -355,7 +361,9 @@ def _follow_uplink(info: Info, entries: list[Entry], journal: Journal, work: Con
     _follow_host(info, WayOut(device), journal, work)
 
 
-def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Context) -> None:
+def _follow_uplink6(
+    info: NetworkInfo, entries: list[Entry], journal: Journal, work: Context
+) -> None:
     """Do the same for IPv6."""
     device = work.rtnl.default_device(_socket.AF_INET6) if info.address6 else ""
     forward = {("ipv6", device), ("ipv6", ALL)}
@@ -369,7 +377,7 @@ def _follow_uplink6(info: Info, entries: list[Entry], journal: Journal, work: Co
     _follow_host(info, WayOut(device, around.replace(routes=way_out)), journal, work)
 
 
-def _follow_host(info: Info, came: WayOut, journal: Journal, work: Context) -> None:
+def _follow_host(info: NetworkInfo, came: WayOut, journal: Journal, work: Context) -> None:
     """Acquire what the network's driver wants for a device that has come."""
     network = Network(info.name, info.mode, info.bridge)
     with files.Lock(work.state.host_lock):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.errors import NetwrapError
     from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.linux.processes import Running
-    from qemu_netwrap.state import State
+    from qemu_netwrap.state import StateDir
 
 _FIRST_FD = 64  # where the lock was at the least in runs of which no number is written down
 _ASLEEP = "flock"  # the keeper's program while it waits for the run's lock
@@ -46,7 +46,7 @@ class Owner(Record):
     lock: int = -1  # the number of the descriptor; none for a run that lives by its tap
 
 
-def read(state: State, run: str) -> Owner | None:
+def read(state: StateDir, run: str) -> Owner | None:
     """Return a run's owner; None where none is known."""
     line = files.read(f"{state.run(run)}/qemu").rstrip("\n")
     try:
@@ -68,7 +68,7 @@ def read(state: State, run: str) -> Owner | None:
 class Family:
     """The processes of the host at a moment, and which of them are a run's QEMU."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: StateDir) -> None:
         """Look at all processes."""
         self.state = state
         self.table: dict[int, Running] = processes.process_table()
@@ -154,17 +154,17 @@ class Family:
         ]
 
 
-def others(state: State, run: str) -> list[int]:
+def others(state: StateDir, run: str) -> list[int]:
     """Return the processes that have a run's lock, its keeper and this one excepted."""
     return run_locks.others(state.run(run))
 
 
-def keepers(state: State, run: str) -> list[int]:
+def keepers(state: StateDir, run: str) -> list[int]:
     """Return a run's keeper, if it lives: nobody else has its lock."""
     return run_locks.keepers(state.run(run))
 
 
-def obstacles(state: State, run: str) -> list[str]:
+def obstacles(state: StateDir, run: str) -> list[str]:
     """Return what keeps a run's lock from its keeper, in words; nothing once it is free."""
     if not files.is_held(f"{state.run(run)}/lock"):
         return []
@@ -175,12 +175,12 @@ def obstacles(state: State, run: str) -> list[str]:
     return [UNSEEN] if _ASLEEP in programs or not programs else []
 
 
-def is_elsewhere(state: State, run: str) -> bool:
+def is_elsewhere(state: StateDir, run: str) -> bool:
     """Whether a run's keeper lives, and is not seen here: in another namespace of process ids."""
     return not keepers(state, run) and files.is_locked(f"{state.run(run)}/keeper")
 
 
-def take_over(state: State, run: str, say: Callable[[str], None]) -> list[NetwrapError]:
+def take_over(state: StateDir, run: str, say: Callable[[str], None]) -> list[NetwrapError]:
     """Release a run whose lock others keep; return what went wrong.
 
     The lock is exchanged for a new one: what they have is worth nothing then. The keeper, which

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Context
-    from qemu_netwrap.runtime.membership import Info
+    from qemu_netwrap.runtime.membership import NetworkInfo
 
 
 class Dropped(Record):
@@ -32,7 +32,7 @@ class Dropped(Record):
     members: tuple[str, ...]  # the living runs that still use it
 
 
-def keep_up(network: Network, work: Context, reserved: tuple[Subnet, ...]) -> Info | None:
+def pin(network: Network, work: Context, reserved: tuple[Subnet, ...]) -> NetworkInfo | None:
     """Make NETWORK if need be, and keep it up; None when its bridge is somebody else's.
 
     RESERVED are subnets that must not be chosen. Raises `NetwrapError`; nothing is left then.
@@ -47,7 +47,7 @@ def keep_up(network: Network, work: Context, reserved: tuple[Subnet, ...]) -> In
     return info
 
 
-def let_go(bridge: str, work: Context) -> Dropped:
+def unpin(bridge: str, work: Context) -> Dropped:
     """Keep the network on BRIDGE no longer: it goes, now or with the last run that uses it.
 
     Raises the `NetwrapError` of what could not be released.
@@ -61,7 +61,7 @@ def let_go(bridge: str, work: Context) -> Dropped:
 @contextlib.contextmanager
 def _visit(bridge: str, work: Context) -> Iterator[str]:
     """Yield a run that is to be a member of the network on BRIDGE, and release it in the end."""
-    run, lock = runs.claim(work.state, str(os.getpid()))
+    run, lock = runs.claim_name(work.state, str(os.getpid()))
     runs.write_owner(work.state, run, proc.of(os.getpid()))
     try:
         Journal(f"{work.state.run(run)}/journal").intend(Membership(bridge, run))

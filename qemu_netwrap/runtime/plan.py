@@ -8,12 +8,12 @@ from __future__ import annotations
 from qemu_netwrap import networks
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.model import names
-from qemu_netwrap.model.run import Nic, Wanted
+from qemu_netwrap.model.run import RunSpec, TapRequest
 from qemu_netwrap.networks.base import nic_driver
 from qemu_netwrap.qemu.keyval import OptList
 from qemu_netwrap.qemu.netdev_options import SRIOV
 from qemu_netwrap.qemu.option_groups import read_list
-from qemu_netwrap.qemu.rewrite import Granted, rewrite
+from qemu_netwrap.qemu.rewrite import AttachedNic, rewrite
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime.network_choice import needs_default, network_of
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
 
     from qemu_netwrap.model.network import Config, Network
-    from qemu_netwrap.model.run import Grant, PortForward
+    from qemu_netwrap.model.run import PortForward, TapDescriptors
     from qemu_netwrap.qemu.command_line import CommandLine, Option
     from qemu_netwrap.qemu.guest_nics import GuestNic
     from qemu_netwrap.qemu.json_options import JsonObject
     from qemu_netwrap.qemu.netdev_options import NetOption
-    from qemu_netwrap.qemu.network_options import Reading
+    from qemu_netwrap.qemu.network_options import NetworkOptions
     from qemu_netwrap.qemu.readconfig import ConfigFile
     from qemu_netwrap.qemu.rewrite import Rewritten
 
@@ -53,7 +53,7 @@ class Facts(Record):
 class PlannedNic(Record):
     """A NIC of ours, and the options that change for it."""
 
-    nic: Nic
+    nic: TapRequest
     net: NetOption
     guest_nics: tuple[GuestNic, ...] = ()  # one for each of nic.macs
 
@@ -71,26 +71,26 @@ class Plan(Record):
     details: tuple[str, ...] = ()  # what only those want to know who look closely
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> RunSpec:
         """What the run asks for, without where that stands in the command line."""
         nics = tuple(planned.nic for planned in self.nics)
-        return Wanted(self.run, nics, self.guest, " ".join(self.line.words))
+        return RunSpec(self.run, nics, self.guest, " ".join(self.line.words))
 
-    def rewritten(self, grants: Mapping[str, Grant]) -> Rewritten:
+    def rewritten(self, grants: Mapping[str, TapDescriptors]) -> Rewritten:
         """Return what QEMU gets; GRANTS says by tap name what each NIC got."""
         return rewrite(self.line, self.files, (_granted(p, grants[p.nic.tap]) for p in self.nics))
 
 
-def _granted(planned: PlannedNic, grant: Grant) -> Granted:
+def _granted(planned: PlannedNic, grant: TapDescriptors) -> AttachedNic:
     """Return what QEMU gets for a NIC, as its network's driver says."""
     nic = planned.nic
     attachment = nic_driver(nic.network).attachment(nic, grant)
-    return Granted(planned.net, planned.guest_nics, attachment, grant.macs)
+    return AttachedNic(planned.net, planned.guest_nics, attachment, grant.macs)
 
 
-def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
+def questions(reading: NetworkOptions, config: Config, chosen: str = "") -> Questions:
     """Return what of the host must be known to plan READING; CHOSEN is --network's network."""
-    ours = [net for net in reading.netdevs if not reading.is_left_alone(net)]
+    ours = [net for net in reading.netdevs if not reading.is_user_managed(net)]
     asked = (net.ifname for net in ours if net.ifname)
     ifnames = tuple(name for ifname in asked for name in names.numbered(ifname) or (ifname,))
     plain = any(needs_default(net) for net in ours)
@@ -98,7 +98,7 @@ def questions(reading: Reading, config: Config, chosen: str = "") -> Questions:
 
 
 def make(
-    reading: Reading, config: Config, facts: Facts, chosen: str = "", chosen_by: str = ""
+    reading: NetworkOptions, config: Config, facts: Facts, chosen: str = "", chosen_by: str = ""
 ) -> Plan:
     """Decide everything about a run. Raises `UsageError` with what is wrong and the remedy."""
     nics: list[PlannedNic] = []
@@ -111,7 +111,7 @@ def make(
     for net in reading.netdevs:
         if net.type == SRIOV:
             continue  # no tap: passthrough.devices sees to it
-        if reading.is_left_alone(net):
+        if reading.is_user_managed(net):
             _refuse_our_keys(net, reading.user_keys(net))
         elif net.is_ours or net.ifname not in existing:
             network = network_of(net, config, chosen, facts.host_bridge, chosen_by)
@@ -148,7 +148,7 @@ def make(
     )
 
 
-def _with_sections(reading: Reading) -> CommandLine:
+def _with_sections(reading: NetworkOptions) -> CommandLine:
     """Return the command line with what its -readconfig files say of the VM's name and disks."""
     if not reading.files:
         return reading.line
@@ -220,7 +220,7 @@ def _planned(
     wrong = names.ifname_fault(tap)
     if wrong:
         raise UsageError(f"{net.option.typed}: ifname {tap!r} {wrong}", "choose another ifname=")
-    nic = Nic(
+    nic = TapRequest(
         label=net.id or net.option.typed,
         network=network,
         tap=tap,
@@ -283,7 +283,7 @@ def _reserved(nics: list[PlannedNic], guest: str) -> Iterator[str]:
 def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
     """Refuse a word of ours on a netdev that the user sets up in his own way."""
     if net.is_ours:
-        ours = next((f"{key}=" for key in sorted(net.our_keys) if net.has(key)), net.type)
+        ours = next((f"{key}=" for key in sorted(net.extension_keys) if net.has(key)), net.type)
         if not theirs:
             raise UsageError(
                 f"{net.option.typed}: {ours} is for a tap, and {net.type} is none",

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from qemu_netwrap.linux.devices import Device
-    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.model.run import TapRequest
     from qemu_netwrap.resources.base import Resource
 
 _ANY_SETTING = "/proc/sys/net/ipv6/conf/{}/accept_ra"
 _DENIED = (errno.EACCES, errno.EPERM)
 
 
-def check(nics: tuple[Nic, ...], here: state.State) -> None:
+def check(nics: tuple[TapRequest, ...], here: state.StateDir) -> None:
     """Raise the `HostError` that a launch with NICS would. A user's privilege is not looked at."""
     if not nics:
         return

@@ -8,7 +8,7 @@ from qemu_netwrap.linux import qemu_files, tap_facts
 from qemu_netwrap.qemu.network_options import faults, read
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime.network_choice import DEFAULT_BRIDGE
-from qemu_netwrap.runtime.tap_warnings import Sight, foresee, scripts
+from qemu_netwrap.runtime.tap_warnings import TapFacts, scripts, warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _KINDS = ("tap", "bridge")
 MACVTAP = "/dev/tap%d"  # in a QEMU that opens a macvtap by its name, since 10.0
 
 
-def foretell(line: CommandLine, user: User | None, program: str, *, alone: bool) -> None:
+def check(line: CommandLine, user: User | None, program: str, *, alone: bool) -> None:
     """Say what the QEMU in PROGRAM, run as USER or else as oneself, will not manage by itself.
 
     ALONE, it has to set up all its netdevs.
@@ -30,16 +30,16 @@ def foretell(line: CommandLine, user: User | None, program: str, *, alone: bool)
         return  # QEMU's own message says what is wrong
     spawn_denied = spawning_is_denied(line)
     for net in reading.netdevs:
-        left = alone or reading.is_left_alone(net) or net.has("ifname")
+        left = alone or reading.is_user_managed(net) or net.has("ifname")
         if net.type in _KINDS and not net.is_ours and left:
             try:
                 seen = _look(net, user, program, alone=alone)
             except OSError:
                 continue  # what cannot be seen is not told; QEMU will
-            if not (alone or reading.is_left_alone(net) or seen.is_there):
+            if not (alone or reading.is_user_managed(net) or seen.is_there):
                 continue  # the tap is made for QEMU
             seen = seen.replace(forbids_programs=spawn_denied)
-            for what in foresee(net, seen):
+            for what in warnings(net, seen):
                 tell(f"{net.option.typed}: {what}")
 
 
@@ -48,7 +48,7 @@ def spawning_is_denied(line: CommandLine) -> bool:
     return any("spawn=deny" in (option.value or "") for option in line.named("sandbox"))
 
 
-def _look(net: NetOption, user: User | None, program: str, *, alone: bool) -> Sight:
+def _look(net: NetOption, user: User | None, program: str, *, alone: bool) -> TapFacts:
     """Look at what one netdev needs of the host, with the QEMU in PROGRAM."""
     uid = user.uid if user else os.geteuid()
     fields: dict[str, object] = {}
@@ -61,7 +61,7 @@ def _look(net: NetOption, user: User | None, program: str, *, alone: bool) -> Si
         fields |= _helper(helper, net.value("br") or DEFAULT_BRIDGE, uid, user)
     if fields.get("is_macvtap"):
         fields["opens_macvtap"] = qemu_files.is_in(program, MACVTAP)
-    return Sight(
+    return TapFacts(
         uid=uid,
         privileged=uid == os.geteuid() and tap_facts.has_net_admin(),
         scripts_missing=tap_facts.missing(scripts(net)),

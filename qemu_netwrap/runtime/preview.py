@@ -8,13 +8,19 @@ from qemu_netwrap import passthrough
 from qemu_netwrap.config import file
 from qemu_netwrap.linux import programs
 from qemu_netwrap.model.names import guest_names
-from qemu_netwrap.model.run import Grant, Nic
+from qemu_netwrap.model.run import TapDescriptors, TapRequest
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import Context, Resource
 from qemu_netwrap.resources.explain import Step, explain
 from qemu_netwrap.runtime import launcher, mtu, preflight, provision, run_steps
-from qemu_netwrap.runtime.membership import Info, Membership, gateways, read_info, resources_of
-from qemu_netwrap.state import State
+from qemu_netwrap.runtime.membership import (
+    Membership,
+    NetworkInfo,
+    gateways,
+    read_info,
+    resources_of,
+)
+from qemu_netwrap.state import StateDir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.network import Network
-    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 RUN = "RUN"  # stands for the run's name, which is QEMU's process id
 
@@ -31,7 +37,7 @@ JOINED = "joined"
 FOREIGN = "used as it is"
 
 
-class NetworkPreview(Record):
+class NetworkPlan(Record):
     """A network of the launch, and whether it would be made, joined, or is somebody else's."""
 
     network: Network
@@ -44,13 +50,13 @@ class Preview(Record):
     """What a launch would do: its networks, NICs, steps in order, and QEMU's new words."""
 
     argv: tuple[str, ...]
-    networks: tuple[NetworkPreview, ...] = ()
-    nics: tuple[Nic, ...] = ()
+    networks: tuple[NetworkPlan, ...] = ()
+    nics: tuple[TapRequest, ...] = ()
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def preview(request: Request) -> Preview:
+def preview(request: LaunchOptions) -> Preview:
     """Plan a launch. Raises the `NetwrapError` that the launch would, as far as it can be seen."""
     program = launcher.find_program(request.words[0])
     # Only root can run QEMU as its user to ask it; whoever else plans asks it as oneself.
@@ -68,13 +74,13 @@ def preview(request: Request) -> Preview:
         networks.append(shown)
         resources += [Membership(network.bridge, RUN), *made]
     infos = {
-        each.network.bridge: Info(
+        each.network.bridge: NetworkInfo(
             each.network.name, each.network.mode, each.network.bridge, each.address, each.address6
         )
         for each in networks
     }
     names = {b: guest_names(plan.guest if info.address else "") for b, info in infos.items()}
-    work = Context(State.here())
+    work = Context(StateDir.here())
     nics = tuple(planned.nic for planned in plan.nics)
     preflight.check(nics, work.state)
     preflight.check_settings(resources)
@@ -89,7 +95,7 @@ def preview(request: Request) -> Preview:
     if passing is not None:
         foreseen, chosen = passthrough.assign.foresee(passing, RUN)
         resources += foreseen
-        rewritten = passthrough.devices.put(rewritten, passing.wanted, chosen)
+        rewritten = passthrough.devices.replace_options(rewritten, passing.wanted, chosen)
     return Preview(
         rewritten.words({at: f"<copy of {plan.files[at].path}>" for at in rewritten.files}),
         tuple(networks),
@@ -101,26 +107,26 @@ def preview(request: Request) -> Preview:
 
 def _network(
     network: Network, reserved: tuple[Subnet, ...]
-) -> tuple[NetworkPreview, tuple[Resource, ...]]:
+) -> tuple[NetworkPlan, tuple[Resource, ...]]:
     """Return what becomes of a network, and the resources that making it takes."""
-    work = Context(State.here())
+    work = Context(StateDir.here())
     info = read_info(work, network.bridge)
     if info is not None:
-        return NetworkPreview(network, JOINED, info.address, info.address6), ()
+        return NetworkPlan(network, JOINED, info.address, info.address6), ()
     made = resources_of(network, work, reserved)
     shown = MADE if any(resource.bridge_made for resource in made) else FOREIGN
-    return NetworkPreview(network, shown, *gateways(made)), made
+    return NetworkPlan(network, shown, *gateways(made)), made
 
 
 class _Foreseen(run_steps.Choice):
     """What a launch would choose, without a lock and without making anything."""
 
-    def attached(self, nic: Nic) -> Resource | None:
+    def attached(self, nic: TapRequest) -> Resource | None:
         """Return none: the tap would be made."""
         del nic
         return None
 
-    def mac(self, nic: Nic, number: int) -> str:
+    def mac(self, nic: TapRequest, number: int) -> str:
         """Return the user's MAC, or the first that would be tried."""
         return _placeholder(nic).macs[number]
 
@@ -130,10 +136,10 @@ class _Foreseen(run_steps.Choice):
         return steps
 
 
-def _placeholder(nic: Nic) -> Grant:
+def _placeholder(nic: TapRequest) -> TapDescriptors:
     """Return what stands for a NIC's descriptors, whose numbers only a launch knows."""
     queues = range(nic.queues)
     taps = tuple(f"<{nic.tap}>" if nic.queues == 1 else f"<{nic.tap}.{q}>" for q in queues)
     vhosts = tuple(f"<vhost-{nic.tap}.{q}>" for q in queues) if nic.vhost else ()
     macs = tuple(nic.macs[n] or nic.own_mac(n) for n in range(len(nic.macs)))
-    return Grant(taps, vhosts, macs)
+    return TapDescriptors(taps, vhosts, macs)

@@ -11,7 +11,7 @@ from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import fds as handover
 from qemu_netwrap.linux import host_facts, open_files, proc, waits
 from qemu_netwrap.linux.fds import file_of, inherit
-from qemu_netwrap.model.run import Grant
+from qemu_netwrap.model.run import TapDescriptors
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import keeper, runs
 from qemu_netwrap.runtime import plan as planning
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.network import Config, Network
-    from qemu_netwrap.model.run import Nic, Wanted
-    from qemu_netwrap.passthrough.assign import Passing
-    from qemu_netwrap.qemu.network_options import Reading
-    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.model.run import RunSpec, TapRequest
+    from qemu_netwrap.passthrough.assign import PassthroughPlan
+    from qemu_netwrap.qemu.network_options import NetworkOptions
+    from qemu_netwrap.runtime.launch_options import LaunchOptions
     from qemu_netwrap.runtime.plan import Plan
 
 _FORMAT = 1  # of the keeper's messages
@@ -36,7 +36,7 @@ _ANCILLARY = 4096
 _WORD_TIMEOUT = 5.0  # seconds
 
 
-def provide(request: Request, reading: Reading) -> tuple[str, ...]:
+def provide(request: LaunchOptions, reading: NetworkOptions) -> tuple[str, ...]:
     """Have the keeper provision what READING wants; return QEMU's new words.
 
     Raises `NetwrapError` when it fails; nothing is left behind then.
@@ -53,13 +53,13 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     _check_apart(request, draft.wanted)
     open_files.require(1 + sum(map(_descriptors, draft.wanted.nics)), handover.first())
     state.prepare()
-    here = state.State.here()
+    here = state.StateDir.here()
     held = _hold(draft.wanted, here)
-    run, lock = runs.claim(here, str(os.getpid()))
+    run, lock = runs.claim_name(here, str(os.getpid()))
     lock = _own(here, run, lock, _uid(request.run_as))
     plan = draft if draft.run == run else make_plan(request, reading, config, run)
     wanted = plan.wanted
-    keeping = keeper.Keeping(
+    keeping = keeper.KeeperJob(
         here,
         wanted,
         reserved_subnets(config),
@@ -70,13 +70,13 @@ def provide(request: Request, reading: Reading) -> tuple[str, ...]:
     )
     _tell_notes(request, reading, plan)
     chosen: list[str] = []
-    grants = have_kept(keeping, _teller(request, wanted, chosen), lock, *held)
+    grants = run_keeper(keeping, _teller(request, wanted, chosen), lock, *held)
     for fd in held:
         inherit(fd)
     return _new_words(plan, grants, passing, chosen)
 
 
-def _tell_notes(request: Request, reading: Reading, plan: Plan) -> None:
+def _tell_notes(request: LaunchOptions, reading: NetworkOptions, plan: Plan) -> None:
     """Tell the user what the plan has to say, unless it is to be quiet."""
     if request.quiet:
         return
@@ -88,7 +88,10 @@ def _tell_notes(request: Request, reading: Reading, plan: Plan) -> None:
 
 
 def _new_words(
-    plan: Plan, grants: dict[str, Grant], passing: Passing | None, chosen: list[str]
+    plan: Plan,
+    grants: dict[str, TapDescriptors],
+    passing: PassthroughPlan | None,
+    chosen: list[str],
 ) -> tuple[str, ...]:
     """Return QEMU's new words; CHOSEN are the addresses of the devices that are passed through."""
     rewritten = plan.rewritten(grants)
@@ -100,12 +103,12 @@ def _new_words(
     return rewritten.words(paths)
 
 
-def _descriptors(nic: Nic) -> int:
+def _descriptors(nic: TapRequest) -> int:
     """Return how many descriptors of ours QEMU inherits for a NIC: taps, vhosts and ports."""
     return nic.queues * (2 if nic.vhost else 1) + len(nic.forwards)
 
 
-def _own(here: state.State, run: str, lock: int, uid: int) -> int:
+def _own(here: state.StateDir, run: str, lock: int, uid: int) -> int:
     """Put a run's lock where QEMU, user UID's, inherits it, and write down that it does.
 
     Return its number. Where that fails nothing is left of the run.
@@ -124,7 +127,7 @@ def _uid(user: str) -> int:
     return linux.users.uid_of(user) if user else os.geteuid()
 
 
-def _check_apart(request: Request, wanted: Wanted) -> None:
+def _check_apart(request: LaunchOptions, wanted: RunSpec) -> None:
     """Refuse a user for QEMU that could end the networks' dnsmasq. Raises `UsageError`."""
     if request.run_as and any(network.traits.is_routed for network in wanted.networks):
         server = linux.accounts.account()
@@ -136,7 +139,7 @@ def _check_apart(request: Request, wanted: Wanted) -> None:
             )
 
 
-def _hold(wanted: Wanted, here: state.State) -> tuple[int, ...]:
+def _hold(wanted: RunSpec, here: state.StateDir) -> tuple[int, ...]:
     """Take the host's ports that lead to the run's NICs; return the descriptors that hold them.
 
     Raises `HostError`, before anything is made.
@@ -151,9 +154,9 @@ def _hold(wanted: Wanted, here: state.State) -> tuple[int, ...]:
         raise
 
 
-def have_kept(
-    keeping: keeper.Keeping, heed: Callable[[str, dict[str, str]], None], *not_for_it: int
-) -> dict[str, Grant]:
+def run_keeper(
+    keeping: keeper.KeeperJob, heed: Callable[[str, dict[str, str]], None], *not_for_it: int
+) -> dict[str, TapDescriptors]:
     """Start a keeper and wait until all is there; return what each tap got.
 
     HEED gets what it says meanwhile; NOT_FOR_IT are descriptors that it must not hold. Raises
@@ -178,7 +181,9 @@ def have_kept(
     return grants
 
 
-def passing_of(request: Request, reading: Reading, config: Config, plan: Plan) -> Passing | None:
+def passing_of(
+    request: LaunchOptions, reading: NetworkOptions, config: Config, plan: Plan
+) -> PassthroughPlan | None:
     """Return what is passed through; None for nothing. Raises `NetwrapError`."""
     if not reading.may_pass_through:
         return None
@@ -191,7 +196,7 @@ def passing_of(request: Request, reading: Reading, config: Config, plan: Plan) -
     )
 
 
-def make_plan(request: Request, reading: Reading, config: Config, run: str) -> Plan:
+def make_plan(request: LaunchOptions, reading: NetworkOptions, config: Config, run: str) -> Plan:
     """Ask the host what the plan needs to know, and plan."""
     chosen, chosen_by = request.network, ""
     if not chosen and (chosen := os.environ.get(NETWORK, "")):
@@ -215,12 +220,12 @@ def reserved_subnets(config: Config) -> tuple[Subnet, ...]:
 
 def _receive(
     socket: _socket.socket, heed: Callable[[str, dict[str, str]], None]
-) -> dict[str, Grant]:
+) -> dict[str, TapDescriptors]:
     """Receive from the keeper until it is ready; return what each tap got.
 
     Raises `EOFError` when the keeper dies, and `NetwrapError` with what failed.
     """
-    grants: dict[str, Grant] = {}
+    grants: dict[str, TapDescriptors] = {}
     tap, begun = "", b""
     told = False
     while True:
@@ -246,7 +251,7 @@ def _receive(
             grants[tap] = grants[tap].replace(vhost_fds=(*grants[tap].vhost_fds, *fds))
         elif kind == "nic":
             tap = fields["tap"]
-            grants[tap] = Grant((), (), tuple(fields["macs"].split()))
+            grants[tap] = TapDescriptors((), (), tuple(fields["macs"].split()))
         heed(kind, fields)
 
 
@@ -279,7 +284,7 @@ class _KeeperError(NetwrapError):
 
 
 def _teller(
-    request: Request, wanted: Wanted, chosen: list[str]
+    request: LaunchOptions, wanted: RunSpec, chosen: list[str]
 ) -> Callable[[str, dict[str, str]], None]:
     """Return what to do with the keeper's words: tell the user, on standard error.
 

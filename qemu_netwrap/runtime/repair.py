@@ -39,7 +39,7 @@ def _renew_forwards(bridge: str, work: Context) -> None:
             entry.resource.add_again(work)
 
 
-def plug_again(bridge: str, work: Context) -> None:
+def reattach_taps(bridge: str, work: Context) -> None:
     """Plug the taps of living runs into a bridge that was made anew, if it was.
 
     Those that somebody has put on another bridge meanwhile stay there.

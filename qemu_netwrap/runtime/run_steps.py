@@ -17,10 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.model.run import Nic, PortForward
+    from qemu_netwrap.model.run import PortForward, TapRequest
     from qemu_netwrap.resources.base import Context
     from qemu_netwrap.resources.nftables import PortForwardChains
-    from qemu_netwrap.runtime.membership import Info
+    from qemu_netwrap.runtime.membership import NetworkInfo
 
 Step = tuple[Resource, ...]  # acquired side by side
 
@@ -35,11 +35,11 @@ class Choice:
         self.run = run
         self.work = work
 
-    def attached(self, nic: Nic) -> Resource | None:
+    def attached(self, nic: TapRequest) -> Resource | None:
         """Return QEMU's own tap as a port of its bridge; None without one. Raises `HostError`."""
         return _attached(nic, self.work) if nic.foreign else None
 
-    def mac(self, nic: Nic, number: int) -> str:
+    def mac(self, nic: TapRequest, number: int) -> str:
         """Return the MAC of guest NIC NUMBER. Raises `NetwrapError` when none is free."""
         return _choose_mac(nic, number, self.run, self.work)
 
@@ -57,7 +57,9 @@ class Choice:
 class NicSteps:
     """The steps of one NIC, which are taken one by one, and what they have come to."""
 
-    def __init__(self, nic: Nic, info: Info, names: Iterator[str], choice: Choice) -> None:
+    def __init__(
+        self, nic: TapRequest, info: NetworkInfo, names: Iterator[str], choice: Choice
+    ) -> None:
         """Take NIC, on a network that is up as INFO says, of a guest of these NAMES."""
         self._nic = nic
         self._info = info
@@ -101,7 +103,7 @@ def _has_elders(bridge: str, work: Context) -> bool:
 
 
 def own_address(
-    nic: Nic, number: int, known_as: tuple[str, str], info: Info, work: Context
+    nic: TapRequest, number: int, known_as: tuple[str, str], info: NetworkInfo, work: Context
 ) -> tuple[str, str]:
     """Return the IPv4 and IPv6 address that guest NIC NUMBER, KNOWN_AS MAC and name, has alone.
 
@@ -124,7 +126,7 @@ def own_address(
 
 
 def forwards_of(
-    nic: Nic, addresses: list[tuple[str, str]], info: Info
+    nic: TapRequest, addresses: list[tuple[str, str]], info: NetworkInfo
 ) -> tuple[tuple[PortForward, ...], tuple[PortForwardChains, ...]]:
     """Return the forwards that lead to a NIC that has ADDRESSES, and the chains by which they do.
 
@@ -139,7 +141,7 @@ def forwards_of(
     return forwards, (resources.nftables.PortForwardChains(nic.tap, rules),)
 
 
-def _attached(nic: Nic, work: Context) -> AttachedTap:
+def _attached(nic: TapRequest, work: Context) -> AttachedTap:
     """Return the tap that QEMU has made as a port of the NIC's bridge, and what it was before."""
     bridge = nic.network.bridge
     tap, master = link_named(work.rtnl, nic.tap), link_named(work.rtnl, bridge)
@@ -156,7 +158,7 @@ def _attached(nic: Nic, work: Context) -> AttachedTap:
     )
 
 
-def _choose_mac(nic: Nic, number: int, run: str, work: Context) -> str:
+def _choose_mac(nic: TapRequest, number: int, run: str, work: Context) -> str:
     """Return the MAC of a guest NIC: the user's, or a derived one that no living run has.
 
     On whatever network of this host: networks can meet on a bridge outside. A guest that migrates

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.model.ipv4 import Subnet
-    from qemu_netwrap.model.run import Nic, PortForward, Wanted
-    from qemu_netwrap.runtime.membership import Info
-    from qemu_netwrap.state import State
+    from qemu_netwrap.model.run import PortForward, RunSpec, TapRequest
+    from qemu_netwrap.runtime.membership import NetworkInfo
+    from qemu_netwrap.state import StateDir
 
 
 class Granted(Record):
     """What one NIC of a run got."""
 
-    nic: Nic
-    info: Info
+    nic: TapRequest
+    info: NetworkInfo
     macs: tuple[str, ...]
     taps: tuple[int, ...]  # descriptors
     vhosts: tuple[int, ...] = ()
@@ -57,7 +57,7 @@ class NicInfo(Record):
     forwards: str = ""  # as hostfwd= has them, separated by spaces
 
 
-def claim(state: State, name: str) -> tuple[str, int]:
+def claim_name(state: StateDir, name: str) -> tuple[str, int]:
     """Take a run name that nobody has; return it and the descriptor that holds its lock.
 
     It is NAME, QEMU's process id or its tap, with a letter behind it if that is taken: by a dead
@@ -81,7 +81,7 @@ def claim(state: State, name: str) -> tuple[str, int]:
 
 
 def write_owner(
-    state: State, run: str, process: Process, uid: int = 0, lock: int | None = None
+    state: StateDir, run: str, process: Process, uid: int = 0, lock: int | None = None
 ) -> None:
     """Write down which process becomes a run's QEMU: it, and what it starts, may be ended.
 
@@ -104,8 +104,8 @@ def write_owner(
 
 
 def write_info(
-    state: State,
-    wanted: Wanted,
+    state: StateDir,
+    wanted: RunSpec,
     pid: int,
     nics: list[Granted],
     devices: Sequence[DeviceInfo] = (),
@@ -128,7 +128,7 @@ def write_info(
     files.write(f"{state.run(wanted.run)}/info", "\n".join(lines) + "\n")
 
 
-def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
+def read_info(state: StateDir, run: str) -> tuple[RunInfo, list[NicInfo]]:
     """Return what is known of a run; of one that just starts, its name only."""
     told = _told(state, run)
     found = next((fields for kind, fields in told if kind == "run"), None)
@@ -138,7 +138,7 @@ def read_info(state: State, run: str) -> tuple[RunInfo, list[NicInfo]]:
     return record_text.fill(RunInfo, found), nics
 
 
-def read_devices(state: State, run: str) -> list[DeviceInfo]:
+def read_devices(state: StateDir, run: str) -> list[DeviceInfo]:
     """Return the devices of the host that a run passes through."""
     return [
         record_text.fill(DeviceInfo, fields)
@@ -147,7 +147,7 @@ def read_devices(state: State, run: str) -> list[DeviceInfo]:
     ]
 
 
-def _told(state: State, run: str) -> list[tuple[str, dict[str, str]]]:
+def _told(state: StateDir, run: str) -> list[tuple[str, dict[str, str]]]:
     """Return the lines of what `write_info` has written."""
     told = []
     for line in files.read(f"{state.run(run)}/info").split("\n")[:-1]:
@@ -158,7 +158,7 @@ def _told(state: State, run: str) -> list[tuple[str, dict[str, str]]]:
     return told
 
 
-def faults(state: State, run: str) -> list[str]:
+def faults(state: StateDir, run: str) -> list[str]:
     """Return what of a run's files this version cannot read, in a line each."""
     journal = Journal(f"{state.run(run)}/journal")
     strange = [e.resource.line for e in journal.peek() if isinstance(e.resource, Unreadable)]
@@ -175,10 +175,10 @@ def faults(state: State, run: str) -> list[str]:
     return found
 
 
-def provision(wanted: Wanted, work: Context, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:
+def provision(wanted: RunSpec, work: Context, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:
     """Acquire what a run wants, NIC by NIC. Raises `NetwrapError`; `release` undoes all of it."""
     journal = Journal(f"{work.state.run(wanted.run)}/journal")
-    infos: dict[str, Info] = {}
+    infos: dict[str, NetworkInfo] = {}
     names: dict[str, Iterator[str]] = {}
     for network in wanted.networks:
         journal.intend(Membership(network.bridge, wanted.run))
@@ -198,7 +198,7 @@ def provision(wanted: Wanted, work: Context, reserved: tuple[Subnet, ...]) -> It
 
 
 def release(
-    state: State, run: str, say: Callable[[str], None] = lambda _: None
+    state: StateDir, run: str, say: Callable[[str], None] = lambda _: None
 ) -> list[NetwrapError]:
     """Release a dead run, whose lock the caller holds; return what went wrong.
 
@@ -213,7 +213,9 @@ def release(
     return errors
 
 
-def end(state: State, run: str, say: Callable[[str], None] = lambda _: None) -> list[NetwrapError]:
+def end(
+    state: StateDir, run: str, say: Callable[[str], None] = lambda _: None
+) -> list[NetwrapError]:
     """Release a run that lives by a tap, also while that is there; return what went wrong.
 
     Its keeper is woken by what is done to the tap, and finds that the run is no longer its own.
@@ -226,7 +228,7 @@ def end(state: State, run: str, say: Callable[[str], None] = lambda _: None) -> 
         os.close(lock)
 
 
-def wait_tap(state: State, run: str) -> None:
+def wait_tap(state: StateDir, run: str) -> None:
     """Sleep until the tap is gone that a run lives by, if it does."""
     tap = state.tap(run)
     if tap is not None:
@@ -236,8 +238,8 @@ def wait_tap(state: State, run: str) -> None:
         watched.close()
 
 
-def collect(
-    state: State, say: Callable[[str], None] = lambda _: None
+def release_dead_runs(
+    state: StateDir, say: Callable[[str], None] = lambda _: None
 ) -> tuple[list[str], list[NetwrapError]]:
     """Release every run that is dead and has no keeper; return their names and what went wrong."""
     state.drop_other_boots()
@@ -255,7 +257,7 @@ def collect(
 
 
 def _release_if_dead(
-    state: State, run: str, say: Callable[[str], None]
+    state: StateDir, run: str, say: Callable[[str], None]
 ) -> list[NetwrapError] | None:
     """Release a run and return what went wrong; None if it lives, or somebody else is at it."""
     if _is_seen_to(state, run):
@@ -271,6 +273,6 @@ def _release_if_dead(
         os.close(lock)
 
 
-def _is_seen_to(state: State, run: str) -> bool:
+def _is_seen_to(state: StateDir, run: str) -> bool:
     """Whether a run has a keeper, who releases it, or lives by its tap."""
     return files.is_locked(f"{state.run(run)}/keeper") or state.tap_lives(run)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.run import DeviceInfo, PortForward
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.resources.journal import Journal
-    from qemu_netwrap.state import State
+    from qemu_netwrap.state import StateDir
 
 RUNNING = "running"
 STARTING = "starting"
@@ -112,19 +112,19 @@ class NetworkStatus(Record):
     faults: tuple[str, ...]
 
 
-def all_runs(state: State) -> list[RunStatus]:
+def all_runs(state: StateDir) -> list[RunStatus]:
     """Return every run, the dead ones that nobody has released included."""
     family = owners.Family(state)
     return [_run_or_fault(state, run, family) for run in state.runs()]
 
 
-def all_networks(state: State) -> list[NetworkStatus]:
+def all_networks(state: StateDir) -> list[NetworkStatus]:
     """Return every network that runs use, or that dead runs have left."""
     rules = commands.our_rules() if state.networks() else None
     return [_network(state, bridge, rules) for bridge in state.networks()]
 
 
-def network(state: State, bridge: str) -> NetworkStatus | None:
+def network(state: StateDir, bridge: str) -> NetworkStatus | None:
     """Return how one network fares; None for those who may not know, all but root."""
     try:
         return _network(state, bridge, commands.our_rules())
@@ -132,7 +132,7 @@ def network(state: State, bridge: str) -> NetworkStatus | None:
         return None
 
 
-def find(state: State, name: str, *, over: bool = False) -> str:
+def find(state: StateDir, name: str, *, over: bool = False) -> str:
     """Return the run that NAME means: its run name, its guest's, or QEMU's process id.
 
     With OVER the name of a run may be one that is over. Raises `UsageError`.
@@ -157,7 +157,7 @@ def find(state: State, name: str, *, over: bool = False) -> str:
     raise UsageError(f"{name}: there is no such run", "qemu-netwrap ps shows what runs")
 
 
-def stop(state: State, run: str, seconds: float) -> list[int]:
+def stop(state: StateDir, run: str, seconds: float) -> list[int]:
     """End a run's QEMU with its whole tree and wait for the teardown; return who was killed.
 
     Only QEMU's own processes are signalled; those that have not ended after SECONDS are killed.
@@ -199,7 +199,7 @@ def _mortal(
     return [each for each in family.of(owner, run, known) if each.pid not in spared]
 
 
-def _refuse_what_cannot_be_ended(state: State, run: str) -> None:
+def _refuse_what_cannot_be_ended(state: StateDir, run: str) -> None:
     """Raise `HostError` where QEMU goes on since it is out of reach."""
     main = owners.Family(state).main(run)
     if main is not None and main.pid == 1:
@@ -214,7 +214,7 @@ def _refuse_what_cannot_be_ended(state: State, run: str) -> None:
         )
 
 
-def _await_letting_go(state: State, run: str) -> list[str]:
+def _await_letting_go(state: StateDir, run: str) -> list[str]:
     """Wait until QEMU's end has freed what the run lives by; return what keeps it, in words."""
     if state.tap(run) is None:
         # Most teardowns are over by then, and nobody has to be looked for.
@@ -231,20 +231,20 @@ def _await_letting_go(state: State, run: str) -> list[str]:
     return [holders.named(pid) for pid in _with_tap(state, run)] or [owners.UNSEEN]
 
 
-def _with_tap(state: State, run: str) -> list[int]:
+def _with_tap(state: StateDir, run: str) -> list[int]:
     """Return the processes that have the tap that a run lives by."""
     tap = state.tap(run)
     return list(holders.holders_of_tap(name_of(tap.index))) if tap is not None else []
 
 
-def _release_from(state: State, run: str) -> list[NetwrapError]:
+def _release_from(state: StateDir, run: str) -> list[NetwrapError]:
     """Release a run although others have what it lives by; return what went wrong."""
     if state.tap(run) is not None:
         return runs.end(state, run)
     return owners.take_over(state, run, lambda _: None)
 
 
-def _await_teardown(state: State, run: str) -> None:
+def _await_teardown(state: StateDir, run: str) -> None:
     """Wait until the keeper has released a run whose QEMU is gone; see to it if that has died.
 
     Raises `HostError` if it does not come to an end.
@@ -263,7 +263,7 @@ def _await_teardown(state: State, run: str) -> None:
     _collect_rest(state, run)
 
 
-def wait(state: State, run: str) -> None:
+def wait(state: StateDir, run: str) -> None:
     """Wait until a run's teardown is over, and see to it if its keeper has died.
 
     Raises the `NetwrapError` of what could not be released.
@@ -275,19 +275,19 @@ def wait(state: State, run: str) -> None:
     _collect_rest(state, run)
 
 
-def _collect_rest(state: State, run: str) -> None:
+def _collect_rest(state: StateDir, run: str) -> None:
     """Release what the keeper of a run has left. Raises the `NetwrapError` of what cannot be."""
     folder = state.run(run)
     if os.path.exists(folder):
-        _, errors = runs.collect(state)
+        _, errors = runs.release_dead_runs(state)
         if errors and os.path.exists(folder):
             raise errors[0]
 
 
-def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
+def collect(state: StateDir) -> tuple[list[str], list[NetwrapError]]:
     """Release what dead runs have left, networks without a living member included."""
     said: list[str] = []
-    released, errors = runs.collect(state, said.append)
+    released, errors = runs.release_dead_runs(state, said.append)
     errors += _left_over(state)
     for bridge in state.networks():
         try:
@@ -300,7 +300,7 @@ def collect(state: State) -> tuple[list[str], list[NetwrapError]]:
     return [f"run {run}" for run in released] + said + told, errors + failed
 
 
-def _left_over(state: State) -> list[NetwrapError]:
+def _left_over(state: StateDir) -> list[NetwrapError]:
     """Return an error for each run whose QEMU is gone, and that others keep alive."""
     family = owners.Family(state)
     return [
@@ -310,7 +310,7 @@ def _left_over(state: State) -> list[NetwrapError]:
     ]
 
 
-def _held(state: State, run: str) -> str:
+def _held(state: StateDir, run: str) -> str:
     """Say what keeps a run alive whose QEMU is not seen; empty if nothing does, or only a moment.
 
     A tap that was put on its network by hand is kept there, and a run of another namespace of
@@ -321,7 +321,7 @@ def _held(state: State, run: str) -> str:
     return f"QEMU is gone, but what it lived by is held by {', '.join(named)}" if named else ""
 
 
-def _holding(state: State, run: str) -> list[str]:
+def _holding(state: StateDir, run: str) -> list[str]:
     """Return what has the lock or the tap that a run lives by, in words."""
     if state.tap(run) is None:
         return [] if owners.is_elsewhere(state, run) else owners.obstacles(state, run)
@@ -330,12 +330,12 @@ def _holding(state: State, run: str) -> list[str]:
     return [holders.named(pid) for pid in _with_tap(state, run)] or [owners.UNSEEN]
 
 
-def _is_by_hand(state: State, run: str) -> bool:
+def _is_by_hand(state: StateDir, run: str) -> bool:
     """Whether a run lives by a tap, and nobody knows which QEMU is to have it."""
     return state.tap(run) is not None and not os.path.exists(f"{state.run(run)}/qemu")
 
 
-def leases(state: State, bridge: str) -> tuple[Lease, ...]:
+def leases(state: StateDir, bridge: str) -> tuple[Lease, ...]:
     """Return the leases of a network's dnsmasq (its lease file: expiry, MAC, address, name, id).
 
     Those of DHCPv6, which follow, do not tell MACs: see `_nic`.
@@ -351,7 +351,7 @@ def leases(state: State, bridge: str) -> tuple[Lease, ...]:
     return tuple(found)
 
 
-def _run_or_fault(state: State, run: str, family: owners.Family) -> RunStatus:
+def _run_or_fault(state: StateDir, run: str, family: owners.Family) -> RunStatus:
     """Return how one run fares, also when what is written of it cannot be read."""
     try:
         return _run(state, run, family)
@@ -359,7 +359,7 @@ def _run_or_fault(state: State, run: str, family: owners.Family) -> RunStatus:
         return RunStatus(run, "", UNREADABLE, 0, 0.0, 0.0, 0, "", (), (), (error.message,))
 
 
-def _run(state: State, run: str, family: owners.Family) -> RunStatus:
+def _run(state: StateDir, run: str, family: owners.Family) -> RunStatus:
     """Return how one run fares."""
     info, nics = runs.read_info(state, run)
     folder = state.run(run)
@@ -391,7 +391,7 @@ def _run(state: State, run: str, family: owners.Family) -> RunStatus:
     )
 
 
-def _usage(state: State, run: str, family: owners.Family) -> processes.Usage | None:
+def _usage(state: StateDir, run: str, family: owners.Family) -> processes.Usage | None:
     """Return what a run's QEMU has used; of a tap put there by hand, that of whoever has it."""
     main = family.main(run)
     pids = [main.pid] if main else [process.pid for process in family.qemu(run)]
@@ -407,13 +407,13 @@ def _outlived(used: processes.Usage, main: Process | None) -> tuple[str, ...]:
     return (f"the program that was started has ended; {holders.named(used.pid)} goes on",)
 
 
-def _is_idle(state: State, run: str) -> bool:
+def _is_idle(state: StateDir, run: str) -> bool:
     """Whether a run lives by a tap that was not held when it began."""
     tap = state.tap(run)
     return tap is not None and not tap.held and state.tap_lives(run)
 
 
-def _nic(state: State, nic: runs.NicInfo, link: link_stats.Port | None) -> NicStatus:
+def _nic(state: StateDir, nic: runs.NicInfo, link: link_stats.Port | None) -> NicStatus:
     """Return how one NIC fares."""
     macs = tuple(nic.macs.split())
     known = [(lease.mac, lease.address) for lease in leases(state, nic.bridge)]
@@ -425,10 +425,10 @@ def _nic(state: State, nic: runs.NicInfo, link: link_stats.Port | None) -> NicSt
     return NicStatus(*where, macs, addresses, *counters, forwards)
 
 
-def _network(state: State, bridge: str, rules: str | None) -> NetworkStatus:
+def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
     """Return how one network fares."""
     work = Context(state)
-    info = membership.peek_info(work, bridge) or membership.Info(bridge, "bridge", bridge)
+    info = membership.peek_info(work, bridge) or membership.NetworkInfo(bridge, "bridge", bridge)
     entries, faults = _entries(membership.journal_of(work, bridge))
     folder = state.network(bridge)
     server = dnsmasq.find(folder)
@@ -473,14 +473,14 @@ def _entries(journal: Journal) -> tuple[list[Resource], list[str]]:
         return [], [error.message]
 
 
-def _unreadable(info: membership.Info, entries: list[Resource]) -> list[str]:
+def _unreadable(info: membership.NetworkInfo, entries: list[Resource]) -> list[str]:
     """Return what of a network's files this version cannot read."""
     lines = [each.line for each in entries if isinstance(each, Unreadable)]
     found = [f"its journal has a line that this version cannot read: {line!r}" for line in lines]
     return found if info.mode else ["its info file is damaged", *found]
 
 
-def _way_faults(info: membership.Info, folder: str, work: Context) -> Iterator[str]:
+def _way_faults(info: membership.NetworkInfo, folder: str, work: Context) -> Iterator[str]:
     """Yield what is wrong with a nat network's way out."""
     families = [(_socket.AF_INET, "ipv4", "forwarding")]
     if info.address6:
@@ -498,7 +498,7 @@ def _way_faults(info: membership.Info, folder: str, work: Context) -> Iterator[s
 
 
 def _mac_faults(
-    state: State, bridge: str, members: tuple[str, ...], work: Context
+    state: StateDir, bridge: str, members: tuple[str, ...], work: Context
 ) -> Iterator[str]:
     """Yield what is wrong with the MACs that a bridge goes by."""
     for run, tap in _taps(state, bridge, members, work):
@@ -511,7 +511,9 @@ def _mac_faults(
         yield f"run {run} is not reached: the bridge has lost its MAC {mac}{REMEDY}"
 
 
-def _ip_faults(state: State, bridge: str, members: tuple[str, ...], work: Context) -> Iterator[str]:
+def _ip_faults(
+    state: StateDir, bridge: str, members: tuple[str, ...], work: Context
+) -> Iterator[str]:
     """Yield the taps whose guests have sent what a network's guests must not."""
     for _, tap in _taps(state, bridge, members, work):
         count = work.rtnl.dropped(tap.index)
@@ -522,13 +524,13 @@ def _ip_faults(state: State, bridge: str, members: tuple[str, ...], work: Contex
             )
 
 
-def _unplugged(state: State, bridge: str, members: tuple[str, ...], work: Context) -> list[str]:
+def _unplugged(state: StateDir, bridge: str, members: tuple[str, ...], work: Context) -> list[str]:
     """Return the taps of a network's runs that are on no bridge at all."""
     return [tap.name for _, tap in _taps(state, bridge, members, work) if not tap.master]
 
 
 def _taps(
-    state: State, bridge: str, members: tuple[str, ...], work: Context
+    state: StateDir, bridge: str, members: tuple[str, ...], work: Context
 ) -> Iterator[tuple[str, Link]]:
     """Yield the runs on a network and their taps there."""
     for run in members:
@@ -538,7 +540,7 @@ def _taps(
                 yield run, tap
 
 
-def _is_anothers(state: State, run: str, tap: Link) -> bool:
+def _is_anothers(state: StateDir, run: str, tap: Link) -> bool:
     """Whether a tap only has the name of the one that a run lived by."""
     try:
         lived_by = state.tap(run)

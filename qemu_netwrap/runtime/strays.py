@@ -25,9 +25,9 @@ from qemu_netwrap.record import Record
 from qemu_netwrap.resources import lookout
 from qemu_netwrap.resources.base import ALL, Resource
 from qemu_netwrap.resources.firewall_accepts import IptablesAccepts, NftAccepts
-from qemu_netwrap.resources.forward_guards import Guard
+from qemu_netwrap.resources.forward_guards import RouterGuard
 from qemu_netwrap.resources.links import Bridge
-from qemu_netwrap.resources.nftables import PortForwardChains, Rules
+from qemu_netwrap.resources.nftables import NetworkChains, PortForwardChains
 from qemu_netwrap.resources.sysctls import Forwarding, Switch
 from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 from qemu_netwrap.uses import Uses
@@ -62,7 +62,7 @@ class Stray(Record):
         """Name what there is."""
         parts = [f"bridge {self.bridge}"] if self.has_bridge else []
         kinds = {
-            Rules: "nft chains",
+            NetworkChains: "nft chains",
             PortForwardChains: "nft chains",
             UnmanagedDevices: "a manager's file",
         }
@@ -94,7 +94,9 @@ def find(work: Context, *, has_nft: bool = True) -> list[Stray]:
         resources: list[Resource] = [m for m in (*marks, *managed) if m.bridge == owner]
         names = by_owner.get(owner, [])
         if names:
-            resources.insert(0, Rules(owner, "".join(f"chain {name} {{\n}}\n" for name in names)))
+            resources.insert(
+                0, NetworkChains(owner, "".join(f"chain {name} {{\n}}\n" for name in names))
+            )
         ports = tuple(port.name for port in work.rtnl.ports(link.index)) if link else ()
         server = servers.get(owner)
         found.append(Stray(owner, tuple(resources), server, ports, link is not None))
@@ -157,7 +159,7 @@ def _shared_of(bridge: str, work: Context) -> Iterator[Resource]:
             if bridge in Uses.read_changed(work.state.switch(device, key)).names:
                 yield Switch(device, key, former, value, bridge)
     if doors:
-        yield Guard(bridge, "\n".join(doors))
+        yield RouterGuard(bridge, "\n".join(doors))
 
 
 def _mac_of(bridge: str) -> str:

@@ -29,9 +29,9 @@ def main() -> None:
         except OSError as error:
             if error.errno != errno.ENOBUFS:  # a message was lost: it is looked at all the same
                 raise
-        from qemu_netwrap.state import State  # noqa: PLC0415 - run as a file
+        from qemu_netwrap.state import StateDir  # noqa: PLC0415 - run as a file
 
-        state, run = State.of_folder(folder)
+        state, run = StateDir.of_folder(folder)
         if not state.tap_lives(run):
             break
     fcntl.flock(lock, fcntl.LOCK_EX)

@@ -20,7 +20,7 @@ IFUP = "/etc/qemu-ifup"  # DEFAULT_NETWORK_SCRIPT, QEMU's include/net/net.h
 IFF_TAP, IFF_MULTI_QUEUE = 0x2, 0x100  # linux/if_tun.h
 
 
-class Sight(Record):
+class TapFacts(Record):
     """What was seen of the host for one netdev."""
 
     uid: int  # who QEMU will be
@@ -42,7 +42,7 @@ class Sight(Record):
     forbids_programs: bool = False  # -sandbox spawn=deny
 
 
-def foresee(net: NetOption, seen: Sight) -> Iterator[str]:
+def warnings(net: NetOption, seen: TapFacts) -> Iterator[str]:
     """Yield what will go wrong with a netdev of the user's own, each with its remedy."""
     own = opens_tun(net)
     if own and seen.no_tun:
@@ -87,7 +87,7 @@ def scripts(net: NetOption) -> tuple[str, ...]:
     return tuple(each for each in (up, down) if each not in NO_SCRIPT)
 
 
-def _not_made(net: NetOption, seen: Sight) -> str:
+def _not_made(net: NetOption, seen: TapFacts) -> str:
     """Return that this user makes no tap."""
     name = net.value("ifname") or "tap0"
     return (
@@ -96,7 +96,7 @@ def _not_made(net: NetOption, seen: Sight) -> str:
     )
 
 
-def _tap(net: NetOption, seen: Sight) -> Iterator[str]:
+def _tap(net: NetOption, seen: TapFacts) -> Iterator[str]:
     """Yield what keeps QEMU from taking an interface that is there."""
     name = net.value("ifname")
     many = bool(seen.tun_flags and seen.tun_flags & IFF_MULTI_QUEUE)
@@ -124,7 +124,7 @@ def _tap(net: NetOption, seen: Sight) -> Iterator[str]:
         )
 
 
-def _helper(seen: Sight) -> Iterator[str]:
+def _helper(seen: TapFacts) -> Iterator[str]:
     """Yield what keeps QEMU's bridge helper from its work."""
     if seen.gains_nothing:
         yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qemu_netwrap.linux import files
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import runs
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 _FIRST_FD = 3  # after the standard ones
 
@@ -20,7 +20,7 @@ def finish(folder: str, lock: int) -> None:
     files.keep_from_programs(_FIRST_FD)
     if not files.same_file(lock, f"{folder}/lock"):
         return  # somebody else has released it
-    state, run = State.of_folder(folder)
+    state, run = StateDir.of_folder(folder)
     errors = runs.release(state, run, tell)
     for error in errors:
         tell(error.message)

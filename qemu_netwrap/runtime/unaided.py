@@ -12,24 +12,24 @@ from qemu_netwrap.runtime.preflight_taps import spawning_is_denied
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.qemu.netdev_options import NetOption
-    from qemu_netwrap.qemu.network_options import Reading
-    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.qemu.network_options import NetworkOptions
+    from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 _TUN = "/dev/net/tun"
 
 
-def can_do(request: Request, reading: Reading, program: str) -> bool:
+def can_do(request: LaunchOptions, reading: NetworkOptions, program: str) -> bool:
     """Whether the QEMU in PROGRAM sets up all that READING wants, started by this user alone.
 
     That is so where each netdev is a bridge's that QEMU's own helper may plug taps into.
     """
-    if reading.has_our_words or request.run_as or tap_facts.has_net_admin():
+    if reading.uses_extensions or request.run_as or tap_facts.has_net_admin():
         return False
     if spawning_is_denied(reading.line) or tap_facts.has_no_new_privileges():
         return False
     if not os.access(_TUN, os.R_OK | os.W_OK):
         return False  # the helper opens it as the user
-    wanted = [net for net in reading.netdevs if not reading.is_left_alone(net)]
+    wanted = [net for net in reading.netdevs if not reading.is_user_managed(net)]
     ifnames = tuple(net.ifname for net in wanted if net.ifname)
     there = host_facts.existing(ifnames)
     bridged = [net for net in wanted if net.ifname not in there]

@@ -11,15 +11,15 @@ from qemu_netwrap.runtime.launch_options import NETWORK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.runtime.launch_options import Request
+    from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 
-def notes(request: Request) -> tuple[str, ...]:
+def notes(request: LaunchOptions) -> tuple[str, ...]:
     """Return a line for each setting of the user's that REQUEST does without, with its option."""
     return tuple(note for note in (_configuration(request), _network(request)) if note)
 
 
-def _configuration(request: Request) -> str:
+def _configuration(request: LaunchOptions) -> str:
     """Return what to say of the user's configuration file; nothing where it is read, or missing."""
     uid = os.environ.get("SUDO_UID", "")
     if request.config or os.geteuid() != 0 or not uid.isdecimal():
@@ -35,7 +35,7 @@ def _configuration(request: Request) -> str:
     return f"{shown} is not read under sudo; --config {shown} reads it"
 
 
-def _network(request: Request) -> str:
+def _network(request: LaunchOptions) -> str:
     """Return what to say of the network in the user's environment; nothing where it counts."""
     chosen = session.before_sudo().get(NETWORK, "")
     if request.network or not chosen or os.environ.get(NETWORK):

@@ -32,10 +32,10 @@ def follow(folder: str) -> bool:
     from qemu_netwrap.resources import lookout  # noqa: PLC0415 - run as a file
     from qemu_netwrap.resources.base import Context  # noqa: PLC0415 - run as a file
     from qemu_netwrap.runtime import membership  # noqa: PLC0415 - run as a file
-    from qemu_netwrap.state import State  # noqa: PLC0415 - run as a file
+    from qemu_netwrap.state import StateDir  # noqa: PLC0415 - run as a file
 
     base, _, bridge = folder.rpartition("/networks/")
-    work = Context(State(base))
+    work = Context(StateDir(base))
     watched = _socket.socket(fileno=0)
     is_up = True
     for _ in range(_LOOKS):

@@ -8,7 +8,7 @@ from qemu_netwrap.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.linux import files, pci
 from qemu_netwrap.model import pci as core
 from qemu_netwrap.passthrough import assign
-from qemu_netwrap.pci_state import BY_HAND, Shared
+from qemu_netwrap.pci_state import MANUAL, PciState
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import vfio
 from qemu_netwrap.resources.base import Context
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.state import State
+    from qemu_netwrap.state import StateDir
 
 
 class DeviceStatus(Record):
@@ -38,7 +38,7 @@ class DeviceStatus(Record):
     obstacle: str  # empty: it can be passed through
 
 
-def all_devices(state: State) -> list[DeviceStatus]:
+def all_devices(state: StateDir) -> list[DeviceStatus]:
     """Return the NICs, whatever is on vfio-pci, and what shares a group with one of those."""
     devices = pci.all_devices()
     shown = {d.group for d in devices if d.is_nic or d.is_on_vfio} - {""}
@@ -49,7 +49,7 @@ def all_devices(state: State) -> list[DeviceStatus]:
     ]
 
 
-def _status(device: core.Device, devices: list[core.Device], state: State) -> DeviceStatus:
+def _status(device: core.Device, devices: list[core.Device], state: StateDir) -> DeviceStatus:
     """Return how one device fares."""
     held_by = _held_by(device, state)
     others = [
@@ -71,12 +71,12 @@ def _status(device: core.Device, devices: list[core.Device], state: State) -> De
     return DeviceStatus(**fields, held_by=held_by, obstacle=obstacle)
 
 
-def _held_by(device: core.Device, state: State) -> str:
+def _held_by(device: core.Device, state: StateDir) -> str:
     """Return who has a device; empty if nobody has."""
-    claimant = Shared(state).claimant(device.bdf)
+    claimant = PciState(state).claimant(device.bdf)
     if claimant is not None:
         where, run = claimant
-        if run == BY_HAND:
+        if run == MANUAL:
             return ""  # `bind` was killed: who comes next puts that right
         try:
             return f"run {run}" + ("" if where.is_alive(run) else " (dead: run qemu-netwrap gc)")
@@ -86,7 +86,7 @@ def _held_by(device: core.Device, state: State) -> str:
 
 
 @contextlib.contextmanager
-def _tidying(state: State) -> Iterator[None]:
+def _tidying(state: StateDir) -> Iterator[None]:
     """Leave no empty folder behind, whatever happens."""
     try:
         yield
@@ -94,7 +94,7 @@ def _tidying(state: State) -> Iterator[None]:
         state.tidy()
 
 
-def bind(state: State, typed: str, *, force_uplink: bool = False) -> None:
+def bind(state: StateDir, typed: str, *, force_uplink: bool = False) -> None:
     """Give a device to vfio-pci until `unbind`.
 
     Raises `NetwrapError`; so it does without FORCE_UPLINK if the host is reached by the device.
@@ -104,7 +104,7 @@ def bind(state: State, typed: str, *, force_uplink: bool = False) -> None:
         raise UsageError(f"{device} is on it already", "see qemu-netwrap vfio list")
     if not device.group:
         raise HostError(f"{device} is in no IOMMU group", "see qemu-netwrap doctor")
-    shared = Shared(state)
+    shared = PciState(state)
     with _tidying(state), shared.lock(device):
         by = _held_by(device, state)
         if by:
@@ -115,17 +115,17 @@ def bind(state: State, typed: str, *, force_uplink: bool = False) -> None:
         if errors:
             raise errors[0]
         try:
-            executor.acquire_all([VfioBinding(device.bdf, BY_HAND)], journal, Context(state))
+            executor.acquire_all([VfioBinding(device.bdf, MANUAL)], journal, Context(state))
             files.remove(shared.claim(device.bdf))  # runs may have it
         except BaseException:
             _release(shared, device.bdf, Context(state))
             raise
 
 
-def unbind(state: State, typed: str) -> None:
+def unbind(state: StateDir, typed: str) -> None:
     """Give a device back that `bind` has taken. Raises `NetwrapError`."""
     device = _device(typed)
-    shared = Shared(state)
+    shared = PciState(state)
     with _tidying(state), shared.lock(device):
         if not _journal(shared, device.bdf).live():
             by_hand = f"by hand: echo {device.bdf} >/sys/bus/pci/drivers/{device.driver}/unbind"
@@ -143,7 +143,7 @@ def unbind(state: State, typed: str) -> None:
         raise errors[0]
 
 
-def _release(shared: Shared, bdf: str, work: Context) -> list[NetwrapError]:
+def _release(shared: PciState, bdf: str, work: Context) -> list[NetwrapError]:
     """Release what `bind` has done; return what went wrong."""
     journal = _journal(shared, bdf)
     errors = executor.release_all(journal, work)
@@ -152,7 +152,7 @@ def _release(shared: Shared, bdf: str, work: Context) -> list[NetwrapError]:
     return errors
 
 
-def _journal(shared: Shared, bdf: str) -> Journal:
+def _journal(shared: PciState, bdf: str) -> Journal:
     """Return the journal of a device that is bound by hand."""
     return Journal(shared.bound(bdf))
 

@@ -18,7 +18,7 @@ from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.linux import files, sysctl, tun
 from qemu_netwrap.linux.child import Child
 from qemu_netwrap.linux.dbus import Bus
-from qemu_netwrap.linux.netlink.interface_copy import Mover
+from qemu_netwrap.linux.netlink.interface_copy import InterfaceNetlink
 from qemu_netwrap.linux.netlink.links import Rtnl
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import Network
@@ -36,7 +36,7 @@ DIED = 9
 # Whatever changes something outside the process: after each of these it may die.
 STEPS = (
     *((Journal, "_append"), (Rtnl, "_do"), (sysctl, "write"), (tun, "open_tap")),
-    *((Mover, "batch"), (Bus, "call")),
+    *((InterfaceNetlink, "batch"), (Bus, "call")),
     *((files, "write"), (files, "remove"), (files, "make_folder"), (files, "remove_folder")),
     *((Child, "__init__"), (Child, "wait")),
 )
@@ -97,13 +97,13 @@ class Actor:
         """Make a run, which lives from now on, a member of a network; its Info is in the answer."""
         return self._do("join", run, json.dumps(network), die=die)
 
-    def keep_up(self, die: int = 0, **network: Any) -> dict[str, Any]:
+    def pin(self, die: int = 0, **network: Any) -> dict[str, Any]:
         """Keep a network up, as `network up` does."""
-        return self._do("keep_up", json.dumps(network), die=die)
+        return self._do("pin", json.dumps(network), die=die)
 
-    def let_go(self, bridge: str, die: int = 0) -> dict[str, Any]:
+    def unpin(self, bridge: str, die: int = 0) -> dict[str, Any]:
         """Keep a network up no longer, as `network down` does; its users are in the answer."""
-        return self._do("let_go", bridge, die=die)
+        return self._do("unpin", bridge, die=die)
 
     def collect(self) -> dict[str, Any]:
         """Release what the dead have left, as `gc` does."""
@@ -129,7 +129,7 @@ class _Server:
 
     def __init__(self) -> None:
         state.prepare()
-        self.state = state.State.here()
+        self.state = state.StateDir.here()
         self.said: list[str] = []
         self.work = Context(self.state, self.said.append)
         self.locks: dict[str, int] = {}
@@ -179,12 +179,12 @@ class _Server:
         errors = runs.release(self.state, run, self.said.append)
         return {"errors": [error.message for error in errors]}
 
-    def keep_up(self, fields: str) -> dict[str, Any]:
-        return self._told(lambda: pinning.keep_up(_network(fields), self.work, ()))
+    def pin(self, fields: str) -> dict[str, Any]:
+        return self._told(lambda: pinning.pin(_network(fields), self.work, ()))
 
-    def let_go(self, bridge: str) -> dict[str, Any]:
+    def unpin(self, bridge: str) -> dict[str, Any]:
         dropped: list[pinning.Dropped] = []
-        told = self._told(lambda: dropped.append(pinning.let_go(bridge, self.work)))
+        told = self._told(lambda: dropped.append(pinning.unpin(bridge, self.work)))
         return {**told, **({"dropped": dropped[0].__dict__} if dropped else {})}
 
     def collect(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class _Server:
         if run not in self.locks:
             self.live(run)
         Journal(f"{self.state.run(run)}/journal").intend(Membership(network.bridge, run))
-        infos: list[membership.Info] = []
+        infos: list[membership.NetworkInfo] = []
         told = self._told(lambda: infos.append(membership.join(network, run, self.work)))
         return {**told, **({"info": infos[0].__dict__} if infos else {})}
 

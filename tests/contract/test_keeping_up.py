@@ -37,14 +37,14 @@ def is_kept(host: Host) -> bool:
 @pytest.mark.parametrize("network", [LAB, LAN, {**LAB, "mode": "host-only"}])
 def test_kept_until_it_is_let_go(routed: Host, actors: Actors, network: dict[str, Any]) -> None:
     before, actor, other = snapshot(routed), actors(), actors()
-    assert actor.keep_up(**network)["errors"] == []
+    assert actor.pin(**network)["errors"] == []
     actor.kill()  # whoever said so has gone
     up = snapshot(routed)
     assert other.collect()["released"] == []
     assert other.join("1", **network)["errors"] == []
     assert other.end("1")["errors"] == []
     wait_same(routed, up)
-    assert other.let_go(network["bridge"])["dropped"] == {"was_kept": True, "members": []}
+    assert other.unpin(network["bridge"])["dropped"] == {"was_kept": True, "members": []}
     other.kill()
     wait_same(routed, before)
 
@@ -52,10 +52,10 @@ def test_kept_until_it_is_let_go(routed: Host, actors: Actors, network: dict[str
 def test_let_go_while_a_run_uses_it(routed: Host, actors: Actors) -> None:
     """The run keeps it, and takes it down."""
     before, actor = snapshot(routed), actors()
-    actor.keep_up(**LAB)
+    actor.pin(**LAB)
     actor.join("1", **LAB)
-    assert actor.let_go("qn-lab")["dropped"] == {"was_kept": True, "members": ["1"]}
-    assert actor.let_go("qn-lab")["dropped"] == {"was_kept": False, "members": ["1"]}
+    assert actor.unpin("qn-lab")["dropped"] == {"was_kept": True, "members": ["1"]}
+    assert actor.unpin("qn-lab")["dropped"] == {"was_kept": False, "members": ["1"]}
     routed.sh("ip link show qn-lab")
     assert actor.end("1")["errors"] == []
     actor.kill()
@@ -66,12 +66,12 @@ def test_keeping_up_what_runs_use_already(routed: Host, actors: Actors) -> None:
     before, actor = snapshot(routed), actors()
     actor.join("1", **LAB)
     index = routed.sh("cat /sys/class/net/qn-lab/ifindex")
-    assert actor.keep_up(**LAB)["errors"] == []
-    assert actor.keep_up(**LAB)["errors"] == []
+    assert actor.pin(**LAB)["errors"] == []
+    assert actor.pin(**LAB)["errors"] == []
     assert actor.end("1")["errors"] == []
     assert routed.sh("cat /sys/class/net/qn-lab/ifindex") == index
     routed.sh(WHOLE)
-    actor.let_go("qn-lab")
+    actor.unpin("qn-lab")
     actor.kill()
     wait_same(routed, before)
 
@@ -79,7 +79,7 @@ def test_keeping_up_what_runs_use_already(routed: Host, actors: Actors) -> None:
 def test_a_bridge_of_somebody_else_is_not_kept(routed: Host, actors: Actors) -> None:
     routed.sh("ip link add qn-lan type bridge")
     before, actor = snapshot(routed), actors()
-    assert actor.keep_up(**LAN)["errors"] == []
+    assert actor.pin(**LAN)["errors"] == []
     actor.kill()
     wait_same(routed, before)
     routed.sh("ip link del qn-lan")
@@ -88,7 +88,7 @@ def test_a_bridge_of_somebody_else_is_not_kept(routed: Host, actors: Actors) -> 
 def test_what_cannot_be_made_leaves_nothing(routed: Host, actors: Actors) -> None:
     routed.sh("ip link add qn-lab type bridge")
     before, actor = snapshot(routed), actors()
-    assert "qn-lab" in actor.keep_up(**LAB)["errors"][0]
+    assert "qn-lab" in actor.pin(**LAB)["errors"][0]
     actor.kill()
     wait_same(routed, before)
     routed.sh("ip link del qn-lab")
@@ -100,13 +100,13 @@ def test_crash_at_every_step_of_keeping_up(routed: Host, actors: Actors) -> None
     before, outcomes = snapshot(routed), []
     for step in steps(200, "keeping up"):
         actor = actors()
-        died = dies(actor.keep_up, **LAB, die=step)
+        died = dies(actor.pin, **LAB, die=step)
         actor.kill()
         assert other.collect()["errors"] == []
         outcomes.append(is_kept(routed))
         if outcomes[-1]:
             routed.sh(WHOLE)
-            assert other.let_go("qn-lab")["errors"] == []
+            assert other.unpin("qn-lab")["errors"] == []
         wait_same(routed, before)
         if not died:
             break
@@ -120,14 +120,14 @@ def test_crash_at_every_step_of_letting_go(routed: Host, actors: Actors) -> None
     before, outcomes = snapshot(routed), []
     for step in steps(200, "letting go"):
         actor = actors()
-        assert other.keep_up(**LAB)["errors"] == []
-        died = dies(actor.let_go, "qn-lab", die=step)
+        assert other.pin(**LAB)["errors"] == []
+        died = dies(actor.unpin, "qn-lab", die=step)
         actor.kill()
         assert other.collect()["errors"] == []
         outcomes.append(is_kept(routed))
         if outcomes[-1]:
             routed.sh(WHOLE)
-            assert other.let_go("qn-lab")["errors"] == []
+            assert other.unpin("qn-lab")["errors"] == []
         wait_same(routed, before)
         if not died:
             break

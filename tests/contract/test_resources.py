@@ -18,16 +18,16 @@ from lab.leaks import snapshot, wait_same
 from lab.neighbours import FIREWALL_CMD
 from qemu_netwrap.resources.base import ALL, Resource
 from qemu_netwrap.resources.dhcp_hosts import AnyClient, DhcpHost
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
-from qemu_netwrap.resources.forward_guards import Guard
+from qemu_netwrap.resources.forward_guards import RouterGuard
 from qemu_netwrap.resources.links import Address, AttachedTap, Bridge, Tap
 from qemu_netwrap.resources.lookout import Lookout
-from qemu_netwrap.resources.nftables import PortForwardChains, Rules
+from qemu_netwrap.resources.nftables import NetworkChains, PortForwardChains
 from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
-from qemu_netwrap.resources.sysctls import DeviceSetting, Forwarding, Switch
+from qemu_netwrap.resources.sysctls import Forwarding, Switch, Sysctl
 from qemu_netwrap.resources.unmanaged import UnmanagedDevices
-from qemu_netwrap.resources.uplink import Uplink
+from qemu_netwrap.resources.uplink import BridgeUplink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,7 +200,7 @@ CASES = {
     ),
     "Uplink": Case(
         "net/qn-x",
-        (Uplink("up0", "qn-x"),),
+        (BridgeUplink("up0", "qn-x"),),
         there="ip link show up0 | grep -q 'master qn-x'; ip route | grep -q '^10.7.0.0/24.*qn-x'",
         remove="ip link del up0",
         replace="ip link del up0; ip link add up0 type bridge",
@@ -254,7 +254,7 @@ CASES = {
     ),
     "DeviceSetting": Case(
         "net/qn-x",
-        (BRIDGE, DeviceSetting("qn-x", "ipv6", "accept_ra", "0")),
+        (BRIDGE, Sysctl("qn-x", "ipv6", "accept_ra", "0")),
         there="grep -qx 0 /proc/sys/net/ipv6/conf/qn-x/accept_ra",
         remove="ip link del qn-x",
         replace=f"{REMAKE_BRIDGE}; echo 2 >/proc/sys/net/ipv6/conf/qn-x/accept_ra",
@@ -272,7 +272,7 @@ CASES = {
     ),
     "Rules": Case(
         "net/qn-x",
-        (Rules("qn-x", CHAINS),),
+        (NetworkChains("qn-x", CHAINS),),
         there="nft list table inet qemu_netwrap | grep -q 'chain qn-x_postrouting'",
         remove="nft delete table inet qemu_netwrap",
         replace=(
@@ -290,7 +290,7 @@ CASES = {
     ),
     "Guard": Case(
         "net/qn-x",
-        (Guard("qn-x", "ipv4 iif up0\nipv4 to 10.9.0.0/24\nipv6 all"),),
+        (RouterGuard("qn-x", "ipv4 iif up0\nipv4 to 10.9.0.0/24\nipv6 all"),),
         there="ip -4 rule | grep -q 'fwmark 0 iif up0 .*blackhole' && "
         " ip -4 rule | grep -q 'to 10.9.0.0/24 fwmark 0 blackhole' && "
         " ip -4 rule | grep -q 'iif lo goto 32765' &&"
@@ -350,7 +350,7 @@ CASES = {
     ),
     "Dnsmasq": Case(
         "net/qn-x",
-        (Dnsmasq("qn-x", DNSMASQ),),
+        (DnsmasqServer("qn-x", DNSMASQ),),
         there='[ -d "/proc/$(cat /run/qemu-netwrap/*/networks/qn-x/dnsmasq.pid)" ]',
         remove=KILL_DNSMASQ,
         replace=f"{KILL_DNSMASQ}\n{OTHER_DNSMASQ}",
@@ -365,7 +365,7 @@ CASES = {
     ),
     "AnyClient": Case(
         "net/qn-x",
-        (Dnsmasq("qn-x", DNSMASQ), AnyClient("qn-x", "vm~")),
+        (DnsmasqServer("qn-x", DNSMASQ), AnyClient("qn-x", "vm~")),
         there=f"grep -qxF '*:*:*:*:*:*' {ANY}",
         remove=f"rm {ANY}; {KILL_DNSMASQ}",
         replace=f"echo 52:54:00:00:00:99 >$(echo {ANY}); {KILL_DNSMASQ}",

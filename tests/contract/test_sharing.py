@@ -10,9 +10,9 @@ from contract.acting import Actor, DiedError
 from lab.chance import SOAK, steps
 from lab.leaks import Snapshot, snapshot, wait_same
 from lab.netns import wait_for
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
 from qemu_netwrap.resources.links import Bridge
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.nftables import NetworkChains
 from qemu_netwrap.resources.sysctls import Forwarding
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def test_table_goes_with_its_last_network(
     before, actor = snapshot(host), actors()
     for bridge in ("qn-a", "qn-b"):
         chain = f"chain {bridge}_forward {{\n type filter hook forward priority filter;\n}}\n"
-        assert actor.acquire(f"net/{bridge}", Rules(bridge, chain))["errors"] == []
+        assert actor.acquire(f"net/{bridge}", NetworkChains(bridge, chain))["errors"] == []
     first, last = order
     for _ in range(2):
         assert actor.release(f"net/{first}")["errors"] == []
@@ -461,7 +461,7 @@ def test_maker_dies_while_dnsmasq_becomes_a_daemon(
     for _ in range(4):
         actor, other = actors(), actors()
         with pytest.raises(DiedError):
-            actor.acquire("net/qn-x", Dnsmasq("qn-x", config), die="__init__")
+            actor.acquire("net/qn-x", DnsmasqServer("qn-x", config), die="__init__")
         routed.sh(f"sleep {pause}")
         assert other.release("net/qn-x")["errors"] == []
         nothing_left(routed, before, actor, other)

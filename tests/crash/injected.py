@@ -232,7 +232,7 @@ def install(injector: Injector) -> None:
     wrap(fcntl, "ioctl")
     wrap(files.Lock, "__exit__")
     wrap(Rtnl, "_do")
-    wrap(interface_copy.Mover, "batch")
+    wrap(interface_copy.InterfaceNetlink, "batch")
     wrap(sysctl, "write")
     wrap(dnsmasq, "_signal")
     if os.environ.get(PASSES):

@@ -11,7 +11,7 @@ from qemu_netwrap.model.numbers import integer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qemu_netwrap.qemu.network_options import Reading
+    from qemu_netwrap.qemu.network_options import NetworkOptions
 
 DEFAULT_MAC = re.compile(r"52:54:00:12:34:[5-9a-f][0-9a-f]")  # QEMU's pool, net/net.c
 ALIASES = {"virtio": "virtio-net-pci", "virtio-net": "virtio-net-pci"}
@@ -70,7 +70,7 @@ def told(text: str, ours: Iterable[str] = ()) -> dict[str, Segment]:
     )
 
 
-def understood(reading: Reading) -> dict[str, Segment]:
+def understood(reading: NetworkOptions) -> dict[str, Segment]:
     """Return the segments that the package sees in a command line."""
     wiring = reading.wiring
     segments: dict[str, tuple[list[Netdev], list[Nic]]] = {}

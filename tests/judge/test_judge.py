@@ -29,14 +29,14 @@ from lab.qemus import both
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.linux import qemu_files
 from qemu_netwrap.model.network import Config
-from qemu_netwrap.model.run import Grant
+from qemu_netwrap.model.run import TapDescriptors
 from qemu_netwrap.qemu import network_options
 from qemu_netwrap.runtime import launcher, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.model.run import TapRequest
 
 INPUTS: Final = list(inputs.read())
 COURT: Final = str(Path(__file__).with_name("court.py"))
@@ -60,7 +60,7 @@ class Made:
     """What the package made of a command line: nothing for one it does not touch."""
 
     accepts: bool
-    reading: network_options.Reading | None = None
+    reading: network_options.NetworkOptions | None = None
     plan: plan.Plan | None = None
     why: str = ""
     is_error: bool = False
@@ -171,7 +171,7 @@ def package(typed: tuple[str, ...], program: str) -> Made:
     if faults:
         assert made is None
         return Made(accepts=False, why=str(faults))
-    assert (made is not None) == seen.wants_us
+    assert (made is not None) == seen.needs_provisioning
     return Made(True, seen, made)
 
 
@@ -196,11 +196,13 @@ def rewriting_objection(court: Court, made: plan.Plan, before: str) -> str:
     return "" if one == other else f"QEMU has {one}, and with the package's words {other}"
 
 
-def grant(nic: Nic, taps: dict[str, tuple[str, bool, bool]]) -> Grant:
+def grant(nic: TapRequest, taps: dict[str, tuple[str, bool, bool]]) -> TapDescriptors:
     """Return what a NIC gets, with placeholders as descriptors, and add these to TAPS."""
     placeholders = tuple(f"<{len(taps)}.{queue}>" for queue in range(nic.queues))
     taps.update((p, (nic.tap, nic.queues > 1, nic.vnet_hdr)) for p in placeholders)
-    return Grant(placeholders, (), tuple(m or nic.own_mac(n) for n, m in enumerate(nic.macs)))
+    return TapDescriptors(
+        placeholders, (), tuple(m or nic.own_mac(n) for n, m in enumerate(nic.macs))
+    )
 
 
 def outline(text: str, ours: list[str]) -> str:

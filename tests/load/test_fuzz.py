@@ -16,11 +16,11 @@ from qemu_netwrap import printable
 from qemu_netwrap.config import parse
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.model import mac, numbers, pci, plain_text
-from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.model.host import NetworkFacts
 from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import hostfwd, readconfig
 from qemu_netwrap.resources.base import Unreadable, from_line
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
 from qemu_netwrap.resources.links import Bridge
 from unit import test_generated as generated
 
@@ -114,8 +114,8 @@ def configured(dice: random.Random) -> None:
         )
         lines.append(f"{key} = {dice.choice(forms)}")
     for network in parse.parse("\n".join(lines), "c.toml").networks:
-        for resource in network_resources(network, Surroundings()):
-            if isinstance(resource, Dnsmasq):
+        for resource in network_resources(network, NetworkFacts()):
+            if isinstance(resource, DnsmasqServer):
                 plain_text.dnsmasq(resource.config)
 
 

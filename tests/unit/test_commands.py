@@ -11,14 +11,14 @@ import pytest
 from lab.commands import Command, commands
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.model.network import Config
-from qemu_netwrap.model.run import Grant
+from qemu_netwrap.model.run import TapDescriptors
 from qemu_netwrap.qemu import command_line, known_options
 from unit.test_golden import Host, planned_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.model.run import Nic
+    from qemu_netwrap.model.run import TapRequest
     from qemu_netwrap.runtime.plan import Plan
 
 COMMANDS = list(commands())
@@ -73,6 +73,6 @@ def taps(plan: Plan) -> Iterator[str]:
         )
 
 
-def grant(nic: Nic) -> Grant:
+def grant(nic: TapRequest) -> TapDescriptors:
     vhost = ("VHOST",) * nic.queues if nic.vhost else ()
-    return Grant(("FD",) * nic.queues, vhost, tuple(mac or "MAC" for mac in nic.macs))
+    return TapDescriptors(("FD",) * nic.queues, vhost, tuple(mac or "MAC" for mac in nic.macs))

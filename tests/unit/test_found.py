@@ -15,7 +15,7 @@ from qemu_netwrap.cli import splitter as our_words
 from qemu_netwrap.config import parse
 from qemu_netwrap.errors import ConfigError, NetwrapError, UsageError
 from qemu_netwrap.linux import files
-from qemu_netwrap.model.host import Route, Surroundings
+from qemu_netwrap.model.host import NetworkFacts, Route
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.names import guest_names
 from qemu_netwrap.model.network import NAT, Config, Network
@@ -25,9 +25,9 @@ from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.resources.links import Bridge, Tap
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.nftables import NetworkChains
 from qemu_netwrap.runtime import plan, runs
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -237,9 +237,9 @@ def test_values_that_cannot_work(setting: str) -> None:
 
 def test_every_uplink_is_guarded() -> None:
     """An uplink whose forwarding only we switch on must not make the host its router."""
-    around = Surroundings(routes=(Route(Subnet.parse("0.0.0.0/0"), "6to4"),))
+    around = NetworkFacts(routes=(Route(Subnet.parse("0.0.0.0/0"), "6to4"),))
     made = network_resources(Network("nat", NAT, "qn-nat"), around)
-    rules = "".join(r.rules for r in made if isinstance(r, Rules))
+    rules = "".join(r.rules for r in made if isinstance(r, NetworkChains))
     assert 'iifname "6to4" oifname != { "qn-nat", "6to4" } drop' in rules
 
 
@@ -294,7 +294,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_run_is_known_whatever_its_words(tmp_path: Path, odd: str) -> None:
     made = planned("-append", f"a{odd}b", "-nic", "nat")
     assert made is not None
-    state = State(str(tmp_path))
+    state = StateDir(str(tmp_path))
     files.make_folder(state.run("1"))
     runs.write_info(state, made.wanted, 1, [])
     info, nics = runs.read_info(state, "1")

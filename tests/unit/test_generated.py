@@ -8,7 +8,7 @@ from typing import Final
 from qemu_netwrap.errors import NetwrapError
 from qemu_netwrap.model.names import ifname_fault
 from qemu_netwrap.model.network import Config
-from qemu_netwrap.model.run import Grant
+from qemu_netwrap.model.run import TapDescriptors
 from qemu_netwrap.qemu import command_line as words
 from qemu_netwrap.qemu import readconfig
 from qemu_netwrap.qemu.known_options import WITH_ARGUMENT, WITHOUT_ARGUMENT
@@ -141,6 +141,6 @@ def check(made: plan.Plan) -> None:
     for nic in (p.nic for p in made.nics):
         fds = tuple(map(str, range(64, 64 + nic.queues)))
         macs = tuple(mac or nic.own_mac(n) for n, mac in enumerate(nic.macs))
-        grants[nic.tap] = Grant(fds, fds if nic.vhost else (), macs)
+        grants[nic.tap] = TapDescriptors(fds, fds if nic.vhost else (), macs)
     rewritten = made.rewritten(grants)
     assert rewritten.words(dict.fromkeys(rewritten.files, "/x"))

@@ -27,16 +27,16 @@ import pytest
 
 from qemu_netwrap.config import parse as configuration
 from qemu_netwrap.errors import NetwrapError
-from qemu_netwrap.model.host import Candidate, Route, Surroundings
+from qemu_netwrap.model.host import NetworkFacts, Route, UplinkCandidate
 from qemu_netwrap.model.ipv4 import Subnet
-from qemu_netwrap.model.ipv6 import Around6, Prefix, Route6
+from qemu_netwrap.model.ipv6 import Ipv6Facts, Prefix, Route6
 from qemu_netwrap.model.network import MODES, Config, Network
-from qemu_netwrap.model.run import Grant, Nic
+from qemu_netwrap.model.run import TapDescriptors, TapRequest
 from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import command_line, readconfig
 from qemu_netwrap.qemu.network_options import interpret
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
+from qemu_netwrap.resources.nftables import NetworkChains
 from qemu_netwrap.runtime import plan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -169,20 +169,20 @@ def shown(planned: plan.Plan, config: Config, host: Host) -> dict[str, object]:
 
 def resources_of(network: Network, config: Config, host: Host) -> tuple[Resource, ...]:
     routes = (route.split() for route in host.get("routes", ()))
-    around = Surroundings(
+    around = NetworkFacts(
         bridge_exists=network.bridge in host.get("bridge_exists", ()),
         routes=tuple(Route(Subnet.parse(subnet), device) for subnet, device in routes),
         routers=tuple(host.get("routers", ())),
         machine="machine",
         reserved=tuple(n.subnet for n in config.networks if n.subnet is not None),
         mtu=host.get("mtu", 0),
-        six=around6(network, host),
+        ipv6=around6(network, host),
         uplink=candidate(network.uplink, host),
     )
     return network_resources(network, around)
 
 
-def around6(network: Network, host: Host) -> Around6 | None:
+def around6(network: Network, host: Host) -> Ipv6Facts | None:
     """The host's IPv6: none that anybody asks for, unless the case tells of it."""
     if "ipv6" not in host or not network.ipv6:
         return None
@@ -190,31 +190,31 @@ def around6(network: Network, host: Host) -> Around6 | None:
     routes = (route.split() for route in fields.pop("routes", ()))
     for name in ("routers", "listeners"):
         fields[name] = tuple(fields.get(name, ()))
-    return Around6(routes=tuple(Route6(Prefix.parse(p), d) for p, d in routes), **fields)
+    return Ipv6Facts(routes=tuple(Route6(Prefix.parse(p), d) for p, d in routes), **fields)
 
 
-def candidate(name: str, host: Host) -> Candidate | None:
+def candidate(name: str, host: Host) -> UplinkCandidate | None:
     """The NIC that is to be an uplink: not there unless the case tells of it."""
     fields: dict[str, Any] = {**host.get("uplink", {"exists": False})}
     fields["addresses"] = tuple(fields.get("addresses", ()))
-    return Candidate(name, **fields) if name else None
+    return UplinkCandidate(name, **fields) if name else None
 
 
 def resource_shown(resource: Resource, *, in_full: bool) -> object:
     """A resource on one line; in full if asked for, and then of text with many lines, these."""
     kind = type(resource).__name__
-    if isinstance(resource, (Rules, Dnsmasq)):
-        text = resource.rules if isinstance(resource, Rules) else resource.config
+    if isinstance(resource, (NetworkChains, DnsmasqServer)):
+        text = resource.rules if isinstance(resource, NetworkChains) else resource.config
         return {f"{kind} {resource.bridge}": text.splitlines()} if in_full else kind
     if in_full:
         return resource.to_line().replace("\t", " ")
     return " ".join([kind, *map(str, list(resource.__dict__.values())[:2])])
 
 
-def placeholder(nic: Nic) -> Grant:
+def placeholder(nic: TapRequest) -> TapDescriptors:
     """What stands for descriptors, whose numbers are the kernel's to choose."""
     queues = range(nic.queues)
-    return Grant(
+    return TapDescriptors(
         tuple(f"<{nic.tap}.{queue}>" for queue in queues),
         tuple(f"<vhost.{queue}>" for queue in queues) if nic.vhost else (),
         tuple(given or nic.own_mac(number) for number, given in enumerate(nic.macs)),

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from qemu_netwrap.config import parse
 from qemu_netwrap.errors import ConfigError, HostError
-from qemu_netwrap.model.host import Route, Surroundings
+from qemu_netwrap.model.host import NetworkFacts, Route
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import HOST_ONLY, NAT
 from qemu_netwrap.networks.base import network_resources
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
+from qemu_netwrap.resources.nftables import NetworkChains
 
 TEXT = st.one_of(
     st.text(max_size=20),
@@ -49,14 +49,14 @@ def test_no_word_of_a_configuration_reaches_another_language(
     try:
         (network,) = parse.parse(text, "c.toml").networks
         route = Route(Subnet.parse("0.0.0.0/0"), uplink)
-        made = network_resources(network, Surroundings(routes=(route,)))
+        made = network_resources(network, NetworkFacts(routes=(route,)))
     except (ConfigError, HostError):
         return
     for resource in made:
-        if isinstance(resource, Rules):
+        if isinstance(resource, NetworkChains):
             known = {bridge, uplink, f"qemu-netwrap: {name}", "bridge"}  # a kind of interface
             assert {word[1:-1] for word in QUOTED.findall(resource.rules)} <= known
             for line in resource.rules.replace(bridge, "bridge").split("\n"):
                 assert PLAIN.fullmatch(QUOTED.sub("", line)), line
-        elif isinstance(resource, Dnsmasq):
+        elif isinstance(resource, DnsmasqServer):
             assert all(DNSMASQ.fullmatch(line) for line in resource.config.split("\n")[:-1])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from qemu_netwrap.model.network import Config
-from qemu_netwrap.model.run import Grant
+from qemu_netwrap.model.run import TapDescriptors
 from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.runtime import plan
@@ -71,7 +71,9 @@ def steps(argv: list[str]) -> int:
         assert reading is not None
         made = plan.make(reading, Config(), plan.Facts("4242", "machine"))
         grants = {
-            p.nic.tap: Grant(("9",), macs=tuple(mac or "52:54:00:00:00:01" for mac in p.nic.macs))
+            p.nic.tap: TapDescriptors(
+                ("9",), macs=tuple(mac or "52:54:00:00:00:01" for mac in p.nic.macs)
+            )
             for p in made.nics
         }
         assert made.wanted.networks

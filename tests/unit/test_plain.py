@@ -12,11 +12,11 @@ from qemu_netwrap.config import parse
 from qemu_netwrap.errors import ConfigError, HostError
 from qemu_netwrap.linux import dbus
 from qemu_netwrap.model import addresses, network_managers, plain_text, reservations
-from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.model.host import NetworkFacts
 from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import hostfwd
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
+from qemu_netwrap.resources.nftables import NetworkChains
 
 SMUGGLED: Final = (
     *(
@@ -165,9 +165,9 @@ def test_what_a_network_needs_passes() -> None:
     """
     (network,) = parse.parse(text, "c.toml").networks
     assert reservations.fault(network) == ""
-    made = network_resources(network, Surroundings())
-    (server,) = (each for each in made if isinstance(each, Dnsmasq))
+    made = network_resources(network, NetworkFacts())
+    (server,) = (each for each in made if isinstance(each, DnsmasqServer))
     assert plain_text.dnsmasq(server.config) == server.config
     assert "server=fe80::53%eth0\n" in server.config
     assert "server=2001:db8::53\n" in server.config
-    assert any(isinstance(each, Rules) for each in made)
+    assert any(isinstance(each, NetworkChains) for each in made)

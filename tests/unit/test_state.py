@@ -42,16 +42,16 @@ def test_who_ends_may_tidy_the_root_folder_away(
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> tuple[state.State, str]:
+def run(tmp_path: Path) -> tuple[state.StateDir, str]:
     """Return a state and the name of a run that nobody holds."""
-    found = state.State(str(tmp_path / "boot-1"))
+    found = state.StateDir(str(tmp_path / "boot-1"))
     os.close(files.open_locked(f"{found.run('r')}/lock"))
     files.append(f"{found.run('r')}/journal", "")
     return found, "r"
 
 
 def test_a_run_whose_keeper_comes_while_gc_looks_is_left(
-    run: tuple[state.State, str], monkeypatch: pytest.MonkeyPatch
+    run: tuple[state.StateDir, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where, name = run
     open_locked, keepers = files.open_locked, []
@@ -61,16 +61,16 @@ def test_a_run_whose_keeper_comes_while_gc_looks_is_left(
         return open_locked(path, wait=wait)
 
     monkeypatch.setattr(files, "open_locked", late)
-    assert runs.collect(where) == ([], [])
+    assert runs.release_dead_runs(where) == ([], [])
     assert where.runs() == [name]
     for fd in keepers:
         os.close(fd)
 
 
-def test_a_spoilt_note_of_a_tap_is_told(run: tuple[state.State, str]) -> None:
+def test_a_spoilt_note_of_a_tap_is_told(run: tuple[state.StateDir, str]) -> None:
     where, name = run
     files.write(f"{where.run(name)}/tap", "tap\tindex=many\n")
-    released, (error,) = runs.collect(where)
+    released, (error,) = runs.release_dead_runs(where)
     assert (released, where.runs()) == ([], [name])
     assert isinstance(error, HostError)
     assert "tap is damaged" in error.message

@@ -42,7 +42,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL)
 _DUMPS = 10  # attempts at a dump during which nothing changes
 
 
-class Belongings(Record):
+class InterfaceConfig(Record):
     """The configuration of one interface: addresses, routes, nexthops, neighbours."""
 
     addresses: tuple[Address, ...] = ()
@@ -74,7 +74,7 @@ class Belongings(Record):
         return tuple(dict.fromkeys(found))
 
 
-class Mover(Rtnl):
+class InterfaceNetlink(Rtnl):
     """A netlink socket that reads an interface's configuration, and sends batches."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Mover(Rtnl):
         except PermissionError:
             pass  # `plan` only reads, as any user
 
-    def belongings(self, index: int) -> Belongings:
+    def belongings(self, index: int) -> InterfaceConfig:
         """Return the configuration of the interface INDEX."""
         addresses = [a for a in self.addresses() if a.index == index]
         addresses = [a for a in addresses if not a.flags & rt.IFA_F_DADFAILED]
@@ -100,7 +100,7 @@ class Mover(Rtnl):
         kernels = [route for route in own if route.is_kernels(addresses)]
         keys = collections.Counter(route.key for route in routes)
         made = {(r.body[0], r.body[1], r.values.get(rt.RTA_DST, b"")) for r in kernels}
-        return Belongings(
+        return InterfaceConfig(
             tuple(addresses),
             tuple(sorted((r for r in own if r not in kernels), key=lambda r: -r.body[6])),
             tuple(route for route in through if rt.RTA_NH_ID in route.values),
@@ -194,7 +194,9 @@ class Mover(Rtnl):
         return map(Nexthop, self._dump(RTM_GETNEXTHOP, rt.NHMSG.pack(0, 0, 0, 0, 0)))
 
 
-def addresses_given(had: Belongings, has: Belongings, source: Link, target: Link) -> list[Message]:
+def addresses_given(
+    had: InterfaceConfig, has: InterfaceConfig, source: Link, target: Link
+) -> list[Message]:
     """Return messages that add SOURCE's addresses to TARGET, without those that it HAS.
 
     In the order in which they were added: of several IPv4 addresses in a subnet the first is the
@@ -205,15 +207,15 @@ def addresses_given(had: Belongings, has: Belongings, source: Link, target: Link
     four = [address for address in new if address.body[0] == rt.AF_INET]
     six = [address for address in reversed(new) if address.body[0] == rt.AF_INET6]
     messages = [message for a in (*four, *six) for message in a.added(source, target)]
-    return messages + [rt.unrouted(prefix, target.index) for prefix in had.unmade]
+    return messages + [rt.delete_prefix_route(prefix, target.index) for prefix in had.unmade]
 
 
-def addresses_taken(had: Belongings, source: Link) -> list[Message]:
+def addresses_taken(had: InterfaceConfig, source: Link) -> list[Message]:
     """Return messages that delete SOURCE's addresses: secondary ones before their primary."""
     return [address.deleted(source) for address in reversed(had.movable)]
 
 
-def routes_moved(had: Belongings, source: Link, target: Link) -> list[Message]:
+def routes_moved(had: InterfaceConfig, source: Link, target: Link) -> list[Message]:
     """Return messages that move SOURCE's routes to TARGET.
 
     A route is replaced in its place, so that there is always one. If other routes have its key, of
@@ -229,21 +231,21 @@ def routes_moved(had: Belongings, source: Link, target: Link) -> list[Message]:
     return messages
 
 
-def routes_added(had: Belongings, target: Link) -> list[Message]:
+def routes_added(had: InterfaceConfig, target: Link) -> list[Message]:
     """Return messages that add routes to TARGET, which had them before: after other routes."""
     messages = [nexthop.moved(target.index) for nexthop in had.nexthops]
     routes = (*had.routes, *had.by_object)
     return messages + [r.moved(target.index, target.index, NLM_F_APPEND) for r in routes]
 
 
-def excused(had: Belongings, messages: list[Message]) -> list[Message]:
+def excused(had: InterfaceConfig, messages: list[Message]) -> list[Message]:
     """Return MESSAGES, allowed to fail if an address has expired: its routes went with it."""
     if all(address.lifetimes[1] for address in had.addresses):
         return messages
     return [each.replace(pardoned=(*each.pardoned, *_UNREACHABLE)) for each in messages]
 
 
-def neighbours_told(had: Belongings, has: Belongings, target: Link) -> list[Message]:
+def neighbours_told(had: InterfaceConfig, has: InterfaceConfig, target: Link) -> list[Message]:
     """Return messages that copy SOURCE's neighbours to TARGET; learned ones as stale."""
     fixed = {n.key for n in has.neighbours if n.state & rt.NUD_PERMANENT}
     messages = []
@@ -256,7 +258,9 @@ def neighbours_told(had: Belongings, has: Belongings, target: Link) -> list[Mess
     return messages
 
 
-def probed(had: Belongings, target: Link, gateways: Iterable[tuple[int, bytes]]) -> list[Message]:
+def probed(
+    had: InterfaceConfig, target: Link, gateways: Iterable[tuple[int, bytes]]
+) -> list[Message]:
     """Return messages that make the kernel probe gateways.
 
     A known gateway stays in use until it fails to answer (Documentation/networking/ip-sysctl.rst,
@@ -268,13 +272,13 @@ def probed(had: Belongings, target: Link, gateways: Iterable[tuple[int, bytes]])
     return [
         known[way].told(target.index, rt.NUD_PROBE, NLM_F_REPLACE)
         if way in known
-        else rt.asked(target.index, *way)
+        else rt.probe_request(target.index, *way)
         for way in gateways
         if way not in fixed
     ]
 
 
-def noted(had: Belongings) -> dict[str, str]:
+def noted(had: InterfaceConfig) -> dict[str, str]:
     """Return belongings as fields of text: the moment, and each message's body in hexadecimal.
 
     Of routes that follow a nexthop object nothing is noted: see `interface_state.save`.
@@ -291,7 +295,7 @@ def noted(had: Belongings) -> dict[str, str]:
     return fields
 
 
-def of_noted(fields: dict[str, str]) -> Belongings:
+def of_noted(fields: dict[str, str]) -> InterfaceConfig:
     """Return what `noted` wrote, lifetimes of addresses shortened by the time since.
 
     Other fields are passed over. Raises `KeyError` or `ValueError` if it is damaged.
@@ -301,7 +305,7 @@ def of_noted(fields: dict[str, str]) -> Belongings:
     def bodies(kind: str) -> Iterator[bytes]:
         return (bytes.fromhex(v) for k, v in fields.items() if k.rstrip("0123456789") == kind)
 
-    return Belongings(
+    return InterfaceConfig(
         addresses=tuple(Address(body).aged(passed) for body in bodies("address")),
         routes=tuple(map(Route, bodies("route"))),
         nexthops=tuple(map(Nexthop, bodies("nexthop"))),

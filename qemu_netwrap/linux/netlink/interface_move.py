@@ -16,11 +16,11 @@ from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import polling
 from qemu_netwrap.linux.netlink import interface_copy
 from qemu_netwrap.linux.netlink import messages as rt
-from qemu_netwrap.linux.netlink.interface_copy import Belongings
+from qemu_netwrap.linux.netlink.interface_copy import InterfaceConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.linux.netlink.interface_copy import Mover
+    from qemu_netwrap.linux.netlink.interface_copy import InterfaceNetlink
     from qemu_netwrap.linux.netlink.links import Link
     from qemu_netwrap.linux.netlink.messages import Rule
 
@@ -30,7 +30,9 @@ _GATEWAY_TIMEOUT = 5.0  # seconds for a gateway to answer
 _POLL_INTERVAL = 0.005  # seconds
 
 
-def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rule]) -> None:
+def take(
+    mover: InterfaceNetlink, nic: Link, bridge: Link, had: InterfaceConfig, rules: list[Rule]
+) -> None:
     """Move the configuration of the NIC to the bridge, and make the NIC its port."""
     has = mover.belongings(bridge.index)
     was_running = mover.is_running(nic.index)
@@ -38,7 +40,7 @@ def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rul
         *interface_copy.addresses_given(had, has, nic, bridge),
         *interface_copy.neighbours_told(had, has, bridge),
         *(rule.added for rule in rules),
-        rt.enslaved(nic.index, bridge.index),
+        rt.set_master(nic.index, bridge.index),
     ]
     try:
         mover.batch(first)
@@ -72,14 +74,14 @@ def take(mover: Mover, nic: Link, bridge: Link, had: Belongings, rules: list[Rul
     )
 
 
-def give_back(mover: Mover, bridge: Link, nic: Link, *, up: bool) -> None:
+def give_back(mover: InterfaceNetlink, bridge: Link, nic: Link, *, up: bool) -> None:
     """Move the configuration of the bridge to the NIC, which leaves it, and is then UP or not."""
     master = nic.master
     for _ in range(_ROUNDS):
         had, has = mover.belongings(bridge.index), mover.belongings(nic.index)
         if had.is_bare and not master:
             return
-        leave = [rt.enslaved(nic.index, 0, up=up)] if master == bridge.index else []
+        leave = [rt.set_master(nic.index, 0, up=up)] if master == bridge.index else []
         mover.batch(
             [
                 *interface_copy.addresses_given(_without_local(had), has, bridge, nic),
@@ -93,7 +95,7 @@ def give_back(mover: Mover, bridge: Link, nic: Link, *, up: bool) -> None:
     raise HostError(f"uplink {nic.name}: somebody keeps giving its addresses to {bridge.name}", "")
 
 
-def restore(mover: Mover, nic: Link, had: Belongings) -> None:
+def restore(mover: InterfaceNetlink, nic: Link, had: InterfaceConfig) -> None:
     """Restore the NIC's configuration, except families of which it has got addresses since."""
     has = mover.belongings(nic.index)
     taken = {address.body[0] for address in has.movable}
@@ -105,7 +107,7 @@ def restore(mover: Mover, nic: Link, had: Belongings) -> None:
     mover.batch(interface_copy.excused(lost, interface_copy.routes_added(lost, nic)))
 
 
-def await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> None:
+def await_gateways(mover: InterfaceNetlink, nic: Link, bridge: Link, had: InterfaceConfig) -> None:
     """Wait until a default gateway of each family has answered. Raises `HostError`."""
     gateways = had.gateways(nic.index)
     silent = {family for family, _ in gateways}
@@ -116,7 +118,7 @@ def await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> No
             if state & (rt.NUD_REACHABLE | rt.NUD_PERMANENT):
                 silent.discard(way[0])
             elif state & rt.NUD_FAILED or not state:
-                mover.batch([rt.asked(bridge.index, *way)])
+                mover.batch([rt.probe_request(bridge.index, *way)])
         return not silent
 
     if not polling.wait_until(is_answered, _GATEWAY_TIMEOUT, _POLL_INTERVAL):
@@ -128,12 +130,12 @@ def await_gateways(mover: Mover, nic: Link, bridge: Link, had: Belongings) -> No
         )
 
 
-def _without_local(had: Belongings) -> Belongings:
+def _without_local(had: InterfaceConfig) -> InterfaceConfig:
     """Return a configuration without IPv6 link-local addresses, which the NIC has kept."""
     return had.replace(addresses=had.movable)
 
 
-def as_text(ifname: str, had: Belongings) -> str:
+def as_text(ifname: str, had: InterfaceConfig) -> str:
     """Return an interface's configuration as a line of text, without what is not restored.
 
     Its kind is of two words: versions that wrote a line for each address fail at it, where they
@@ -143,7 +145,7 @@ def as_text(ifname: str, had: Belongings) -> str:
     return record_text.write(f"interface {ifname}", interface_copy.noted(kept)) + "\n"
 
 
-def of_text(text: str) -> Belongings:
+def of_text(text: str) -> InterfaceConfig:
     """Return what `as_text` wrote, in this version or an older one; nothing for no text.
 
     Raises `KeyError` or `ValueError` on any other.
@@ -152,10 +154,14 @@ def of_text(text: str) -> Belongings:
         rows = (line.partition(" ") for line in text.splitlines())
         fields = {kind if kind == "at" else f"{kind}{n}": v for n, (kind, _, v) in enumerate(rows)}
         return interface_copy.of_noted(fields)
-    return interface_copy.of_noted(record_text.read(text.rstrip("\n"))[1]) if text else Belongings()
+    return (
+        interface_copy.of_noted(record_text.read(text.rstrip("\n"))[1])
+        if text
+        else InterfaceConfig()
+    )
 
 
-def named(mover: Mover, name: str) -> Link:
+def named(mover: InterfaceNetlink, name: str) -> Link:
     """Return the interface NAME. Raises `HostError` if there is none."""
     found = mover.link(name)
     if found is None:
@@ -163,6 +169,6 @@ def named(mover: Mover, name: str) -> Link:
     return found
 
 
-def by_index(mover: Mover, index: str) -> Link | None:
+def by_index(mover: InterfaceNetlink, index: str) -> Link | None:
     """Return the interface with that index, whatever its name is now; None if it is gone."""
     return mover.link_at(int(index)) if index else None

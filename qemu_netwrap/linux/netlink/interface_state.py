@@ -14,7 +14,7 @@ from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, sysctl
 from qemu_netwrap.linux.netlink import NLM_F_APPEND, attribute, interface_copy
 from qemu_netwrap.linux.netlink import messages as rt
-from qemu_netwrap.linux.netlink.interface_copy import Mover
+from qemu_netwrap.linux.netlink.interface_copy import InterfaceNetlink
 from qemu_netwrap.linux.netlink.links import IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU
 from qemu_netwrap.linux.netlink.messages import Message, Route
 from qemu_netwrap.linux.polling import wait_until
@@ -32,7 +32,7 @@ _SYS = "/sys/class/net"
 
 def save(ifname: str) -> str:
     """Return the configuration that an interface would lose with its driver, as a line of text."""
-    mover = Mover()
+    mover = InterfaceNetlink()
     try:
         link = mover.link(ifname)
         if link is None:
@@ -67,7 +67,7 @@ def _by_object(route: Route) -> bytes:
 def restore(ifname: str, saved: str) -> None:
     """Restore what `save` returned. Raises `HostError` if the old name is taken."""
     name, fields = record_text.read(saved)
-    mover = Mover()
+    mover = InterfaceNetlink()
     try:
         found = mover.link(ifname)
         if found is None:
@@ -86,7 +86,7 @@ def restore(ifname: str, saved: str) -> None:
         mover.close()
 
 
-def _give(mover: Mover, link: Link, fields: dict[str, str]) -> None:
+def _give(mover: InterfaceNetlink, link: Link, fields: dict[str, str]) -> None:
     """Restore addresses, routes and neighbours of an interface, which has a new index."""
     had, has = interface_copy.of_noted(fields), mover.belongings(link.index)
     mover.batch(interface_copy.addresses_given(had, has, link, link))
@@ -101,7 +101,7 @@ def _give(mover: Mover, link: Link, fields: dict[str, str]) -> None:
     mover.batch(interface_copy.neighbours_told(had, has, link))
 
 
-def _set_link(mover: Mover, link: Link, fields: dict[str, str]) -> None:
+def _set_link(mover: InterfaceNetlink, link: Link, fields: dict[str, str]) -> None:
     """Restore an interface's MTU, MAC and bridge, and bring it up if it was up."""
     mover.batch([_set(link.index, attribute(IFLA_MTU, rt.U32.pack(int(fields["mtu"]))))])
     if fields["mac"] != mac.unpack(link.mac):
@@ -120,7 +120,7 @@ def _set_link(mover: Mover, link: Link, fields: dict[str, str]) -> None:
     mover.batch(messages)
 
 
-def _set_mac(mover: Mover, link: Link, wanted: str) -> None:
+def _set_mac(mover: InterfaceNetlink, link: Link, wanted: str) -> None:
     """Restore an interface's MAC. Raises `HostError` if that fails.
 
     The driver of a virtual function may refuse it (EADDRNOTAVAIL: igbvf, if the physical function
@@ -147,7 +147,7 @@ def _set_mac(mover: Mover, link: Link, wanted: str) -> None:
         )
 
 
-def _rename(mover: Mover, index: int, name: str) -> None:
+def _rename(mover: InterfaceNetlink, index: int, name: str) -> None:
     """Restore an interface's name."""
     raw = name.encode("utf-8", "surrogateescape") + b"\0"
     try:
@@ -173,14 +173,14 @@ def _up(index: int, *, up: bool) -> Message:
 
 def is_up(ifname: str) -> bool:
     """Whether an interface exists and is up."""
-    with contextlib.closing(Mover()) as mover:
+    with contextlib.closing(InterfaceNetlink()) as mover:
         link = mover.link(ifname)
         return link is not None and link.up
 
 
 def set_up(ifname: str, *, up: bool) -> None:
     """Bring an interface up or down. Raises `OSError`."""
-    with contextlib.closing(Mover()) as mover:
+    with contextlib.closing(InterfaceNetlink()) as mover:
         link = mover.link(ifname)
         if link is not None:
             mover.batch([_up(link.index, up=up)])
@@ -188,7 +188,7 @@ def set_up(ifname: str, *, up: bool) -> None:
 
 def is_idle(ifname: str) -> bool:
     """Whether an interface seems unused: it is down, on no bridge, without addresses."""
-    with contextlib.closing(Mover()) as mover:
+    with contextlib.closing(InterfaceNetlink()) as mover:
         link = mover.link(ifname)
         if link is None or link.up or link.master:
             return False
@@ -200,7 +200,7 @@ def given(ifname: str) -> tuple[str, ...]:
 
     Without those that the kernel adds by itself: link-local ones, and those by SLAAC.
     """
-    with contextlib.closing(Mover()) as mover:
+    with contextlib.closing(InterfaceNetlink()) as mover:
         link = mover.link(ifname)
         found = mover.belongings(link.index).addresses if link is not None else ()
         return tuple(each.text for each in found if not (each.is_link_local or each.is_announced))
@@ -208,7 +208,7 @@ def given(ifname: str) -> tuple[str, ...]:
 
 def with_address(address: str) -> str:
     """Return the interface that has an address; empty if none does."""
-    with contextlib.closing(Mover()) as mover:
+    with contextlib.closing(InterfaceNetlink()) as mover:
         found = (each for each in mover.addresses() if each.text.partition("/")[0] == address)
         first = next(found, None)
         return mover.index_name(first.index) if first is not None else ""

@@ -337,13 +337,13 @@ class Rule(Record):
         return Message(RTM_DELRULE, 0, self.body, (errno.ENOENT,))
 
 
-def enslaved(index: int, master: int, *, up: bool = True) -> Message:
+def set_master(index: int, master: int, *, up: bool = True) -> Message:
     """Return a message that makes an interface a port of MASTER (0 for none), and sets it UP."""
     head = IFINFO.pack(0, 0, index, IFF_UP if up else 0, IFF_UP)
     return Message(RTM_SETLINK, 0, head + attribute(IFLA_MASTER, U32.pack(master)))
 
 
-def unrouted(prefix: tuple[int, int, bytes], target: int) -> Message:
+def delete_prefix_route(prefix: tuple[int, int, bytes], target: int) -> Message:
     """Return a message that deletes the route that the kernel has created with an address."""
     family, length, network = prefix
     scope = RT_SCOPE_LINK if family == AF_INET else 0
@@ -352,7 +352,7 @@ def unrouted(prefix: tuple[int, int, bytes], target: int) -> Message:
     return Message(RTM_DELROUTE, 0, RTMSG.pack(*numbers) + rest, (errno.ESRCH,))
 
 
-def asked(index: int, family: int, address: bytes) -> Message:
+def probe_request(index: int, family: int, address: bytes) -> Message:
     """Return a message that makes the kernel probe a neighbour."""
     head = NDMSG.pack(family, index, 0, NTF_USE, 0)
     return Message(RTM_NEWNEIGH, NLM_F_CREATE, head + attribute(NDA_DST, address))

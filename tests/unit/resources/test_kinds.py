@@ -17,8 +17,8 @@ from qemu_netwrap.resources.base import KINDS, Resource, Unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGE = Path(__file__).parents[2] / "qemu_netwrap"
-CONTRACTS = Path(__file__).parents[1] / "contract/test_resources.py"
+PACKAGE = Path(__file__).parents[3] / "qemu_netwrap"
+CONTRACTS = Path(__file__).parents[2] / "contract/test_resources.py"
 VFIO = "resources.vfio"
 # The state folder, which these two know, is read as they are loaded.
 PLANNED = sorted(
@@ -86,7 +86,7 @@ def test_nobody_asks_what_kind_a_resource_is() -> None:
         ("isinstance(resource, Bridge)", [1]),
         ("isinstance(e.resource, resources.sysctls.Switch)", [1]),
         ("isinstance(e.resource, (Text, Tap))", [1]),
-        ("type(resource) is Rules", [1]),
+        ("type(resource) is NetworkChains", [1]),
         ('entry.resource.kind == "Uplink"', [1]),
         ("match resource:\n    case links.Tap():\n        pass", [2]),
         ("isinstance(resource, Unreadable)", []),

@@ -8,7 +8,7 @@ import pytest
 
 from qemu_netwrap.qemu.known_options import SOMETIMES, WITH_ARGUMENT, WITHOUT_ARGUMENT, parse_help
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 # What `-help` of an x86_64 QEMU keeps to itself: hidden, or of another architecture.
 UNLISTED = set(

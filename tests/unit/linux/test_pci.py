@@ -18,21 +18,21 @@ from qemu_netwrap.linux.netlink import interface_state
 from qemu_netwrap.model.run import DeviceInfo
 from qemu_netwrap.passthrough import assign
 from qemu_netwrap.passthrough.devices import find
-from qemu_netwrap.pci_state import Shared
+from qemu_netwrap.pci_state import PciState
 from qemu_netwrap.qemu import command_line
 from qemu_netwrap.qemu.network_options import interpret
 from qemu_netwrap.resources import vfio
 from qemu_netwrap.resources.base import Context
 from qemu_netwrap.resources.vfio import VfioBinding
 from qemu_netwrap.runtime import executor, runs, vfio_bind
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.passthrough.devices import HostDevice
 
-RECORD = Path(__file__).parent / "data" / "sysfs.json"
+RECORD = Path(__file__).parents[1] / "data" / "sysfs.json"
 PF, TWINS, E1000E = "0000:01:00.0", ("0000:02:00.0", "0000:02:00.1"), "0000:03:00.0"
 VIRTIO, VFS = "0000:04:00.0", ("0000:01:10.0", "0000:01:10.2")
 
@@ -124,7 +124,7 @@ def test_interrupts(sysfs: Path) -> None:
 
 @pytest.mark.usefixtures("sysfs")
 def test_the_list(tmp_path: Path) -> None:
-    found = {d.bdf: d for d in vfio_bind.all_devices(State(f"{tmp_path}/run/boot-net"))}
+    found = {d.bdf: d for d in vfio_bind.all_devices(StateDir(f"{tmp_path}/run/boot-net"))}
     assert set(found) == {PF, *TWINS, E1000E, VIRTIO, *VFS}
     assert found[PF].obstacle == "has virtual functions"
     assert found[TWINS[0]].obstacle == f"group shared with {TWINS[1]}"
@@ -153,12 +153,12 @@ def test_a_write_that_the_kernel_refuses(sysfs: Path) -> None:
 
 
 def test_a_device_that_another_run_has(sysfs: Path) -> None:
-    state = State(f"{sysfs}/run/boot-net")
-    work, claim = Context(state), Shared(state).claim(E1000E)
+    state = StateDir(f"{sysfs}/run/boot-net")
+    work, claim = Context(state), PciState(state).claim(E1000E)
     binding = VfioBinding(E1000E, "7")
     files.write(claim, f"{state.base} 8")
-    files.write(f"{Shared(state).claim(PF)}", f"{state.base} 7")
-    in_flight = (f"{Shared(state).claim(PF)}.9~", f"{claim}.9~")
+    files.write(f"{PciState(state).claim(PF)}", f"{state.base} 7")
+    in_flight = (f"{PciState(state).claim(PF)}.9~", f"{claim}.9~")
     for path in in_flight:
         files.append(path, "x")
     with pytest.raises(HostError, match="in use by run 8"):
@@ -218,25 +218,25 @@ def test_disks_that_the_host_uses(sysfs: Path, by_ways: bool) -> None:
     assert pci.disk_in_use(PF) == ("", "")
 
 
-def passing(*qemu: str, session: str = "") -> assign.Passing:
+def passing(*qemu: str, session: str = "") -> assign.PassthroughPlan:
     """Return what is to be passed through, with all that shares a group."""
     reading = interpret(command_line.parse(["qemu", *qemu]))
     assert reading is not None
-    return assign.Passing(find(reading), bind_group=True, session=session)
+    return assign.PassthroughPlan(find(reading), bind_group=True, session=session)
 
 
-def acquire(wanted: assign.Passing, work: Context) -> Iterator[DeviceInfo]:
+def acquire(wanted: assign.PassthroughPlan, work: Context) -> Iterator[DeviceInfo]:
     """Acquire WANTED for run 7, as the keeper does."""
     return assign.acquire(
         wanted,
         "7",
         work,
         acquire_all=executor.acquire_all,
-        release_dead_runs=runs.collect,
+        release_dead_runs=runs.release_dead_runs,
     )
 
 
-def refused(wanted: assign.Passing, state: State) -> str:
+def refused(wanted: assign.PassthroughPlan, state: StateDir) -> str:
     """Return why a run gets nothing, and that it has touched nothing."""
     work = Context(state)
     try:
@@ -249,7 +249,7 @@ def refused(wanted: assign.Passing, state: State) -> str:
 
 
 def test_others_of_a_group_are_looked_at(sysfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State(f"{sysfs}/run/boot-net")
+    state = StateDir(f"{sysfs}/run/boot-net")
     wanted = passing("-device", f"vfio-pci,host={TWINS[0]}", session="192.0.2.7")
     monkeypatch.setattr(interface_state, "with_address", {"192.0.2.7": "eth2"}.get)
     said = refused(wanted, state)
@@ -269,8 +269,8 @@ def test_what_the_host_is_reached_by_once_dead_runs_were_collected(
     monkeypatch.setattr(assign, "_reached", lambda _: {"eth3": "the host's default route"})
     wanted = passing("-device", f"vfio-pci,host={E1000E}")
     assign._check_all(wanted)
-    monkeypatch.setattr(runs, "collect", lambda _: net.mkdir(parents=True))
-    assert "carries the host's default route" in refused(wanted, State(f"{sysfs}/run/boot-net"))
+    monkeypatch.setattr(runs, "release_dead_runs", lambda _: net.mkdir(parents=True))
+    assert "carries the host's default route" in refused(wanted, StateDir(f"{sysfs}/run/boot-net"))
     assign._check_all(wanted.replace(force_uplink=True))
 
 
@@ -282,18 +282,18 @@ def test_a_function_that_shares_a_group_with_its_own_physical_one(sysfs: Path) -
         link.symlink_to(groups / "8")
         (groups / "8/devices" / bdf).symlink_to(sysfs / "sys/bus/pci/devices" / bdf)
     for qemu in (("-device", f"vfio-pci,host={VFS[1]}"), ("-nic", "sriov,pf=eth0,vf=1")):
-        said = refused(passing(*qemu), State(f"{sysfs}/run/boot-net"))
+        said = refused(passing(*qemu), StateDir(f"{sysfs}/run/boot-net"))
         assert "IOMMU group 8 is not viable" in said
         assert f"{PF} (Ethernet controller, driver igb, eth0), its own physical function" in said
         assert "ACS" in said
 
 
 def test_a_run_that_is_over_is_waited_for(sysfs: Path) -> None:
-    state, said = State(f"{sysfs}/run/boot-net"), list[str]()
+    state, said = StateDir(f"{sysfs}/run/boot-net"), list[str]()
     work = Context(state, said.append)
     keeper, lock = (files.open_locked(f"{state.run('8')}/{name}") for name in ("keeper", "lock"))
     assert not vfio.await_ending(E1000E, work)
-    files.write(Shared(state).claim(E1000E), f"{state.base} 8")
+    files.write(PciState(state).claim(E1000E), f"{state.base} 8")
     with subprocess.Popen(["sleep", "infinity"], pass_fds=(lock,)) as qemu:
         assert not vfio.await_ending(E1000E, work)
         qemu.kill()
@@ -316,7 +316,7 @@ def test_a_run_that_is_over_is_waited_for(sysfs: Path) -> None:
     ],
 )
 def test_a_function_that_is_named_twice(sysfs: Path, qemu: tuple[str, ...]) -> None:
-    said = refused(passing(*qemu), State(f"{sysfs}/run/boot-net"))
+    said = refused(passing(*qemu), StateDir(f"{sysfs}/run/boot-net"))
     assert f"{qemu[1]} has that virtual function" in said
 
 
@@ -333,7 +333,7 @@ def test_named_functions_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return DeviceInfo(want.label, "", "", key[-1])
 
     monkeypatch.setattr(assign, "_acquire", acquire_one)
-    work = Context(State(f"{tmp_path}/run/boot-net"))
+    work = Context(StateDir(f"{tmp_path}/run/boot-net"))
     found = [(info.label, info.mac) for info in acquire(wanted, work)]
     work.rtnl.close()
     assert order == ["b", "d", "a", "c"]

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import polling
 from qemu_netwrap.model.network import Config, Network
-from qemu_netwrap.model.run import Nic, PortForward
+from qemu_netwrap.model.run import PortForward, TapRequest
 from qemu_netwrap.networks import port_forwards
 from qemu_netwrap.qemu import hostfwd
 from qemu_netwrap.qemu.hostfwd import parse
 from qemu_netwrap.runtime import launcher, plan
 from qemu_netwrap.runtime.host_ports import hold
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,10 +205,10 @@ def test_no_more_chains_than_needed() -> None:
 def test_a_port_whose_holder_just_ends_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = State(str(tmp_path))
+    state = StateDir(str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as holder:
         forward = PortForward("tcp", "127.0.0.1", holder.getsockname()[1], "", 22)
-        nic = Nic("nic", Network("nat", "nat", "qn-nat"), "tap", forwards=(forward,))
+        nic = TapRequest("nic", Network("nat", "nat", "qn-nat"), "tap", forwards=(forward,))
         with pytest.raises(HostError, match="is taken"):
             hold([nic], state)
         monkeypatch.setattr(polling, "_sleep", lambda _: holder.close())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GENERATE = ROOT / "tools" / "generate.py"
 KEYS_PAGE = "docs/man/qemu-netwrap.toml.5"
 EVERY = (options.PROGRAM_ITSELF, *options.COMMANDS)

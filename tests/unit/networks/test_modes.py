@@ -14,7 +14,7 @@ from qemu_netwrap.networks.base import NetworkDriver, driver
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGE = Path(__file__).parents[2] / "qemu_netwrap"
+PACKAGE = Path(__file__).parents[3] / "qemu_netwrap"
 REGISTRY = "model/network.py"
 CONSTANTS = {"BRIDGE", "NAT", "HOST_ONLY"}
 

@@ -11,7 +11,7 @@ from typer.core import TyperGroup, TyperOption
 from qemu_netwrap.cli import main, splitter
 from qemu_netwrap.cli.splitter import Typed
 from qemu_netwrap.errors import UsageError
-from qemu_netwrap.runtime.launch_options import Request
+from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 QEMU = ["qemu-system-x86_64", "-nic", "nat", "-q", "--", "--network", "x"]
 
@@ -57,18 +57,18 @@ def test_request() -> None:
     typed = splitter.split(
         "--network=a=b --config c.toml --run-as me --config d.toml -q -v --debug qemu -S".split()
     )
-    assert splitter.request(typed) == Request(
+    assert splitter.request(typed) == LaunchOptions(
         ("qemu", "-S"), "a=b", "d.toml", "me", quiet=True, verbose=True, debug=True
     )
-    assert splitter.request(Typed(("--quiet", "--verbose"), "", ("q",))) == Request(
+    assert splitter.request(Typed(("--quiet", "--verbose"), "", ("q",))) == LaunchOptions(
         ("q",), quiet=True, verbose=True
     )
-    assert splitter.request(Typed((), "", ("q",))) == Request(("q",))
+    assert splitter.request(Typed((), "", ("q",))) == LaunchOptions(("q",))
 
 
 def test_variables_to_keep_add_up() -> None:
     typed = splitter.split("--keep-env A,B --run-as me --keep-env=C qemu".split())
-    assert splitter.request(typed) == Request(("qemu",), run_as="me", keep_env="A,B,C")
+    assert splitter.request(typed) == LaunchOptions(("qemu",), run_as="me", keep_env="A,B,C")
 
 
 @pytest.mark.parametrize("word", ["qemu", "qemu-system-x86_64", "kvm", "./x", "/bin/true", "a/b"])
@@ -117,4 +117,6 @@ def test_options_and_commands_are_those_that_typer_knows() -> None:
     assert flags.pop("--version") == "version"
     assert flags == splitter.FLAGS
     assert {w: p.name for p in options if not p.is_flag for w in p.opts} == splitter.WITH_VALUE
-    assert {"words", *splitter.WITH_VALUE.values(), *splitter.FLAGS.values()} == set(Request.fields)
+    assert {"words", *splitter.WITH_VALUE.values(), *splitter.FLAGS.values()} == set(
+        LaunchOptions.fields
+    )

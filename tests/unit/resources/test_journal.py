@@ -20,7 +20,7 @@ from qemu_netwrap.resources.base import Resource
 from qemu_netwrap.resources.dhcp_hosts import DhcpHost
 from qemu_netwrap.resources.journal import FORMAT, Entry, Journal
 from qemu_netwrap.resources.links import Address, Bridge, Tap
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.nftables import NetworkChains
 from qemu_netwrap.runtime import kept_code, provision, tap_waiter, waiter
 from qemu_netwrap.runtime.membership import Membership
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 VALUES = st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]))
 RESOURCES = st.one_of(
     st.builds(Tap, VALUES, VALUES, st.integers(), st.booleans()),
-    st.builds(Rules, VALUES, VALUES),
+    st.builds(NetworkChains, VALUES, VALUES),
     st.builds(DhcpHost, VALUES, VALUES, VALUES, VALUES),
 )
 # What to do, and to which of the resources intended so far.
@@ -114,7 +114,7 @@ def test_a_crash_at_any_byte_leaves_a_state_that_was(tmp_path: Path) -> None:
         [
             Bridge("qn-nat", "52:54:00:00:00:01"),
             ("note", 0, "7"),
-            Rules("qn-nat", "chain é {\n\tx\n}\n"),
+            NetworkChains("qn-nat", "chain é {\n\tx\n}\n"),
             Tap("qn1-0", "qn-nat"),
             ("note", 1, "é\\"),
             ("done", 1, ""),

@@ -8,17 +8,17 @@ from qemu_netwrap.linux import ingress_filter
 from qemu_netwrap.resources import explain
 from qemu_netwrap.resources.base import KINDS, Resource
 from qemu_netwrap.resources.dhcp_hosts import AnyClient, DhcpHost
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
-from qemu_netwrap.resources.forward_guards import Guard
+from qemu_netwrap.resources.forward_guards import RouterGuard
 from qemu_netwrap.resources.links import Address, AttachedTap, Bridge, Tap
 from qemu_netwrap.resources.lookout import Lookout
-from qemu_netwrap.resources.nftables import PortForwardChains, Rules
+from qemu_netwrap.resources.nftables import NetworkChains, PortForwardChains
 from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
 from qemu_netwrap.resources.remark import Remark
-from qemu_netwrap.resources.sysctls import DeviceSetting, Forwarding, Switch
+from qemu_netwrap.resources.sysctls import Forwarding, Switch, Sysctl
 from qemu_netwrap.resources.unmanaged import UnmanagedDevices
-from qemu_netwrap.resources.uplink import Uplink
+from qemu_netwrap.resources.uplink import BridgeUplink
 from qemu_netwrap.resources.vfio import IommuGroupOwner, SriovFunctions, VfioBinding, VfSettings
 from qemu_netwrap.runtime.membership import Membership
 
@@ -42,7 +42,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ["ip link del b"],
     ),
     (
-        Uplink("eth0", "b", addresses="192.0.2.2/24 2001:db8::2/64", routes=3),
+        BridgeUplink("eth0", "b", addresses="192.0.2.2/24 2001:db8::2/64", routes=3),
         [
             "ip addr add 192.0.2.2/24 dev b",
             "ip addr add 2001:db8::2/64 dev b",
@@ -62,7 +62,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ],
     ),
     (
-        Uplink("eth0", "b", stp=True, forward_delay=15, hello_time=2),
+        BridgeUplink("eth0", "b", stp=True, forward_delay=15, hello_time=2),
         [
             "ip link set eth0 master b up",
             "ip link set b type bridge stp_state 1 forward_delay 1500 hello_time 200",
@@ -111,7 +111,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ["ip addr del 10.0.0.1/24 dev b"],
     ),
     (
-        DeviceSetting("b", "ipv6", "accept_ra", "0"),
+        Sysctl("b", "ipv6", "accept_ra", "0"),
         ["sysctl -w net/ipv6/conf/b/accept_ra=0"],
         [],
     ),
@@ -126,7 +126,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ["# that process ends"],
     ),
     (
-        Guard("b", "ipv4 iif eth0\nipv6 all"),
+        RouterGuard("b", "ipv4 iif eth0\nipv6 all"),
         [
             "ip -4 rule add pref 32765 nop protocol kernel",
             "ip -4 rule add pref 32763 iif lo goto 32765 protocol kernel",
@@ -145,7 +145,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ],
     ),
     (
-        Rules("b", "chain b_forward {\n  x\n}\nchain b_post {\n  y\n}\n"),
+        NetworkChains("b", "chain b_forward {\n  x\n}\nchain b_post {\n  y\n}\n"),
         [
             (
                 "nft -f - <<'EOF'\ntable inet qemu_netwrap {\nchain b_forward {\n  x\n}\n"
@@ -159,7 +159,7 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
         ],
     ),
     (
-        Dnsmasq("b", "interface=b\n"),
+        DnsmasqServer("b", "interface=b\n"),
         ["dnsmasq --conf-file=- <<'EOF'\ninterface=b\nEOF"],
         ["kill "],
     ),

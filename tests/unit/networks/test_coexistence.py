@@ -13,16 +13,16 @@ from qemu_netwrap.model.coexistence import (
     IP,
     IP6,
     ClosedChain,
+    CoexistenceFacts,
     IptablesFilter,
-    Neighbours,
 )
-from qemu_netwrap.model.host import Surroundings
+from qemu_netwrap.model.host import NetworkFacts
 from qemu_netwrap.model.network import BRIDGE, HOST_ONLY, NAT, Network
 from qemu_netwrap.networks import coexistence
 from qemu_netwrap.networks.base import network_resources
-from qemu_netwrap.resources.dnsmasq import Dnsmasq
+from qemu_netwrap.resources.dnsmasq import DnsmasqServer
 from qemu_netwrap.resources.firewall_accepts import FirewalldZone, IptablesAccepts, NftAccepts
-from qemu_netwrap.resources.nftables import Rules
+from qemu_netwrap.resources.nftables import NetworkChains
 from qemu_netwrap.resources.remark import Remark
 from qemu_netwrap.resources.unmanaged import UnmanagedDevices
 
@@ -36,12 +36,12 @@ UFW_6 = IptablesFilter("ip6tables-legacy", "FORWARD", input=True)
 
 
 def needed(
-    mode: str, near: Neighbours, *, there: bool = False, bridge: str = "b"
+    mode: str, near: CoexistenceFacts, *, there: bool = False, bridge: str = "b"
 ) -> list[Resource]:
     """Return what a network needs more than without neighbours."""
     network = Network("n", mode, bridge)
-    alone = network_resources(network, Surroundings(bridge_exists=there))
-    beside_others = network_resources(network, Surroundings(bridge_exists=there, neighbours=near))
+    alone = network_resources(network, NetworkFacts(bridge_exists=there))
+    beside_others = network_resources(network, NetworkFacts(bridge_exists=there, others=near))
     return [each for each in beside_others if each not in alone]
 
 
@@ -53,7 +53,7 @@ def rules(found: Iterable[Resource]) -> list[str]:
 
 
 def test_nobody() -> None:
-    assert needed(NAT, Neighbours()) == []
+    assert needed(NAT, CoexistenceFacts()) == []
 
 
 def test_forwarded_packets_are_nats_and_answers_come_back() -> None:
@@ -61,16 +61,16 @@ def test_forwarded_packets_are_nats_and_answers_come_back() -> None:
         "-I DOCKER-USER -i b",
         "-I DOCKER-USER -o b -m conntrack --ctstate RELATED,ESTABLISHED,DNAT",
     ]
-    assert rules(needed(NAT, Neighbours(filters=(DOCKER,)))) == accepts
-    assert needed(HOST_ONLY, Neighbours(filters=(DOCKER,))) == []
-    assert needed(BRIDGE, Neighbours(filters=(DOCKER,))) == []
+    assert rules(needed(NAT, CoexistenceFacts(filters=(DOCKER,)))) == accepts
+    assert needed(HOST_ONLY, CoexistenceFacts(filters=(DOCKER,))) == []
+    assert needed(BRIDGE, CoexistenceFacts(filters=(DOCKER,))) == []
 
 
 @pytest.mark.parametrize("mode", [HOST_ONLY, BRIDGE])
 @pytest.mark.parametrize(("family", "bridged"), [(IP, (IP,)), (IP6, (IP6,)), (IP6, (IP,))])
 def test_bridged_frames_by_family(mode: str, family: str, bridged: tuple[str, ...]) -> None:
     program = "iptables-nft" if family == IP else "ip6tables-nft"
-    near = Neighbours(
+    near = CoexistenceFacts(
         filters=(IptablesFilter(program, "FORWARD"),),
         chains=(ClosedChain(family, "theirs", "fwd", FORWARD),),
         bridged=bridged,
@@ -80,7 +80,7 @@ def test_bridged_frames_by_family(mode: str, family: str, bridged: tuple[str, ..
 
 
 def test_what_guests_need_of_the_host_by_family() -> None:
-    near = Neighbours(
+    near = CoexistenceFacts(
         filters=(UFW_6,), chains=(ClosedChain("inet", "t", "c", INPUT),), dns_port=288
     )
     told = rules(needed(HOST_ONLY, near))
@@ -99,54 +99,52 @@ def test_what_guests_need_of_the_host_by_family() -> None:
 
 
 def test_managers_are_told_first_and_of_our_bridges_alone() -> None:
-    near = Neighbours(managers=("NetworkManager",))
+    near = CoexistenceFacts(managers=("NetworkManager",))
     unmanaged = UnmanagedDevices("b", "NetworkManager")
-    assert (
-        network_resources(Network("n", BRIDGE, "b"), Surroundings(neighbours=near))[0] == unmanaged
-    )
+    assert network_resources(Network("n", BRIDGE, "b"), NetworkFacts(others=near))[0] == unmanaged
     assert needed(BRIDGE, near, there=True) == []
 
 
 def test_firewalld_is_not_given_a_bridge_that_may_be_the_hosts_own_way() -> None:
-    near = Neighbours(firewalld=True, bridged=(IP, IP6))
+    near = CoexistenceFacts(firewalld=True, bridged=(IP, IP6))
     zone, closed = needed(NAT, near)[1], needed(NAT, near)[0]
     assert zone == FirewalldZone("b", "trusted")
-    assert isinstance(closed, Rules)
+    assert isinstance(closed, NetworkChains)
     assert "chain b_services {" in closed.rules
     (remark,) = needed(BRIDGE, near)
     assert isinstance(remark, Remark)
     assert remark.text.endswith(
         "sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0"
     )
-    assert needed(BRIDGE, Neighbours(firewalld=True)) == []
+    assert needed(BRIDGE, CoexistenceFacts(firewalld=True)) == []
 
 
 def test_a_bridge_whose_name_no_rule_can_have_is_told() -> None:
-    (remark,) = needed(NAT, Neighbours(filters=(DOCKER,)), bridge="q+n")
+    (remark,) = needed(NAT, CoexistenceFacts(filters=(DOCKER,)), bridge="q+n")
     assert isinstance(remark, Remark)
     assert "remedy: " in remark.text
 
 
 def test_dns_moves_and_guests_are_still_told_of_it() -> None:
-    server, redirect = needed(NAT, Neighbours(dns_port=288))
-    assert isinstance(server, Dnsmasq)
+    server, redirect = needed(NAT, CoexistenceFacts(dns_port=288))
+    assert isinstance(server, DnsmasqServer)
     assert "\nport=288\ndhcp-option=option:dns-server,0.0.0.0\n" in server.config
     assert "option6" not in server.config
-    assert isinstance(redirect, Rules)
+    assert isinstance(redirect, NetworkChains)
     assert redirect.rules.count("dport 53 redirect to :288") == 2
 
 
 def test_dhcp_cannot_move() -> None:
     with pytest.raises(HostError, match="port 67 on every interface"):
-        needed(HOST_ONLY, Neighbours(taken=(67,)))
-    assert needed(BRIDGE, Neighbours(taken=(67, 547))) == []
+        needed(HOST_ONLY, CoexistenceFacts(taken=(67,)))
+    assert needed(BRIDGE, CoexistenceFacts(taken=(67, 547))) == []
 
 
 def test_dhcp_of_ipv6_matters_where_it_is_served() -> None:
-    network, made = Network("n", NAT, "b"), (Dnsmasq("b", "dhcp-range=::,constructor:b\n"),)
-    assert needed(NAT, Neighbours(taken=(547,))) == []
+    network, made = Network("n", NAT, "b"), (DnsmasqServer("b", "dhcp-range=::,constructor:b\n"),)
+    assert needed(NAT, CoexistenceFacts(taken=(547,))) == []
     with pytest.raises(HostError, match="port 547 on every interface"):
-        coexistence.completed(network, Surroundings(), Neighbours(taken=(547,)), made)
-    server, _ = coexistence.completed(network, Surroundings(), Neighbours(dns_port=288), made)
-    assert isinstance(server, Dnsmasq)
+        coexistence.completed(network, NetworkFacts(), CoexistenceFacts(taken=(547,)), made)
+    server, _ = coexistence.completed(network, NetworkFacts(), CoexistenceFacts(dns_port=288), made)
+    assert isinstance(server, DnsmasqServer)
     assert server.config.endswith("dhcp-option=option6:dns-server,[::]\n")

@@ -10,7 +10,7 @@ import pytest
 from qemu_netwrap import pci_state
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files
-from qemu_netwrap.state import State
+from qemu_netwrap.state import StateDir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ BDF = "0000:01:00.0"
 
 
 def test_a_lock_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = pci_state.Shared(State(f"{tmp_path}/boot-net"))
+    found = pci_state.PciState(StateDir(f"{tmp_path}/boot-net"))
     with found.lock_of(BDF):
         pass
     monkeypatch.setattr(pci_state, "_DEVICE_LOCK_TIMEOUT", 0.1)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from qemu_netwrap.doctor.checks import BROKEN, OK, WARNING, Line, diagnose, works
-from qemu_netwrap.doctor.facts import Ipv6, Program, Survey, Uplink
+from qemu_netwrap.doctor.facts import DefaultRouteDevice, HostFacts, Ipv6, Program
 from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING, WRONG_NODE, Device
 from qemu_netwrap.linux.remedies import CAPABILITIES
-from qemu_netwrap.model.coexistence import ClosedChain, IptablesFilter, Neighbours
+from qemu_netwrap.model.coexistence import ClosedChain, CoexistenceFacts, IptablesFilter
 
-GOOD = Survey(
+GOOD = HostFacts(
     is_root=True,
     capabilities=frozenset(CAPABILITIES),
     container="",
@@ -28,8 +28,8 @@ GOOD = Survey(
     iommu_groups=12,
     sysctl_writable=True,
     is_router=False,
-    uplink=Uplink("eth0", is_ethernet=True),
-    beside=Neighbours(bridged=("ip", "ip6")),
+    uplink=DefaultRouteDevice("eth0", is_ethernet=True),
+    beside=CoexistenceFacts(bridged=("ip", "ip6")),
     running=frozenset(),
     leftovers=(),
     ipv6=Ipv6(uplink="eth0"),
@@ -108,9 +108,9 @@ def test_tun_missing_node_missing_module_and_permission_are_told_apart() -> None
         ("vhost-net", {"vhost_net": Device("/v", MISSING, errno.ENOENT)}, "no driver", ""),
         ("IOMMU", {"iommu_groups": 0}, "vfio-pci", "iommu=on"),
         ("forwarding", {"sysctl_writable": False}, "read-only", "remount,rw"),
-        ("uplink", {"uplink": Uplink()}, "no default route", "ip route add"),
+        ("uplink", {"uplink": DefaultRouteDevice()}, "no default route", "ip route add"),
         ("firewalld", {"running": frozenset({"firewalld"})}, "keep guests off", "firewall-cmd"),
-        ("DHCP", {"beside": Neighbours(taken=(67,))}, "port 67", "ss -lunp 'sport = 67'"),
+        ("DHCP", {"beside": CoexistenceFacts(taken=(67,))}, "port 67", "ss -lunp 'sport = 67'"),
         (
             "NetworkManager",
             {"running": frozenset({"NetworkManager"})},
@@ -131,14 +131,17 @@ def test_warnings(what: str, changes: dict[str, Any], found: str, remedy: str) -
 @pytest.mark.parametrize(
     ("uplink", "found"),
     [
-        (Uplink("br0", is_bridge=True, is_ethernet=True), "-nic bridge,br=br0"),
-        (Uplink("eth0", is_ethernet=True, master="br1"), "a port of br1: -nic bridge,br=br1"),
-        (Uplink("wlan0", is_wifi=True, is_ethernet=True), "Wi-Fi"),
-        (Uplink("wg0"), "no Ethernet"),
-        (Uplink("eth0", is_ethernet=True), "could be put into a bridge"),
+        (DefaultRouteDevice("br0", is_bridge=True, is_ethernet=True), "-nic bridge,br=br0"),
+        (
+            DefaultRouteDevice("eth0", is_ethernet=True, master="br1"),
+            "a port of br1: -nic bridge,br=br1",
+        ),
+        (DefaultRouteDevice("wlan0", is_wifi=True, is_ethernet=True), "Wi-Fi"),
+        (DefaultRouteDevice("wg0"), "no Ethernet"),
+        (DefaultRouteDevice("eth0", is_ethernet=True), "could be put into a bridge"),
     ],
 )
-def test_uplinks(uplink: Uplink, found: str) -> None:
+def test_uplinks(uplink: DefaultRouteDevice, found: str) -> None:
     shown = line("uplink", uplink=uplink)
     assert shown.state == OK
     assert found in shown.found
@@ -151,7 +154,7 @@ def test_uplinks(uplink: Uplink, found: str) -> None:
         (
             "other firewalls",
             {
-                "beside": Neighbours(
+                "beside": CoexistenceFacts(
                     filters=(IptablesFilter("iptables-nft", "DOCKER-USER"),),
                     chains=(ClosedChain("inet", "theirs", "in", "input"),),
                     firewalld=True,
@@ -159,11 +162,11 @@ def test_uplinks(uplink: Uplink, found: str) -> None:
             },
             "iptables-nft, inet theirs in, firewalld: told to let",
         ),
-        ("DNS", {"beside": Neighbours(dns_port=288)}, "ours takes 288"),
+        ("DNS", {"beside": CoexistenceFacts(dns_port=288)}, "ours takes 288"),
         (
             "systemd-networkd",
             {
-                "beside": Neighbours(managers=("systemd-networkd",)),
+                "beside": CoexistenceFacts(managers=("systemd-networkd",)),
                 "running": frozenset({"systemd-networkd"}),
             },
             "told to leave",

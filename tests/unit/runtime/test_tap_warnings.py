@@ -7,7 +7,7 @@ import pytest
 from qemu_netwrap.model.suggest import suggestion
 from qemu_netwrap.qemu import bridge_conf, netdev_options
 from qemu_netwrap.qemu.command_line import Option
-from qemu_netwrap.runtime.tap_warnings import IFF_MULTI_QUEUE, IFF_TAP, Sight, foresee
+from qemu_netwrap.runtime.tap_warnings import IFF_MULTI_QUEUE, IFF_TAP, TapFacts, warnings
 
 MANY = IFF_TAP | IFF_MULTI_QUEUE
 
@@ -15,8 +15,10 @@ MANY = IFF_TAP | IFF_MULTI_QUEUE
 def foreseen(text: str, **seen: object) -> str:
     net = netdev_options.parse(Option("netdev", 1, text))
     assert net is not None
-    sight = Sight(uid=1000, privileged=False).replace(is_there=True, tun_flags=IFF_TAP, owner=1000)
-    return "; ".join(foresee(net, sight.replace(**seen)))
+    sight = TapFacts(uid=1000, privileged=False).replace(
+        is_there=True, tun_flags=IFF_TAP, owner=1000
+    )
+    return "; ".join(warnings(net, sight.replace(**seen)))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from qemu_netwrap.errors import HostError, UsageError
 from qemu_netwrap.model import pci
 from qemu_netwrap.passthrough import devices
 from qemu_netwrap.qemu import command_line, readconfig
-from qemu_netwrap.qemu.network_options import Reading, interpret
+from qemu_netwrap.qemu.network_options import NetworkOptions, interpret
 from qemu_netwrap.runtime import plan
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ BDF = "0000:01:10.4"
 NIC = pci.Device("0000:02:00.0", "020000", "8086:10d3", "e1000e", group="9", ifnames=("eth1",))
 
 
-def reading(*qemu: str) -> Reading:
+def reading(*qemu: str) -> NetworkOptions:
     found = interpret(command_line.parse(["qemu", *qemu]))
     assert found is not None
     return found
@@ -36,7 +36,7 @@ def become(*qemu: str) -> tuple[str, ...]:
     found = devices.find(read)
     unchanged = plan.Plan(read.line, "RUN").rewritten({})
     chosen = tuple(device.host or BDF for device in found)
-    return devices.put(unchanged, found, chosen).words({})
+    return devices.replace_options(unchanged, found, chosen).words({})
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from qemu_netwrap.errors import HostError, UsageError
 from qemu_netwrap.model import names
-from qemu_netwrap.model.host import Route, Surroundings
+from qemu_netwrap.model.host import NetworkFacts, Route
 from qemu_netwrap.model.ipv4 import Subnet
 from qemu_netwrap.model.network import HOST_ONLY, NAT, Config, Network
-from qemu_netwrap.model.run import Grant
+from qemu_netwrap.model.run import TapDescriptors
 from qemu_netwrap.networks import routed
 from qemu_netwrap.networks.base import network_resources
 from qemu_netwrap.qemu import command_line
@@ -66,7 +66,7 @@ def rewritten(made: plan.Plan) -> tuple[str, ...]:
     macs = {nic.tap: tuple(m or nic.own_mac(n) for n, m in enumerate(nic.macs)) for nic in nics}
     fds = {nic.tap: tuple(map(str, range(nic.queues))) for nic in nics}
     vhosts = {nic.tap: fds[nic.tap] if nic.vhost else () for nic in nics}
-    grants = {nic.tap: Grant(fds[nic.tap], vhosts[nic.tap], macs[nic.tap]) for nic in nics}
+    grants = {nic.tap: TapDescriptors(fds[nic.tap], vhosts[nic.tap], macs[nic.tap]) for nic in nics}
     return made.rewritten(grants).words({})
 
 
@@ -115,7 +115,7 @@ def test_a_chosen_subnet_is_free_and_stays_the_same(
     network = Network(name, NAT, "qn-x")
     # Half of the internet in one route is a VPN's default route, not somebody's network.
     taken = [r.subnet for r in routes if r.subnet.length >= 2] + [r.subnet for r in others]
-    around = Surroundings(routes=tuple(routes), reserved=tuple(r.subnet for r in others))
+    around = NetworkFacts(routes=tuple(routes), reserved=tuple(r.subnet for r in others))
     try:
         chosen = routed.subnet_of(network, around)
     except HostError:
@@ -140,14 +140,14 @@ def test_a_pool_is_used_to_its_last_subnet() -> None:
         for subnet in pool.address_exclude(ipaddress.IPv4Network(str(free)))
     ]
     network = Network("lab", NAT, "qn-lab")
-    assert routed.subnet_of(network, Surroundings(routes=tuple(routes))) == free
-    full = Surroundings(routes=(*routes, Route(free, "eth2")))
+    assert routed.subnet_of(network, NetworkFacts(routes=tuple(routes))) == free
+    full = NetworkFacts(routes=(*routes, Route(free, "eth2")))
     with pytest.raises(HostError, match="network lab: no free /24"):
         routed.subnet_of(network, full)
 
 
 def test_networks_have_subnets_that_differ() -> None:
-    chosen = {routed.subnet_of(Network(n, NAT, n), Surroundings()) for n in (NAT, HOST_ONLY, "lab")}
+    chosen = {routed.subnet_of(Network(n, NAT, n), NetworkFacts()) for n in (NAT, HOST_ONLY, "lab")}
     assert len(chosen) == 3
 
 
@@ -155,15 +155,15 @@ def test_a_configured_subnet_is_used_unless_a_route_is_in_the_way() -> None:
     subnet = Subnet.parse("192.168.0.0/24")
     network = Network("lab", NAT, "qn-lab", subnet)
     default = Route(Subnet.parse("0.0.0.0/0"), "eth0")
-    assert routed.subnet_of(network, Surroundings(routes=(default,))) == subnet
+    assert routed.subnet_of(network, NetworkFacts(routes=(default,))) == subnet
     route = Route(Subnet.parse("192.168.0.128/25"), "eth0", 100)
     message = r"overlaps the host's route 192\.168\.0\.128/25 dev eth0 table 100$"
     with pytest.raises(HostError, match=message):
-        routed.subnet_of(network, Surroundings(routes=(default, route)))
+        routed.subnet_of(network, NetworkFacts(routes=(default, route)))
 
 
 def test_a_bridge_that_is_there_is_not_made() -> None:
-    there = Surroundings(bridge_exists=True)
+    there = NetworkFacts(bridge_exists=True)
     assert network_resources(Network("lan", "bridge", "lan0"), there) == ()
     for mode in (NAT, HOST_ONLY):
         with pytest.raises(HostError, match="lan0 is there already"):
