@@ -3,7 +3,7 @@
 The waiter loads its code when QEMU is gone. By then the package that started the run may have been
 upgraded, to modules that do not belong together with those it has loaded, or removed with its venv.
 So the run's folder has the package as an archive, and the waiter's script. The archives of one
-version are hard links of one file: the first run packs it, `StateDir.tidy` removes it after the last.
+version are hard links of one file: the first run packs it, `StateDir.tidy` removes it at the end.
 
 The keeper hands its run over by the waiter's command line, which says what format it has. A package
 that is replaced while a keeper works may give it a waiter of another version.
