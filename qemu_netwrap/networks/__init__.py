@@ -1,4 +1,4 @@
-"""The network modes: one driver each. A new one is a file here and a line in `model.network`."""
+"""The network modes: one driver each. A new mode is a module here and a line in `model.network`."""
 
 from qemu_netwrap import lazy
 

@@ -1,6 +1,6 @@
-"""What a network mode is: its driver, one class in a module of its own, found by the registry.
+"""The interface of a network mode: its driver, a class in its own module, found by the registry.
 
-The registry (`model.network.MODES`) holds what must be known of a mode without loading its driver.
+The registry (`model.network.MODES`) holds what is needed of a mode without loading its driver.
 """
 
 from __future__ import annotations
@@ -26,85 +26,85 @@ if TYPE_CHECKING:
 
 
 class NicRequest(Record):
-    """A NIC that is to be made on a network that is up."""
+    """A NIC to be set up on a network that is up."""
 
     nic: TapRequest
     run: str
     address: str = ""  # the network's gateway, with its prefix length; empty without one
     address6: str = ""  # the same for IPv6
-    attached: Resource | None = None  # QEMU's own tap, to be plugged in as it is
+    attached: Resource | None = None  # QEMU's own tap, to be attached as it is
 
 
 class NetworkDriver:
     """One network mode. The defaults are those of a bridge with a tap for each NIC.
 
-    All is pure: facts about the host come in as arguments. What is returned is acquired in order,
-    and released backwards. `HostError` tells that this host cannot have it.
+    All methods are pure: facts about the host are arguments. The returned resources are acquired
+    in order and released in reverse. They raise `HostError` if this host cannot provide them.
     """
 
     def readers(self) -> Mapping[str, Reader]:
         """Return the keys of [networks.NAME], in the order in which they are shown.
 
-        A reader turns a value of TOML into one of `Network`, or raises `ValueError` with what was
-        expected. A key that `Network` has no field for goes into `Network.own`.
+        A reader converts a TOML value for a field of `Network`, or raises `ValueError` that says
+        what was expected. The value of a key without a field goes into `Network.own`.
         """
         return networks.keys.BRIDGED
 
     def needs(self, network: Network) -> Needs:
-        """Return what making NETWORK needs to know of the host."""
+        """Return which facts about the host are needed to create NETWORK."""
         return Needs()
 
     def network_resources(self, network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
-        """Return what the network consists of; nothing when its bridge is somebody else's.
+        """Return the network's resources; none if its bridge is not qemu-netwrap's.
 
-        Rules come before what makes the host forward: no packet is forwarded that they have not
-        seen. Each network has a bridge, by which it is known, or joins one that is there.
+        The rules precede the forwarding sysctls, so that no packet is forwarded unfiltered. A
+        network is identified by its bridge, which it creates, or which exists already.
         """
         raise NotImplementedError
 
     def nic_resources(self, request: NicRequest) -> tuple[Resource, ...]:
-        """Return what a NIC consists of, before its MACs are chosen: a tap on the bridge."""
+        """Return a NIC's resources that do not depend on its MACs: a tap on the bridge."""
         nic = request.nic
         return (request.attached or tap_of(nic), *_ip_filter(request))
 
     def nic_filters(self, request: NicRequest, macs: Sequence[str]) -> tuple[Resource, ...]:
-        """Return what keeps a NIC to the MACs that it got, else what has DHCP serve it anyway."""
+        """Return the filter for a NIC's own MACs; without one, an entry so that DHCP serves it."""
         filters = mac_filter(request.nic, macs, request.run)
         if filters or not request.address:
             return filters
         return (resources.dhcp_hosts.AnyClient(request.nic.network.bridge, request.nic.tap),)
 
     def attachment(self, nic: TapRequest, grant: TapDescriptors) -> Attachment:
-        """Return what QEMU's netdev becomes: the tap's descriptors, of which GRANT has the numbers.
+        """Return what replaces QEMU's netdev: a tap by the descriptors whose numbers GRANT has.
 
-        They are those that the NIC's resources have put into `Context.taps` by its tap's name.
+        The NIC's resources have put these descriptors into `Context.taps` under the tap's name.
         """
         return descriptors(grant)
 
     def follow_host(self, network: Network, came: WayOut) -> tuple[Resource, ...]:
-        """Return what a network that is up needs for a device that a default route leaves by now.
+        """Return what a network that is up needs for a new way out, the device in CAME.
 
-        It is asked for modes with `has_way_out`. Of NETWORK its name and bridge are known.
+        Only called for modes with `has_way_out`. Of NETWORK only the name and bridge are set.
         """
         return ()
 
 
 def driver(mode: str) -> NetworkDriver:
-    """Return the driver of a mode, whose module is loaded by its name in the registry."""
+    """Return the driver of a mode; the registry names its module, which is loaded here."""
     found: type[NetworkDriver] = getattr(networks, MODES[mode].driver).Driver
     return found()
 
 
 def nic_driver(network: Network) -> NetworkDriver:
-    """Return who says what a NIC on NETWORK consists of: its driver, if it has ways of its own."""
+    """Return the driver for NICs on NETWORK: its mode's, or the default if its NICs are plain."""
     return NetworkDriver() if network.traits.has_plain_nics else driver(network.mode)
 
 
 def network_resources(network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
-    """Return what making NETWORK takes, in order; nothing when its bridge is somebody else's.
+    """Return the resources of NETWORK, in order; none if its bridge is not qemu-netwrap's.
 
-    That is what its driver says, and what it needs beside other firewalls and servers. Raises
-    `HostError` when the network cannot be made here.
+    These are its driver's, and those needed for coexistence with other firewalls and servers.
+    Raises `HostError` if the network cannot be created on this host.
     """
     made = driver(network.mode).network_resources(network, host)
     if host.others is None:
@@ -113,7 +113,7 @@ def network_resources(network: Network, host: NetworkFacts) -> tuple[Resource, .
 
 
 def descriptors(grant: TapDescriptors) -> Attachment:
-    """Return a tap of one or more queues by its descriptors, and those of vhost-net."""
+    """Return a tap with one or more queues by its descriptors, and those of vhost-net if any."""
     many = len(grant.fds) > 1
     pairs = [("fds" if many else "fd", ":".join(grant.fds))]
     if grant.vhost_fds:
@@ -122,7 +122,7 @@ def descriptors(grant: TapDescriptors) -> Attachment:
 
 
 def _ip_filter(request: NicRequest) -> tuple[IpFilter, ...]:
-    """Return what keeps a NIC's guest from what only the network's own servers say, if anything."""
+    """Return the filter against guests that pose as the network's servers; empty without one."""
     nic = request.nic
     if not nic.filters_ips:
         return ()
@@ -131,10 +131,10 @@ def _ip_filter(request: NicRequest) -> tuple[IpFilter, ...]:
 
 
 def mac_filter(nic: TapRequest, macs: Sequence[str], run: str) -> tuple[MacFilter, ...]:
-    """Return what keeps a NIC of RUN, which got MACS, from sending with others'.
+    """Return the filter that drops what a NIC of RUN sends with other source MACs than MACS.
 
-    Nothing does where the MACs are not known, of a NIC that is added later say, or may become
-    others, and where the tap has more than the guest behind it.
+    There is none if the MACs are not known (a hot-plugged NIC) or may change (a restored guest),
+    nor if the tap shares a hub with other netdevs.
     """
     if nic.restored or not (macs and nic.is_alone and nic.network.filters_macs):
         return ()

@@ -1,4 +1,4 @@
-"""bridge: a plain segment. A bridge that is there is used as it is; else one is made."""
+"""bridge: a plain segment. An existing bridge is used as it is, a missing one is created."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ KERNEL_DEFAULT = -1
 
 
 class Driver(NetworkDriver):
-    """A bridge, perhaps with a NIC of the host."""
+    """A bridge, optionally with a NIC of the host as its uplink."""
 
     def readers(self) -> Mapping[str, Reader]:
-        """Return those of every bridge, and `uplink`."""
+        """Return the keys of every network with a bridge, and `uplink`."""
         return {**networks.keys.BRIDGED, "uplink": networks.keys.uplink}
 
     def needs(self, network: Network) -> Needs:
-        """Return the NIC that goes into the bridge."""
+        """Return the need for facts about the uplink, if the network has one."""
         return Needs(uplink=network.uplink)
 
     def network_resources(self, network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
-        """Return the bridge to make, or nothing: one that is there is used as it is."""
+        """Return the bridge to create; nothing if it exists, since it is then used as it is."""
         if not host.is_bridge:
             raise HostError(
                 f"network {network.name}: interface {network.bridge} is no bridge",
@@ -48,10 +48,10 @@ class Driver(NetworkDriver):
 
 
 def guarded(bridge: Bridge, *, filtered: bool = True) -> tuple[Resource, ...]:
-    """Return BRIDGE, which has no NIC of the host, such that guests do not configure the host.
+    """Return BRIDGE, which has no host NIC, with settings against guests configuring the host.
 
-    FILTERED: by a packet filter at its ingress, which the settings stand in for where somebody
-    removes it.
+    FILTERED: also with a packet filter at its ingress. The settings still protect the host if
+    another program removes that filter.
     """
     off = (
         Sysctl(bridge.name, "ipv6", key, "0", optional=True)
@@ -61,11 +61,11 @@ def guarded(bridge: Bridge, *, filtered: bool = True) -> tuple[Resource, ...]:
 
 
 def own_bridge(network: Network, facts: NetworkFacts, *, is_open: bool = False) -> Bridge:
-    """Return the bridge of a network of ours; IS_OPEN: others may put their ports into it.
+    """Return the bridge to create for NETWORK; IS_OPEN: other programs may attach ports to it.
 
-    It has a MAC of its own, or it would change its MAC with its ports (net/bridge/br_if.c,
-    `br_features_recompute` and `br_stp_recalculate_bridge_id`). Without STP there is nothing to
-    wait for: forward delay 0 lets a guest's first DHCP request through.
+    It has a fixed MAC, since its MAC would otherwise change with its ports (net/bridge/br_if.c,
+    `br_features_recompute` and `br_stp_recalculate_bridge_id`). Without STP, ports need not wait:
+    a forward delay of 0 lets a guest's first DHCP request through.
     """
     delay = network.forward_delay
     if delay is None:

@@ -1,8 +1,8 @@
-"""What a network of ours needs beside others on the host: firewalls, managers, DNS servers.
+"""What a network needs beside other firewalls, network managers and DNS servers on the host.
 
-Our rules are in a table of their own; an accept there does not help against a drop in another. So
-accepts go to the head of that other's chains. They open nothing that our own chains keep closed: a
-packet has to pass both. What is not ours to change the user is told, with the remedy.
+qemu-netwrap's rules have a table of their own; an accept there does not override a drop in another.
+So accepts are inserted at the head of the other firewall's chains. They open nothing that the own
+chains close: a packet must pass both. A remark names what only the administrator can change.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Resource
 
 _ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
-TRUSTED = "trusted"  # the one zone of firewalld's own that lets through what comes and goes
+TRUSTED = "trusted"  # firewalld's only predefined zone that accepts what comes in and is forwarded
 
 
 def completed(
     network: Network, facts: NetworkFacts, others: CoexistenceFacts, made: tuple[Resource, ...]
 ) -> tuple[Resource, ...]:
-    """Return MADE, what makes NETWORK, with what it needs beside others. Raises `HostError`."""
+    """Return MADE, NETWORK's own resources, and those for coexistence. Raises `HostError`."""
     return (
         *_before(network, facts, others),
         *_moved(network, others, made),
@@ -57,7 +57,7 @@ def completed(
 def _before(
     network: Network, facts: NetworkFacts, others: CoexistenceFacts
 ) -> tuple[Resource, ...]:
-    """Return what comes first, before there are devices; nothing on a bridge of somebody else."""
+    """Return what precedes the creation of devices; nothing if the bridge exists already."""
     if facts.bridge_exists:
         return ()
     if others.managers and not network_managers.can_name(network.bridge):
@@ -68,10 +68,10 @@ def _before(
 def _moved(
     network: Network, others: CoexistenceFacts, made: tuple[Resource, ...]
 ) -> tuple[Resource, ...]:
-    """Return what MADE becomes where somebody has the ports of DHCP or DNS on every address.
+    """Return MADE adapted to servers that hold the DNS or DHCP port on every address.
 
-    DNS moves to another port, and guests' queries are redirected to it: they do not see it. DHCP
-    cannot be moved so. Raises `HostError` then.
+    DNS moves to another port, to which guests' queries are redirected transparently. DHCP cannot
+    be moved like this: if its port is taken, `HostError` is raised.
     """
     servers = [each for each in made if isinstance(each, DnsmasqServer)]
     for server in servers:
@@ -94,7 +94,7 @@ def _moved(
 
 
 def _check_dhcp(network: Network, others: CoexistenceFacts, server: DnsmasqServer) -> None:
-    """Raise `HostError` when SERVER could not have its DHCP's port."""
+    """Raise `HostError` if another server holds a DHCP port that SERVER needs."""
     wanted = (DHCP_PORT, DHCP6_PORT) if _has_dhcp6(server) else (DHCP_PORT,)
     for port in wanted:
         if port in others.taken:
@@ -106,7 +106,7 @@ def _check_dhcp(network: Network, others: CoexistenceFacts, server: DnsmasqServe
 
 
 def _check_dns(network: Network, others: CoexistenceFacts) -> None:
-    """Raise `HostError` when no port is left for DNS that it could be moved to."""
+    """Raise `HostError` if port 53 is taken and there is no free port to move DNS to."""
     if not others.dns_port:
         raise HostError(
             f"network {network.name}: port {DNS_PORT} is taken on every address, and so is every"
@@ -119,7 +119,7 @@ def _check_dns(network: Network, others: CoexistenceFacts) -> None:
 def _shared(
     network: Network, others: CoexistenceFacts, made: tuple[Resource, ...]
 ) -> tuple[Remark, ...]:
-    """Return what to tell where any local user may join in on a port that serves the guests."""
+    """Return a remark if any local user can bind a port that serves the guests, else nothing."""
     servers = [each for each in made if isinstance(each, DnsmasqServer)]
     has_dhcp6 = any(map(_has_dhcp6, servers))
     served = {others.dns_port: "DNS", DHCP_PORT: "DHCP"}
@@ -139,20 +139,20 @@ def _shared(
 
 
 def _has_dhcp6(server: DnsmasqServer) -> bool:
-    """Whether a dnsmasq is to serve DHCPv6, or router advertisements."""
+    """Whether a dnsmasq serves DHCPv6 or router advertisements."""
     lines = server.config.splitlines()
     return any(line.startswith("dhcp-range=") and "::" in line for line in lines)
 
 
 def _on_port(server: DnsmasqServer, port: int) -> DnsmasqServer:
-    """Return a dnsmasq that has its DNS on another port, and tells guests of its address still."""
+    """Return a dnsmasq with DNS on PORT, which still announces itself as the guests' resolver."""
     lines = [f"port={port}", "dhcp-option=option:dns-server,0.0.0.0"]
     lines += ["dhcp-option=option6:dns-server,[::]"] if _has_dhcp6(server) else []
     return server.replace(config=server.config + plain_text.joined(lines))
 
 
 def _after(network: Network, facts: NetworkFacts, others: CoexistenceFacts) -> tuple[Resource, ...]:
-    """Return what comes last, when NETWORK's own rules are in place."""
+    """Return what follows NETWORK's own rules: zones, accepts and remarks."""
     needed: list[Resource] = []
     if others.firewalld and network.traits.is_routed:
         needed.append(FirewalldZone(network.bridge, TRUSTED))
@@ -191,7 +191,7 @@ def _by_iptables(
     if into and network.traits.has_way_out:
         rules += (f"{into} -i {dev}", f"{into} -o {dev} {_ANSWERS}")
     elif into and family in others.bridged:
-        # What one port sends to another meets the firewall as well.
+        # br_netfilter sends frames from port to port through this chain too.
         rules.append(f"{into} -i {dev} -o {dev}")
     tail = f'-m comment --comment "{_mark(network)}" -j ACCEPT'
     lines = plain_text.joined(" ".join(f"-I {rule} {tail}".split()) for rule in rules)
@@ -201,7 +201,7 @@ def _by_iptables(
 
 
 def _out_by_iptables(table: IptablesFilter) -> tuple[str, ...]:
-    """Return how iptables(8) tells what the host is to send to guests."""
+    """Return the iptables(8) matches for what the host must be able to send to guests."""
     if table.table == "raw":
         return ("",)  # connections are not tracked there yet
     own = (("icmp", DHCP_PORT), ("ipv6-icmp", DHCP6_PORT))[table.family == IP6]
@@ -209,7 +209,7 @@ def _out_by_iptables(table: IptablesFilter) -> tuple[str, ...]:
 
 
 def _by_nft(network: Network, closed: ClosedChain, others: CoexistenceFacts) -> NftAccepts | None:
-    """Return the accepts that a chain of somebody's own needs; None when it needs none."""
+    """Return the accepts that another program's chain needs; None when it needs none."""
     if closed.family == FRAMES:
         rules = _for_frames(network, closed)
     elif closed.hook == FORWARD:
@@ -222,12 +222,12 @@ def _by_nft(network: Network, closed: ClosedChain, others: CoexistenceFacts) -> 
 
 
 def _families(closed: ClosedChain) -> tuple[str, ...]:
-    """Return the families of IP that a chain sees."""
+    """Return the IP families that pass through a chain."""
     return (IP, IP6) if closed.family == INET else (closed.family,)
 
 
 def _local_by_nft(network: Network, closed: ClosedChain, others: CoexistenceFacts) -> list[str]:
-    """Return the accepts for what guests and the host send each other."""
+    """Return the rules, still without `accept`, for traffic between guests and the host."""
     dev, is_arp = f'"{network.bridge}"', closed.family == ARP
     if closed.hook in (PREROUTING, INPUT):
         is_early = closed.hook == PREROUTING
@@ -249,7 +249,7 @@ def _local_by_nft(network: Network, closed: ClosedChain, others: CoexistenceFact
 
 
 def _forwarded_by_nft(network: Network, closed: ClosedChain, others: CoexistenceFacts) -> list[str]:
-    """Return the accepts for what is forwarded."""
+    """Return the rules, still without `accept`, for forwarded traffic; empty if none are needed."""
     dev = f'"{network.bridge}"'
     if network.traits.has_way_out:
         ways = ("ct state established,related", "ct status dnat")
@@ -259,7 +259,7 @@ def _forwarded_by_nft(network: Network, closed: ClosedChain, others: Coexistence
 
 
 def _for_frames(network: Network, closed: ClosedChain) -> list[str]:
-    """Return the accept in a firewall for bridges, which sees a bridge's ports, by the bridge."""
+    """Return the rule for a chain of family `bridge`: it sees ports, so match on their bridge."""
     way = "obrname" if closed.hook in (OUTPUT, POSTROUTING) else "ibrname"
     return [f'meta {way} "{network.bridge}"']
 
@@ -272,9 +272,9 @@ def _in(
     *,
     is_early: bool = False,
 ) -> list[str]:
-    """Return how what guests send to the host is told, each with a blank before; all by nothing.
+    """Return matches for what guests may send to the host, each after a blank; [""] matches all.
 
-    Where it IS_EARLY, queries that are redirected to another port are still for the usual one.
+    IS_EARLY: before a redirect to another port, where DNS queries still have the usual port.
     """
     if host_services.is_open(network):
         return [""]
@@ -285,12 +285,12 @@ def _in(
 
 
 def _mark(network: Network) -> str:
-    """Return the comment of rules of ours in others' chains: it names their network's bridge."""
+    """Return the comment that marks our rules in others' chains; it names the network's bridge."""
     return f"qemu-netwrap: {network.bridge}"
 
 
 def _beyond_firewalld(network: Network, others: CoexistenceFacts) -> Remark:
-    """Return what to tell of a plain bridge, which may be the host's own way to the world."""
+    """Return a remark for a plain bridge: in no zone, as it may carry the host's uplink."""
     keys = {IP: "iptables", IP6: "ip6tables"}
     off = " ".join(f"net.bridge.bridge-nf-call-{keys[family]}=0" for family in others.bridged)
     return Remark(
@@ -301,7 +301,7 @@ def _beyond_firewalld(network: Network, others: CoexistenceFacts) -> Remark:
 
 
 def _unnameable(network: Network, others: CoexistenceFacts) -> Remark:
-    """Return what to say of a bridge whose name a manager would read as a pattern."""
+    """Return a remark for a bridge whose name a network manager would read as a pattern."""
     return Remark(
         network.bridge,
         f"network {network.name}: {' and '.join(others.managers)} may take over {network.bridge}:"
@@ -311,7 +311,7 @@ def _unnameable(network: Network, others: CoexistenceFacts) -> Remark:
 
 
 def _over_foreign_bridge(network: Network, closed: list[ClosedChain]) -> Remark:
-    """Return what to say of a firewall over a bridge that is not ours to open."""
+    """Return a remark for chains that may drop frames on a bridge that is not qemu-netwrap's."""
     chains = ", ".join(map(str, closed))
     return Remark(
         network.bridge,
@@ -322,7 +322,7 @@ def _over_foreign_bridge(network: Network, closed: list[ClosedChain]) -> Remark:
 
 
 def _unspeakable(network: Network) -> Remark:
-    """Return what to tell of a bridge whose name firewalls cannot be given."""
+    """Return a remark for a bridge whose name cannot be written in firewall rules."""
     return Remark(
         network.bridge,
         f"network {network.name}: a firewall drops what guests send, and bridge {network.bridge}"

@@ -1,4 +1,4 @@
-"""host-only: guests and host reach each other, and nothing else passes, in either direction."""
+"""host-only: guests and the host reach each other; nothing else passes in either direction."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Driver(NetworkDriver):
     """A bridge with the host's address, and dnsmasq."""
 
     def readers(self) -> Mapping[str, Reader]:
-        """Return those of a bridge, of its subnet, and of what is served on it."""
+        """Return the keys of a bridge, of its subnet, and of the services on it."""
         return {**networks.keys.BRIDGED, **networks.keys.ROUTED, **networks.keys.SERVED}
 
     def needs(self, network: Network) -> Needs:
-        """Return where the subnet may be, and whether IPv6 is asked for."""
+        """Return the pools for the subnet, and whether IPv6 is wanted."""
         return Needs(networks.routed.subnet_pools(network), ipv6=network.ipv6)
 
     def network_resources(self, network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
@@ -47,7 +47,7 @@ class Driver(NetworkDriver):
 def rules(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
     """Return the network's chains: frames between its guests pass, forwarded packets do not.
 
-    The first matters where br_netfilter sends bridged frames through the inet forward hook.
+    The rule for frames matters if br_netfilter sends them through the inet forward hook.
     """
     dev = f'"{network.bridge}"'
     forward = resources.nftables.chain(

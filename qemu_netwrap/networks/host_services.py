@@ -1,10 +1,10 @@
-"""Which services of the host a network's guests may use: a chain of ours at the input hook.
+"""Which services of the host a network's guests may use: a chain at the input hook.
 
-Guests always reach what the network itself is made of: DHCP, DNS, ICMP with neighbour discovery,
-and the answers to what the host has begun. The rest is open to them where the host has no firewall,
-and closed where it has one, whatever its kind: firewalld's zone `trusted`, which lets their packets
-through, would else open to them what the host's own LAN does not reach. `host_services` decides
-both ways. What is led on to a guest (`hostfwd`) does not come by here: it is forwarded.
+Guests always reach what the network itself needs: DHCP, DNS and ICMP with neighbour discovery, and
+they may answer connections that the host opened. Other services are open to them if the host has no
+firewall, and closed if it has any: firewalld's zone `trusted`, which accepts their packets, would
+otherwise open what even the host's LAN cannot reach. The key `host_services` overrides both
+defaults. Port forwards (`hostfwd`) do not pass this chain, since they are forwarded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ALL = (host_services.ALL,)
 
 
 def rules(network: Network, facts: NetworkFacts) -> str:
-    """Return the chain that closes the host's services but for some; empty where all are open."""
+    """Return the chain that closes all but some services of the host; "" if all are open."""
     others = facts.others
     dns_port = others.dns_port if others is not None else DNS_PORT
     wanted = network.host_services
@@ -44,9 +44,9 @@ def rules(network: Network, facts: NetworkFacts) -> str:
 
 
 def needed(family: str, dns_port: int) -> tuple[tuple[str, int, int], ...]:
-    """Return what guests need of the host: protocol, first and last port; 0 for every port.
+    """Return what guests need of the host: (protocol, first port, last port), 0 for all ports.
 
-    That is DHCP, DNS and ICMP, by which they find the gateway and learn of what did not pass.
+    That is DHCP, DNS and ICMP, by which they find the gateway and receive errors.
     """
     own = (("icmp", 0, 0), ("udp", DHCP_PORT, DHCP_PORT))
     if family == IP6:
@@ -55,7 +55,7 @@ def needed(family: str, dns_port: int) -> tuple[tuple[str, int, int], ...]:
 
 
 def chosen(network: Network) -> list[tuple[str, int, int]]:
-    """Return the services that the configuration names; not when it names all."""
+    """Return the services that the configuration opens; none if it opens all (`is_open`)."""
     if is_open(network):
         return []
     tftp = [("udp", TFTP_PORT, TFTP_PORT)] if network.tftp else []
@@ -68,14 +68,14 @@ def is_open(network: Network) -> bool:
 
 
 def nft_match(protocol: str, first: int, last: int) -> str:
-    """Return how nft(8) tells a service."""
+    """Return the nft(8) match for a service; FIRST is 0 for all ports."""
     if not first:
         return f"meta l4proto {protocol}"
     return f"{protocol} dport {first if first == last else f'{first}-{last}'}"
 
 
 def iptables_match(protocol: str, first: int, last: int) -> str:
-    """Return how iptables(8) tells a service."""
+    """Return the iptables(8) match for a service; FIRST is 0 for all ports."""
     if not first:
         return f"-p {protocol}"
     return f"-p {protocol} --dport {first if first == last else f'{first}:{last}'}"

@@ -1,16 +1,16 @@
 """IPv6 on nat and host-only: a ULA prefix, router advertisements and DHCPv6, the way out.
 
-To route for its guests alone, a host takes one of two ways:
+There are two ways to make a host route for its guests alone:
 
-- Linux 6.17 has a switch for each device (`force_forwarding`). It is set for the bridge and for
-  the devices that routes leave by, as for IPv4.
-- Before, there is but the global one (`conf/all/forwarding`). It would have devices ignore the
-  routers that they have listened to (`accept_ra` 1), which 2 prevents; and a rule drops what our
-  guests have no part in (Documentation/networking/ip-sysctl.rst).
+- Since Linux 6.17 there is a sysctl for each device (`force_forwarding`). It is set for the bridge
+  and for the devices that routes leave by, as for IPv4.
+- Older kernels only have the global one (`conf/all/forwarding`). It makes devices with `accept_ra`
+  1 ignore router advertisements, so `accept_ra` is set to 2; and a rule drops forwarded packets
+  that are not to or from guests (Documentation/networking/ip-sysctl.rst).
 
-In both cases the bridge is to say of itself that it forwards. Whenever a device is told so, the
-kernel throws away what all devices have learned from their routers, but for those whose
-`accept_ra` is 2 (net/ipv6/addrconf.c, `addrconf_fixup_forwarding`): hence that comes first.
+In both cases `forwarding` is set for the bridge. Each time that is set for a device, the kernel
+discards what all devices have learned from their routers, except those whose `accept_ra` is 2
+(net/ipv6/addrconf.c, `addrconf_fixup_forwarding`): hence `accept_ra` is set first.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Resource
 
-# A route as wide as this is no network: a default route in parts, or all there is of ULAs.
+# A route with this prefix length or less is part of a default route, or covers all ULAs.
 NO_NETWORK = 8
-# The group of our bridges' devices, by which a rule tells all of them: "qn".
+# The device group of bridges of qemu-netwrap, so that one rule matches all of them: "qn".
 GROUP = 0x716E
 _ATTEMPTS = 64
-_FIRST_GUEST = 0x1000  # of DHCPv6; below are addresses that somebody chooses by hand
+_FIRST_GUEST = 0x1000  # of DHCPv6; addresses below are left for manual assignment
 _INTERFACE_IDS = 1 << 64
 _V6 = "meta nfproto ipv6"
 _LINK_LOCAL = ipv6.Prefix(0xFE80 << 112)
@@ -44,7 +44,7 @@ _LINK_LOCAL = ipv6.Prefix(0xFE80 << 112)
 def prefix_of(network: Network, facts: NetworkFacts) -> Prefix | None:
     """Return the network's prefix: the configured one, else a free one; None without IPv6.
 
-    Raises `HostError` naming the route that is in a configured prefix's way.
+    Raises `HostError`, naming the route, if a configured prefix overlaps one of the host.
     """
     if missing_reason(network, facts) is not None or facts.ipv6 is None:
         return None
@@ -66,7 +66,7 @@ def prefix_of(network: Network, facts: NetworkFacts) -> Prefix | None:
 
 
 def missing_reason(network: Network, facts: NetworkFacts) -> str | None:
-    """Return why the network has no IPv6; None if it has. Empty: nobody wants to know."""
+    """Return why the network has no IPv6: None if it has, "" if IPv6 was not requested."""
     if not network.ipv6 or facts.ipv6 is None:
         return ""
     if 0 < facts.mtu < ipv6.SMALLEST_MTU:
@@ -78,45 +78,45 @@ def missing_reason(network: Network, facts: NetworkFacts) -> str | None:
 
 
 def addresses(network: Network, prefix: Prefix | None) -> tuple[Resource, ...]:
-    """Return the gateway's address, if there is one."""
+    """Return the gateway's address on the bridge; nothing without IPv6."""
     if prefix is None:
         return ()
     return (Address(network.bridge, f"{prefix.gateway}/{prefix.length}"),)
 
 
 def link_local(mac: str) -> str:
-    """Return the link-local address that the kernel would give to a bridge with a MAC."""
+    """Return the link-local address, with prefix length, that the kernel derives from a MAC."""
     return f"{_LINK_LOCAL.of_mac(mac)}/{_LINK_LOCAL.length}"
 
 
 def own_forwarding(network: Network, facts: Ipv6Facts | None) -> tuple[Resource, ...]:
-    """Return what it takes that the bridge of a nat network forwards what its guests send.
+    """Return the sysctls that make the bridge of a nat network forward what its guests send.
 
-    `forwarding` makes the host say that it is a router when guests ask for its MAC (RFC 4861,
-    section 7.3.3); without, they would drop their default route.
+    `forwarding` makes the host set the Router flag in its neighbour advertisements (RFC 4861,
+    section 7.3.3); without that flag guests would drop their default route.
     """
     if facts is None:
         return ()
     keys = ("forwarding", "force_forwarding") if facts.by_device else ("forwarding",)
-    # A router's bridges forward from the start.
+    # On a router new bridges forward by default.
     is_so = facts.is_router
     own = (Sysctl(network.bridge, "ipv6", key, "1", optional=is_so) for key in keys)
     return (*_listening(network, facts), *own)
 
 
 def _listening(network: Network, facts: Ipv6Facts) -> Iterator[Resource]:
-    """Yield the switches that keep devices listening to their routers."""
+    """Yield the switches that let devices accept router advertisements while they forward."""
     listeners = () if facts.is_fixed else facts.listeners
     return (Switch(d, "accept_ra", "1", "2", network.bridge) for d in listeners)
 
 
 def late_way_out(network: Network, facts: Ipv6Facts) -> list[Resource]:
-    """Return what a network that is up needs for what FACTS says of devices that came since."""
+    """Return what a network that is up needs for devices that appeared later, as in FACTS."""
     return [*_listening(network, facts), *way_out(network, facts, ())]
 
 
 def way_out(network: Network, facts: Ipv6Facts | None, inner: tuple[str, ...]) -> list[Resource]:
-    """Return the switches that let answers in. INNER are devices that lead nowhere."""
+    """Return the switches that forward incoming answers. INNER: bridges that are no way out."""
     if facts is None or facts.is_router:
         return []
     outer = uplinks(facts, inner)
@@ -127,18 +127,18 @@ def way_out(network: Network, facts: Ipv6Facts | None, inner: tuple[str, ...]) -
 
 
 def uplinks(facts: Ipv6Facts, inner: tuple[str, ...]) -> list[str]:
-    """Return the devices that routes leave by."""
+    """Return the devices by which routes leave the host, without INNER."""
     return [d for d in dict.fromkeys(route.device for route in facts.routes) if d not in inner]
 
 
 def router_guards(network: Network, facts: Ipv6Facts | None, inner: tuple[str, ...]) -> list[str]:
-    """Return the rules that keep a host which was no router from routing for its neighbours."""
+    """Return the rules that keep a host that is no router from routing for its neighbours."""
     if facts is None or facts.is_router:
         return []
     if not facts.by_device:
         if not uplinks(facts, inner):
             return []
-        # From bridge to bridge: with br_netfilter that is what goes between a bridge's ports.
+        # From bridge to bridge: with br_netfilter, frames between ports of a bridge match this.
         return [
             f'{_V6} meta iifkind "bridge" meta oifkind "bridge" accept',
             f"{_V6} iifgroup != {GROUP} oifgroup != {GROUP} drop",
@@ -147,7 +147,7 @@ def router_guards(network: Network, facts: Ipv6Facts | None, inner: tuple[str, .
 
 
 def doors(facts: Ipv6Facts | None, inner: tuple[str, ...]) -> list[str]:
-    """Return the doors that are closed to what has no mark (`RouterGuard`) for the same end."""
+    """Return the doors that `RouterGuard` closes to unmarked packets, for the same purpose."""
     if facts is None or facts.is_router:
         return []
     if not facts.by_device:
@@ -156,15 +156,15 @@ def doors(facts: Ipv6Facts | None, inner: tuple[str, ...]) -> list[str]:
 
 
 def _ours(facts: Ipv6Facts, inner: tuple[str, ...]) -> list[str]:
-    """Return the devices that routes leave by whose forwarding only we switch on."""
+    """Return the devices that routes leave by on which only qemu-netwrap enables forwarding."""
     return [d for d in uplinks(facts, inner) if d not in facts.routers]
 
 
 def guard(network: Network, uplink: str, family: str) -> tuple[str, ...]:
     """Return the rules that keep the host from routing for an uplink's neighbours.
 
-    They come after those that let answers pass. From the uplink to the uplink passes where that is
-    a bridge: with br_netfilter that is what goes between its ports.
+    They follow the rules that accept answers. What enters and leaves by the same uplink passes if
+    that is a bridge: with br_netfilter, frames between its ports look like this.
     """
     if not names.quotable(uplink):
         return ()
@@ -176,7 +176,7 @@ def guard(network: Network, uplink: str, family: str) -> tuple[str, ...]:
 
 
 def anti_spoofing_rule(network: Network, prefix: Prefix | None) -> str:
-    """Return the rule against what guests send out with addresses that are not the network's."""
+    """Return the rule that drops what guests send out with a source outside the network."""
     dev = f'iifname "{network.bridge}"'
     if prefix is None:
         return f"{dev} meta nfproto != ipv4 drop"
@@ -184,13 +184,13 @@ def anti_spoofing_rule(network: Network, prefix: Prefix | None) -> str:
 
 
 def sources(network: Network, prefix: Prefix | None) -> tuple[str, ...]:
-    """Return the rules for what guests send to the host itself: from where, and what not."""
+    """Return the rules for what guests send to the host: valid sources, and rejected ICMPv6."""
     dev = f'iifname "{network.bridge}"'
     if prefix is None:
         return (f"{dev} meta nfproto ipv6 drop",)
     return (
         f"{dev} icmpv6 type {{ nd-router-advert, nd-redirect }} drop",
-        # Without an address: who looks for duplicates of its own, or joins a group.
+        # The unspecified source is used for duplicate address detection and to join groups.
         f"{dev} ip6 saddr :: meta l4proto ipv6-icmp accept",
         f"{dev} ip6 saddr != {{ {prefix}, {_LINK_LOCAL.text}/10 }} drop",
     )
@@ -202,17 +202,17 @@ def duid(mac: str) -> str:
 
 
 def dnsmasq(network: Network, prefix: Prefix | None, facts: NetworkFacts) -> list[str]:
-    """Return what dnsmasq's configuration says of IPv6.
+    """Return the lines on IPv6 of dnsmasq's configuration.
 
-    Guests take addresses by router advertisement or by DHCPv6. `ra-names`: dnsmasq knows a guest
-    by its IPv4 lease, and looks whether it has the address that SLAAC makes of its MAC. The MTU in
-    advertisements is the bridge's.
+    Guests get addresses by router advertisement or by DHCPv6. `ra-names`: dnsmasq takes a guest's
+    name from its IPv4 lease, and checks whether it has the address that SLAAC makes of its MAC. The
+    MTU in advertisements is the bridge's.
     """
     if prefix is None:
         why = missing_reason(network, facts)
         return [f"# no IPv6: {why}"] if why else []
-    # Where each guest has an address reserved, no other is leased: one guest could ask for so many,
-    # by as many DUIDs, that dnsmasq has no lease left for others, of IPv4 either.
+    # With ip_filter each guest has a reserved address, and no other is leased: one guest could use
+    # so many DUIDs that dnsmasq has no lease left for others, IPv4 included.
     last = "static" if network.filters_ips else prefix.host(_INTERFACE_IDS - 1)
     lines = [
         "enable-ra",

@@ -1,7 +1,7 @@
 """The keys of [networks.NAME] that modes share, and how each value is read.
 
-A reader takes a value of TOML and returns one of `Network`, or raises `ValueError` with what was
-expected. The drivers choose among them (`NetworkDriver.readers`).
+A reader takes a TOML value and returns the one for `Network`, or raises `ValueError` that says what
+was expected. Each driver selects its keys (`NetworkDriver.readers`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LARGEST = 8
-SMALLEST = 29  # a subnet with fewer addresses has none left for guests worth a network
+SMALLEST = 29  # a smaller subnet has too few addresses for guests
 _NOT_FOR_HOSTS6 = tuple(map(Prefix.parse, ("::/8", "fe80::/10", "fec0::/10", "ff00::/8")))
 _NOT_FOR_HOSTS = tuple(map(Subnet.parse, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))
 
@@ -41,7 +41,7 @@ def _ifname(value: object) -> str:
 
 
 def uplink(value: object) -> str:
-    """Read the name of a NIC of the host."""
+    """Return VALUE, the name of a NIC of the host. Raises `ValueError`."""
     name = _string(value)
     wrong = names.ifname_fault(name)
     if wrong:
@@ -71,7 +71,9 @@ def _subnet(value: object) -> Subnet:
 
 def _subnet6(value: object) -> Prefix:
     try:
-        prefix = Prefix.parse(_string(value).replace("%", "%%"))  # no scope is part of a network
+        prefix = Prefix.parse(
+            _string(value).replace("%", "%%")
+        )  # reject scopes: a network has none
     except ValueError as error:
         raise ValueError(f"expected a network like fd12:3456:789a:1::/64: {error}") from None
     if prefix.length != LENGTH:
@@ -82,7 +84,7 @@ def _subnet6(value: object) -> Prefix:
 
 
 def servers(value: object) -> tuple[str, ...]:
-    """Read addresses of DNS servers, of which IPv6's may have a scope."""
+    """Return addresses of DNS servers; IPv6 ones may have a scope. Raises `ValueError`."""
     if not isinstance(value, list) or not all(isinstance(server, str) for server in value):
         raise ValueError('expected addresses like ["192.0.2.53"]')
     return tuple(addresses.read(server, scoped=True) for server in value)
@@ -97,7 +99,7 @@ def _hosts(value: object) -> tuple[tuple[str, str], ...]:
     return tuple((name, addresses.read(address)) for name, address in value.items())
 
 
-# Of every network that has a bridge.
+# Keys of every network that has a bridge.
 BRIDGED: dict[str, Callable[[object], object]] = {
     "mode": _string,
     "bridge": _ifname,
@@ -108,13 +110,13 @@ BRIDGED: dict[str, Callable[[object], object]] = {
     "mac_filter": _boolean,
     "ip_filter": _boolean,
 }
-# Of one that has a subnet of its own.
+# Keys of a network that has a subnet of its own.
 ROUTED: dict[str, Callable[[object], object]] = {
     "subnet": _subnet,
     "ipv6": _boolean,
     "subnet6": _subnet6,
 }
-# Of what its dnsmasq tells guests, and what they may reach of the host.
+# Keys for what its dnsmasq serves to guests, and for the host services they may reach.
 SERVED: dict[str, Callable[[object], object]] = {
     "hosts": _hosts,
     "addresses": reservations.read,

@@ -1,4 +1,4 @@
-"""nat: guests reach what the host reaches, under the host's addresses; nothing new comes in."""
+"""nat: guests reach what the host reaches, by its addresses; no connections come in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from qemu_netwrap.model.host import Needs
 from qemu_netwrap.networks.base import NetworkDriver
 
 _FORWARD = "type filter hook forward priority filter; policy accept;"
-# When conntrack knows a packet, and it has the destination that it is to go to.
+# After conntrack (-200) and dstnat (-100): the packet has its final destination.
 _MARKING = "type filter hook prerouting priority -90; policy accept;"
-MARK = "0x10000000"  # no mark that Docker, Kubernetes, Calico or Tailscale give has this bit alone
+MARK = "0x10000000"  # Docker, Kubernetes, Calico and Tailscale set no mark of this bit alone
 _ANSWERS = ("ct state established,related accept", "ct status dnat accept")
 
 TYPE_CHECKING = False
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 
 class Driver(NetworkDriver):
-    """A bridge with the host's address, dnsmasq, and masquerading to where the host's routes go."""
+    """A bridge with the host's address, dnsmasq, and masquerading to wherever the host routes."""
 
     def readers(self) -> Mapping[str, Reader]:
-        """Return those of a bridge, of its subnet, and of what is served on it, DNS included."""
+        """Return the keys of a bridge, of its subnet, and of the services on it, DNS included."""
         keys = networks.keys
         return {**keys.BRIDGED, **keys.ROUTED, "dns": keys.servers, **keys.SERVED}
 
     def needs(self, network: Network) -> Needs:
-        """Return where the subnet may be, the way out, and whether IPv6 is asked for."""
+        """Return the pools for the subnet, the way out, and whether IPv6 is wanted."""
         return Needs(networks.routed.subnet_pools(network), way_out=True, ipv6=network.ipv6)
 
     def network_resources(self, network: Network, host: NetworkFacts) -> tuple[Resource, ...]:
         """Return a bridge with gateway addresses, forwarding, the rules and dnsmasq.
 
-        IPv4 forwarding is decided by the device a packet comes in by (Documentation/networking/
+        The device that a packet arrives on decides on IPv4 forwarding (Documentation/networking/
         ip-sysctl.rst, conf/DEVICE/forwarding): the bridge for what guests send, and each device
-        that routes leave through for the answers. The global switch stays as it is. For IPv6 see
+        that routes leave by for the answers. The global sysctl is left alone. For IPv6 see
         `networks.ipv6`.
         """
         routed, ipv6, sysctls = networks.routed, networks.ipv6, resources.sysctls
@@ -64,7 +64,7 @@ class Driver(NetworkDriver):
             *routed.segment(network, subnet, prefix, host),
             sysctls.Sysctl(network.bridge, "ipv4", "forwarding", "1"),
             *ipv6.own_forwarding(network, six),
-            # Rules before forwarding: no packet is forwarded that they have not seen.
+            # Rules before forwarding: no packet is forwarded unfiltered.
             resources.nftables.NetworkChains(network.bridge, chains),
             resources.forward_guards.RouterGuard(network.bridge, "\n".join(doors)),
             *(sysctls.Forwarding(device, network.bridge) for device in uplinks),
@@ -74,21 +74,21 @@ class Driver(NetworkDriver):
         )
 
     def follow_host(self, network: Network, came: WayOut) -> tuple[Resource, ...]:
-        """Return forwarding by a device that has come, and the guards against its neighbours."""
+        """Return forwarding for a device that appeared, and the guards against its neighbours."""
         if came.ipv6 is None:
             return _late_uplink(network, came.device)
         return _late_uplink6(network, came.device, came.ipv6)
 
 
 def _late_uplink(network: Network, device: str) -> tuple[Resource, ...]:
-    """Return what a network that is up needs for an uplink that has come since."""
+    """Return what a network that is up needs for an uplink that appeared later."""
     rules = networks.ipv6.guard(network, device, "ipv4")
     guards = _late_guard(network, "ipv4", device, rules, [f"ipv4 iif {device}"])
     return (*guards, resources.sysctls.Forwarding(device, network.bridge))
 
 
 def _late_uplink6(network: Network, device: str, facts: Ipv6Facts) -> tuple[Resource, ...]:
-    """Return the same for IPv6; FACTS is the host as it is by now."""
+    """Return the same for IPv6; FACTS is the host's current state."""
     rules = networks.ipv6.router_guards(network, facts, ())
     guards = _late_guard(network, "ipv6", device, rules, networks.ipv6.doors(facts, ()))
     return (*guards, *networks.ipv6.late_way_out(network, facts))
@@ -99,7 +99,7 @@ def _late_guard(
 ) -> tuple[Resource, ...]:
     """Return a chain with the guards for DEVICE, and the doors that are closed.
 
-    A device whose name nft's language cannot say has the latter alone.
+    RULES is empty if nft cannot quote the device's name; the doors are then all there is.
     """
     found: list[Resource] = []
     if rules:
@@ -115,8 +115,8 @@ def _late_guard(
 def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[str]) -> str:
     """Return the network's chains.
 
-    A host that was no router does not become one for its neighbours: of what comes in from outside
-    GUARDS let pass what goes to our guests.
+    A host that was no router does not become one for its neighbours: of what comes in from outside,
+    GUARDS pass only what goes to the network's guests.
     """
     dev, chain = f'"{network.bridge}"', resources.nftables.chain
     marking = chain(network, "prerouting", _MARKING, *_marks(network, subnet, prefix))
@@ -136,7 +136,7 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
         network,
         "postrouting",
         "type nat hook postrouting priority srcnat; policy accept;",
-        # Not between guests: with br_netfilter their frames pass here too.
+        # Not between guests: with br_netfilter their frames traverse this chain too.
         f"ip saddr {subnet} oifname != {dev} masquerade",
         *([f"ip6 saddr {prefix} oifname != {dev} masquerade"] if prefix is not None else []),
     )
@@ -144,9 +144,9 @@ def rules(network: Network, subnet: Subnet, prefix: Prefix | None, guards: list[
 
 
 def _marks(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]:
-    """Return the rules that mark what may be forwarded, for as long as it takes to route it.
+    """Return the rules that mark what may be forwarded; the forward chain clears the mark again.
 
-    Policy rules drop the rest (`RouterGuard`). What has a mark of somebody else's keeps that.
+    Policy rules drop the rest (`RouterGuard`). A packet that another program marked is left alone.
     """
     dev, mark = f'"{network.bridge}"', f"fib daddr type unicast meta mark set {MARK}"
     six = [f"iifname {dev} ip6 saddr {prefix} {mark}"] if prefix is not None else []

@@ -1,7 +1,7 @@
 """hostfwd= on a nat network: what is refused, and the nftables chains of one NIC's forwards.
 
-Nobody listens on the port in the end: a packet for it gets another destination before it is routed,
-also one that the host itself sends. Decision 0018 (docs/decisions) tells about the loopback's.
+No process serves the port: a packet for it gets another destination before it is routed, also one
+that the host itself sends. Decision 0018 (docs/decisions) describes loopback addresses.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     Chain = tuple[str, str, list[str]]
 
-_MULTICAST = 224  # 224.0.0.0/4, and what is reserved or broadcast above it
+_MULTICAST = 224  # 224.0.0.0/4, and the reserved and broadcast addresses above
 _LOOPBACK = {"ip": "127.0.0.1", "ip6": "::1"}
 _LOOPBACKS = {"ip": "127.0.0.0/8", "ip6": "::1"}
 
 
 def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[PortForward, ...]:
-    """Return the forwards that a netdev of ours asks for. Raises `UsageError`."""
+    """Return the port forwards of a netdev on NETWORK. Raises `UsageError` for invalid ones."""
     where = net.option.typed
     if not network.traits.allows_hostfwd:
         modes = " and ".join(name for name, mode in MODES.items() if mode.allows_hostfwd)
@@ -67,7 +67,7 @@ def wanted(net: NetOption, network: Network, *, has_nic: bool) -> tuple[PortForw
 
 
 def _is_nobodys(forward: PortForward) -> bool:
-    """Whether the host's address is for many: multicast, or broadcast."""
+    """Whether the host address is no unicast address: multicast, reserved or broadcast."""
     if forward.is_ipv6:
         return forward.host.lower().startswith("ff")
     return bool(forward.host) and int(forward.host.partition(".")[0]) >= _MULTICAST
@@ -81,7 +81,7 @@ def _is_dhcps(forward: PortForward) -> bool:
 
 
 def refuse_twins(nics: Iterable[TapRequest]) -> None:
-    """Refuse a port of the host that is to lead to two places. Raises `UsageError`."""
+    """Raise `UsageError` if two port forwards use the same port of the host."""
     seen: dict[tuple[str, int], list[PortForward]] = {}
     for nic in nics:
         for forward in nic.forwards:
@@ -97,10 +97,10 @@ def refuse_twins(nics: Iterable[TapRequest]) -> None:
 def resolved(
     nic: TapRequest, own: tuple[str, str], gateways: Iterable[str]
 ) -> tuple[PortForward, ...]:
-    """Return a NIC's forwards with each guest address filled in, which is OWN's by default.
+    """Return a NIC's port forwards with each guest address filled in, by default from OWN.
 
-    OWN is IPv4, then IPv6. GATEWAYS are the network's, with their prefix lengths, one of each
-    family that there is. Raises `HostError` for a guest elsewhere, or for a family that is not.
+    OWN is (IPv4, IPv6). GATEWAYS are the network's, with their prefix lengths, one per family in
+    use. Raises `HostError` for a guest outside the network, or a family that it does not have.
     """
     segments = {":" in gateway: facts(gateway) for gateway in gateways}
     found = []
@@ -119,10 +119,10 @@ def resolved(
 
 
 def address6_for(nic: TapRequest, mac: str, gateway: str) -> str:
-    """Return the IPv6 address that forwards to a NIC with MAC lead to; empty when none do.
+    """Return the IPv6 address that a NIC's port forwards lead to; empty when none do.
 
-    It is the one that a hostfwd= names, or the one that SLAAC makes of the MAC; DHCPv6 is to give
-    it too. GATEWAY is the network's, with its prefix length; without one there is none.
+    It is the one that a hostfwd= names, or the one that SLAAC derives from MAC; DHCPv6 must lease
+    the same. GATEWAY is the network's, with its prefix length; empty without IPv6.
     """
     six = [forward for forward in nic.forwards if forward.is_ipv6]
     if not (six and gateway):
@@ -132,7 +132,7 @@ def address6_for(nic: TapRequest, mac: str, gateway: str) -> str:
 
 
 def facts(gateway: str) -> Subnet | Prefix:
-    """Return the segment of a gateway's address with its prefix length."""
+    """Return the subnet or prefix of GATEWAY, an address with its prefix length."""
     return Prefix.parse_around(gateway) if ":" in gateway else Subnet.around(gateway)
 
 
@@ -140,7 +140,7 @@ _REMEDY = "leave the guest's address out, as in hostfwd=tcp::2222-:22: it is the
 
 
 def _unfit(forward: PortForward, segment: Subnet | Prefix) -> str:
-    """Say why no guest of SEGMENT has the forward's guest address; empty if one can."""
+    """Return why no guest of SEGMENT can have the forward's guest address; "" if one can."""
     if not forward.guest:
         return ""
     if isinstance(segment, Prefix):
@@ -151,9 +151,9 @@ def _unfit(forward: PortForward, segment: Subnet | Prefix) -> str:
 
 
 def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[PortForward]) -> str:
-    """Return the chains, as nft(8) reads them, by which FORWARDS lead to guests on BRIDGE.
+    """Return the chains, as nft(8) reads them, for port forwards to guests on BRIDGE.
 
-    GATEWAYS are the bridge's addresses with their prefix lengths, one of each family that there is.
+    GATEWAYS are the bridge's addresses with their prefix lengths, one per family in use.
     """
     segments = dict(map(_segment, gateways))
     outside, host, hairpin, leaving, coming = [], [], [], [], []
@@ -166,7 +166,7 @@ def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[Por
         host.append(lead)
         if not forward.is_for_loopback:
             outside.append(lead)
-            # Answers to a neighbour come from the host, or the neighbour would not know them.
+            # A client on the same bridge only knows answers from the host's address.
             hairpin.append(
                 f'oifname "{bridge}" {family} saddr {subnet} {family} daddr {forward.guest}'
                 " ct status dnat masquerade"
@@ -184,7 +184,7 @@ def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[Por
         ("prerouting", "type nat hook prerouting priority dstnat", outside),
         ("output", "type nat hook output priority -100", host),
         ("postrouting", "type nat hook postrouting priority srcnat", list(dict.fromkeys(hairpin))),
-        # Before conntrack sees it, and after it has put the answer's source right.
+        # Before conntrack sees the packet, and after it has restored the answer's source.
         ("leaving", "type filter hook output priority raw", leaving),
         ("coming", "type filter hook input priority 110", coming),
     )
@@ -193,21 +193,21 @@ def rules(tap: str, bridge: str, gateways: Iterable[str], forwards: Iterable[Por
 
 
 def _segment(gateway: str) -> tuple[str, tuple[str, str]]:
-    """Return the family of a gateway's address, the address itself, and its subnet."""
+    """Return a gateway's (family, (address, subnet))."""
     return "ip6" if ":" in gateway else "ip", (gateway.partition("/")[0], str(facts(gateway)))
 
 
 def _destination(forward: PortForward, family: str) -> str:
-    """Return what matches packets for the host's address, or for any that it has."""
+    """Return the match for packets to the forward's host address, or to any of the host's."""
     if forward.host:
         return f"{family} daddr {forward.host}"
     return f"meta nfproto {'ipv6' if forward.is_ipv6 else 'ipv4'} fib daddr type local"
 
 
 def _owner(tap: str) -> str:
-    """Return what a tap's chains are called by: its name, if nft's language can have that.
+    """Return the prefix of a tap's chain names: its name, hex-encoded if nft cannot take it.
 
-    A tap and a bridge have never the same name, so that the chains are nobody else's.
+    A tap and a bridge never have the same name, so chains of a network and a NIC do not collide.
     """
     plain = names.plain_ifname(tap)
     return tap if plain else f"tap/{tap.encode('utf-8', 'surrogateescape').hex()}"

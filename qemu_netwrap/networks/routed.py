@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Resource
 
-# Where subnets are chosen, a /24 each: out of the way of the usual LANs, and of what Docker
-# (172.17.0.0/16 on), libvirt (192.168.122.0/24) and Podman (10.88.0.0/16) take.
+# Pools from which a /24 is chosen: away from common LANs, and from the defaults of Docker
+# (from 172.17.0.0/16), libvirt (192.168.122.0/24) and Podman (10.88.0.0/16).
 POOLS = (
     Subnet.parse("10.128.0.0/9"),
     Subnet.parse("172.20.0.0/14"),
     Subnet.parse("192.168.0.0/16"),
 )
 SUBNET_LENGTH = 24
-# A route as wide as this is a default route in two halves, as VPNs set them, and no network.
+# A route with a shorter prefix is part of a default route, as VPNs split it: not a network.
 DEFAULT_LIKE = 2
 LEASE = "1h"
 ETHERNET_MTU = 1500
-SMALLEST_MTU = 576  # RFC 791: what every host takes
+SMALLEST_MTU = 576  # RFC 791: the datagram that every host must accept
 
 
 def subnet_pools(network: Network) -> tuple[Subnet, ...]:
-    """Return where the network's subnet may be: routes to elsewhere are in nobody's way."""
+    """Return the pools for the network's subnet: routes outside of them cannot overlap it."""
     return POOLS if network.subnet is None else (network.subnet,)
 
 
 def subnet_of(network: Network, facts: NetworkFacts) -> Subnet:
     """Return the network's subnet: the configured one, else a free one, the same each time.
 
-    Raises `HostError` naming the route that is in the way.
+    Raises `HostError` if the subnet overlaps a route, which it names, or if none is free.
     """
     routes = [route for route in facts.routes if route.subnet.length >= DEFAULT_LIKE]
     if network.subnet is not None:
@@ -71,7 +71,7 @@ def subnet_of(network: Network, facts: NetworkFacts) -> Subnet:
 def _free_in(
     pool: Subnet, name: str, routes: list[Route], reserved: tuple[Subnet, ...]
 ) -> Subnet | None:
-    """Return the first free subnet of POOL, looking from a place that NAME decides."""
+    """Return the first free subnet of POOL from a start derived from NAME; None if it is full."""
     taken = [s for s in (*(r.subnet for r in routes), *reserved) if s.overlaps(pool)]
     if any(subnet.length <= pool.length for subnet in taken):
         return None
@@ -88,10 +88,10 @@ def _free_in(
 def segment(
     network: Network, subnet: Subnet, prefix: Prefix | None, facts: NetworkFacts
 ) -> tuple[Resource, ...]:
-    """Return the bridge with its gateway addresses.
+    """Return the bridge with its gateway addresses. Raises `HostError` if its name is taken.
 
-    Nobody else is there yet who could have the bridge's addresses. dnsmasq advertises from the
-    link-local one (src/radv.c).
+    No other host is on the segment yet that could have these addresses. dnsmasq sends router
+    advertisements from the link-local one (src/radv.c).
     """
     if facts.is_left:
         raise HostError(
@@ -109,8 +109,8 @@ def segment(
         bridge = bridge.replace(group=ipv6.GROUP, link_local=ipv6.link_local(bridge.mac))
     return (
         *guarded(bridge, filtered=not network.filters_ips),
-        # What guests send is looked up by its source too, and by the mark of the network's chains:
-        # so `closed` holds for it.
+        # The source of what guests send is looked up as well, with the mark that the network's
+        # chains set, so that `closed` applies to it.
         Sysctl(network.bridge, "ipv4", "rp_filter", "1"),
         Sysctl(network.bridge, "ipv4", "src_valid_mark", "1"),
         Address(network.bridge, f"{subnet.first}/{subnet.length}"),
@@ -120,19 +120,19 @@ def segment(
 
 
 def closed(network: Network, subnet: Subnet, prefix: Prefix | None) -> list[str]:
-    """Return the doors that are closed to what has no mark: into the network, and out of it.
+    """Return the doors that are closed to unmarked packets: into the network, and out of it.
 
-    Out of it by IPv4 need not be named: the kernel asks for a packet's source as if it were a
-    packet to that, coming in where this one leaves, and finds the door into the network closed.
-    A door that is named would be closed to that question about answers, which come by devices
-    where the kernel asks without the mark (`src_valid_mark`).
+    Out of it, IPv4 needs no door: the kernel also looks up the way back, to the packet's source
+    from where the packet leaves (`rp_filter`), and the door into the network stops that. A door
+    of its own would also stop that lookup for answers, which arrive on devices where the kernel
+    does it without the mark (`src_valid_mark`).
     """
     six = [f"ipv6 iif {network.bridge}", f"ipv6 to {prefix}"] if prefix is not None else []
     return [f"ipv4 to {subnet}", *six]
 
 
 def _ip_filter(network: Network, subnet: Subnet, prefix: Prefix | None) -> tuple[IpFilter, ...]:
-    """Return the filter block of the network's guests, which lives with the bridge."""
+    """Return the filter block for the network's guests, released with the bridge."""
     if not network.filters_ips:
         return ()
     gateways = [subnet.first, *([prefix.gateway] if prefix else [])]
@@ -140,17 +140,17 @@ def _ip_filter(network: Network, subnet: Subnet, prefix: Prefix | None) -> tuple
 
 
 def mtu_of(network: Network, facts: NetworkFacts) -> int:
-    """Return the MTU of a network that leads out by a device with less than Ethernet's; else 0.
+    """Return the MTU of a network if that of its way out is below Ethernet's; else 0.
 
-    Without it guests would send what does not pass. With more than Ethernet's, as jumbo frames
-    have, they would get from the host what many of their NICs cannot take.
+    Without it guests would send packets that are too large. An MTU above Ethernet's (jumbo frames)
+    is not adopted: many guest NICs could not receive what the host would then send.
     """
     leads_out = network.traits.has_way_out
     return facts.mtu if leads_out and SMALLEST_MTU <= facts.mtu < ETHERNET_MTU else 0
 
 
 def services_of(network: Network, facts: NetworkFacts) -> str:
-    """Return the chain that keeps guests from the host's services; empty where all are open."""
+    """Return the chain that closes the host's services to guests; "" if all are open."""
     if network.host_services is None and facts.others is None:
         return ""
 
@@ -160,8 +160,8 @@ def services_of(network: Network, facts: NetworkFacts) -> str:
 def sources(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
     """Return the chain for what guests send to the host itself.
 
-    It comes from an address of the network, or from none as who asks for a lease does. Nothing of
-    it turns a route of the host's.
+    It accepts sources of the network, and 0.0.0.0 for DHCP requests. It drops ICMP redirects, which
+    could change the host's routes.
     """
     dev = f'iifname "{network.bridge}"'
     return chain(
@@ -176,10 +176,10 @@ def sources(network: Network, subnet: Subnet, prefix: Prefix | None) -> str:
 
 
 def between_guests(network: Network) -> str:
-    """Return the rule for what goes from guest to guest by way of the host.
+    """Return the rule for what the host forwards from guest to guest.
 
-    Where br_netfilter is on, bridged frames are among it. Isolated ports get none from each other,
-    and the gateway must not be the way round.
+    With br_netfilter that includes bridged frames. Isolated ports exchange no frames, and the
+    gateway must not become a way around that.
     """
     verdict = "drop" if network.isolated else "accept"
     return f'iifname "{network.bridge}" oifname "{network.bridge}" {verdict}'
@@ -188,12 +188,12 @@ def between_guests(network: Network) -> str:
 def dnsmasq(
     network: Network, subnet: Subnet, prefix: Prefix | None, facts: NetworkFacts
 ) -> DnsmasqServer:
-    """Return the network's dnsmasq: on its bridge alone, guests' names in a domain of its own."""
+    """Return the network's dnsmasq: on its bridge only, with guests' names in NAME.internal."""
     domain = f"{network.name}.internal"
     lines = [
         f"interface={network.bridge}",
         "except-interface=lo",
-        # And by the interface a query comes in by: a neighbour of the host that routes to the
+        # Also check which interface a query arrives on: a neighbour of the host that routes to the
         # gateway's address gets no answer.
         "bind-dynamic",
         "no-hosts",
@@ -204,7 +204,7 @@ def dnsmasq(
         "dhcp-authoritative",
         "dhcp-ignore-clid",
         *_believed(network),
-        # Nobody else is on this segment: pinging an address before it is offered only costs time.
+        # No other server assigns addresses here: a ping before each offer would only cost time.
         "no-ping",
         *ipv6.dnsmasq(network, prefix, facts),
         *([f"dhcp-option=option:mtu,{mtu}"] if (mtu := mtu_of(network, facts)) else []),
@@ -217,10 +217,10 @@ def dnsmasq(
 
 
 def _believed(network: Network) -> list[str]:
-    """Return what of the words of DHCP's clients is not believed.
+    """Return the lines that make dnsmasq ignore what DHCP clients claim.
 
-    Where guests keep to their MACs, only those are served, or one could take all addresses; and
-    the names are those that the runs have given. Elsewhere guests may have guests of their own.
+    With mac_filter only known MACs are served, as a guest could otherwise take all addresses, and
+    the runs assign the names. Without it guests may run nested guests, with other MACs and names.
     """
     if network.filters_macs:
         return ["dhcp-ignore=tag:!known", "dhcp-ignore-names"]
@@ -229,7 +229,7 @@ def _believed(network: Network) -> list[str]:
 
 
 def _ranges(network: Network, subnet: Subnet) -> list[str]:
-    """Return what is leased: all but the gateway's address and those that are somebody's alone."""
+    """Return the address ranges to lease: all but the gateway's and the reserved addresses."""
     if not network.addresses:
         return [f"dhcp-range={subnet.host(2)},{subnet.last},{LEASE}"]
 
@@ -238,24 +238,24 @@ def _ranges(network: Network, subnet: Subnet) -> list[str]:
 
 
 def _boot(network: Network) -> list[str]:
-    """Return what guests boot from. All of TFTP goes by one port: a firewall can tell it."""
+    """Return the lines for network boot. TFTP uses one port, so that firewalls can match it."""
     tftp = ["enable-tftp", f"tftp-root={network.tftp}", "tftp-single-port"]
     boot = [f"dhcp-boot={network.bootfile}"] if network.bootfile else []
     return [*(tftp if network.tftp else []), *boot]
 
 
 def _host_record(name: str, address: str, domain: str) -> str:
-    """Return what makes dnsmasq know a host: a name without a dot in the network's domain too."""
+    """Return the line for a host's name; one without a dot is also in the network's domain."""
     known_as = name if "." in name else f"{name},{name}.{domain}"
     return f"host-record={known_as},{address}"
 
 
 def _reach(network: Network, facts: NetworkFacts) -> list[str]:
-    """Return what names and routes beyond the network the guests are given."""
+    """Return the lines for DNS and routes beyond the network."""
     if not network.traits.has_way_out:
-        # No default route, and no name of the outside: a resolver is a way out too.
+        # No default route, and no outside names: DNS queries would be a way out as well.
         return ["dhcp-option=option:router", "no-resolv"]
     if network.dns:
         return ["dns-loop-detect", "no-resolv", *(f"server={server}" for server in network.dns)]
-    # The host's own stub may be among the servers, and ask this one in turn.
+    # The host's stub resolver may be among the servers, and forward back to this dnsmasq.
     return ["dns-loop-detect", *resolver_lines(facts.resolver, in_order=facts.in_order)]

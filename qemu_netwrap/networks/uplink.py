@@ -1,4 +1,4 @@
-"""The uplink of a bridge: a NIC of the host that goes into it, if that can be done."""
+"""The uplink of a bridge: checks on a NIC of the host, and the resources to attach it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _WAY_OUT = "use nat: guests then reach what the host reaches"
 
 
 def resources(network: Network, facts: NetworkFacts, bridge: Bridge) -> tuple[Resource, ...]:
-    """Return BRIDGE with the NIC's MAC, and the NIC; nothing if they are together already.
+    """Return BRIDGE with the NIC's MAC, and the uplink; nothing if the NIC is its port already.
 
-    The timers come with the NIC: while it is being taken in it must not be kept from forwarding,
-    as a bridge with STP keeps each new port for twice the forward delay. Raises `HostError` when
-    the NIC cannot be had.
+    STP and timers are set with the uplink, not with the bridge: a bridge with STP keeps a new port
+    from forwarding for twice the forward delay, which would cut off the NIC. Raises `HostError` if
+    the NIC cannot be attached.
     """
     nic = facts.uplink or UplinkCandidate(network.uplink, exists=False)
     if facts.bridge_exists:
@@ -42,7 +42,7 @@ def resources(network: Network, facts: NetworkFacts, bridge: Bridge) -> tuple[Re
 
 
 def _check(network: Network, nic: UplinkCandidate) -> None:
-    """Raise `HostError` if the NIC cannot, or must not, be taken in."""
+    """Raise `HostError` if the NIC cannot be attached, or must not be."""
     where = f"network {network.name}: uplink {nic.name}"
     if not nic.exists:
         raise HostError(f"{where}: there is no such interface", "see: ip link")
