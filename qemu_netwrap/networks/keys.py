@@ -71,9 +71,7 @@ def _subnet(value: object) -> Subnet:
 
 def _subnet6(value: object) -> Prefix:
     try:
-        prefix = Prefix.parse(
-            _string(value).replace("%", "%%")
-        )  # reject scopes: a network has none
+        prefix = Prefix.parse(_string(value).replace("%", "%%"))  # a network has no scope
     except ValueError as error:
         raise ValueError(f"expected a network like fd12:3456:789a:1::/64: {error}") from None
     if prefix.length != LENGTH:
