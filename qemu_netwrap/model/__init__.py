@@ -1,6 +1,6 @@
-"""What the rest speaks of: networks, a run and its NICs, facts about the host, addresses, names.
+"""The data model: networks, a run and its NICs, facts about the host, addresses, names.
 
-Pure: no I/O, nothing that remembers. Imports `errors`, `record` and the standard library.
+Pure: no I/O, no state. Imports `errors`, `record` and the standard library.
 """
 
 from qemu_netwrap import lazy

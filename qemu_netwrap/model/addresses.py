@@ -1,6 +1,6 @@
-"""Addresses of either family: read once, and written from then on in their parsed form.
+"""Addresses of both families: parsed once, and from then on used in canonical form.
 
-Python's `ipaddress` takes anything behind a `%` for an IPv6 scope, line ends too.
+Python's `ipaddress` accepts anything after a `%` as an IPv6 scope, even line ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from qemu_netwrap.model import names
 
 
 def read(text: str, *, scoped: bool = False) -> str:
-    """Return the address that TEXT is, spelt as everywhere. Raises `ValueError`.
+    """Return the address in TEXT in canonical form. Raises `ValueError`.
 
     With SCOPED, a link-local IPv6 address may name its interface (`fe80::1%eth0`).
     """

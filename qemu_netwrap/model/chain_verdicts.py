@@ -1,8 +1,8 @@
-"""Whether a firewall's chain drops what a network's guests need: followed through jumps and gotos.
+"""Whether a firewall's chain drops what a network's guests need, jumps and gotos included.
 
-A rule is its conditions and its verdict, whichever program has written it. Of each condition it is
-asked whether guests' packets meet it never, sometimes or always. What is not understood is
-`SOMETIMES`: a chain that could drop counts as one that does.
+A rule is a list of conditions and a verdict, whichever program has written it. Guests' packets
+meet each condition never, sometimes or always. A condition that is not understood counts as
+`SOMETIMES`, and a chain that may drop counts as one that does.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 NEVER, SOMETIMES, ALWAYS = 0, 1, 2
 DROP, ACCEPT, RETURN, JUMP, GOTO = "drop", "accept", "return", "jump", "goto"
-# What conditions are about; all else is UNKNOWN.
+# The field that a condition tests; any other is UNKNOWN.
 IIF, OIF, PORTS, SOURCE, TARGET, PROTOCOL, CT = "iif", "oif", "dport", "saddr", "daddr", "l4", "ct"
 UNKNOWN = ""
-# How much an address condition takes in.
+# How many addresses a condition matches: one, those of loopback, or more.
 ONE, LOOPBACK, MANY = "one", "loopback", "many"
 _PROTOCOLS = {"1", "6", "17", "58"}  # ICMP, TCP, UDP, ICMPv6
 _TRACKED = {"new", "established", "related"}
-_CLIENT_PORTS = ((68, 68), (546, 546), (1024, 65535))  # what DHCP and DNS are answered to
-MOST_CHAINS = 256  # looked at; beyond that a chain counts as one that could drop
+_CLIENT_PORTS = ((68, 68), (546, 546), (1024, 65535))  # to which DHCP and DNS servers answer
+MOST_CHAINS = 256  # limit of chains to follow; beyond it the result is `drops`
 
 
 class Condition(Record):
-    """One condition: what it is about, and the values of which one has to be met, or none."""
+    """One condition: a field, and values of which one must match, or none if NEGATED."""
 
     field: str = UNKNOWN
     values: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Condition(Record):
 
 
 class Rule(Record):
-    """A rule of a firewall. The verdict is empty where packets go on to the next."""
+    """A rule of a firewall. The verdict is empty if packets continue with the next rule."""
 
     conditions: tuple[Condition, ...] = ()
     verdict: str = ""
@@ -44,7 +44,7 @@ class Rule(Record):
 
 
 class Asked(Record):
-    """What is asked about: packets of the guests on BRIDGE at a hook, and the ports they need."""
+    """The packets in question: those of guests on BRIDGE at a hook, and the ports they need."""
 
     hook: str
     bridge: str
@@ -55,19 +55,19 @@ class Asked(Record):
 class Judgement(Record):
     """What a base chain does with guests' packets."""
 
-    drops: bool = False  # some of what they need, perhaps
-    closes: bool = False  # whatever no rule has let through
+    drops: bool = False  # it may drop some of what they need
+    closes: bool = False  # it drops whatever no rule accepts
 
 
 def judge(rules: Callable[[str], Iterable[Rule]], base: str, asked: Asked) -> Judgement:
-    """Judge a base chain whose policy lets through. RULES returns those of a chain by its name."""
+    """Judge a base chain whose policy is accept. RULES returns the rules of a chain by name."""
     walk = _Walk(rules, asked)
     closes = walk.certain(base) == DROP
     return Judgement(closes or walk.drops, closes)
 
 
 class _Walk:
-    """One walk from a base chain through all that can be reached."""
+    """One walk from a base chain through all chains that are reachable from it."""
 
     def __init__(self, rules: Callable[[str], Iterable[Rule]], asked: Asked) -> None:
         self.rules = rules
@@ -76,7 +76,7 @@ class _Walk:
         self.known: dict[str, str] = {}
 
     def certain(self, chain: str) -> str:
-        """Return what becomes of what no rule singles out: DROP, ACCEPT, or empty at the end."""
+        """Return the verdict on packets that no rule singles out: DROP, ACCEPT, or "" if none."""
         if chain not in self.known:
             if len(self.known) >= MOST_CHAINS:
                 self.drops = True
@@ -101,7 +101,7 @@ class _Walk:
 
 
 def _chance_of(rule: Rule, asked: Asked) -> int:
-    """Return whether guests' packets meet all conditions of a rule."""
+    """Return how often guests' packets meet all conditions: NEVER, SOMETIMES or ALWAYS."""
     chances = []
     for condition in rule.conditions:
         chance = _CHANCES.get(condition.field, _unknown)(condition.values, asked)
@@ -114,7 +114,7 @@ def _unknown(_values: tuple[str, ...], _asked: Asked) -> int:
 
 
 def _comes_in_by(values: tuple[str, ...], asked: Asked) -> int:
-    """An answer comes to be forwarded by whichever device the way out is."""
+    """Forwarded answers may arrive by any way out: SOMETIMES."""
     if asked.family == FRAMES or asked.hook not in (PREROUTING, INPUT, OUTPUT):
         return SOMETIMES
     is_met = asked.hook != OUTPUT and any(_names(each, asked.bridge) for each in values)
@@ -134,7 +134,7 @@ def _names(pattern: str, device: str) -> bool:
 
 
 def _has_port(values: tuple[str, ...], asked: Asked) -> int:
-    """Ports of what is forwarded are for the firewall's owner to close."""
+    """Which ports of forwarded packets are closed is up to the firewall's owner: NEVER."""
     if asked.hook == FORWARD:
         return NEVER
     wanted = tuple((port, port) for port in asked.ports)
@@ -145,12 +145,12 @@ def _has_port(values: tuple[str, ...], asked: Asked) -> int:
 
 
 def _comes_from(values: tuple[str, ...], _asked: Asked) -> int:
-    """A rule against a single address is not about the network."""
+    """A rule against a single address does not concern the network."""
     return SOMETIMES if MANY in values else NEVER
 
 
 def _goes_to(values: tuple[str, ...], asked: Asked) -> int:
-    """Targets of what is forwarded are for the firewall's owner to close."""
+    """Which targets of forwarded packets are closed is up to the firewall's owner: NEVER."""
     if asked.hook == FORWARD:
         return NEVER
     is_met = MANY in values or (ONE in values and asked.hook == OUTPUT)

@@ -1,4 +1,4 @@
-"""Facts about the host that matter for making one network: routes, its uplink, other firewalls."""
+"""Facts about the host needed to create a network: routes, its uplink, other firewalls."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ if TYPE_CHECKING:
 
 
 class Route(Record):
-    """One IPv4 unicast route: what it reaches, through which device, in which table."""
+    """One IPv4 unicast route: its destination, device and table (254 is main)."""
 
     subnet: Subnet
     device: str
     table: int = 254
 
     def __str__(self) -> str:
-        """Name the route as `ip route` would."""
+        """Return the route as `ip route` prints it."""
         where = str(self.subnet) if self.subnet.length else "default"
         table = "" if self.table == 254 else f" table {self.table}"
         return f"{where} dev {self.device}{table}"
 
 
 class UplinkCandidate(Record):
-    """A NIC of the host that is to be an uplink, as it is now."""
+    """The present state of a host NIC that is to become an uplink."""
 
     name: str
     exists: bool = True
     mac: str = ""
-    unfit: str = ""  # why it cannot be bridged at all: `Wi-Fi`, …
-    master: str = ""  # the bridge or bond whose port it is
-    manager: str = ""  # the program that would undo it
+    unfit: str = ""  # why it cannot be bridged: `Wi-Fi`, …
+    master: str = ""  # the bridge or bond that it is a port of
+    manager: str = ""  # the program that would undo the move to the bridge
     is_default: bool = False  # a default route leaves by it
-    addresses: tuple[str, ...] = ()  # with their prefix lengths, but for link-local ones
-    routes: int = 0  # that somebody has set: the kernel's own not counted
+    addresses: tuple[str, ...] = ()  # with their prefix lengths, without link-local ones
+    routes: int = 0  # their number, without those that the kernel adds itself
 
 
 class Needs(Record):
-    """What making a network needs to know of the host, beyond its bridge and who else is there."""
+    """Which host facts a network needs, besides those on its bridge and other software."""
 
     places: tuple[Subnet, ...] = ()  # IPv4 routes to these, and where default routes leave
-    way_out: bool = False  # the device that the default route leaves by: its MTU
+    way_out: bool = False  # the MTU of the device that the default route leaves by
     ipv6: bool = False  # whether and how the host has IPv6
-    uplink: str = ""  # this NIC
+    uplink: str = ""  # facts about this NIC
 
 
 class WayOut(Record):
-    """A device that a default route of the host leaves by now, and did not before."""
+    """A device by which a default route of the host leaves now, and did not before."""
 
     device: str
-    ipv6: Ipv6Facts | None = None  # with the routes by it, where it is IPv6's; None: IPv4's
+    ipv6: Ipv6Facts | None = None  # set, with its routes, for an IPv6 default route; None: IPv4
 
 
 class NetworkFacts(Record):
-    """What of the host matters for making one network."""
+    """The facts about the host that are needed to create one network."""
 
-    bridge_exists: bool = False  # an interface of the bridge's name, whatever it is
+    bridge_exists: bool = False  # an interface of that name, of any type
     is_bridge: bool = True
     routes: tuple[Route, ...] = ()
-    routers: tuple[str, ...] = ()  # devices whose IPv4 forwarding is on, and not by us
-    inner: tuple[str, ...] = ("lo",)  # devices that lead nowhere: lo, bridges of our networks
+    routers: tuple[str, ...] = ()  # devices on which another program enabled IPv4 forwarding
+    inner: tuple[str, ...] = ("lo",)  # no way out: lo, bridges of our networks
     resolver: str = "/etc/resolv.conf"  # the file that names the host's DNS servers
-    machine: str = ""  # the host's identity, which stable MACs are derived from
-    reserved: tuple[Subnet, ...] = ()  # subnets that other networks of the configuration name
+    machine: str = ""  # the host's identity, from which stable MACs are derived
+    reserved: tuple[Subnet, ...] = ()  # subnets of other networks in the configuration
     mtu: int = 0  # of the device that the default route leaves by; 0 without one
-    ipv6: Ipv6Facts | None = None  # of IPv6; None for a network that has none of it
-    uplink: UplinkCandidate | None = None  # the NIC that the network's bridge is to take in
-    others: CoexistenceFacts | None = None  # None: nobody else has a say
-    in_order: bool = False  # whether the host's DNS servers are asked in their order
-    is_left: bool = False  # the bridge is of our making, and its state has been removed
+    ipv6: Ipv6Facts | None = None  # None for a network without IPv6
+    uplink: UplinkCandidate | None = None  # the NIC to attach to the network's bridge
+    others: CoexistenceFacts | None = None  # None: no other software matters
+    in_order: bool = False  # whether the host queries its DNS servers in order
+    is_left: bool = False  # qemu-netwrap made the bridge, but its state is gone

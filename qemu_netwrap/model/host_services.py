@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 PROTOCOLS = ("tcp", "udp")
-# As IANA registers them; a table of our own, since not every host has /etc/services.
+# IANA's port numbers; a built-in table, since not every host has /etc/services.
 NAMES = {
     "ssh": "tcp/22", "tftp": "udp/69", "http": "tcp/80", "ntp": "udp/123", "https": "tcp/443",
     "smb": "tcp/445", "syslog": "udp/514", "nfs": "tcp/2049", "mqtt": "tcp/1883",
@@ -24,7 +24,7 @@ _FORM = 'expected services like ["ssh", "tcp/8080", "udp/5000-5010"], or ["all"]
 
 
 def read(value: object) -> tuple[str, ...]:
-    """Read the list. Raises `ValueError` with what is wrong."""
+    """Return the list as a tuple. Raises `ValueError` that says what is wrong."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValueError(_FORM)
     for service in value:
@@ -39,12 +39,12 @@ def read(value: object) -> tuple[str, ...]:
 
 
 def ports(services: Iterable[str]) -> list[tuple[str, int, int]]:
-    """Return protocol, first and last port of each of the services; `all` is not among them."""
+    """Return (protocol, first port, last port) of each service; `all` must not be among them."""
     return [_parts(service) for service in services]
 
 
 def _parts(service: str) -> tuple[str, int, int]:
-    """Return protocol, first and last port of a service. Raises `ValueError`."""
+    """Return (protocol, first port, last port) of a service. Raises `ValueError`."""
     protocol, slash, numbers = NAMES.get(service, service).partition("/")
     if not slash:
         near = model.suggest.suggestion(service, (*NAMES, ALL))

@@ -1,13 +1,13 @@
 """IPv4 networks as integers: (network, prefix length). Enough to choose a subnet.
 
-`ipaddress` would do it too, for 4 ms of import on the launch path.
+`ipaddress` can do this too, but its import would cost a launch 4 ms.
 """
 
 from __future__ import annotations
 
 from qemu_netwrap.record import Record
 
-_DIGITS = 16  # more than any number has that stands in an address
+_DIGITS = 16  # more than a number in an address has
 
 
 class Subnet(Record):
@@ -18,7 +18,7 @@ class Subnet(Record):
 
     @classmethod
     def parse(cls, text: str) -> Subnet:
-        """Read `192.168.0.0/24`. Raises `ValueError` with what is wrong with it."""
+        """Return the network `192.168.0.0/24`. Raises `ValueError` that says what is wrong."""
         address, slash, length = text.partition("/")
         if not slash or not _is_number(length) or int(length) > 32:
             msg = "expected a network like 192.168.0.0/24"
@@ -54,7 +54,7 @@ class Subnet(Record):
         return format_address((self.network | ~self.mask & 0xFFFFFFFF) - 1)
 
     def host(self, number: int) -> str:
-        """The address of host NUMBER, counted from the network address."""
+        """Return the address of host NUMBER, counted from the network address."""
         return format_address(self.network + number)
 
     def overlaps(self, other: Subnet) -> bool:
@@ -68,7 +68,7 @@ class Subnet(Record):
 
 
 def parse_address(text: str) -> int:
-    """Read a dotted quad. Raises `ValueError`."""
+    """Return a dotted quad as an integer. Raises `ValueError`."""
     parts = text.split(".")
     if len(parts) != 4 or not all(_is_number(p) and int(p) < 256 for p in parts):
         msg = f"{text!r} is not an IPv4 address"
@@ -77,10 +77,10 @@ def parse_address(text: str) -> int:
 
 
 def _is_number(text: str) -> bool:
-    """Whether TEXT is decimal digits, a few."""
+    """Whether TEXT consists of 1 to 16 decimal digits."""
     return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def format_address(address: int) -> str:
-    """Write a dotted quad."""
+    """Return an integer as a dotted quad."""
     return ".".join(str(byte) for byte in address.to_bytes(4, "big"))

@@ -1,6 +1,6 @@
-"""IPv6 prefixes as integers, and what of a host's IPv6 matters for making a network.
+"""IPv6 prefixes as integers, and the IPv6 facts of a host that a network needs.
 
-Enough to choose a /64 and to write addresses in it; `ipaddress` would cost a launch 4 ms.
+Enough to choose a /64 and format addresses in it; `ipaddress` would cost a launch 4 ms.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import zlib
 from qemu_netwrap import model
 from qemu_netwrap.record import Record
 
-LENGTH = 64  # what SLAAC takes (RFC 4862)
-ULA = 0xFD << 120  # fd00::/8: prefixes that everybody may give himself (RFC 4193)
+LENGTH = 64  # the prefix length that SLAAC needs (RFC 4862)
+ULA = 0xFD << 120  # fd00::/8: prefixes that a site may choose for itself (RFC 4193)
 SMALLEST_MTU = 1280  # of a link that carries IPv6 (RFC 8200)
 
 
@@ -23,7 +23,7 @@ class Prefix(Record):
 
     @classmethod
     def parse(cls, text: str) -> Prefix:
-        """Read `fd12:3456:789a:1::/64`. Raises `ValueError` with what is wrong with it."""
+        """Return the network `fd12:3456:789a:1::/64`. Raises `ValueError` with the reason."""
         return cls(*model.ipv6_text.network(text))
 
     @classmethod
@@ -33,9 +33,9 @@ class Prefix(Record):
 
     @classmethod
     def derive(cls, machine: str, name: str, attempt: int = 0) -> Prefix:
-        """Return the ULA prefix of the network NAME on a host, the same each time.
+        """Return the ULA prefix of the network NAME on a host; it is always the same.
 
-        The host has a /48 of its own, in which the network has a /64; another one each ATTEMPT.
+        The host has its own /48, and the network a /64 in it, a different one for each ATTEMPT.
         """
         site = _crc("ula", machine) << 8 | _crc("ula", machine, "more") & 0xFF
         number = (_crc(name) + attempt) & 0xFFFF
@@ -56,14 +56,14 @@ class Prefix(Record):
         return format_address(self.network + number)
 
     def of_mac(self, mac: str) -> str:
-        """Return the address that SLAAC gives to a MAC (RFC 4291, modified EUI-64)."""
+        """Return the address that SLAAC derives from a MAC (RFC 4291, modified EUI-64)."""
         raw = bytes.fromhex(mac.replace(":", ""))
         return self.host(
             int.from_bytes(bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:])), "big")
         )
 
     def guest_fault(self, address: str) -> str:
-        """Say why ADDRESS cannot be a guest's here; empty if it can."""
+        """Return why ADDRESS cannot be a guest's here; "" if it can."""
         number = model.ipv6_text.number(address) - self.network
         if number == 1:
             return f"{address} is the gateway's"
@@ -80,34 +80,34 @@ class Prefix(Record):
 
 
 class Route6(Record):
-    """One IPv6 unicast route: what it reaches and through which device."""
+    """One IPv6 unicast route: its destination, device and table (254 is main)."""
 
     prefix: Prefix
     device: str
     table: int = 254
-    learned: bool = False  # the kernel has it from a router's advertisement
+    learned: bool = False  # the kernel learned it from a router advertisement
 
     def __str__(self) -> str:
-        """Name the route as `ip -6 route` would."""
+        """Return the route as `ip -6 route` prints it."""
         where = str(self.prefix) if self.prefix.length else "default"
         table = "" if self.table == 254 else f" table {self.table}"
         return f"{where} dev {self.device}{table}"
 
 
 class Ipv6Facts(Record):
-    """What of the host's IPv6 matters for making one network."""
+    """The facts about the host's IPv6 that are needed to create one network."""
 
-    missing: str = ""  # why there is none
+    missing: str = ""  # why the host has no IPv6; empty if it has
     routes: tuple[Route6, ...] = ()
-    by_device: bool = True  # forwarding can be switched on device by device (Linux 6.17)
-    is_router: bool = False  # the host forwards already, and not by us
-    routers: tuple[str, ...] = ()  # devices that do, one by one, and not by us
-    is_fixed: bool = False  # settings cannot be written here: /proc/sys is read-only
-    listeners: tuple[str, ...] = ()  # devices that have learned from routers, and may forget it
+    by_device: bool = True  # forwarding can be enabled per device (Linux 6.17)
+    is_router: bool = False  # another program has enabled forwarding on the host
+    routers: tuple[str, ...] = ()  # devices on which another program enabled forwarding
+    is_fixed: bool = False  # sysctls cannot be set: /proc/sys is read-only
+    listeners: tuple[str, ...] = ()  # devices that use router advertisements, and could lose that
 
 
 def format_address(address: int) -> str:
-    """Write an address as RFC 5952 wants it: the longest run of zeros becomes `::`."""
+    """Return an address as RFC 5952 requires: the longest run of zeros becomes `::`."""
     groups = [f"{address >> shift & 0xFFFF:x}" for shift in range(112, -1, -16)]
     start, length, at = 0, 0, 0
     while at < len(groups):

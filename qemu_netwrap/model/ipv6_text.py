@@ -1,4 +1,4 @@
-"""IPv6 addresses as text, read by `ipaddress`: apart from `ipv6`, for it costs a launch 4 ms."""
+"""IPv6 addresses parsed by `ipaddress`: not in `ipv6`, as that import costs a launch 4 ms."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ipaddress
 
 
 def network(text: str) -> tuple[int, int]:
-    """Read `fd12::/64` as its address and its length. Raises `ValueError` with what is wrong."""
+    """Return (address, prefix length) of `fd12::/64`. Raises `ValueError` with the reason."""
     found = ipaddress.IPv6Network(text)
     return int(found.network_address), found.prefixlen
 
 
 def network_around(address: str) -> tuple[int, int]:
-    """Return the network of `fd12::1/64`, as `network` does. Raises `ValueError`."""
+    """Return the network around `fd12::1/64`, as `network` does. Raises `ValueError`."""
     found = ipaddress.IPv6Interface(address).network
     return int(found.network_address), found.prefixlen
 

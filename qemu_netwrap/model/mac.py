@@ -1,7 +1,7 @@
-"""MAC addresses: reading the ones QEMU reads, and making stable ones of our own.
+"""MAC addresses: parsing them as QEMU does, and deriving stable ones.
 
-QEMU's default is 52:54:00:12:34:56 in every VM, so two VMs on one segment collide. Ours keep
-QEMU's prefix and derive the rest from the host, the VM and the NIC's number.
+QEMU's default is 52:54:00:12:34:56 in every VM, so two VMs on one segment collide. Derived ones
+keep QEMU's prefix; the rest depends on the host, the VM and the NIC's number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def derive(*key: str, attempt: int = 0) -> str:
-    """Return a MAC that is always the same for KEY; the next ATTEMPT gives another one."""
+    """Return a MAC that is always the same for KEY; another ATTEMPT gives another one."""
     text = "\0".join((*key, str(attempt) if attempt else ""))
     digest = zlib.crc32(text.encode("utf-8", "surrogateescape"))
     low = (digest ^ digest >> 24) & 0xFFFFFF
@@ -26,9 +26,9 @@ def derive(*key: str, attempt: int = 0) -> str:
 
 
 def parse(text: str, *, strict: bool = False) -> str:
-    """Return a MAC as typed to QEMU in the form the kernel prints; empty for QEMU's default.
+    """Return a MAC typed for QEMU in the form that the kernel prints; empty for QEMU's default.
 
-    -nic and -net nic take one number for the last three bytes, or six that strtol(3) reads, and no
+    -nic and -net nic take one number for the last three bytes, or six that strtol(3) reads, but no
     multicast address (net/util.c, `net_parse_macaddr`). -device is STRICT: six bytes of two digits
     (hw/core/qdev-properties-system.c, `set_mac`). Raises `ValueError` in QEMU's words.
     """
@@ -41,16 +41,16 @@ def parse(text: str, *, strict: bool = False) -> str:
 
 
 def _strictly(text: str) -> list[int]:
-    """Return six bytes of two digits each; nothing if TEXT is something else."""
+    """Return six bytes of two digits each; an empty list if TEXT is something else."""
     parts = text.replace("-", ":").split(":")
     well = len(parts) == _BYTES and all(len(part) == 2 and set(part) <= _HEX for part in parts)
     return [int(part, 16) for part in parts] if well else []
 
 
 def _last_three(text: str) -> list[int]:
-    """Return the bytes of one number of 24 bits, in any base; nothing if TEXT is something else."""
+    """Return the bytes of one 24-bit number in any base; an empty list for anything else."""
     if not text:
-        return [0] * _BYTES  # strtol(3) finds no fault with it
+        return [0] * _BYTES  # strtol(3) accepts it
     digits = text.lstrip(numbers.SPACE)
     sign = digits[:1] if digits[:1] in ("+", "-") else ""
     number = numbers.integer(digits.removeprefix(sign))
@@ -60,9 +60,9 @@ def _last_three(text: str) -> list[int]:
 
 
 def _by_strtol(text: str) -> list[int]:
-    """Return six numbers' lowest bytes; nothing if there is something else between or behind them.
+    """Return the lowest bytes of six numbers; an empty list if TEXT holds anything else.
 
-    Each may have blanks and a sign before it, and `0x`; where no digit follows it is 0.
+    Blanks, a sign and `0x` may precede each number; without any digit it is 0.
     """
     values, at = [], 0
     for number in range(_BYTES):
@@ -99,5 +99,5 @@ def pack(text: str) -> bytes:
 
 
 def unpack(raw: bytes) -> str:
-    """Write six bytes as the kernel prints them."""
+    """Return six bytes as text, in the form that the kernel prints."""
     return raw.hex(":")

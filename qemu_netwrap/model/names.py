@@ -1,4 +1,4 @@
-"""Names that show on the host or in DNS: what is allowed, and how ours are made."""
+"""Names that are visible on the host or in DNS: what is valid, and how names are generated."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 _BYTES = ("utf-8", "surrogateescape")
 IFNAME_BYTES = 15  # IFNAMSIZ less its NUL, linux/if.h
 _KERNELS_OWN = ("all", "default")  # net/core/sysctl_net_core.c, `sysctl_dev_name_is_allowed`
-_FIRST = {"-": "%2D", ".": "%2E"}  # what no file about a name from outside begins with
-# Names that programs look for by themselves: who had one would be believed to be something else.
+_FIRST = {"-": "%2D", ".": "%2E"}  # encoded at the start of a file's name
+# Names that programs look up by themselves: a guest with one would be taken for that server.
 RESERVED = frozenset({"isatap", "localhost", "wpad"})
 _LABEL_BYTES, _NAME_BYTES = 63, 253  # RFC 1035, section 2.3.4
 
 
 def ifname_fault(name: str) -> str:
-    """Say why NAME cannot name a network interface; empty if it can.
+    """Return why NAME cannot name a network interface; "" if it can.
 
-    The rules are those of the kernel's `dev_valid_name` (net/core/dev.c), and no `%`, by which
-    the kernel would choose a number.
+    The rules are those of the kernel's `dev_valid_name` (net/core/dev.c), and no `%`, which the
+    kernel would replace by a number.
     """
     if not name:
         return "is empty"
@@ -35,15 +35,15 @@ def ifname_fault(name: str) -> str:
 
 
 def as_qemu_cuts(ifname: str) -> str:
-    """Return an ifname as QEMU hands it to the kernel: its first 15 bytes (net/tap-linux.c)."""
+    """Return an ifname as QEMU passes it to the kernel: its first 15 bytes (net/tap-linux.c)."""
     raw = ifname.encode("utf-8", "surrogateescape")[:IFNAME_BYTES]
     return raw.decode("utf-8", "surrogateescape")
 
 
 def numbered(pattern: str) -> tuple[str, ...]:
-    """Return the names that the kernel would try for PATTERN, `vm%d` say; none if it is no pattern.
+    """Return the names that the kernel would try for PATTERN, `vm%d` say; () if it is no pattern.
 
-    It takes the first that is free (net/core/dev.c, `__dev_alloc_name`); we stop at 100.
+    The kernel takes the first free one (net/core/dev.c, `__dev_alloc_name`); here 100 must do.
     """
     if pattern.count("%") != 1 or "%d" not in pattern:
         return ()
@@ -51,7 +51,7 @@ def numbered(pattern: str) -> tuple[str, ...]:
 
 
 def network_name_fault(name: str) -> str:
-    """Say why NAME cannot name a network; empty if it can."""
+    """Return why NAME cannot name a network; "" if it can."""
     plain = name.replace("-", "").replace("_", "")
     if name and name[0].isalpha() and name.isascii() and (plain.isalnum() or not plain):
         return "" if len(name) <= 32 else "is over 32 characters long"
@@ -59,7 +59,7 @@ def network_name_fault(name: str) -> str:
 
 
 def bridge_name(network: str) -> str:
-    """Return the bridge of a network that names none: `qn-` and its name, shortened if need be."""
+    """Return the default bridge of a network: `qn-` and its name, shortened to 15 bytes."""
     name = f"qn-{network}"
     if len(name) <= IFNAME_BYTES:
         return name
@@ -68,18 +68,18 @@ def bridge_name(network: str) -> str:
 
 
 def tap_name(run: str, index: int) -> str:
-    """Return the tap of a run's NIC: it tells the run, which is QEMU's process id."""
+    """Return the tap of a run's NIC: it contains the run's name, which is QEMU's process id."""
     return f"qn{run}-{index}"
 
 
 def host_label(name: str) -> str:
-    """Return NAME as a DNS label (RFC 1123), empty when nothing is left of it."""
+    """Return NAME as a DNS label (RFC 1123); empty if no valid character is left."""
     label = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:_LABEL_BYTES]
     return label.strip("-").lower()
 
 
 def is_host_name(name: str) -> bool:
-    """Whether NAME can name a host in DNS: labels (RFC 1123) with dots between."""
+    """Whether NAME can name a host in DNS: labels (RFC 1123) separated by dots."""
     labels = name.split(".")
     return len(name) <= _NAME_BYTES and all(
         label and len(label) <= _LABEL_BYTES and label.lower() == host_label(label)
@@ -88,9 +88,9 @@ def is_host_name(name: str) -> bool:
 
 
 def guest_names(guest: str) -> Iterator[str]:
-    """Yield the host names of a guest's NICs on one network, empty ones for a nameless guest.
+    """Yield host names for a guest's NICs on one network, empty ones for a guest without a name.
 
-    They must differ: the first is the guest's own, the others have a number behind it.
+    They must differ: the first is the guest's own, the others have a number appended.
     """
     yield "" if guest in RESERVED else guest
     number = 1
@@ -101,10 +101,10 @@ def guest_names(guest: str) -> Iterator[str]:
 
 
 def as_file(name: str) -> str:
-    """Return what a file of the state folder is called that is about NAME.
+    """Return the name of the file for NAME in the state folder.
 
-    Names from outside must not meet those of the folder itself, which begin with `-`, nor hidden
-    files, nor the scratch files that end with `~`. Most names stay as they are.
+    Names from outside must not collide with the folder's own files, which begin with `-`, nor with
+    hidden files, nor with temporary files, which end with `~`. Most names stay as they are.
     """
     name = name.replace("%", "%25")
     if name[:1] in _FIRST:
@@ -113,7 +113,7 @@ def as_file(name: str) -> str:
 
 
 def of_file(file: str) -> str:
-    """Undo `as_file`."""
+    """Return the name for which `as_file` returned FILE."""
     if "%" not in file:
         return file
     for char, code in (*_FIRST.items(), ("~", "%7E"), ("%", "%25")):
@@ -122,12 +122,12 @@ def of_file(file: str) -> str:
 
 
 def quotable(name: str) -> bool:
-    """Whether NAME in quotes means itself in nft's language, where `*` is for whatever follows."""
+    """Whether nft takes NAME in quotes literally; a `*` would be a wildcard there."""
     return name.isascii() and name.isprintable() and not any(c in name for c in '"\\*')
 
 
 def in_chain_name(name: str) -> str:
-    """Return NAME, whatever it is, as a part of the name of a chain, which cannot be quoted."""
+    """Return any NAME encoded as a part of a chain's name, which nft cannot quote."""
     return "".join(
         c if c.isascii() and (c.isalnum() or c in "-.") else f"_{c.encode(*_BYTES).hex()}_"
         for c in name
@@ -135,6 +135,6 @@ def in_chain_name(name: str) -> str:
 
 
 def plain_ifname(name: str) -> bool:
-    """Whether NAME can stand in nft's and dnsmasq's languages without quotes."""
+    """Whether NAME needs no quotes in the input of nft and dnsmasq."""
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     return name.isascii() and name[:1].isalpha() and (plain.isalnum())

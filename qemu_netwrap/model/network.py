@@ -1,4 +1,4 @@
-"""Networks: their modes, what a configuration says of each, and the built-in ones."""
+"""Networks: their modes, the settings of each network, and the built-in ones."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ HOST_ONLY = "host-only"
 
 
 class Mode(Record):
-    """What is known of a network mode without its driver, which most launches do not load."""
+    """A mode's traits, known without its driver, which most launches do not load."""
 
-    driver: str  # a module of `networks`; its class `Driver` says what such a network consists of
-    is_plain: bool = False  # just a bridge: what is up on it in another mode can be joined too
-    is_routed: bool = False  # a subnet of its own, the host's address in it, and dnsmasq on that
-    has_way_out: bool = False  # guests leave by the host's routes, which it follows
+    driver: str  # a module of `networks`, whose class `Driver` returns a network's resources
+    is_plain: bool = False  # just a bridge: a run may also join a network of another mode on it
+    is_routed: bool = False  # it has a subnet, with the host's address in it and dnsmasq
+    has_way_out: bool = False  # guests use the host's routes; it adapts to their changes
     takes_uplink: bool = False  # a NIC of the host can be a port of it
     allows_hostfwd: bool = False  # ports of the host can lead to its guests
-    filters_macs: bool = False  # guests send with their own MACs alone, if nothing else is set
-    is_type: bool = False  # a netdev's type too (`-nic nat`), and a network of that name
-    has_plain_nics: bool = False  # its driver does with NICs what all do: it need not be asked
+    filters_macs: bool = False  # guests may send with their own MACs only, by default
+    is_type: bool = False  # also a netdev type (`-nic nat`) and a built-in network
+    has_plain_nics: bool = False  # NICs as in `NetworkDriver`: its own driver need not load
 
 
-# The registry: a mode is a line here, and a driver.
+# The registry: a new mode is a line here, and a driver.
 MODES = {
     BRIDGE: Mode("bridge", is_plain=True, takes_uplink=True, has_plain_nics=True),
     NAT: Mode(
@@ -44,64 +44,64 @@ MODES = {
         "host_only", is_routed=True, filters_macs=True, is_type=True, has_plain_nics=True
     ),
 }
-# Of a network that is up as another version has made it: nothing is taken to lie behind it.
+# For the mode of another version's network that is up: nothing is assumed of it.
 _UNKNOWN = Mode("", is_routed=True)
 
 
 def traits(mode: str) -> Mode:
-    """Return what is known of a mode, also of one that this version does not have."""
+    """Return the traits of a mode, with a fallback for one that this version does not have."""
     return MODES.get(mode, _UNKNOWN)
 
 
 def types() -> tuple[str, ...]:
-    """Return the modes that are types of a netdev, and names of built-in networks."""
+    """Return the modes that are netdev types and names of built-in networks."""
     return tuple(name for name, mode in MODES.items() if mode.is_type)
 
 
 class Network(Record):
-    """A segment that runs share. Its identity on the host is its bridge."""
+    """A segment that runs share. On the host its bridge identifies it."""
 
     name: str
     mode: str  # of MODES
     bridge: str
-    subnet: Subnet | None = None  # None: chosen when the network is made
+    subnet: Subnet | None = None  # None: chosen when the network is created
     ipv6: bool = True  # whether it has IPv6 where the host has
     subnet6: Prefix | None = None  # None: derived from the host and the network's name
     dns: tuple[str, ...] = ()  # upstream servers; empty: the host's own
-    hosts: tuple[tuple[str, str], ...] = ()  # names that its DNS knows beside the guests'
-    addresses: tuple[tuple[str, str], ...] = ()  # for guests, by MAC or name
+    hosts: tuple[tuple[str, str], ...] = ()  # additional names for its DNS, with their addresses
+    addresses: tuple[tuple[str, str], ...] = ()  # reserved for guests: (MAC or name, address)
     host_services: tuple[str, ...] | None = (
-        None  # of the host, open to guests; None: as the host is
+        None  # of the host, open to guests; None: as by the host's firewall
     )
     tftp: str = ""  # the folder whose files guests get by TFTP; empty: none
-    bootfile: str = ""  # what DHCP tells guests to boot
+    bootfile: str = ""  # the file that DHCP tells guests to boot
     stp: bool = False
     forward_delay: int | None = None  # seconds; None: 0 without STP, the kernel's 15 with
     hello_time: int | None = None  # seconds; None: the kernel's 2
-    uplink: str = ""  # the host's NIC that the bridge takes in when it is made
+    uplink: str = ""  # the host NIC to attach when the bridge is created
     isolated: bool = False  # whether its guests are kept from each other
-    mac_filter: bool | None = None  # guests send with their own MACs alone; None: as by the mode
+    mac_filter: bool | None = None  # guests send with their own MACs only; None: as by the mode
     ip_filter: bool | None = None  # guests are no DHCP servers or routers; None: as mac_filter
-    agreed: bool = False  # whether it may be the NIC that the host is reached by
-    own: tuple[tuple[str, object], ...] = ()  # by key: what its mode alone has, and no field here
+    agreed: bool = False  # whether the uplink may carry the host's connection
+    own: tuple[tuple[str, object], ...] = ()  # (key, value) of settings that only its mode has
 
     @property
     def traits(self) -> Mode:
-        """What is known of its mode."""
+        """The traits of its mode."""
         return traits(self.mode)
 
     def setting(self, key: str) -> object:
-        """Return the value of a key of the configuration; None where it is not set."""
+        """Return the value of a key of the configuration; None if it is not set."""
         return getattr(self, key) if key in self.fields else dict(self.own).get(key)
 
     @property
     def filters_macs(self) -> bool:
-        """Whether its guests send with their own MACs alone."""
+        """Whether its guests may send with their own MACs only."""
         return self.traits.filters_macs if self.mac_filter is None else self.mac_filter
 
     @property
     def filters_ips(self) -> bool:
-        """Whether its guests are kept from what only a network's own servers say."""
+        """Whether its guests are kept from posing as the network's servers or gateway."""
         return self.filters_macs if self.ip_filter is None else self.ip_filter
 
 
@@ -110,13 +110,13 @@ class Config(Record):
 
     default: str = ""
     networks: tuple[Network, ...] = ()
-    path: str = ""  # where it was read from; empty when there is none
-    bind_group: bool = False  # whether a passed device's whole IOMMU group goes to vfio-pci
+    path: str = ""  # of the file that was read; empty if there is none
+    bind_group: bool = False  # whether to bind the whole IOMMU group of a device to vfio-pci
 
     def network(self, name: str) -> Network | None:
-        """Return the network of that name."""
+        """Return the network of that name; None if there is none."""
         return next((n for n in self.networks if n.name == name), None)
 
     def by_bridge(self, bridge: str) -> Network | None:
-        """Return the network on that bridge."""
+        """Return the network on that bridge; None if there is none."""
         return next((n for n in self.networks if n.bridge == bridge), None)

@@ -1,8 +1,8 @@
-"""Network managers, and how those that can be are told to leave a network's devices alone.
+"""Network managers, and how to make those that can be configured leave a network's devices alone.
 
-At run time, by a file of ours in a folder under /run that it reads, before the devices are made:
-there is no moment in which it may take them for its own. Names are those of the built-in scheme
-(model.names): a tap that the user has named by `ifname=` is not among them.
+At run time qemu-netwrap writes a file to a folder under /run that the manager reads, before the
+devices are created: so the manager never configures them. The names in it are the generated ones
+(model.names): a tap that the user names by `ifname=` is not covered.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ FIREWALLD = "firewalld"
 
 
 class Manager(Record):
-    """A manager: how to tell it something, and to have it listen."""
+    """A manager: which file it reads, and the D-Bus method that makes it reload."""
 
-    folder: str  # where the file goes
-    file: str  # its name, with the bridge's in it
-    text: str  # what it says
-    service: str  # its name on the bus
+    folder: str  # the folder for the file
+    file: str  # its name; {} stands for the bridge
+    text: str  # its content; {0} stands for the bridge
+    service: str  # its name on the system bus
     path: str
     interface: str
     arguments: tuple[int, ...] = ()  # of its method Reload
@@ -30,21 +30,21 @@ class Manager(Record):
         return f"{self.folder}/{self.file.format(bridge)}"
 
     def text_of(self, bridge: str) -> str:
-        """Return the file's text for the network on BRIDGE: of the bridge and of our taps."""
+        """Return the file's text for the network on BRIDGE: it covers the bridge and all taps."""
         return plain_text.lines(self.text.format(bridge))
 
 
 def can_name(bridge: str) -> bool:
-    """Whether a manager's file can name BRIDGE, and nothing else by the same word.
+    """Whether BRIDGE, written to a manager's file, matches that bridge only.
 
-    Both read a name as a pattern (`*`, `?`, `[`, a `!` or `~` for its opposite), cut it at `;`, `,`
-    or a blank, and take a backslash for an escape.
+    Both managers read a name as a pattern (`*`, `?`, `[`, with `!` or `~` to negate it), split it
+    at `;`, `,` or a blank, and read a backslash as an escape.
     """
     return names.plain_ifname(f"x{bridge}")
 
 
-# NetworkManager.conf(5), section `device`; Reload's 1 is its configuration alone.
-# systemd.network(5); the number is before those of users' files: the first that matches counts.
+# NetworkManager.conf(5), section `device`; 1 makes Reload read the configuration only.
+# systemd.network(5); the first file that matches counts, so this one sorts before users' files.
 MANAGERS: dict[str, Manager] = {
     NETWORK_MANAGER: Manager(
         "/run/NetworkManager/conf.d",

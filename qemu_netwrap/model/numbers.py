@@ -12,9 +12,9 @@ BOOLEANS = {
 }  # fmt: skip
 SPACE = " \t\n\v\f\r"  # what strtoul(3) skips
 _SUFFIXES = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
-_DIGITS, _BEYOND = 64, 1 << 256  # of 64 bits in base 2, and what no number of them reaches
+_DIGITS, _BEYOND = 64, 1 << 256  # digits of 64 bits in base 2; above any 64-bit number
 _UINT32, _UINT64 = (1 << 32) - 1, (1 << 64) - 1
-# The least and the greatest number of a kind.
+# The smallest and the largest number of a kind.
 _RANGES = {
     "u16": (0, (1 << 16) - 1),
     "u32": (0, _UINT32),
@@ -25,7 +25,7 @@ _RANGES = {
 
 
 def fault(key: str, text: str, kind: str) -> str:
-    """Say in QEMU's words why TEXT is no value of KEY; empty if it is one, or KIND is free."""
+    """Return QEMU's message if TEXT is no value for KEY; "" if it is, or KIND is not checked."""
     if kind == "bool":
         return "" if text in BOOLEANS else f"Parameter '{key}' expects 'on' or 'off'"
     if kind == "size":
@@ -37,7 +37,7 @@ def fault(key: str, text: str, kind: str) -> str:
 
 
 def in_range(text: str, kind: str) -> bool:
-    """Whether TEXT is a number of that kind."""
+    """Whether TEXT is a number in the range of KIND, a key of `_RANGES`."""
     least, greatest = _RANGES[kind]
     text = text.lstrip(SPACE)
     number = integer(text.removeprefix("-")) if least < 0 else integer(text.removeprefix("+"))
@@ -47,7 +47,7 @@ def in_range(text: str, kind: str) -> bool:
 
 
 def parse_uint32(text: str) -> int | None:
-    """Read decimal, 0x hexadecimal or 0 octal; None if it is no number of 32 bits."""
+    """Return a decimal, 0x hexadecimal or 0 octal number; None if it is no 32-bit number."""
     number = integer(text.lstrip(SPACE).removeprefix("+"))
     return number if number is not None and number <= _UINT32 else None
 
@@ -67,9 +67,9 @@ def is_size(text: str) -> bool:
 
 
 def integer(text: str) -> int | None:
-    """Read digits in the base that their beginning tells, as strtoul(3) with base 0 does.
+    """Return a number in the base of its prefix, as strtoul(3) with base 0 does; else None.
 
-    What has no room in 64 bits by far becomes one such number: Python reads no 5,000 digits.
+    More than 64 digits become `_BEYOND`: Python's `int` refuses to read 5,000 digits.
     """
     if text[:2] in ("0x", "0X"):
         body, base = text[2:], 16
@@ -83,5 +83,5 @@ def integer(text: str) -> int | None:
 
 
 def _digits(text: str) -> bool:
-    """Whether TEXT is decimal digits, some."""
+    """Whether TEXT consists of decimal digits, at least one."""
     return text.isascii() and text.isdigit()

@@ -1,14 +1,14 @@
-"""PCI devices: how their addresses are written, what sysfs tells of one, what may share a group."""
+"""PCI devices: the format of their addresses, their sysfs attributes, and IOMMU groups."""
 
 from __future__ import annotations
 
 from qemu_netwrap.record import Record
 
 VFIO = "vfio-pci"
-# Drivers that leave a group's DMA to VFIO (`driver_managed_dma` in the kernel's struct
+# Drivers that allow VFIO to manage a group's DMA (`driver_managed_dma` in the kernel's struct
 # pci_driver), and those of VFIO itself, which may be variants: mlx5_vfio_pci.
 _HARMLESS = ("pcieport", "pci-stub", "pci_stub")
-# Base classes, and what of the subclasses users know by name (include/linux/pci_ids.h).
+# Base classes, and common subclasses (include/linux/pci_ids.h).
 _KINDS = {
     "01": "storage controller", "02": "network controller", "03": "display controller",
     "04": "multimedia device", "05": "memory controller", "06": "bridge",
@@ -20,7 +20,7 @@ _KINDS = {
 
 
 class Device(Record):
-    """What sysfs tells of a device."""
+    """A device as sysfs describes it."""
 
     bdf: str  # domain:bus:device.function
     kind: str  # its class: six hexadecimal digits
@@ -29,9 +29,9 @@ class Device(Record):
     override: str = ""  # its driver_override
     group: str = ""  # its IOMMU group; empty without an IOMMU
     ifnames: tuple[str, ...] = ()  # its network interfaces, in this network namespace
-    pf: str = ""  # of a virtual function: the address of its physical one
-    total_vfs: int = 0  # of a physical function
-    vfs: tuple[str, ...] = ()  # addresses of its virtual functions, VF 0 first
+    pf: str = ""  # of a VF: the address of its PF
+    total_vfs: int = 0  # of a PF: how many VFs it supports
+    vfs: tuple[str, ...] = ()  # addresses of its VFs, VF 0 first
 
     @property
     def what(self) -> str:
@@ -45,23 +45,23 @@ class Device(Record):
 
     @property
     def is_bridge(self) -> bool:
-        """Whether it is a PCI bridge: part of a group, and not to be passed through."""
+        """Whether it is a PCI bridge: it may be in a group, but is never passed through."""
         return self.kind.startswith("0604")
 
     @property
     def is_on_vfio(self) -> bool:
-        """Whether a driver of VFIO has it."""
+        """Whether it is bound to a VFIO driver."""
         return "vfio" in self.driver
 
     @property
     def is_in_the_way(self) -> bool:
-        """Whether its driver keeps its group from being passed through."""
+        """Whether its driver prevents its group from being passed through."""
         if not self.driver or self.is_bridge or self.is_on_vfio:
             return False
         return self.driver not in _HARMLESS
 
     def __str__(self) -> str:
-        """Say what it is: `0000:02:00.1 (Ethernet controller, driver e1000e, eth2)`."""
+        """Return a description: `0000:02:00.1 (Ethernet controller, driver e1000e, eth2)`."""
         driver = f"driver {self.driver}" if self.driver else "no driver"
         return f"{self.bdf} ({', '.join((self.what, driver, *self.ifnames))})"
 
@@ -82,6 +82,6 @@ def parse(text: str) -> str:
 
 
 def _hex(text: str) -> int:
-    """Read a hexadecimal number; too large a one if it is none."""
+    """Return a hexadecimal number; one above every limit if TEXT is invalid."""
     digits = set(text.lower().removeprefix("0x")) <= set("0123456789abcdef")
     return int(text, 16) if digits and text.lower() not in ("", "0x") else 1 << 64

@@ -1,9 +1,9 @@
-"""What other programs read: one place that sees to it that a text says what it is meant to say.
+"""Checks on text for other programs: protection against injection by names and addresses.
 
 Every file and message for dnsmasq, nft, iptables, tc, D-Bus, NetworkManager and systemd-networkd is
-checked here before it leaves: a name or an address must not bring a line, a directive or a pattern
-of its own. Values from outside are refused or parsed where they are read (config.parse,
-model.addresses); this is the second look, at what has become of them.
+checked here before it is passed on: no name or address may add a line, a directive or a pattern.
+Values from outside are validated where they are read (config.parse, model.addresses); this is a
+second check, on the text made from them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# The directives that a network's dnsmasq is given. None of them reads another file for directives,
-# runs a program or writes a file; files of one folder are given to guests where that is configured.
+# The directives in the configuration of a network's dnsmasq. None of them includes a file, runs a
+# program or writes a file; TFTP, where configured, only serves the files of one folder.
 DIRECTIVES = frozenset(
     """
     bind-dynamic dhcp-authoritative dhcp-boot dhcp-ignore dhcp-ignore-clid dhcp-ignore-names
@@ -24,7 +24,7 @@ DIRECTIVES = frozenset(
     ra-param resolv-file server strict-order tftp-root tftp-single-port
     """.split()
 )
-# What dnsmasq's files give a meaning beyond the letter (src/option.c, `one_file` and `read_file`).
+# Characters with a special meaning to dnsmasq (src/option.c, `one_file` and `read_file`).
 _SPECIAL = frozenset("\"\\'")
 _HINT = "a name or an address has a character that does not belong there; rename it"
 
@@ -44,14 +44,14 @@ def lines(text: str) -> str:
 
 
 def joined(each: Iterable[str]) -> str:
-    """Return lines as a text; none of them may be more than one. Raises `HostError`."""
+    """Return lines as one text. Raises `HostError` if one of them is not a single line."""
     return "".join(f"{line(one)}\n" for one in each)
 
 
 def dnsmasq(config: str) -> str:
-    """Return a configuration of dnsmasq if it has nothing but `DIRECTIVES` and comments.
+    """Return a configuration of dnsmasq if it consists of `DIRECTIVES` and comments only.
 
-    Raises `HostError`.
+    Otherwise it raises `HostError`.
     """
     for each in lines(config).splitlines():
         if each.startswith("# "):
@@ -63,10 +63,10 @@ def dnsmasq(config: str) -> str:
 
 
 def lease_words(words: Iterable[str]) -> str:
-    """Return the words about one guest as a line of dnsmasq's host files (dhcp-host).
+    """Return the fields about one guest as a line of dnsmasq's host files (dhcp-host).
 
-    The last is the guest's name. dnsmasq takes some names for something else: `ignore`, `infinite`,
-    and a number, with or without a unit, for a lease's time. A dot at its end makes it a name.
+    The last is the guest's name. dnsmasq reads some names as keywords, `ignore` and `infinite`, and
+    a number, with or without a unit, as a lease time. A trailing dot makes it a name.
     """
     found = list(words)
     name = found[-1]

@@ -1,14 +1,14 @@
-"""What guests boot from by the network: a folder for TFTP, and the file that DHCP names."""
+"""Network boot of guests: a folder for TFTP, and the file that DHCP names."""
 
 from __future__ import annotations
 
-LONGEST = 127  # bytes of the file's name in a DHCP message, less its NUL (RFC 2131)
+LONGEST = 127  # bytes of the file name field of a DHCP message, less its NUL (RFC 2131)
 _BESIDE = frozenset("/._-+@:=~%")
 _CLOSED = frozenset("/ /boot /dev /etc /home /proc /root /run /sys /tmp /usr /var".split())
 
 
 def folder(value: object) -> str:
-    """Read `tftp`. Raises `ValueError` with what is wrong."""
+    """Return the normalized path for `tftp`. Raises `ValueError` that says what is wrong."""
     text = _plain(value, "a folder like /srv/tftp")
     if not text.startswith("/") or ".." in text.split("/"):
         raise ValueError("expected a folder's whole path, like /srv/tftp")
@@ -19,7 +19,7 @@ def folder(value: object) -> str:
 
 
 def file(value: object) -> str:
-    """Read `bootfile`. Raises `ValueError` with what is wrong."""
+    """Return VALUE for `bootfile`. Raises `ValueError` that says what is wrong."""
     text = _plain(value, "a file's name like pxelinux.0, or a URL")
     if len(text) > LONGEST:
         raise ValueError(f"over {LONGEST} bytes long, which DHCP cannot say")
@@ -27,7 +27,7 @@ def file(value: object) -> str:
 
 
 def _plain(value: object, expected: str) -> str:
-    """Return a value that dnsmasq takes for what it is."""
+    """Return VALUE if dnsmasq reads it literally. Raises `ValueError`."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"expected {expected}")
     if not value.isascii() or any(not c.isalnum() and c not in _BESIDE for c in value):

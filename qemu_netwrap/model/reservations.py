@@ -1,7 +1,7 @@
-"""Addresses that guests of a nat or host-only network always get: by MAC, or by the guest's name.
+"""Addresses reserved for guests of a nat or host-only network, by MAC or by the guest's name.
 
-Such an address is not leased to anybody else. dnsmasq takes one that is in the subnet, also where
-no range for the others has it (dnsmasq(8), --dhcp-host).
+Such an address is not leased to other guests. dnsmasq accepts one that is in the subnet, even if
+it is outside of the ranges for the others (dnsmasq(8), --dhcp-host).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIRST_GUEST = 2  # the network's first address is the gateway's
 
 
 def read(value: object) -> tuple[tuple[str, str], ...]:
-    """Read the table { MAC or name = address }. Raises `ValueError` with what is wrong."""
+    """Return a table as (MAC or name, address) pairs. Raises `ValueError` with the reason."""
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         msg = 'expected MACs or names with addresses, like { web = "192.168.0.9" }'
         raise ValueError(msg)
@@ -35,7 +35,7 @@ def read(value: object) -> tuple[tuple[str, str], ...]:
 
 
 def _whose(key: str) -> str:
-    """Return a MAC as the kernel writes it, or a guest's name as DNS knows it."""
+    """Return KEY: a MAC in the kernel's form, or a guest's DNS label. Raises `ValueError`."""
     if ":" in key:
         mac = macs.parse(key, strict=True)
         if not mac or int(mac[:2], 16) & 1:
@@ -47,7 +47,7 @@ def _whose(key: str) -> str:
 
 
 def fault(network: Network) -> str:
-    """Say what is wrong with a network's addresses, given its subnet; empty if nothing is."""
+    """Return what is wrong with a network's addresses, given its subnet; "" if nothing is."""
     if not network.addresses:
         return ""
     if network.subnet is None:
@@ -57,7 +57,7 @@ def fault(network: Network) -> str:
 
 
 def guest_fault(address: str, subnet: Subnet) -> str:
-    """Say why ADDRESS cannot be a guest's in SUBNET; empty if it can."""
+    """Return why ADDRESS cannot be a guest's in SUBNET; "" if it can."""
     number = parse_address(address) - subnet.network
     if number == 1:
         return f"{address} is the gateway's"
@@ -67,13 +67,13 @@ def guest_fault(address: str, subnet: Subnet) -> str:
 
 
 def configured(network: Network, mac: str, name: str) -> str:
-    """Return the address that is meant for a NIC, by its MAC or else its name; empty if none is."""
+    """Return the address reserved for a NIC, by its MAC or else its name; "" if none is."""
     given = dict(network.addresses)
     return given.get(mac) or (given.get(name, "") if name else "")
 
 
 def ranges(network: Network, subnet: Subnet) -> Iterator[tuple[str, str]]:
-    """Yield the ranges of SUBNET that everybody's leases are from: what nobody is meant to have."""
+    """Yield the ranges (first, last) of SUBNET that are leased: without reserved addresses."""
     apart = sorted({parse_address(address) for _, address in network.addresses})
     start, end = subnet.network + FIRST_GUEST, subnet.network + FIRST_GUEST + _count(subnet)
     for each in (*apart, end):
@@ -83,7 +83,7 @@ def ranges(network: Network, subnet: Subnet) -> Iterator[tuple[str, str]]:
 
 
 def choose(mac: str, subnet: Subnet, taken: Container[str]) -> str:
-    """Return an address for MAC that is not TAKEN: the same each time if that is free; else ""."""
+    """Return a free address for MAC, always the same one if that is free; "" if all are TAKEN."""
     count = _count(subnet)
     start = zlib.crc32(mac.encode()) % count
     numbers = ((start + step) % count for step in range(count))

@@ -1,4 +1,4 @@
-"""A run: what it asks for, the NICs of its guest, and what each of them got."""
+"""A run: what it requests, the NICs of its guest, and what each of them got."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ if TYPE_CHECKING:
 
 
 class PortForward(Record):
-    """A port of the host that leads to one of a guest's."""
+    """A rule that forwards a port of the host to a port of a guest."""
 
     protocol: str  # tcp or udp
-    host: str  # the host's address that it is for; empty: all of them
+    host: str  # the host address that packets are for; empty: any
     port: int
-    guest: str  # empty: the NIC's own
+    guest: str  # the guest's address; empty: the NIC's own
     guest_port: int
     is_ipv6: bool = False
 
     @property
     def is_for_loopback(self) -> bool:
-        """Whether it is for one of the host's loopback addresses alone."""
+        """Whether it is for a loopback address of the host only."""
         return self.host.startswith("127.") or self.host == "::1"
 
     def __str__(self) -> str:
-        """Return it as QEMU is told it."""
+        """Return it as a value of QEMU's hostfwd=."""
         host = f"[{self.host or '::'}]" if self.is_ipv6 else self.host
         guest = f"[{self.guest}]" if self.is_ipv6 and self.guest else self.guest
         return f"{self.protocol}:{host}:{self.port}-{guest}:{self.guest_port}"
 
     def meets(self, other: PortForward) -> bool:
-        """Whether one and the same packet could be for both."""
+        """Whether both could match the same packet."""
         own, others = (self.protocol, self.port), (other.protocol, other.port)
         same_family = self.is_ipv6 == other.is_ipv6
         return (
@@ -43,42 +43,42 @@ class PortForward(Record):
 
 
 class TapRequest(Record):
-    """A tap that the command line asks of us, and the guest's NICs behind it.
+    """A tap that the command line requests, and the guest's NICs behind it.
 
-    That is one NIC but for QEMU's hub (-net), which may have several or none.
+    That is one NIC, except on QEMU's hub (-net), which may have several or none.
     """
 
-    label: str  # as messages call it: the netdev's id, or the option as typed
+    label: str  # for messages: the netdev's id, or the option as typed
     network: Network
     tap: str  # the interface's name
-    macs: tuple[str, ...] = ()  # one a guest NIC: the user's, or empty where it is ours to give
-    mac_key: tuple[str, ...] = ()  # what MACs of ours are derived from
+    macs: tuple[str, ...] = ()  # one per guest NIC: the user's, or empty if one is to be derived
+    mac_key: tuple[str, ...] = ()  # what MACs are derived from
     queues: int = 1
     vhost: bool = False
     vnet_hdr: bool = True
-    foreign: bool = False  # QEMU has made the tap: it is only plugged
-    forwards: tuple[PortForward, ...] = ()  # ports of the host that lead to it
-    is_alone: bool = True  # no other netdev's packets come by this tap, as they do on a hub
-    restored: bool = False  # QEMU loads a state, and with it perhaps another MAC
-    incoming: bool = False  # that state comes from another QEMU, which may be here still
+    foreign: bool = False  # QEMU created the tap: it is only attached to the bridge
+    forwards: tuple[PortForward, ...] = ()  # port forwards to it
+    is_alone: bool = True  # no other netdev's packets pass this tap, as on a hub they do
+    restored: bool = False  # QEMU loads a saved state, perhaps with another MAC
+    incoming: bool = False  # migration: the other QEMU may still run on this host
 
     @property
     def filters_ips(self) -> bool:
-        """Whether what it sends goes through its network's filter block."""
+        """Whether its packets pass its network's filter block."""
         return self.is_alone and self.network.filters_ips
 
     @property
     def is_guarded(self) -> bool:
-        """Whether no other guest of its network can speak for its addresses."""
+        """Whether no other guest of its network can claim its addresses."""
         return self.filters_ips and not self.restored
 
     def own_mac(self, number: int, attempt: int = 0) -> str:
-        """Return a MAC of ours for guest NIC NUMBER: always the same; another each ATTEMPT."""
+        """Return the derived MAC of guest NIC NUMBER: always the same; another for each ATTEMPT."""
         return mac.derive(*self.mac_key, str(number), attempt=attempt)
 
 
 class RunSpec(Record):
-    """What a run asks for: its NICs, and what `ps` will say of it."""
+    """What a run requests: its NICs, and what `ps` shows of it."""
 
     run: str
     nics: tuple[TapRequest, ...] = ()
@@ -89,7 +89,7 @@ class RunSpec(Record):
     def networks(self) -> tuple[Network, ...]:
         """The networks the run needs, each once, in the order first named.
 
-        Of several NICs on a bridge one may name its uplink.
+        If several NICs are on a bridge, any of them may name its uplink.
         """
         found: dict[str, Network] = {}
         for network in (nic.network for nic in self.nics):
@@ -99,19 +99,19 @@ class RunSpec(Record):
 
 
 class Attachment(Record):
-    """What a netdev of ours is to QEMU: a type that it has, and the keys that say what it gets.
+    """What replaces a netdev on QEMU's command line: a type of QEMU's, and its keys.
 
     A tap or a stream socket by its descriptor (`addr.type=fd,addr.str=N`), or a device of the host
-    by its name. Without the user's KEYS no more than the netdev's id stays of what was typed.
+    by its name. If KEYS is false, only the netdev's id is kept of what the user typed.
     """
 
     type: str
     pairs: tuple[tuple[str, str], ...]
-    keys: bool = True  # the user's keys of a tap go with it, but for those that it replaces
+    keys: bool = True  # keep the user's keys of a tap, except those replaced
 
 
 class TapDescriptors(Record):
-    """What a NIC got: the tap's descriptors, one a queue, and those of vhost-net; its MACs."""
+    """What a NIC got: the tap's descriptors, one per queue, those of vhost-net, and its MACs."""
 
     fds: tuple[str, ...]
     vhost_fds: tuple[str, ...] = ()
@@ -119,9 +119,9 @@ class TapDescriptors(Record):
 
 
 class DeviceInfo(Record):
-    """A device of the host that a run passes through, as `ps` shows it."""
+    """A device of the host that is passed through to a run's guest, as `ps` shows it."""
 
     label: str
     bdf: str
-    pf: str  # of a virtual function: its physical one's interface, or else address
-    mac: str  # that it was given; empty if it has its own
+    pf: str  # of a VF: the interface of its PF, or else its address
+    mac: str  # the MAC set on it; empty if it keeps its own
