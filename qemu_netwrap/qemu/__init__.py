@@ -1,6 +1,6 @@
-"""The command line of QEMU, read and rewritten as QEMU reads it.
+"""QEMU's command line, parsed as QEMU parses it, and rewritten.
 
-Pure: what QEMU has to be asked, and files, come in as text. May import `model`.
+Pure: files and the output of QEMU are passed in as text. May import `model`.
 """
 
 from qemu_netwrap import lazy

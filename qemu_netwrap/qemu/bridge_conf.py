@@ -1,4 +1,4 @@
-"""bridge.conf: which bridges the helper may plug taps into (QEMU's qemu-bridge-helper.c)."""
+"""bridge.conf: to which bridges the helper may attach taps (QEMU's qemu-bridge-helper.c)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Rule(Record):
 
 
 class Acl(Record):
-    """The rules of a file, those before its first mistake, and that mistake."""
+    """The rules of a file up to its first mistake, and that mistake (LINE: TEXT), else empty."""
 
     rules: tuple[Rule, ...] = ()
     fault: str = ""
 
 
 def parse(text: str) -> Acl:
-    """Read a file's rules as QEMU's helper does: a mistake ends the file, not what stands above.
+    """Return a file's rules as QEMU's helper reads them: those above the first mistake apply.
 
-    The verb ends at the first blank of the line or, only where there is none, at the first tab.
+    The verb ends at the first space of the line or, only if there is none, at the first tab.
     """
     rules: list[Rule] = []
     for number, raw in enumerate(text.split("\n"), 1):
@@ -44,12 +44,12 @@ def parse(text: str) -> Acl:
 
 
 def verdict(rules: tuple[Rule, ...], bridge: str) -> str:
-    """Return what the rules say of a bridge: `allow`, `deny`, which wins, or nothing."""
+    """Return the rules' verdict on a bridge: `deny`, which takes precedence, `allow`, or ""."""
     verbs = {rule.verb for rule in rules if _means(rule.what, bridge)}
     return next((verb for verb in (DENY, ALLOW) if verb in verbs), "")
 
 
 def _means(what: str, bridge: str) -> bool:
-    """Whether a rule is about BRIDGE; QEMU cuts names to an interface's length."""
+    """Whether a rule applies to BRIDGE; QEMU cuts names to an interface's length."""
     raw = what.encode("utf-8", "surrogateescape")[:IFNAME_BYTES]
     return what == ALL or raw == bridge.encode("utf-8", "surrogateescape")

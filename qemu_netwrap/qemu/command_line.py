@@ -1,4 +1,4 @@
-"""QEMU's command line, cut into options the way QEMU cuts it (system/vl.c, `lookup_opt`).
+"""QEMU's command line, split into options as QEMU splits it (system/vl.c, `lookup_opt`).
 
 A word that does not start with a dash is a disk image. An option may have one or two dashes and
 must match exactly; one that takes an argument takes the next word, whatever it looks like.
@@ -13,9 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-# Options that print and exit, wherever they stand.
+# Options that make QEMU print and exit, wherever they stand.
 PRINTS = frozenset({"audio-help", "h", "help", "version"})
-# Options that print when their value, or one element of it, is `help` or `?`.
+# Options that make QEMU print if their value, or one element of it, is `help` or `?`.
 ANSWERS_HELP = frozenset(
     "M accel action add-fd audio audiodev blockdev boot chardev cpu d device display drive global"
     " iscsi L m machine msg net netdev nic object overcommit plugin rtc run-with smp soundhw spice"
@@ -30,15 +30,15 @@ _HELP_ELEMENTS = frozenset(
     for value in ("help", "?")
 )
 _HELP_WORDS = frozenset({"help", "?"})
-# How else an element may begin that asks for help: QEMU looks for the key, whatever its value.
+# Other beginnings of an element that requests help: for some, the key suffices.
 _HELP_ALSO = {"device": ("help=", "?="), "drive": ("format=help", "format=?")}
 
 
 class Option(Record):
-    """One option: its name without dashes, and where it and its argument stand in the words.
+    """One option: its name without dashes, its index in the words, and its argument.
 
-    A section of a -readconfig file is an option too (qemu.readconfig): it has a NUMBER in the file
-    that the words at `at` name.
+    A section of a -readconfig file is an option too (qemu.readconfig): NUMBER is its index in the
+    file that the option at `at` names.
     """
 
     name: str
@@ -48,17 +48,17 @@ class Option(Record):
 
     @property
     def typed(self) -> str:
-        """The option and its argument as a message shows them."""
+        """The option and its argument, for messages."""
         return f"-{self.name}" if self.value is None else f"-{self.name} {self.value}"
 
 
 class CommandLine(Record):
-    """QEMU's words (words[0] is the program) and what they are."""
+    """QEMU's words (words[0] is the program), split into options and disk images."""
 
     words: tuple[str, ...]
     options: tuple[Option, ...] = ()
     images: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()  # words QEMU would call an invalid option
+    unknown: tuple[str, ...] = ()  # words that QEMU would reject as an invalid option
     truncated: bool = False  # the last option lacks its argument
 
     @property
@@ -68,7 +68,7 @@ class CommandLine(Record):
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether some word is known to some QEMUs only, or to none that we have met."""
+        """Whether an option exists in some versions of QEMU only, or is unknown."""
         return bool(self.unknown) or any(option.name in SOMETIMES for option in self.options)
 
     @property
@@ -78,26 +78,26 @@ class CommandLine(Record):
 
     @property
     def runs(self) -> bool:
-        """Whether QEMU, as far as its words are known, is to run a machine."""
+        """Whether QEMU would run a machine, as far as its options are known."""
         return not self.refused and not self.prints_and_exits
 
     @property
     def may_set_up_taps(self) -> bool:
-        """Whether some tap may be set up in the user's own way. Quick, and not exact."""
+        """Whether a tap may be set up by the user's keys: a cheap check with false positives."""
         texts = (option.value or "" for option in self.named(*NETWORK))
         return self.runs and any(map(_may_set_up_tap, texts))
 
     @property
     def may_pass_through(self) -> bool:
-        """Whether some device may be one of the host's. Quick, and not exact."""
+        """Whether a host device may be passed through: a cheap check with false positives."""
         return any("vfio-pci" in (option.value or "") for option in self.named("device"))
 
     def named(self, *names: str) -> Iterator[Option]:
-        """Yield the options of these names, in the order typed."""
+        """Yield the options with these names, in the order typed."""
         return (option for option in self.options if option.name in names)
 
     def with_options(self, values: Mapping[int, str]) -> CommandLine:
-        """Return the command line with some options' arguments changed, like `with_values`."""
+        """Return the command line with changed arguments; VALUES is that of `with_values`."""
         options = (o.replace(value=values.get(o.at, o.value)) for o in self.options)
         return self.replace(words=self.with_values(values), options=tuple(options))
 
@@ -107,10 +107,10 @@ class CommandLine(Record):
         without: Container[int] = (),
         instead: Mapping[int, tuple[str, ...]] | None = None,
     ) -> tuple[str, ...]:
-        """Return the words with some options' arguments changed: {index of the option: value}.
+        """Return the words with changed arguments: VALUES is {index of the option: value}.
 
-        The options at the indexes WITHOUT are left out, with their arguments; those of INSTEAD
-        give their place to other words.
+        The options at the indexes WITHOUT are left out, with their arguments; those in INSTEAD
+        are replaced by other words.
         """
         words = list(self.words)
         for at, value in values.items():
@@ -128,7 +128,7 @@ def parse(
     with_argument: frozenset[str] = WITH_ARGUMENT,
     without_argument: frozenset[str] = WITHOUT_ARGUMENT,
 ) -> CommandLine:
-    """Cut WORDS (the program first) into options and disk images. Never fails."""
+    """Split WORDS (the program first) into options and disk images. Never raises."""
     options: list[Option] = []
     images: list[str] = []
     unknown: list[str] = []
@@ -154,7 +154,7 @@ def parse(
 def parse_for(
     words: Sequence[str], with_argument: frozenset[str], without_argument: frozenset[str]
 ) -> CommandLine:
-    """Cut WORDS as a QEMU does that lists these options in its -help."""
+    """Split WORDS as a QEMU does whose -help lists these options."""
     gone = SOMETIMES - with_argument - without_argument
     return parse(
         words,
@@ -164,17 +164,17 @@ def parse_for(
 
 
 def _may_set_up_tap(text: str) -> bool:
-    """Tell whether a netdev may be set up in the user's own way, so that it can fail for that."""
+    """Whether a netdev may be set up by the user's keys, so that these can make it fail."""
     if any(key in text for key in ("ifname", "helper", "script")):
         return True
     return "fd" in text and ("vhost" in text or "br=" in text)
 
 
 def _asks_for_help(option: Option) -> bool:
-    """Tell whether this option's value asks QEMU for a list of possible values."""
+    """Whether this option's value makes QEMU list the possible values."""
     if option.value is None:
         return False
-    if option.name == "name":  # whose first element is a name
+    if option.name == "name":  # its first element is a name
         return not _HELP_WORDS.isdisjoint(option.value.split(",")[1:])
     if option.name not in ANSWERS_HELP:
         return False

@@ -1,6 +1,6 @@
-"""The guest's NICs: where each stands in the command line, its MAC, and what it is plugged into.
+"""The guest's NICs: their place in the command line, their MACs, and the netdevs they connect to.
 
-QEMU makes those of -nic first, then those of -net nic, then the -device ones (system/vl.c).
+QEMU creates those of -nic first, then those of -net nic, then the -device ones (system/vl.c).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _ALIASES = {"virtio-net": "virtio-net-pci"}  # system/qdev-monitor.c
-HUB = "hub 0"  # what -net puts its netdevs and NICs on (net/hub.c)
+HUB = "hub 0"  # the hub that -net connects netdevs and NICs to (net/hub.c)
 
 
 class GuestNic(Record):
-    """One NIC: what made it, the key of its MAC there, the user's MAC, what is wrong with that."""
+    """One NIC: the entry that makes it, the key of its MAC there, the user's MAC, a fault in it."""
 
     entry: Entry
     key: str
     segment: str  # see `Wiring.segment`
-    mac: str = ""  # empty: none, or all zero, which is QEMU's word for a default
+    mac: str = ""  # empty: none, or all zero, by which QEMU means its default
     fault: str = ""
 
     @property
@@ -41,20 +41,20 @@ class GuestNic(Record):
 
 
 class Wiring(Record):
-    """Netdevs, the NICs on them, and what cannot be plugged as it was typed."""
+    """Netdevs, the NICs on them, and what QEMU cannot connect as typed."""
 
     netdevs: tuple[NetOption, ...] = ()
     nics: tuple[GuestNic, ...] = ()
     has_default: bool = False  # QEMU adds a NIC and a `user` netdev on hub 0
     faults: tuple[tuple[Option, str], ...] = ()
     segments: Mapping[Option, str] = {}  # of the netdevs
-    carriers: Mapping[str, tuple[NetOption, ...]] = {}  # the netdevs on a segment, no hub's ports
+    carriers: Mapping[str, tuple[NetOption, ...]] = {}  # the netdevs on a segment, without hubports
     guests: Mapping[str, tuple[GuestNic, ...]] = {}  # the NICs on a segment
 
     def segment(self, net: NetOption) -> str:
-        """Return a name for what a netdev is on, the same for all that is on it: a hub, or itself.
+        """Return a name for a netdev's segment, the same for all that is on it: a hub, or itself.
 
-        A netdev is on a hub by -net, as a hubport, or by a hubport's netdev=.
+        A netdev is on a hub by -net, as a hubport, or if a hubport's netdev= names it.
         """
         return self.segments[net.option]
 
@@ -63,15 +63,15 @@ class Wiring(Record):
         return self.carriers.get(self.segment(net), ())
 
     def on(self, net: NetOption) -> tuple[GuestNic, ...]:
-        """Return the NICs that a netdev carries the packets of."""
+        """Return the NICs whose packets a netdev carries."""
         return self.guests.get(self.segment(net), ())
 
 
 def wire(line: CommandLine, groups: Groups, nets: tuple[NetOption, ...]) -> Wiring:
-    """Plug the NICs of the groups into the netdevs among NETS.
+    """Connect the NICs of the groups to the netdevs among NETS.
 
-    QEMU adds a NIC and a netdev where nothing typed speaks of the network: what -readconfig
-    brings does not count, nor does a -device (system/vl.c, `default_net`).
+    QEMU adds a NIC and a netdev if no network option was typed: sections of -readconfig files do
+    not count, nor does a -device (system/vl.c, `default_net`).
     """
     has_default = next(line.named("netdev", "nic", "net", "nodefaults"), None) is None
     netdevs = tuple(net for net in nets if net.is_backend)
@@ -112,7 +112,7 @@ def _grouped(pairs: Iterable[tuple[str, T]]) -> dict[str, tuple[T, ...]]:
 
 
 def _plugged(groups: Groups, nets: Iterable[NetOption]) -> Iterator[tuple[Entry, str]]:
-    """Yield what makes a NIC and may name its netdev, with the key of its MAC."""
+    """Yield the entries that make a NIC and may name its netdev, with the key of its MAC."""
     for net in nets:
         if net.form == "net" and net.type == "nic":
             yield net, "macaddr"
@@ -122,7 +122,7 @@ def _plugged(groups: Groups, nets: Iterable[NetOption]) -> Iterator[tuple[Entry,
 
 
 def _by_id(netdevs: Iterable[NetOption]) -> dict[str, NetOption]:
-    """Return the netdevs by their ids; of several with one id the first counts."""
+    """Return the netdevs by id; the first one with an id counts."""
     found: dict[str, NetOption] = {}
     for net in netdevs:
         if net.has("id"):
@@ -131,13 +131,13 @@ def _by_id(netdevs: Iterable[NetOption]) -> dict[str, NetOption]:
 
 
 def _find(by_id: Mapping[str, NetOption], entry: Entry) -> NetOption | None:
-    """Return the netdev that an entry names."""
+    """Return the netdev that an entry names; None if it names none, or an unknown one."""
     name = entry.opts.get("netdev")
     return None if name is None else by_id.get(name)
 
 
 def _plug_fault(entry: Entry, peer: NetOption | None, taken: Container[Option]) -> str:
-    """Say why a NIC cannot have the netdev that it names."""
+    """Return QEMU's message if a NIC cannot have the netdev that it names, else ""."""
     name = entry.opts.get("netdev")
     if name is None:
         return ""
@@ -150,14 +150,14 @@ def _plug_fault(entry: Entry, peer: NetOption | None, taken: Container[Option]) 
 
 
 def _segments(netdevs: tuple[NetOption, ...]) -> dict[Option, str]:
-    """Return a name for what each netdev is on: see `Wiring.segment`."""
+    """Return the segment of each netdev: see `Wiring.segment`."""
     ports = [port for port in netdevs if port.type == "hubport"]
     of_peer = {port.value("netdev"): port for port in ports if port.has("netdev")}
     return {net.option: _segment(net, number, of_peer) for number, net in enumerate(netdevs)}
 
 
 def _segment(net: NetOption, number: int, of_peer: Mapping[str, NetOption]) -> str:
-    """Return a name for what netdev NUMBER is on; OF_PEER are the ports of hubs by their peer."""
+    """Return the segment of netdev NUMBER; OF_PEER are the hubports by the id of their peer."""
     if net.form == "net":
         return HUB
     port = of_peer.get(net.id) if net.has("id") else None
@@ -169,7 +169,7 @@ def _segment(net: NetOption, number: int, of_peer: Mapping[str, NetOption]) -> s
 
 
 def _global_macs(line: CommandLine) -> dict[str, str]:
-    """Return the MACs that -global gives to each driver, the last one of each."""
+    """Return the MACs that -global sets, by driver; the last one counts."""
     found: dict[str, str] = {}
     for option in line.named("global"):
         text = option.value or ""
@@ -185,7 +185,7 @@ def _global_macs(line: CommandLine) -> dict[str, str]:
 
 
 def _by_global(nic: GuestNic, macs: Mapping[str, str]) -> GuestNic:
-    """Return a NIC with the MAC of its driver, where it is a -device without one of its own."""
+    """Return NIC with its driver's MAC from -global, if it is a -device without its own MAC."""
     driver = _ALIASES.get(nic.model, nic.model)
     if nic.entry.group != "device" or nic.entry.opts.get("mac") is not None or driver not in macs:
         return nic

@@ -1,4 +1,4 @@
-"""Words of ours in a command line with which QEMU only prints: it knows none of them."""
+"""Extensions in a command line with which QEMU only prints: it does not know them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _KEPT = ("id", "model")
 
 
 def in_qemus_words(line: CommandLine) -> dict[int, str]:
-    """Return, by their index, the arguments of network options of ours as QEMU can read them.
+    """Return {index: argument} that replaces extended network options by some that QEMU can read.
 
-    They name a user network, of which nothing is made, with the model whose list is asked for. None
-    beside an option with which QEMU ends before it looks at them (-version, -help: system/vl.c).
+    They name a user network, which QEMU does not set up then, with the same id and model. Empty if
+    QEMU exits before it reads them (-version, -help: system/vl.c).
     """
     found: dict[int, str] = {}
     if any(option.name in PRINTS for option in line.options):

@@ -1,8 +1,8 @@
-"""hostfwd=, as QEMU's user network has it (net/slirp.c, `slirp_hostfwd`).
+"""hostfwd=, with the syntax of QEMU's user network (net/slirp.c, `slirp_hostfwd`).
 
     [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport
 
-An IPv6 address stands in brackets. What is wrong is said in QEMU's words.
+An IPv6 address stands in brackets. Error messages are QEMU's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LARGEST = 65535
 
 
 def parse(text: str) -> PortForward:
-    """Read one rule. Raises `ValueError` in QEMU's words."""
+    """Parse one rule. Raises `ValueError` with QEMU's message."""
     try:
         return _parse(text)
     except ValueError as error:
@@ -29,7 +29,7 @@ def parse(text: str) -> PortForward:
 
 
 def known(texts: Iterable[str]) -> tuple[PortForward, ...]:
-    """Return the rules among TEXTS that can be read: another version may have written others."""
+    """Return the rules among TEXTS that can be parsed: another version may write others."""
     found = []
     for text in texts:
         try:
@@ -40,7 +40,7 @@ def known(texts: Iterable[str]) -> tuple[PortForward, ...]:
 
 
 def _parse(text: str) -> PortForward:
-    """Read one rule. Raises `ValueError` with what is wrong, as short as QEMU has it."""
+    """Parse one rule. Raises `ValueError` with the reason that QEMU gives in parentheses."""
     protocol, rest = _cut(text, ":", "No : separators")
     if protocol not in ("", "tcp", "udp"):
         raise ValueError("Bad protocol name")
@@ -49,7 +49,7 @@ def _parse(text: str) -> PortForward:
     port = _port(number, "Bad host port")
     guest, number = _cut_address(rest, "Missing guest address", "Bad guest address")
     guest_port = _port(number, "Bad guest port")
-    # Of which family it is, is told by what address there is.
+    # The addresses, if any, decide on the family.
     if "" not in (host, guest) and (":" in host) != (":" in guest):
         raise ValueError("Bad guest address")
     is_ipv6 = ":" in host + guest
@@ -58,7 +58,7 @@ def _parse(text: str) -> PortForward:
 
 
 def _cut(text: str, separator: str, missing: str) -> tuple[str, str]:
-    """Return what is before SEPARATOR, and what is behind it."""
+    """Return what is before SEPARATOR and what is after it. Raises `ValueError` without one."""
     before, found, behind = text.partition(separator)
     if not found:
         raise ValueError(missing)
@@ -66,7 +66,7 @@ def _cut(text: str, separator: str, missing: str) -> tuple[str, str]:
 
 
 def _cut_address(text: str, missing: str, bad: str) -> tuple[str, str]:
-    """Return the address that TEXT begins with, which may be empty, and what is behind its `:`."""
+    """Return the address at the start of TEXT, which may be empty, and what follows its `:`."""
     if not text.startswith("["):
         address, rest = _cut(text, ":", missing)
         try:
@@ -87,7 +87,7 @@ def _cut_address(text: str, missing: str, bad: str) -> tuple[str, str]:
 
 
 def _port(text: str, bad: str) -> int:
-    """Read a port, as strtol(3) with base 0 does; not 0, which would be the kernel's choice."""
+    """Parse a port as strtol(3) with base 0 does; 0, any port, raises `ValueError` too."""
     number = numbers.integer(text)
     if number is None or not 0 < number <= _LARGEST:
         raise ValueError(bad)

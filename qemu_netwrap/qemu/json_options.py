@@ -1,7 +1,7 @@
-"""The JSON form of -netdev and -device, behind the same face as a key=value list (qemu.keyval).
+"""The JSON form of -netdev and -device, with the interface of a key=value list (qemu.keyval).
 
-Values are shown as a key=value list would write them: true is `on`, numbers are decimal.
-`json` is imported here alone, and so only for command lines that have JSON in them.
+Values are returned in the form of a key=value list: true is `on`, numbers are decimal. Only this
+module imports `json`, so that only command lines with JSON pay for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The JSON types of kinds of values (qemu.netdev_schema); what is not here is a string.
+# The JSON types of the kinds of values (qemu.netdev_schema); other kinds are strings.
 _TYPES: dict[str, type] = {
     "bool": bool, "list": list, "hostfwd": list, "dict": dict, "size": int,
     "u16": int, "u32": int, "u64": int, "i32": int, "i64": int,
@@ -23,14 +23,14 @@ _NAMES = {bool: "boolean", list: "array", dict: "object", int: "integer", str: "
 
 
 class JsonObject(Record):
-    """A JSON object typed as an option's argument; unchanged it renders as it was typed."""
+    """A JSON object as an option's argument; if unchanged, it renders as typed."""
 
     data: dict[str, object]
     text: str = ""
 
     @classmethod
     def parse(cls, text: str) -> JsonObject:
-        """Read TEXT. Raises `ValueError` if it is no JSON object, or repeats a key."""
+        """Parse TEXT. Raises `ValueError` if it is no JSON object, or repeats a key."""
         try:
             data = json.loads(
                 _double_quoted(text), object_pairs_hook=_no_repeats, parse_constant=_no_constant
@@ -44,7 +44,7 @@ class JsonObject(Record):
         return cls(data, text)
 
     def kind_fault(self, key: str, kind: str) -> str:
-        """Say in QEMU's words that KEY's value has not the JSON type of its kind."""
+        """Return QEMU's message if KEY's value does not have the JSON type of its kind, else ""."""
         value = self.data[key]
         wanted = _TYPES.get(kind, str)
         if type(value) is not wanted:
@@ -62,7 +62,7 @@ class JsonObject(Record):
         return iter(self.data)
 
     def get(self, key: str) -> str | None:
-        """Return the value of KEY in key=value spelling; None when it is not there."""
+        """Return the value of KEY as a key=value list would spell it; None if it is missing."""
         if key not in self.data:
             return None
         value = self.data[key]
@@ -71,7 +71,7 @@ class JsonObject(Record):
         return value if isinstance(value, str) else json.dumps(value)
 
     def all(self, key: str) -> tuple[str, ...]:
-        """Return the strings that KEY, a list of them, has; none when it is not there."""
+        """Return the strings in the list that is KEY's value; () if it is missing."""
         value = self.data.get(key)
         return tuple(v["str"] for v in value if _is_string(v)) if isinstance(value, list) else ()
 
@@ -95,12 +95,12 @@ class JsonObject(Record):
 
 
 def _is_string(value: object) -> bool:
-    """Whether VALUE is what QAPI wraps a list's strings in."""
+    """Whether VALUE is {"str": ...}, in which QAPI wraps the strings of a list."""
     return isinstance(value, dict) and set(value) == {"str"} and isinstance(value["str"], str)
 
 
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Build an object, refusing a repeated key as QEMU's parser does (qobject/json-parser.c)."""
+    """Build an object. Raises `ValueError` for a repeated key (QEMU's qobject/json-parser.c)."""
     if len({key for key, _ in pairs}) != len(pairs):
         msg = "duplicate key"
         raise ValueError(msg)
@@ -108,20 +108,20 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _no_constant(name: str) -> object:
-    """Refuse NaN and the infinities, which Python takes."""
+    """Raise `ValueError` for NaN and the infinities, which Python accepts."""
     raise ValueError(f"{name} is no JSON")
 
 
 def _check_characters(value: object) -> None:
-    r"""Refuse half a pair of surrogates and \u0000, as QEMU does. Raises `ValueError`."""
+    r"""Raise `ValueError` for unpaired surrogates and \u0000, as QEMU rejects them."""
     text = json.dumps(value, ensure_ascii=False)
-    text.encode()  # raises an error that is a ValueError
+    text.encode()  # UnicodeEncodeError is a ValueError
     if "\\u0000" in text.replace("\\\\", ""):
         raise ValueError("a string has a zero in it")
 
 
 def _double_quoted(text: str) -> str:
-    r"""Return TEXT with its strings in double quotes: QEMU's JSON takes single ones as well.
+    r"""Return TEXT with its strings in double quotes: QEMU's JSON allows single ones as well.
 
     (qobject/json-lexer.c) In a single-quoted string \' is a quote, and " needs no backslash.
     """

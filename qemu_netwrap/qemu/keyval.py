@@ -1,8 +1,8 @@
-"""QEMU's `key=value,...` lists, read as QEMU reads them and written back as they were typed.
+"""QEMU's `key=value,...` lists, parsed as QEMU parses them and rendered as they were typed.
 
 The rules are those of `get_opt_name_value` and `opts_do_parse` in QEMU's util/qemu-option.c:
 `,,` stands for a comma inside a value, the first element may leave out its key, a bare word is a
-flag (`foo` is on, `nofoo` is off), the last of a repeated key wins, but the first `id` does.
+flag (`foo` is on, `nofoo` is off), the last of a repeated key wins, for `id` the first.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class OptList(Record):
         return (item.key for item in self.items)
 
     def get(self, key: str) -> str | None:
-        """Return the value that counts for KEY: the last one given, for `id` the first.
+        """Return the effective value of KEY: the last one given, for `id` the first; else None.
 
-        QEMU looks for the id before it knows of the implied key (`opts_parse_id`): a first element
-        `id` is one, too, and called `on`.
+        QEMU looks for the id before it applies the implied key (`opts_parse_id`): so a bare first
+        element `id` is an id as well, with the value `on`.
         """
         if key == "id" and self.items[:1] and self.items[0].text in _BARE_IDS:
             return _BARE_IDS[self.items[0].text]
@@ -74,7 +74,7 @@ class OptList(Record):
         return self.replace(items=tuple(item for item in self.items if item.key not in keys))
 
     def with_type(self, value: str) -> OptList:
-        """Return the list with the `type` that counts changed to VALUE, in the form as typed."""
+        """Return the list with the effective `type` set to VALUE, with `type=` only if typed."""
         at = max(i for i, item in enumerate(self.items) if item.key == "type")
         bare = not self.items[at].text.startswith("type=")
         item = Item("type", value, value if bare else f"type={value}")
@@ -87,7 +87,7 @@ class OptList(Record):
 
 
 def escape(value: str) -> str:
-    """Return VALUE with its commas doubled, as a list needs them."""
+    """Return VALUE with its commas doubled, as in a list."""
     return value.replace(",", ",,")
 
 
@@ -95,8 +95,8 @@ def _element_end(text: str, start: int) -> int:
     """Return where the element that begins at START ends.
 
     A key ends at the first `=` or `,`; in a value `,,` is a comma and does not end it. A first
-    element without its key is a value from its first letter on, which comes to the same here:
-    no key holds a comma.
+    element without its key is a value from its first letter on, which makes no difference here:
+    no key contains a comma.
     """
     at = start
     while (at := text.find(",", at)) >= 0:

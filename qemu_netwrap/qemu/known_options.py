@@ -1,19 +1,19 @@
-"""QEMU's option words, told apart by whether they take the next word as their argument.
+"""QEMU's options, and whether each takes the next word as its argument.
 
-QEMU looks a word up in one table (`lookup_opt` in system/vl.c, the table made from
-qemu-options.hx) and, when the option takes an argument, swallows the next word whatever it
+QEMU looks a word up in one table (`lookup_opt` in system/vl.c, the table generated from
+qemu-options.hx) and, if the option takes an argument, consumes the next word whatever it
 is. The table is the same for every target: an option of another architecture is looked up
-first and refused afterwards.
+first and rejected afterwards.
 
-The words are those of 2.9 (its qemu-options.hx), of 5.2 and 11.1 (the table inside the
-program), and of 7.2 and 10.0 (the table inside the program, and each word tried on it).
-None of them ever changed from one kind to the other. Whether one that 7.2 and 10.0 do not both
-know is one, only the QEMU at hand can tell, and what it does not know it refuses.
+The options are those of 2.9 (its qemu-options.hx), of 5.2 and 11.1 (the table inside the
+program), and of 7.2 and 10.0 (the table inside the program, and each option tried on it).
+None of them ever changed from one kind to the other. For an option that is not in both 7.2 and
+10.0, the -help of the QEMU in use decides; QEMU rejects what it does not know.
 """
 
 from __future__ import annotations
 
-# The words that 7.2 and 10.0 both know, and those that came or went.
+# The options of both 7.2 and 10.0, and those that were added or removed.
 _STAYED_WITH_ARGUMENT = """
     accel acpitable action add-fd append audio audiodev bios blockdev boot cdrom chardev
     compat cpu D d debugcon device dfilter display drive dtb dump-vmstate echr fda fdb
@@ -43,12 +43,12 @@ _OTHER_WITHOUT_ARGUMENT = """
 
 WITH_ARGUMENT = frozenset((_STAYED_WITH_ARGUMENT + _OTHER_WITH_ARGUMENT).split())
 WITHOUT_ARGUMENT = frozenset((_STAYED_WITHOUT_ARGUMENT + _OTHER_WITHOUT_ARGUMENT).split())
-# What only some QEMUs have: the one at hand lists these in -help, if it has them.
+# Options that only some versions have: the QEMU in use lists in -help those it has.
 SOMETIMES = frozenset((_OTHER_WITH_ARGUMENT + _OTHER_WITHOUT_ARGUMENT).split())
 
 # `-help` explains an option from this column on; text that starts before it is the argument.
 _EXPLANATION = 16
-# Groups that a QEMU from 7.2 to 10.0 has (`qemu_add_opts`, and what `-machine` and its like are).
+# Option groups of QEMU 7.2 to 10.0 (`qemu_add_opts`, and groups such as that of `-machine`).
 GROUPS = frozenset(
     """
     accel acpi action add-fd audiodev boot-opts chardev device drive fsdev fw_cfg global icount
@@ -59,28 +59,28 @@ GROUPS = frozenset(
 
 
 def parse_help(text: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the option words of a `qemu -help` text: with an argument, and without.
+    """Return the options in a `qemu -help` text: those with an argument, and those without.
 
-    Hidden options and those of other architectures are not in such a text.
+    The text lacks hidden options and those of other architectures.
     """
     with_argument: set[str] = set()
     without_argument: set[str] = set()
     for line in text.splitlines():
         if line.startswith("-"):
-            # Two words share a line: "-h or -help     display", "-fda/-fdb file  use 'file' as".
+            # Two options share a line: "-h or -help     display", "-fda/-fdb file  use 'file' as".
             head, _, rest = line.replace(" or -", "/-", 1).partition(" ")
             words = {word.lstrip("-") for word in head.split("/")}
             start = len(line) - len(rest.lstrip())
-            # A long word pushes what follows it to the right: an argument by one space.
+            # After a long option, its argument follows at one space, an explanation at more.
             argument = start < _EXPLANATION or (start > _EXPLANATION and not rest.startswith(" "))
             (with_argument if rest and argument else without_argument).update(words)
     return frozenset(with_argument), frozenset(without_argument - with_argument)
 
 
 def netdev_words(text: str) -> frozenset[str]:
-    """Return the kinds of netdev in a `qemu -help` text, and `KIND,KEY`: not all keys are named.
+    """Return the netdev types in a `qemu -help` text, and `TYPE,KEY`; the text lacks some keys.
 
-    The lines are like "-netdev user,id=str[,ipv4=on|off]", and go on below, with explanations.
+    The lines look like "-netdev user,id=str[,ipv4=on|off]"; continuations and explanations follow.
     """
     found: set[str] = set()
     section = text.partition("\n-netdev ")[2].partition("\n-nic ")[0]

@@ -1,7 +1,7 @@
-"""QEMU's network options: what one -netdev, -nic or -net says, and whether QEMU would take it.
+"""QEMU's network options: the meaning of one -netdev, -nic or -net, and whether QEMU accepts it.
 
-Keys and their kinds are in `qemu.netdev_schema`. What cannot stand beside what on a tap is
-net/tap.c, `net_init_tap`; the rest is net/net.c, `net_client_init1` and `net_param_nic`.
+Keys and their kinds are in `qemu.netdev_schema`. Which keys of a tap exclude each other is from
+net/tap.c, `net_init_tap`; the rest from net/net.c, `net_client_init1` and `net_param_nic`.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from qemu_netwrap.qemu.command_line import Option
 
 OUR_TYPES = frozenset(types())
-SRIOV = "sriov"  # a word of ours too, and no network: what it stands for is no tap
+SRIOV = "sriov"  # an extension too, but no network: it stands for a VF, not a tap
 OUR_KEYS = frozenset({"network", "uplink"})
-# What the values of our own kinds are, none of which may be empty.
+# Descriptions of the values of extension keys, none of which may be empty.
 _OUR_KINDS = {"network": "a network's name", "uplink": "an interface's name"}
-# What of a tap's keys makes no sense on a network of ours, whose tap QEMU gets by descriptor.
+# Keys of a tap that are invalid with an extension type: QEMU gets its tap by descriptor.
 _NOT_OURS = frozenset("fd fds script downscript br helper vhostfd vhostfds".split())
 TAP_KEYS = frozenset({"id", "type", *netdev_schema.keys_of("tap")})
 OUR_TAP_KEYS = TAP_KEYS - _NOT_OURS
 NIC_KEYS = frozenset(netdev_schema.NIC_KEYS)
 MAX_QUEUES = 256  # MAX_TAP_QUEUES, drivers/net/tun.c
-# Beside which key of a tap QEMU allows no other of these.
+# The keys of a tap that QEMU rejects beside each of these.
 _EXCLUDED_BY = {
     "fd": "ifname script downscript vnet_hdr helper queues fds vhostfds".split(),
     "fds": "ifname script downscript vnet_hdr helper queues vhostfd".split(),
     "helper": "ifname script downscript vnet_hdr queues vhostfds".split(),
 }
-_HUB_FREE = ("queues", "fds", "vhostfds")  # what a -net tap, on its hub, cannot have
+_HUB_FREE = ("queues", "fds", "vhostfds")  # keys that QEMU rejects for -net, which is on a hub
 
 
 class NetOption(Entry):
-    """One -netdev, -nic or -net, with the type that counts, and its port forwards."""
+    """One -netdev, -nic or -net, with its effective type and its port forwards."""
 
     type: str = ""
-    forwards: tuple[PortForward, ...] = ()  # on a tap or a network: every hostfwd= that can be read
-    forward_fault: str = ""  # in QEMU's words: the first that cannot
+    forwards: tuple[PortForward, ...] = ()  # on a tap or a network: every valid hostfwd=
+    forward_fault: str = ""  # QEMU's message for the first invalid one
 
     @property
     def form(self) -> str:
@@ -59,14 +59,14 @@ class NetOption(Entry):
 
     @property
     def is_ours(self) -> bool:
-        """Whether it has a word that only we understand."""
+        """Whether its type or one of its keys is an extension of qemu-netwrap."""
         return self.type in (*OUR_TYPES, SRIOV) or any(
             key in self.extension_keys for key in self.opts
         )
 
     @property
     def extension_keys(self) -> frozenset[str]:
-        """The keys that only we understand here: QEMU's own user network has a hostfwd= too."""
+        """The keys that are extensions with this type: QEMU's user network has a hostfwd= too."""
         return OUR_KEYS | {"hostfwd"} if self.type == "tap" else OUR_KEYS
 
     def value(self, key: str) -> str:
@@ -82,22 +82,22 @@ class NetOption(Entry):
         return self.opts.get(key) is not None
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """Return the boolean KEY, which `fault` has found to be one."""
+        """Return the boolean KEY, which `fault` has validated; DEFAULT if it is missing."""
         return numbers.BOOLEANS.get(self.value(key), default)
 
     @property
     def ifname(self) -> str:
-        """The name for its tap, as QEMU cuts it; empty when none was given."""
+        """The name of its tap, cut as QEMU cuts it; empty when none was given."""
         return names.as_qemu_cuts(self.value("ifname"))
 
     @property
     def queues(self) -> int:
-        """The number of queues, which `fault` has found to be one."""
+        """The number of queues, by default 1, which `fault` has validated."""
         return (numbers.parse_uint32(self.value("queues")) or 0) if self.has("queues") else 1
 
 
 def of_entry(entry: Entry) -> NetOption:
-    """Return an entry of the groups netdev, nic or net as a network option."""
+    """Return the network option for an entry of the groups netdev, nic or net."""
     kind = entry.opts.get("type")
     default = "user" if kind is None and entry.group == "nic" else ""
     type_ = kind or default
@@ -106,7 +106,7 @@ def of_entry(entry: Entry) -> NetOption:
 
 
 def _forwards(texts: tuple[str, ...]) -> tuple[tuple[PortForward, ...], str]:
-    """Return what every hostfwd= asks for, and what is wrong with the first that is none."""
+    """Return the valid rules of hostfwd=, and QEMU's message for the first invalid one, or ""."""
     found = []
     fault = ""
     for text in texts:
@@ -118,20 +118,20 @@ def _forwards(texts: tuple[str, ...]) -> tuple[tuple[PortForward, ...], str]:
 
 
 def parse(option: Option) -> NetOption | None:
-    """Read a -netdev, -nic or -net alone; None when its argument is no list QEMU could read."""
+    """Parse a single -netdev, -nic or -net; None if QEMU could not parse its argument."""
     opts = read_list(option.value or "", "type", option.name)
     return None if opts is None else of_entry(Entry(option, opts))
 
 
 def nothing_more(_words: frozenset[str]) -> frozenset[str]:
-    """Know none of these words: there is no QEMU to ask."""
+    """Return that none of these words is known: there is no QEMU to query."""
     return frozenset()
 
 
 def fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]] = nothing_more) -> str:
-    """Say in QEMU's words why QEMU refuses this option; empty if nothing is seen to be wrong.
+    """Return QEMU's message if it rejects this option; "" if no fault is found.
 
-    KNOWS tells which of some types, or `TYPE,KEY`, that we have not met, the QEMU at hand has.
+    KNOWS returns which of some unknown `TYPE` or `TYPE,KEY` words the QEMU in use supports.
     """
     if net.type == "none" and net.form != "netdev":
         return ""
@@ -139,7 +139,7 @@ def fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]] = no
 
 
 def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -> Iterator[str]:
-    """Yield what is wrong, the first thing first; empty where nothing is."""
+    """Yield the results of all checks in QEMU's order: a message, or "" if a check passes."""
     yield "Parameter 'id' is missing" if net.form == "netdev" and not net.has("id") else ""
     if net.type == SRIOV:
         yield qemu.sriov_options.fault(net.form, net.opts)
@@ -147,7 +147,7 @@ def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -
     yield _type_fault(net, knows)
     kinds = _kinds(net)
     if net.type not in (*netdev_schema.TYPES, *OUR_TYPES):
-        return  # of a QEMU to come
+        return  # a type of a newer QEMU
     given = dict.fromkeys(key.partition(".")[0] if net.is_modern else key for key in net.opts)
     strange = frozenset(key for key in given if key not in kinds)
     if strange:
@@ -164,7 +164,7 @@ def _faults(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -
 
 
 def _type_fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]]) -> str:
-    """Say what is wrong with the type."""
+    """Return what is wrong with the type, or ""."""
     if not net.has("type") and net.form != "nic":
         return "Parameter 'type' is missing"
     if net.type in OUR_TYPES:
@@ -180,7 +180,7 @@ def _type_fault(net: NetOption, knows: Callable[[frozenset[str]], frozenset[str]
 
 
 def _kinds(net: NetOption) -> dict[str, str]:
-    """Return the keys that QEMU, or we, know for this option, with their kinds."""
+    """Return the keys of this option, extensions included, with their kinds."""
     if net.type in OUR_TYPES:
         found = {k: kind for k, kind in netdev_schema.keys_of("tap").items() if k not in _NOT_OURS}
     else:
@@ -197,7 +197,7 @@ def _kinds(net: NetOption) -> dict[str, str]:
 
 
 def _value_fault(net: NetOption, key: str, kind: str) -> str:
-    """Say what is wrong with the value of KEY."""
+    """Return what is wrong with the value of KEY, or ""."""
     if not isinstance(net.opts, OptList):
         wrong = net.opts.kind_fault(key, kind)
         if wrong or kind in ("list", "dict"):
@@ -216,7 +216,7 @@ def _value_fault(net: NetOption, key: str, kind: str) -> str:
 
 
 def _our_value_fault(net: NetOption, key: str, kind: str) -> str:
-    """Say what is wrong with the value of KEY, which is of a kind of ours."""
+    """Return what is wrong with the value of an extension key, or ""."""
     if not net.value(key):
         return f"Parameter '{key}' expects {_OUR_KINDS[kind]}"
     if kind == "uplink" and net.type == "tap" and not net.value("br"):
@@ -225,7 +225,7 @@ def _our_value_fault(net: NetOption, key: str, kind: str) -> str:
 
 
 def _combination_fault(net: NetOption) -> str:
-    """Say which keys cannot stand together."""
+    """Return QEMU's message for keys that exclude each other, or ""."""
     if net.form == "net" and any(net.has(key) for key in _HUB_FREE) and net.type != "nic":
         return "Multiqueue tap cannot be used with hubs"
     if net.type == "tap":
@@ -241,7 +241,7 @@ def _combination_fault(net: NetOption) -> str:
 
 
 def _socket_fault(net: NetOption) -> str:
-    """Say what of a socket's keys cannot stand together (net/socket.c, `net_init_socket`)."""
+    """Return the same for the keys of a socket (net/socket.c, `net_init_socket`)."""
     ways = [key for key in ("fd", "listen", "connect", "mcast", "udp") if net.has(key)]
     if len(ways) != 1:
         return "exactly one of listen=, connect=, mcast= or udp= is required"
@@ -253,7 +253,7 @@ def _socket_fault(net: NetOption) -> str:
 
 
 def _tap_fault(net: NetOption) -> str:
-    """Say what of a tap's keys QEMU forbids beside others."""
+    """Return the same for the keys of a tap (net/tap.c, `net_init_tap`)."""
     for key, others in _EXCLUDED_BY.items():
         if net.has(key):
             if any(net.has(other) for other in others):

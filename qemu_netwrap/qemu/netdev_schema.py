@@ -1,7 +1,7 @@
-"""What QEMU's kinds of netdev take: their keys, and what the values must be.
+"""The keys of QEMU's netdev types, and the kinds of their values.
 
-From qapi/net.json of QEMU 11; `-net nic` and what -nic takes beside its netdev's keys are
-net/net.c's. A key whose kind is not named is a string.
+From qapi/net.json of QEMU 11; the keys of `-net nic`, and those of -nic besides its netdev's, are
+from net/net.c. A key without a kind is a string.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEYS = {
     "nic": "netdev macaddr model addr vectors:u32",
     "none": "",
 }
-# What must be given.
+# Mandatory keys.
 REQUIRED = {
     "l2tpv3": ("src", "dst", "txsession"),
     "stream": ("addr",),
@@ -43,13 +43,13 @@ REQUIRED = {
     "af-xdp": ("ifname",),
     "vhost-user": ("chardev",),
 }
-# Types that not every QEMU has; the one at hand lists its own in -help.
+# Types that not every QEMU has; the QEMU in use lists its own in -help.
 OPTIONAL = frozenset({"netmap", "af-xdp", "passt", "vhost-vdpa", "l2tpv3", "vde"})
 TYPES = frozenset(_KEYS)
-NIC_KEYS = {"mac": "str", "model": "str"}  # what -nic takes beside its netdev's keys
+NIC_KEYS = {"mac": "str", "model": "str"}  # the keys of -nic besides its netdev's
 
 
 def keys_of(type_: str) -> dict[str, str]:
-    """Return the keys of a type with their kinds; none for a type that is not known."""
+    """Return the keys of a type with their kinds; empty for an unknown type."""
     pairs = (word.partition(":") for word in _KEYS.get(type_, "").split())
     return {key: kind or "str" for key, _, kind in pairs}

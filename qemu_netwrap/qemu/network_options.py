@@ -1,4 +1,4 @@
-"""What a command line says about the network: its netdevs, and what QEMU would say of them."""
+"""The network options of a command line: its netdevs, and the faults that QEMU would report."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MAX_NICS = 8  # MAX_NICS, QEMU's include/net/net.h: of -nic and -net nic togethe
 
 
 class NetworkOptions(Record):
-    """A command line's network options, and what QEMU would say against them."""
+    """A command line's network options, and how QEMU would connect them."""
 
     line: CommandLine
     files: Mapping[int, ConfigFile]
     groups: Groups
-    nets: tuple[NetOption, ...]  # every -netdev, -nic and -net, and such sections of files
+    nets: tuple[NetOption, ...]  # every -netdev, -nic and -net, sections of files included
     wiring: Wiring
 
     @property
@@ -43,32 +43,32 @@ class NetworkOptions(Record):
 
     @property
     def uses_extensions(self) -> bool:
-        """Whether some option can be understood by us alone."""
+        """Whether some netdev uses an extension, which QEMU would reject."""
         return any(net.is_ours for net in self.netdevs)
 
     @property
     def needs_provisioning(self) -> bool:
-        """Whether there is something for us to provision, if nothing is wrong."""
+        """Whether qemu-netwrap has something to provision, if the command line is valid."""
         return self.may_pass_through or any(
             net.is_ours or not self.is_user_managed(net) for net in self.netdevs
         )
 
     @property
     def may_pass_through(self) -> bool:
-        """Whether devices of the host may be passed through: a closer look is dear."""
+        """Whether devices of the host may be passed through: a cheap check before a costly one."""
         return any(net.type == netdev_options.SRIOV for net in self.netdevs) or any(
             (entry.opts.get("driver") or "").startswith("vfio-pci")
             for entry in self.groups.of("device")
         )
 
     def is_user_managed(self, net: NetOption) -> bool:
-        """Whether a netdev is none of our business: of another kind, or set up by the user."""
+        """Whether qemu-netwrap leaves a netdev to QEMU: by its type, or by the user's keys."""
         if net.type not in ("tap", "bridge", *netdev_options.OUR_TYPES):
             return True
         return bool(self.user_keys(net))
 
     def user_keys(self, net: NetOption) -> tuple[str, ...]:
-        """Return the keys by which the user sets a netdev up in his own way."""
+        """Return the keys by which the user sets up a netdev without qemu-netwrap."""
         decides = (key for key in USER_DECIDES if net.has(key))
         return (*decides, *(key for key in SCRIPTS if net.value(key) not in NO_SCRIPT))
 
@@ -82,12 +82,12 @@ def interpret(
     files: Mapping[int, ConfigFile] | None = None,
     knows: Knows = netdev_options.nothing_more,
 ) -> NetworkOptions | None:
-    """Read what LINE wants of us; None when it is to reach QEMU as it is.
+    """Return the network options of LINE; None if QEMU should get it unchanged.
 
-    That is so when QEMU will refuse it or only print something, and when nothing in it is ours.
-    FILES are its -readconfig files by the index of the option; KNOWS tells which of some words
-    that we have not met the QEMU at hand has. Raises `UsageError` for a mistake in a command line
-    that only we understand.
+    That is if QEMU will reject it or only print something, or if there is nothing to provision.
+    FILES are its -readconfig files by the index of the option; KNOWS returns which of some unknown
+    words the QEMU in use supports. Raises `UsageError` for a mistake in a command line with
+    extensions.
     """
     if not line.runs:
         return None
@@ -98,7 +98,7 @@ def interpret(
     if not wrong:
         return reading
     _refuse_no_queues(reading)
-    # QEMU would stumble over our words before most of what is wrong, but not before a file.
+    # QEMU would report the extensions before most other faults, but not before one in a file.
     if reading.uses_extensions and not any(option.name == "readconfig" for option, _ in wrong):
         option, what = wrong[0]
         raise UsageError(f"{option.typed}: {what}", _remedy(option, what))
@@ -113,7 +113,7 @@ def read(line: CommandLine, files: Mapping[int, ConfigFile]) -> NetworkOptions:
 
 
 def faults(reading: NetworkOptions, knows: Knows = netdev_options.nothing_more) -> Faults:
-    """Yield what QEMU has against a command line, in its words, as far as it can be seen."""
+    """Yield (option, QEMU's message) for the faults of a command line that can be foreseen."""
     yield from reading.groups.faults
     for net in reading.nets:
         wrong = netdev_options.fault(net, knows)
@@ -128,7 +128,7 @@ def faults(reading: NetworkOptions, knows: Knows = netdev_options.nothing_more) 
 
 
 def _refuse_no_queues(reading: NetworkOptions) -> None:
-    """Refuse queues=0, which would have QEMU abort, with a failed assertion for a message."""
+    """Raise `UsageError` for queues=0, at which QEMU would abort with a failed assertion."""
     for net in reading.netdevs:
         if not reading.is_user_managed(net) and numbers.parse_uint32(net.value("queues")) == 0:
             raise UsageError(
@@ -138,7 +138,7 @@ def _refuse_no_queues(reading: NetworkOptions) -> None:
 
 
 def _ifnames(reading: NetworkOptions) -> Faults:
-    """Yield the netdevs that would be ours with an ifname that the kernel would not take."""
+    """Yield the netdevs to provision whose ifname is invalid, or is that of another."""
     seen: set[str] = set()
     for net in reading.netdevs:
         if net.ifname and not reading.is_user_managed(net):
@@ -152,7 +152,7 @@ def _ifnames(reading: NetworkOptions) -> Faults:
 
 
 def _twins(nets: tuple[NetOption, ...]) -> Faults:
-    """Yield what has the id of another before it, in another group or of the new syntax."""
+    """Yield the options whose id an earlier one has, whatever its group or syntax."""
     seen: set[str] = set()
     for net in nets:
         if net.has("id") and net.type != "none":
@@ -174,14 +174,14 @@ def _devices(groups: Groups) -> Faults:
 
 
 def _too_many(nets: tuple[NetOption, ...], *, one_more: bool) -> Faults:
-    """Yield the NICs that QEMU has no room for."""
-    taking = (n for n in nets if n.type != netdev_options.SRIOV)  # which becomes a -device
+    """Yield the NICs beyond QEMU's limit `MAX_NICS`."""
+    taking = (n for n in nets if n.type != netdev_options.SRIOV)  # that becomes a -device
     nics = [n for n in taking if n.type == "nic" or (n.form == "nic" and n.is_backend)]
     return ((net.option, "too many NICs") for net in nics[MAX_NICS - one_more :])
 
 
 def _remedy(net: Option, wrong: str) -> str:
-    """Return the hint for a mistake in a command line of ours."""
+    """Return the hint for a fault in a command line with extensions."""
     if wrong.startswith("Invalid parameter") and "'hostfwd'" not in wrong:
         instead = qemu.user_keys.instead(wrong.split("'")[1])
         if instead:
@@ -192,14 +192,14 @@ def _remedy(net: Option, wrong: str) -> str:
 
 
 def _keys(net: Option) -> list[str]:
-    """Return the keys that an option of ours takes."""
+    """Return the keys that an option with an extension type takes."""
     if netdev_options.SRIOV in net.typed:
         return [*qemu.sriov_options.KEYS]
     extra = sorted(netdev_options.NIC_KEYS) if net.name == "nic" else []
     return [*sorted({*netdev_options.OUR_TAP_KEYS, "hostfwd"} - {"type"}), *extra]
 
 
-# By what is in the message.
+# Hints by a part of the message.
 _REMEDIES = {
     "'id' is missing": "a netdev needs an id=, by which its -device names it",
     "Multiqueue": "leave out queues=, or use -nic instead of -net",

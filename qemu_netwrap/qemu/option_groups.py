@@ -1,8 +1,8 @@
-"""QEMU's option groups, filled as QEMU fills them: by words, by -readconfig files and by -set.
+"""QEMU's option groups, filled as QEMU fills them: by options, -readconfig files and -set.
 
-QEMU goes over its words once, in order (system/vl.c, the second pass of `qemu_init`). An option
-that makes a netdev or a NIC becomes an entry of its group; -readconfig makes more; -set changes
-entries that are there already. What is wrong with a type or a key shows only afterwards.
+QEMU processes its options once, in order (system/vl.c, the second pass of `qemu_init`). An option
+for a netdev or a NIC becomes an entry of its group; -readconfig adds more; -set changes existing
+entries. QEMU checks types and keys only afterwards.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 IMPLIED = {"netdev": "type", "nic": "type", "net": "type", "device": "driver"}
 NETWORK = ("netdev", "nic", "net")
-# Groups that -set knows and does not serve (`qemu_set_option`), and those of no concern here.
+# Groups that -set rejects (`qemu_set_option`), and those that do not matter here.
 NOT_SETTABLE = frozenset({"audiodev", "machine", "memory", "object", "smp-opts", "boot-opts"})
 MODERN = ("stream", "dgram")  # netdevs of the new syntax even without JSON (net/net.c)
 _SET_NAME = 63  # "%63[^.]"
 
 
 class Entry(Record):
-    """One entry of a group: the option that made it, its elements, and the -set that changed it."""
+    """One entry of a group: the option that made it, its elements, each -set that changed it."""
 
     option: Option
     opts: OptList | JsonObject
@@ -38,18 +38,18 @@ class Entry(Record):
 
     @property
     def id(self) -> str:
-        """The entry's id, of several the first, or in the new syntax the last; else empty."""
+        """The entry's id, the first of several, or in the new syntax the last; else empty."""
         if isinstance(self.opts, OptList) and self.is_modern:
             return (self.opts.all("id") or ("",))[-1]
         return self.opts.get("id") or ""
 
     @property
     def is_modern(self) -> bool:
-        """Whether it is of QEMU's new syntax: JSON, or a -netdev of a type that came with it."""
+        """Whether it has QEMU's new syntax: JSON, or a -netdev of a type introduced with it."""
         if not isinstance(self.opts, OptList):
             return True
         if self.option.name != "netdev" or self.option.number is not None:
-            return False  # what comes from a file has the old one
+            return False  # sections of files have the old one
         return self.opts.get("type") in MODERN
 
     @property
@@ -59,20 +59,20 @@ class Entry(Record):
 
 
 class Groups(Record):
-    """The entries of the groups netdev, nic, net and device, and what was wrong when they came."""
+    """The entries of the groups netdev, nic, net and device, and faults found on adding them."""
 
     entries: tuple[Entry, ...] = ()
     faults: tuple[tuple[Option, str], ...] = ()
 
     def of(self, *groups: str) -> tuple[Entry, ...]:
-        """Return the entries of these groups, in the order they came."""
+        """Return the entries of these groups, in the order they were added."""
         return tuple(entry for entry in self.entries if entry.group in groups)
 
 
 def fill(line: CommandLine, files: Mapping[int, ConfigFile]) -> Groups:
-    """Return the groups of LINE; FILES are those that are named by the words at these indexes.
+    """Return the groups of LINE; FILES are its -readconfig files by the index of the option.
 
-    The one at -1 is read before any word (qemu.conf).
+    The one at -1 is read before any option (qemu.conf).
     """
     filling = _Filling()
     if -1 in files:
@@ -90,13 +90,13 @@ def fill(line: CommandLine, files: Mapping[int, ConfigFile]) -> Groups:
 def read_list(
     text: str, implied: str, name: str = ""
 ) -> OptList | qemu.json_options.JsonObject | None:
-    """Read an option's argument, key=value list or JSON; None when it is JSON that is none.
+    """Parse an option's argument, a key=value list or JSON; None if it is invalid JSON.
 
-    -nic and -net know no JSON (net/net.c, `netdev_is_modern`, is asked for -netdev alone).
+    -nic and -net accept no JSON (net/net.c calls `netdev_is_modern` for -netdev only).
     """
     if not text.startswith("{") or name in ("nic", "net"):
         return OptList.parse(text, implied)
-    # Here, because json costs more than the rest of the launch path's imports together.
+    # Loaded here, as json takes longer than all other imports of the launch path together.
 
     try:
         return qemu.json_options.JsonObject.parse(text)
@@ -105,20 +105,20 @@ def read_list(
 
 
 def valid_id(text: str) -> bool:
-    """Whether TEXT is an id to QEMU: a letter, then letters, digits, `-`, `.` and `_`."""
+    """Whether QEMU accepts TEXT as an id: a letter, then letters, digits, `-`, `.` and `_`."""
     if not text.isascii() or not text[:1].isalpha():
         return False
     return all(char.isalnum() or char in "-._" for char in text)
 
 
 class _Filling:
-    """Groups while they fill."""
+    """The groups while options are added to them."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start with empty groups."""
         self.entries: list[Entry] = []
         self.faults: list[tuple[Option, str]] = []
-        self._places: dict[tuple[str, str], int] = {}  # by group and id, of the old syntax alone
+        self._places: dict[tuple[str, str], int] = {}  # by (group, id), for the old syntax only
 
     def add(self, option: Option, opts: OptList | JsonObject | None) -> None:
         """Add the entry that OPTION makes."""
@@ -143,7 +143,7 @@ class _Filling:
             self.faults.append((option, file.fault))
 
     def set(self, option: Option) -> None:
-        """Change what -set GROUP.ID.KEY=VALUE changes: a dot ends group and id alike."""
+        """Apply -set GROUP.ID.KEY=VALUE: the first dot ends the group, the second the id."""
         path, equals, value = (option.value or "").partition("=")
         group, _, rest = path.partition(".")
         name, _, key = rest.partition(".")
@@ -163,12 +163,12 @@ class _Filling:
                 self._set(at, key, value, option)
 
     def _set(self, at: int, key: str, value: str, option: Option) -> None:
-        """Give an element to the entry AT."""
+        """Add an element to the entry at index AT."""
         old = self.entries[at]
         if isinstance(old.opts, OptList):
             changed = old.opts.with_added((key, value))
             self.entries[at] = Entry(old.option, changed, (*old.settings, option))
 
     def _find(self, group: str, name: str) -> int | None:
-        """Return where the entry of that name is; what has the new syntax is in no group."""
+        """Return the index of the entry with that id, else None; it must have the old syntax."""
         return self._places.get((group, name))

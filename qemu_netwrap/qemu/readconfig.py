@@ -1,8 +1,8 @@
-r"""A -readconfig file, read as QEMU reads it and written back with some sections changed.
+r"""A -readconfig file, parsed as QEMU parses it and written with some sections changed.
 
-The rules are those of `qemu_config_foreach` in QEMU's util/qemu-config.c, which goes by sscanf(3):
-what follows a closing quote or bracket is not looked at, `key = value` without quotes is an empty
-value, and so is `key="value"` for the key `key="value"`. Tried on QEMU 7.2 and 10.0.
+The rules are those of `qemu_config_foreach` in QEMU's util/qemu-config.c, which uses sscanf(3):
+it ignores what follows a closing quote or bracket; `key = value` without quotes sets `key` to "",
+and `key="value"` without blanks sets the key `key="value"` to "". Tried on QEMU 7.2 and 10.0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CHARS = 1023  # what fgets(3) reads into char[1024]
 
-# sscanf's "%63s" takes all it can and never gives back: hence the possessive `}+`.
+# sscanf's "%63s" is greedy and does not backtrack: hence the possessive `}+`.
 _WITH_ID = re.compile(r'\[\s*(\S{1,63}+)\s*"([^"]{1,63})', re.ASCII)
 _WITHOUT_ID = re.compile(r"\[([^\]]{1,63})")
 _PAIR = re.compile(r'\s*(\S{1,63}+)\s*=\s*"([^"]{1,1023})', re.ASCII)
@@ -28,7 +28,7 @@ _KEY = re.compile(r"\s*(\S{1,63})", re.ASCII)
 
 
 class Section(Record):
-    """One section: its group, its elements, and the lines it stands on."""
+    """One section: its group, its elements, and its lines."""
 
     group: str
     opts: OptList
@@ -37,18 +37,18 @@ class Section(Record):
 
 
 class Place(Option):
-    """A section as an option among the others: `at` is the -readconfig that has brought it."""
+    """A section as an option: `at` is the index of the -readconfig that names its file."""
 
     shown: str = ""
 
     @property
     def typed(self) -> str:
-        """The section as a message shows it."""
+        """The section, for messages."""
         return self.shown
 
 
 class ConfigFile(Record):
-    """A file's text and sections; `fault` is what QEMU has against it, in its words."""
+    """A file's text and sections; `fault` is QEMU's message if it would reject the file."""
 
     path: str
     lines: tuple[str, ...] = ()
@@ -56,14 +56,14 @@ class ConfigFile(Record):
     fault: str = ""
 
     def place(self, number: int, at: int) -> Place:
-        """Return section NUMBER as an option; AT is where the file is named."""
+        """Return section NUMBER as an option; AT is the index of the option that names the file."""
         section = self.sections[number]
         header = self.lines[section.first].strip()
         shown = f"{self.path}:{section.first + 1}: {header}"
         return Place(section.group, at, section.opts.render(), number, shown)
 
     def rewritten(self, changed: Mapping[int, OptList]) -> str:
-        """Return the file's text with the sections of these numbers changed."""
+        """Return the file's text with sections replaced: CHANGED is {number: elements}."""
         lines = list(self.lines)
         for number in sorted(changed, reverse=True):
             section = self.sections[number]
@@ -76,13 +76,13 @@ class ConfigFile(Record):
 
 
 def parse(path: str, text: str) -> ConfigFile:
-    """Read the TEXT of the file that -readconfig calls PATH. Never fails: see `fault`."""
+    """Parse TEXT of the -readconfig file PATH. Never raises: see `ConfigFile.fault`."""
     lines = tuple(_pieces(text))
     sections: list[Section] = []
     fault = ""
     group, first, pairs = "", 0, dict[str, str]()
     for number, piece in enumerate(lines):
-        line = piece.partition("\0")[0]  # where C's strings end
+        line = piece.partition("\0")[0]  # C's strings end there
         if line.startswith(("\n", "#")):
             continue
         if line.startswith("[") and (header := _header(line)):
@@ -104,13 +104,13 @@ def parse(path: str, text: str) -> ConfigFile:
 
 
 def _pieces(text: str) -> list[str]:
-    """Return TEXT in the pieces that fgets(3) returns: lines, long ones cut."""
+    """Return TEXT in the pieces that fgets(3) returns: lines, of which long ones are split."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     return [line[at : at + _CHARS] for line in lines for at in range(0, len(line), _CHARS)]
 
 
 def _header(line: str) -> tuple[str, str] | None:
-    """Return the group and the id of a section's first line; None if it is none."""
+    """Return (group, id) of a section's header, id "" without one; None if LINE is no header."""
     if found := _WITH_ID.match(line):
         return found[1], found[2]
     if found := _WITHOUT_ID.match(line):
@@ -119,9 +119,9 @@ def _header(line: str) -> tuple[str, str] | None:
 
 
 def _closed(header: str) -> str:
-    """Return a section's first line without its end, which an open group or id would take in.
+    """Return a section's header without its line end, which would extend an unclosed group or id.
 
-    One that fgets has cut is as long as it may be.
+    One that fgets has cut has no room for a bracket.
     """
     if header.endswith("\n") or len(header) == _CHARS:
         return header.removesuffix("\n")
@@ -129,7 +129,7 @@ def _closed(header: str) -> str:
 
 
 def _pair(line: str) -> tuple[str, str] | None:
-    """Return key and value of a line; None if it is not even a key."""
+    """Return (key, value) of a line; None if it has no key."""
     if found := _PAIR.match(line):
         return found[1], found[2]
     found = _KEY.match(line)
@@ -137,7 +137,7 @@ def _pair(line: str) -> tuple[str, str] | None:
 
 
 def _line(key: str, value: str) -> str:
-    """Return an element's line. A value whose quote was not closed has the line's end in it."""
+    """Return an element's line. A value without a closing quote includes the line end."""
     return f'  {key} = "{value}' if value.endswith("\n") else f'  {key} = "{value}"\n'
 
 

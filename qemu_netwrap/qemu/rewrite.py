@@ -1,4 +1,4 @@
-"""QEMU's words with our taps in them: only the options concerned change."""
+"""QEMU's command line with the provisioned taps: only the options concerned change."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from qemu_netwrap.qemu.netdev_options import NetOption
     from qemu_netwrap.qemu.readconfig import ConfigFile
 
-# What QEMU forbids beside fd= (net/tap.c, net_init_tap), and what said how to make the tap.
+# Keys dropped beside fd=: those QEMU rejects (net/tap.c, net_init_tap), and extensions.
 REPLACED_BY_FD = tuple(
     "ifname script downscript vnet_hdr helper queues br network uplink hostfwd".split()
 )
 
 
 class Rewritten(Record):
-    """What QEMU gets: some options' arguments, options to leave out, -readconfig files' texts.
+    """What QEMU gets: changed arguments, options to leave out, texts of -readconfig files.
 
-    All by the index of the option; a file at -1 is QEMU's own, which it reads before its words.
+    All by the index of the option; a file at -1 is QEMU's qemu.conf, read before all options.
     """
 
     line: CommandLine
     values: Mapping[int, str]
     without: frozenset[int]
     files: Mapping[int, str]
-    instead: Mapping[int, tuple[str, ...]] = {}  # what takes an option's place
+    instead: Mapping[int, tuple[str, ...]] = {}  # words that replace an option
 
     def words(self, paths: Mapping[int, str]) -> tuple[str, ...]:
-        """Return QEMU's words; PATHS says where the texts of `files` have been put."""
+        """Return QEMU's words; PATHS has the path of each file with a text of `files`, by index."""
         named = {at: path for at, path in paths.items() if at >= 0}
         program, *others = self.line.with_values(
             {**self.values, **named}, self.without, self.instead
@@ -46,7 +46,7 @@ class Rewritten(Record):
 
 
 class AttachedNic(Record):
-    """A netdev of ours, the guest NICs that are named by it, and what they got."""
+    """A provisioned netdev, the guest NICs on it, and what they got."""
 
     net: NetOption
     guest_nics: tuple[GuestNic, ...]
@@ -57,7 +57,7 @@ class AttachedNic(Record):
 def rewrite(
     line: CommandLine, files: Mapping[int, ConfigFile], granted: Iterable[AttachedNic]
 ) -> Rewritten:
-    """Return what QEMU gets for LINE, whose -readconfig FILES go by the index of the option."""
+    """Return what QEMU gets for LINE; FILES are its -readconfig files by the option's index."""
     changed: dict[Option, OptList | JsonObject] = {}
     settings: list[Option] = []
     for each in granted:
@@ -67,10 +67,10 @@ def rewrite(
             if not nic.mac:
                 option = nic.entry.option
                 opts = changed.get(option, nic.entry.opts)
-                # An all-zero MAC asks for a default; ours takes its place.
+                # An all-zero MAC means the default; the derived one replaces it.
                 changed[option] = opts.without(nic.key).with_added((nic.key, mac))
                 settings += nic.entry.settings
-    # What -set gave a changed option stands in it now.
+    # The changed options already include what -set added.
     without = frozenset(option.at for option in settings)
     return _placed(line, files, changed, without)
 
@@ -81,7 +81,7 @@ def _placed(
     changed: Mapping[Option, OptList | JsonObject],
     without: frozenset[int],
 ) -> Rewritten:
-    """Put changed options where they came from: into the words, or into a file's text."""
+    """Put changed options back to where they came from: the words, or a file's text."""
     values: dict[int, str] = {}
     sections: dict[int, dict[int, OptList]] = {}
     for option, opts in changed.items():
@@ -94,6 +94,6 @@ def _placed(
 
 
 def _attached(net: NetOption, attachment: Attachment) -> OptList | JsonObject:
-    """Return a netdev's options as what it is attached to takes them."""
+    """Return a netdev's options with the type and keys of its attachment."""
     dropped = REPLACED_BY_FD if attachment.keys else (*REPLACED_BY_FD, *keys_of("tap"))
     return net.opts.with_type(attachment.type).without(*dropped).with_added(*attachment.pairs)

@@ -1,4 +1,4 @@
-"""The word `sriov`: a virtual function of a NIC of the host, in -nic and -netdev."""
+"""The netdev type `sriov` of -nic and -netdev: a virtual function of a host NIC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST = {"vf": 0xFFFF, "vlan": 4094, "max_tx_rate": 0xFFFFFFFF}
 
 
 def fault(form: str, opts: OptList | JsonObject) -> str:
-    """Say what is wrong with a `sriov` in option FORM; empty if nothing is seen to be."""
+    """Return what is wrong with a `sriov` in option FORM; "" if no fault is found."""
     if form == "net":
         return "'sriov' cannot be on a hub: write it as -nic"
     for key in opts:
@@ -29,7 +29,7 @@ def fault(form: str, opts: OptList | JsonObject) -> str:
 
 
 def _value_fault(key: str, value: str) -> str:
-    """Say what is wrong with the value of KEY."""
+    """Return what is wrong with the value of KEY, or ""."""
     if key in _BOOLEANS and value not in BOOLEANS:
         return f"Parameter '{key}' expects 'on' or 'off'"
     if key in _LARGEST:
@@ -45,7 +45,7 @@ def _value_fault(key: str, value: str) -> str:
 
 
 def settings(opts: OptList | JsonObject) -> dict[str, str]:
-    """Return what the VF is to be set to, as the kernel counts: keys of `VfSettings`, no MAC."""
+    """Return the VF's settings without its MAC, as decimal numbers by key of `VfSettings`."""
     given = {key: value for key in opts if (value := opts.get(key)) is not None}
     found = {key: str(int(BOOLEANS[given[key]])) for key in _BOOLEANS if key in given}
     numbers = (key for key in ("vlan", "max_tx_rate") if key in given)

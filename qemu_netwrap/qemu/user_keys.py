@@ -1,8 +1,8 @@
-"""What people bring from QEMU's `user` network, and what says the same of a network of ours."""
+"""Keys of QEMU's `user` network, and what to use instead on a network of qemu-netwrap."""
 
 from __future__ import annotations
 
-# The keys of a network in the configuration.
+# Keys of a network in the configuration, each with the keys of `user` that it replaces.
 _IN_THE_CONFIGURATION = {
     "subnet": "net host dhcpstart ip",
     "subnet6": "ipv6-net ipv6-prefix ipv6-prefixlen ipv6-host",
@@ -33,7 +33,7 @@ _SAME_AS = {"smbserver": "smb", "domainname": "dnssearch"}
 
 
 def instead(key: str) -> str:
-    """Return what to say in the place of a key of `user`; empty for none of its keys."""
+    """Return a hint for a key of `user`; "" if KEY is none of its keys."""
     ours = next((own for own, theirs in _IN_THE_CONFIGURATION.items() if key in theirs.split()), "")
     if not ours:
         return _OTHERWISE.get(_SAME_AS.get(key, key), "")
