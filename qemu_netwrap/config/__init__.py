@@ -1,4 +1,4 @@
-"""Our configuration file: found, parsed, and what counts of it.
+"""The configuration file: finding it, parsing it, and the effective settings.
 
 The keys of a network are those of its mode, in `networks`. May import `networks` and all above it.
 """

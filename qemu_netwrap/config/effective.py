@@ -1,4 +1,4 @@
-"""The configuration as it counts, key by key, and where each value comes from."""
+"""The effective configuration, key by key, and the source of each value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.network import Config, Network
 
 DEFAULT = "default"
-# What is done where nothing is set.
+# Defaults of keys that are not set, for display.
 _UNSET = {
     "default": "the bridge that carries the host's default route, else nat",
     "uplink": "none: a segment of its own",
@@ -38,12 +38,12 @@ _UNSET = {
 
 
 class Setting(Record):
-    """One value: of a network, or of the top of the file when there is none."""
+    """The value of one key of a network, or of the top of the file if `network` is empty."""
 
     network: str
     key: str
     value: object  # None: not set
-    source: str  # FILE:LINE, an option of ours, or `default`
+    source: str  # FILE:LINE, an option such as --network, or `default`
 
     @property
     def text(self) -> str:
@@ -56,9 +56,9 @@ class Setting(Record):
 def settings(
     config: Config, networks: Iterable[Network], chosen: str, text: str
 ) -> tuple[Setting, ...]:
-    """Return all settings: CONFIG was read from TEXT, NETWORKS are all there are.
+    """Return all settings: CONFIG was parsed from TEXT, NETWORKS are all networks.
 
-    CHOSEN is --network's, which goes before the configured default.
+    CHOSEN is the value of --network, which overrides the configured default.
     """
     data = tomllib.loads(text)
     tables = data.get("networks", {})
@@ -81,7 +81,7 @@ def settings(
 
 
 def _toml(value: object) -> str:
-    """Return a value as the file has it on one line: strings are JSON's, tables are not."""
+    """Return a value as one line of TOML: strings as in JSON, tables as inline tables."""
     if not isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
     pairs = (f"{_toml(key)} = {_toml(inner)}" for key, inner in value.items())
@@ -89,7 +89,7 @@ def _toml(value: object) -> str:
 
 
 def _plain(key: str, value: object) -> object:
-    """Return a value as the file has it; None for what is left open."""
+    """Return a value as the file would have it; None if it is not set."""
     if isinstance(value, (Subnet, Prefix)):
         return str(value)
     if key == "host_services":

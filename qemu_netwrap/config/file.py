@@ -12,28 +12,28 @@ SYSTEM = "/etc/qemu-netwrap/config.toml"
 
 
 def load(path: str = "") -> Config:
-    """Read the configuration of PATH, else of the first usual file that is there, else none.
+    """Return the configuration in PATH, else in the first usual file that exists, else empty.
 
-    Raises `ConfigError` for a file that cannot be read or is wrong.
+    Raises `ConfigError` for a file that cannot be read or is invalid.
     """
     found = find(path)
     if not found:
         return Config()
     text = read(found, named=bool(path))
-    # Reading TOML costs as much as a whole launch: only when there is some.
+    # Loading the TOML parser takes as long as a whole launch: only do it for a file.
 
     return config.parse.parse(text, found)
 
 
 def find(path: str = "") -> str:
-    """Return the file that is read: PATH, else the first usual one that is there, else empty."""
+    """Return the file to read: PATH, else the first usual one that exists, else ""."""
     return path or next((p for p in usual() if os.path.exists(p)), "")
 
 
 def read(path: str, *, named: bool) -> str:
-    """Return a configuration's text; NAMED is one that the user has named, no usual one.
+    """Return a configuration's text; NAMED: the user gave its path, it is not a usual one.
 
-    Raises `ConfigError` for a file that cannot be read, or that root must not believe.
+    Raises `ConfigError` for a file that cannot be read, or that root must not trust.
     """
     try:
         with open(path, "rb") as file:
@@ -47,16 +47,16 @@ def read(path: str, *, named: bool) -> str:
 
 
 def usual() -> tuple[str, ...]:
-    """Return where configurations are looked for, the first found wins."""
+    """Return the usual paths of configurations; the first that exists is used."""
     own = users(os.environ.get("XDG_CONFIG_HOME", ""), os.environ.get("HOME", "/root"))
     return own, SYSTEM
 
 
 def users(folder: str, home: str) -> str:
-    """Return the configuration file of a user with that HOME, and FOLDER for XDG_CONFIG_HOME.
+    """Return the configuration file of a user with that HOME; FOLDER is XDG_CONFIG_HOME.
 
-    A folder that is not absolute does not count, as the XDG specification has it: the file would
-    be the current folder's.
+    A folder that is not absolute is ignored, as the XDG specification requires: otherwise the
+    current folder could supply the file.
     """
     folders = (folder, os.path.join(home, ".config"), os.path.join("/root", ".config"))
     own = next(each for each in folders if os.path.isabs(each))

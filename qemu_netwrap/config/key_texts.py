@@ -1,7 +1,7 @@
-"""What each key of the configuration means: the texts from which its man page is made.
+"""The meaning of each key of the configuration: texts for its man page.
 
 `tools/generate.py` writes them into docs/man/qemu-netwrap.toml.5, with the modes that a key is for
-as `config.parse` has them. Backticks enclose what is typed as it stands. No launch loads this.
+from `config.parse`. Backticks enclose literal text. No launch loads this.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOP = {
     "networks": "Tables, one for each network.",
 }
 
-# A text stands behind "For nat and host-only:" where a key is not for all modes.
+# The man page puts "For nat and host-only:" or the like before a key that is not for all modes.
 KEYS = {
     "mode": '`"bridge"`, `"nat"` or `"host-only"`. It must be given.',
     "bridge": "The name of the bridge, by default `qn-` and the network's name, shortened to 15"

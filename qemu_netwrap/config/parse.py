@@ -1,4 +1,4 @@
-"""The configuration: TOML text to `Config`, every mistake told with its file and line."""
+"""Parsing the configuration: TOML text to `Config`, with file and line in each error."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 TOP = ("default", "bind_group", "networks")
-_DIGITS = 4300  # of the longest number that Python reads (sys.get_int_max_str_digits)
+_DIGITS = 4300  # of the longest number that Python parses (sys.get_int_max_str_digits)
 _SHOWN = 200  # characters of a wrong value in a hint
 
 
 class _At:
-    """Where in the file something is, so that a mistake can be told with its line."""
+    """Makes errors that contain the line of a key in the file."""
 
     def __init__(self, text: str, path: str) -> None:
         self.text = text
         self.path = path
 
     def error(self, table: str, key: str, what: str, hint: str) -> ConfigError:
-        """Return the error for KEY in [TABLE] (empty: the top of the file; no key: the header)."""
+        """Return the error for KEY in [TABLE] (TABLE "": top of the file; KEY "": the header)."""
         where = f"{table}.{key}" if table and key else table or key
         return ConfigError(f"{self.path}:{line_of(self.text, where)}: {where}: {what}", hint)
 
 
 def parse(text: str, path: str) -> Config:
-    """Read a configuration. PATH is for messages. Raises `ConfigError`."""
+    """Parse a configuration. PATH is for messages. Raises `ConfigError`."""
     at = _At(text, path)
     data = _loaded(text, path)
     for key in data:
@@ -79,7 +79,7 @@ def _loaded(text: str, path: str) -> dict[str, Any]:
 
 
 def _last_line(text: str) -> int:
-    """Return the line of a number that Python does not read, else the line after the last."""
+    """Return the line of a number too long for Python, else the number of lines."""
     for number, line in enumerate(text.split("\n"), 1):
         if len(line) > _DIGITS:
             return number
@@ -87,7 +87,7 @@ def _last_line(text: str) -> int:
 
 
 def _place(key: str, value: object) -> tuple[str, str]:
-    """Return table and key of something at the top of the file, as `_At.error` wants them."""
+    """Return (table, key) of a KEY at the top of the file, for `_At.error`."""
     if not isinstance(value, dict):
         return "", key
     inner = next(iter(value.items()), ("", None))
@@ -100,7 +100,7 @@ def _known_here(key: str, known: Iterable[str]) -> str:
 
 
 def keys() -> dict[str, tuple[str, ...]]:
-    """Return every key of [networks.NAME] with the modes that have it. This loads all drivers."""
+    """Return every key of [networks.NAME] with the modes that have it. Loads all drivers."""
     found: dict[str, tuple[str, ...]] = {}
     for mode in MODES:
         for key in driver(mode).readers():
@@ -109,7 +109,7 @@ def keys() -> dict[str, tuple[str, ...]]:
 
 
 def _network(name: str, table: dict[str, object], at: _At) -> Network:
-    """Read one [networks.NAME]."""
+    """Parse one [networks.NAME]. Raises `ConfigError`."""
     where = f"networks.{name}"
     wrong = names.network_name_fault(name)
     if wrong:
@@ -138,14 +138,14 @@ def _network(name: str, table: dict[str, object], at: _At) -> Network:
             fields[key] = read
         else:
             own.append((key, read))
-    # Who configures an uplink has thought of what it takes.
+    # An uplink in the configuration counts as consent, like --yes-uplink.
     fields["agreed"] = "uplink" in table
     fields["own"] = tuple(own)
     return _checked(Network(name, **fields), at)  # type: ignore[arg-type] # by the readers
 
 
 def _checked(network: Network, at: _At) -> Network:
-    """Check what concerns more than one key."""
+    """Return NETWORK. Raises `ConfigError` for keys that contradict each other."""
     where = f"networks.{network.name}"
     if network.stp and network.forward_delay is not None and network.forward_delay < 2:
         raise at.error(
@@ -160,7 +160,7 @@ def _checked(network: Network, at: _At) -> Network:
 
 
 def _check_bridges(described: tuple[Network, ...], at: _At) -> None:
-    """Refuse two networks on one bridge, the built-in ones among them."""
+    """Raise `ConfigError` for two networks on one bridge, the built-in ones included."""
     names_ = {network.name for network in described}
     owners = {names.bridge_name(mode): mode for mode in types() if mode not in names_}
     for network in described:
@@ -171,7 +171,7 @@ def _check_bridges(described: tuple[Network, ...], at: _At) -> None:
 
 
 def _shown(value: object) -> str:
-    """Return a value as a hint shows it, cut where it is long; Python writes no 5,000 digits."""
+    """Return a value for a hint, shortened if long; Python's `repr` fails at 5,000 digits."""
     try:
         text = repr(value)
     except ValueError:

@@ -1,12 +1,12 @@
-"""Where in a TOML text something stands: `tomllib` does not tell."""
+"""Line numbers of keys in TOML text, which `tomllib` does not provide."""
 
 from __future__ import annotations
 
 
 def line_of(text: str, path: str) -> int:
-    """Return the line of TEXT that sets PATH (`networks.lab.mode`), be it a table or a value.
+    """Return the line of TEXT that sets PATH (`networks.lab.mode`), a table or a value.
 
-    If there is none, the line of the nearest table above it, where it would belong; else 1.
+    If there is none: the line of its innermost enclosing table, or 1.
     """
     wanted = _plain(path)
     found, nearest, header = 1, "", ""
@@ -26,5 +26,5 @@ def line_of(text: str, path: str) -> int:
 
 
 def _plain(line: str) -> str:
-    """Return a line without what may stand around and between keys."""
+    """Return a line without quotes and blanks, which may surround keys."""
     return "".join(char for char in line if char not in "\"' \t\r")
