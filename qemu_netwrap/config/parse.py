@@ -79,7 +79,7 @@ def _loaded(text: str, path: str) -> dict[str, Any]:
 
 
 def _last_line(text: str) -> int:
-    """Return the line of a number too long for Python, else the number of lines."""
+    """Return the line of a number too long for Python, else that after the last newline."""
     for number, line in enumerate(text.split("\n"), 1):
         if len(line) > _DIGITS:
             return number

@@ -43,7 +43,7 @@ def as_qemu_cuts(ifname: str) -> str:
 def numbered(pattern: str) -> tuple[str, ...]:
     """Return the names that the kernel would try for PATTERN, `vm%d` say; () if it is no pattern.
 
-    The kernel takes the first free one (net/core/dev.c, `__dev_alloc_name`); here 100 must do.
+    The kernel takes the first free one (net/core/dev.c, `__dev_alloc_name`); this stops at 100.
     """
     if pattern.count("%") != 1 or "%d" not in pattern:
         return ()
