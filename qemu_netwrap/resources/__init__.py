@@ -1,6 +1,6 @@
-"""What can be made on the host and undone again: bridges, taps, chains, sysctls, servers.
+"""Resources that are acquired on the host and released: bridges, taps, chains, sysctls, servers.
 
-Undoing stands next to making. May import `linux`, `state` and all above them.
+Each kind has `acquire` and `release` in one class. May import `linux`, `state` and all above them.
 """
 
 from qemu_netwrap import lazy

@@ -1,4 +1,4 @@
-"""What all kinds of resource have in common, how one is found by name, and what a pass shares.
+"""The base class of all resources, the table of their kinds, and the context that a pass shares.
 
 A kind is a class: its fields, how it is acquired and released, whether it is missing, and the
 commands that do the same. A journal names it by a fixed string, so that a class can be renamed.
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.state import StateDir
 
-    Saved = dict[str, str]  # what `Context.remember` was told of a resource
+    Saved = dict[str, str]  # the facts that `Context.remember` stored for a resource
 
-ALL = "all"  # in the place of a device: the whole host
+ALL = "all"  # in place of a device's name: the whole host
 
-# Where each kind is, by its name in journals: a module of this package, and the class in it.
+# Each kind's name in journals, and where its class is: MODULE:CLASS, the module in qemu_netwrap.
 KINDS = {
     "Bridge": "resources.links:Bridge",
     "Address": "resources.links:Address",
@@ -56,106 +56,106 @@ KINDS = {
 
 
 class Commands(Record):
-    """Commands anyone can type: what acquiring a resource, and releasing it, comes to."""
+    """Shell commands equivalent to acquiring (`do`) and to releasing (`undo`) a resource."""
 
     do: tuple[str, ...] = ()
     undo: tuple[str, ...] = ()
 
 
 class Resource(Record):
-    """Something acquired and released.
+    """Something on the host that is acquired and released.
 
-    `acquire` and `release` are generators of one or two steps: what can go on side by side with
-    others comes before the `yield`, the wait for it after. They raise `NetwrapError` or `OSError`.
+    `acquire` and `release` are generators: before the `yield` they start what can run in parallel
+    with other resources, after it they wait for that. They raise `NetwrapError` or `OSError`.
     """
 
     kind: ClassVar[str] = ""  # its name in journals and plans: it never changes
     programs: ClassVar[tuple[str, ...]] = ()  # looked for before anything is touched
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Make it; `context.remember` what releasing it takes."""
+        """Create it; store with `context.remember` what `release` will need."""
         return iter(())
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Undo it, by what was SAVED of it. "Already gone" is success; only ours is touched."""
+        """Undo it, using the SAVED facts. "Already gone" is success; nothing foreign is touched."""
         return iter(())
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether somebody has taken it away: looked for where that costs next to nothing."""
+        """Whether others have removed it. Only kinds where this check is cheap implement it."""
         return False
 
     def insist(self, context: Context) -> None:
-        """See to it whenever a run joins, where asking is no cheaper than doing it again."""
+        """Restore it when a run joins, for kinds where a check costs as much as a repair."""
 
     def renewed(self) -> Self:
-        """Return it as it would be made now: something of the host's may have changed since."""
+        """Return it as it would be created now: the host may have changed since."""
         return self
 
     def before_repair(self, context: Context) -> None:
-        """Do what comes before it is released and acquired again."""
+        """Prepare for a repair, which releases the resource and acquires it again."""
 
-    # What others ask of a resource, so that they need not know its kind.
+    # Queries that let callers handle a resource without knowing its kind.
 
     @property
     def bridge_made(self) -> str:
-        """The bridge that it makes; empty if it makes none."""
+        """The name of the bridge that it creates; empty if it creates none."""
         return ""
 
     @property
     def gateway(self) -> str:
-        """The address with prefix length that the host has in the network by it; or empty."""
+        """The address, with prefix length, that it gives the host in the network; or empty."""
         return ""
 
     @property
     def nic_taken(self) -> str:
-        """The NIC of the host that it puts into a bridge; or empty."""
+        """The host's NIC that it attaches to a bridge; or empty."""
         return ""
 
     @property
     def must_set(self) -> str:
-        """The device whose settings it has to write, or it fails; or empty."""
+        """The device whose settings it must be able to write, or acquiring fails; or empty."""
         return ""
 
     @property
     def shared_device(self) -> tuple[str, str] | None:
-        """`ipv4` or `ipv6`, and the host's own device (or ALL) that it has do more; None without.
+        """The family (`ipv4`, `ipv6`) and the host's device (or ALL) that it sets; None if none.
 
-        Networks share it.
+        Networks share such a setting.
         """
         return None
 
     @property
     def network_chains(self) -> tuple[str, str] | None:
-        """The bridge of the network whose chains it has, and these as nft(8) reads them."""
+        """The network's bridge, and its chains as nft(8) reads them; None if it has no chains."""
         return None
 
     def stands(self, context: Context, saved: Saved) -> bool | None:
-        """Whether what its network stands and falls with is there; None if that is not its matter.
+        """Whether what its network depends on exists; None if this kind cannot tell.
 
-        Of a network's resources the first that has an answer decides. Without it all of the network
-        is made anew.
+        The first of a network's resources that returns a boolean decides. If it is False, the whole
+        network is recreated.
         """
         return None
 
     def is_for_devices(self, devices: set[tuple[str, str]]) -> bool:
-        """Whether it is for some of these (see `shared_device`), and for nothing else."""
+        """Whether it is for some of DEVICES (pairs as in `shared_device`), and for nothing else."""
         return self.shared_device in devices
 
     def claim_again(self, run: str, bridge: str, context: Context) -> None:
-        """Write down for RUN what a guest has alone on a network: an older version did not."""
+        """Record RUN's claims to an address and a name on BRIDGE: older versions did not."""
 
     def add_again(self, context: Context) -> None:
-        """Add what may have gone with the chains of the network, of which it is no part."""
+        """Add again what may have been flushed together with the network's chains."""
 
     def plug_again(self, context: Context, saved: Saved, bridge: str) -> str:
-        """Put a tap into BRIDGE, which was made anew; return its name, or nothing if it was not."""
+        """Attach its tap to the recreated BRIDGE; return the tap's name, "" if it did not."""
         return ""
 
     def after_plugging(self, context: Context, taps: set[str]) -> None:
-        """Do again what went with the ports of these TAPS, which were plugged again."""
+        """Restore what was lost with the bridge ports of TAPS, which were attached again."""
 
     def explain(self) -> Commands:
-        """Return the equivalent commands, the names of interfaces being quoted for a shell."""
+        """Return the equivalent commands; the caller has shell-quoted the interface names."""
         raise NotImplementedError
 
     def to_line(self) -> str:
@@ -164,13 +164,13 @@ class Resource(Record):
 
 
 class Unreadable(Resource):
-    """A journal's line that this version cannot read: another version's, or a damaged one."""
+    """A line of a journal that this version cannot read: another version's, or a damaged one."""
 
     line: str
 
 
 class Context:
-    """What a pass of acquiring or releasing shares: the state, a netlink socket, what was made."""
+    """What a pass of acquiring or releasing shares: state, netlink socket, what was created."""
 
     def __init__(
         self,
@@ -178,16 +178,16 @@ class Context:
         say: Callable[[str], None] = lambda _: None,
         acquiring: Callable[[Resource], None] = lambda _: None,
     ) -> None:
-        """SAY gets a line for everything worth telling, ACQUIRING each resource before it is."""
+        """SAY is called with each line for the user, ACQUIRING with each resource before it is."""
         self.state = state
         self.say = say
         self.acquiring = acquiring
-        # Keeps facts for the release of the resource that a step is about: the executor sets it.
+        # Stores facts for the release of the current step's resource. The executor sets it.
         self.remember: Callable[..., None] = lambda **_: None
         self.rtnl = linux.netlink.links.Rtnl()
-        self.taps: dict[str, list[int]] = {}  # name: a descriptor a queue
-        self.made: dict[str, str] = {}  # bridges that were made, and what that is to the user
-        self.indexes: dict[str, int] = {}  # of the taps that were made
+        self.taps: dict[str, list[int]] = {}  # tap's name: one descriptor per queue
+        self.made: dict[str, str] = {}  # created bridge: its description for the user
+        self.indexes: dict[str, int] = {}  # created tap: its ifindex
 
 
 def load(kind: str) -> type[Resource]:
@@ -202,9 +202,9 @@ def load(kind: str) -> type[Resource]:
 def from_line(line: str) -> Resource:
     """Return the resource that `to_line` wrote, in this version or another one.
 
-    A field that this version does not know is left out; one that the other version did not know has
-    its default. A kind that is not known, a field without default that is missing, and a value that
-    is none of its type make an `Unreadable`: what is left of it is not guessed at.
+    A field unknown to this version is dropped; a field unknown to the other version gets its
+    default. An unknown kind, a missing field without a default, or a value of the wrong type gives
+    an `Unreadable`: the rest is not guessed at.
     """
     try:
         name, fields = record_text.read(line)

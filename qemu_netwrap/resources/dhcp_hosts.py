@@ -1,7 +1,7 @@
-"""What a network's DHCP and DNS know of its guests, and which run has a MAC or a name.
+"""The DHCP and DNS entries of a network's guests, and which run has a MAC or a name.
 
-Several runs may claim a MAC on a network, or a guest's name. The first living one has it; when that
-run ends, the next one gets it. An entry that a bridge has lost is put back.
+Several runs may claim a MAC on a network, or a guest's name. The first living run has it; when that
+run ends, the next one gets it. An entry that a bridge has lost is restored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class DhcpHost(Resource):
-    """The DNS name of a guest's NIC on a network of ours, and the address that is its alone."""
+    """The DNS name of a guest's NIC on a network, and the address reserved for it."""
 
     kind = "HostName"
 
@@ -31,9 +31,9 @@ class DhcpHost(Resource):
     run: str
     mac: str
     name: str
-    address: str = ""  # empty: whatever DHCP gives it
+    address: str = ""  # empty: any address of DHCP's range
     address6: str = ""  # the same for DHCPv6
-    guarded: bool = False  # no other guest of the network can speak for these addresses
+    guarded: bool = False  # no other guest of the network can use these addresses
 
     def claim_again(self, run: str, bridge: str, context: Context) -> None:
         """Claim its address and name."""
@@ -43,9 +43,9 @@ class DhcpHost(Resource):
             claim(context.state.name(bridge, self.name), run, self.mac)
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Reserve a MAC on its network; tell the network's dnsmasq its name and its address.
+        """Claim the MAC on its network, and give the network's dnsmasq its name and address.
 
-        A living run that came first keeps both: this one gets them when that one ends.
+        An earlier living run keeps what it has claimed: this run gets it when that one ends.
         """
         state = context.state
         claim(state.mac(self.mac), self.run, self.bridge)
@@ -70,7 +70,7 @@ class DhcpHost(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Forget the MAC and the name; both go to a living run that has been waiting for them."""
+        """Drop the claims; the MAC and the name pass to the next living run that claims them."""
         state, folder = context.state, context.state.network(self.bridge)
         with linux.files.Lock(state.macs_lock):
             linux.files.remove_scratch(state.macs_folder)
@@ -103,7 +103,7 @@ class DhcpHost(Resource):
 
 
 class AnyClient(Resource):
-    """A tap whose guests' MACs are not known: its network's DHCP serves every MAC meanwhile."""
+    """A tap whose guests' MACs are unknown: while it is up, DHCP serves every MAC."""
 
     kind = "AnyClient"
 
@@ -111,14 +111,14 @@ class AnyClient(Resource):
     tap: str
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Have the network's dnsmasq take every MAC for one that it knows."""
+        """Make the network's dnsmasq treat every MAC as known."""
         folder = context.state.network(self.bridge)
         if os.path.isdir(f"{folder}/hosts"):
             linux.files.write(_any_client(folder, self), "*:*:*:*:*:*\n", 0o644)
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Have it do so no longer for this tap."""
+        """Remove the entry of this tap, and reload dnsmasq."""
         folder = context.state.network(self.bridge)
         path = _any_client(folder, self)
         linux.files.remove_scratch(f"{folder}/hosts", os.path.basename(path))
@@ -134,9 +134,9 @@ class AnyClient(Resource):
 
 
 def _write_host(n: DhcpHost, context: Context) -> bool:
-    """Tell dnsmasq what is known of a guest's NIC; return whether that is new.
+    """Write dnsmasq's entry for a guest's NIC; return whether it has changed.
 
-    That there is one is enough for it to be served.
+    An entry with the MAC alone is enough for the guest to be served.
     """
     owns_name = n.name and context.state.owns_name(n.name, n.run, n.bridge, n.mac)
     name = n.name if owns_name else ""
@@ -151,14 +151,14 @@ def _write_host(n: DhcpHost, context: Context) -> bool:
 
 
 def _any_client(folder: str, c: AnyClient) -> str:
-    """Return the file for a tap, whose name need not be one that dnsmasq reads a file of."""
+    """Return the path of a tap's entry; in hex, for dnsmasq does not read files of every name."""
     return f"{folder}/hosts/any-{os.fsencode(c.tap).hex()}"
 
 
 def _pass_on(gone: DhcpHost, context: Context) -> None:
-    """Give what a run has had to the next that claims it; without one, it is forgotten.
+    """Pass the MAC and name of GONE to the next run that claims them, or remove the entries.
 
-    To be called with the lock of the MACs, when the claims of GONE have been removed.
+    The caller holds the lock of the MACs and has removed the claims of GONE.
     """
     state, folder = context.state, context.state.network(gone.bridge)
     heirs = [run for run, bridge in state.holders(state.mac(gone.mac)) if bridge == gone.bridge]
@@ -176,7 +176,7 @@ def _pass_on(gone: DhcpHost, context: Context) -> None:
 
 
 def put_back(bridge: str, context: Context) -> None:
-    """Put back the entries of MACs that a bridge has lost.
+    """Restore the entries of MACs that a bridge has lost.
 
     A QEMU that gives its tap the MAC of a neighbour makes the bridge forget the neighbour's entry
     (net/bridge/br_fdb.c, `br_fdb_changeaddr`).
@@ -187,9 +187,9 @@ def put_back(bridge: str, context: Context) -> None:
 
 
 def missing(bridge: str, context: Context) -> Iterator[tuple[str, str]]:
-    """Yield the living runs, and their MACs, that a bridge should have an entry of, and has not.
+    """Yield (run, MAC) for each MAC of a living run whose entry in a bridge is missing.
 
-    A tap that somebody has taken out of the bridge, or put on another one, has none there.
+    Only for taps that are still ports of that bridge.
     """
     state, master = context.state, context.rtnl.link(bridge)
     if master is None:
@@ -202,12 +202,12 @@ def missing(bridge: str, context: Context) -> Iterator[tuple[str, str]]:
 
 
 def _restore(run: str, own: str, bridge: str, context: Context) -> bool:
-    """Give a run's MAC its entries with the bridge and dnsmasq; return whether dnsmasq's is new."""
+    """Restore a MAC's entries in bridge and dnsmasq; return whether dnsmasq's has changed."""
     for tap in _filtered_ports(run, own, bridge, context):
         try:
             context.rtnl.stick(tap.index, mac.pack(own))
         except OSError:
-            continue  # its run ends just now
+            continue  # its run is just ending
     has_dnsmasq = os.path.isdir(f"{context.state.network(bridge)}/hosts")
     hosts = (each for each in _resources(run, context) if isinstance(each, DhcpHost))
     found = [each for each in hosts if (each.mac, each.bridge) == (own, bridge)]
@@ -215,7 +215,7 @@ def _restore(run: str, own: str, bridge: str, context: Context) -> bool:
 
 
 def _filtered_ports(run: str, own: str, bridge: str, context: Context) -> Iterator[Link]:
-    """Yield the taps of a run that are ports of BRIDGE, with a filter that lets a MAC pass."""
+    """Yield the taps of a run that are ports of BRIDGE and whose MAC filter admits OWN."""
     master = context.rtnl.link(bridge)
     for each in _resources(run, context):
         if not isinstance(each, resources.port_filters.MacFilter):
@@ -227,5 +227,5 @@ def _filtered_ports(run: str, own: str, bridge: str, context: Context) -> Iterat
 
 
 def _resources(run: str, context: Context) -> Iterator[Resource]:
-    """Return what a run has."""
+    """Yield the resources in a run's journal."""
     return (entry.resource for entry in Journal(f"{context.state.run(run)}/journal").peek())

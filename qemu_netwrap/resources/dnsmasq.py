@@ -25,23 +25,23 @@ class DnsmasqServer(Resource):
 
     bridge: str
     config: str
-    duid: str = ""  # what DHCPv6 tells servers apart by; empty without DHCPv6
+    duid: str = ""  # the server's identifier in DHCPv6; empty without DHCPv6
 
     @property
     def resolver(self) -> str:
-        """The file that it learns the host's name servers from; empty when it does not."""
+        """The file from which it reads the host's name servers; empty if it reads none."""
         lines = (line.partition("=") for line in self.config.splitlines())
         return next((value for key, _, value in lines if key == _RESOLVER), "")
 
     def with_resolver(self, path: str, *, in_order: bool) -> DnsmasqServer:
-        """Return the same server with another such file, its name servers asked in order or not."""
+        """Return the same server with another resolver file, queried in order or not."""
         known = (f"{_RESOLVER}={self.resolver}", _IN_ORDER)
         others = [line for line in self.config.splitlines() if line not in known]
         lines = [*others, *resolver_lines(path, in_order=in_order)]
         return self.replace(config="".join(f"{line}\n" for line in lines))
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Start dnsmasq; it answers when this is over."""
+        """Start dnsmasq, and wait until it answers."""
         folder = context.state.network(self.bridge)
         child = linux.dnsmasq.start(folder, self.config, self.duid)
         yield
@@ -57,10 +57,9 @@ class DnsmasqServer(Resource):
             context.remember(pid=str(process.pid), started=process.started, resolver=target)
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Stop the network's dnsmasq; look for it among all processes if its number is not it.
+        """Stop the network's dnsmasq; search all processes if the noted pid is not it.
 
-        The number may never have been written down, or be that of another namespace of process
-        ids.
+        The pid may never have been noted, or belong to another pid namespace.
         """
         noted = None
         if "pid" in saved:
@@ -74,10 +73,10 @@ class DnsmasqServer(Resource):
         yield
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether it does not live, or reads its name servers where the host no longer has them.
+        """Whether it has ended, or reads a resolver file that the host no longer uses.
 
-        It watches the folder of the file that was behind the link when it started: that link may
-        have been turned elsewhere.
+        dnsmasq watches the folder of the file that a link led to when it started: the link may
+        lead elsewhere now.
         """
         target = os.path.realpath(self.resolver) if self.resolver else ""
         if saved.get("resolver", target) != target:
@@ -85,14 +84,14 @@ class DnsmasqServer(Resource):
         return linux.dnsmasq.find(context.state.network(self.bridge)) is None
 
     def renewed(self) -> DnsmasqServer:
-        """Return it with the file that has the host's name servers now."""
+        """Return it with the resolver file that the host uses now."""
         if not self.resolver:
             return self
         path, in_order = linux.host_facts.resolver()
         return self.with_resolver(path, in_order=in_order)
 
     def before_repair(self, context: Context) -> None:
-        """End it, so that what it knows of leases is written down."""
+        """End dnsmasq, so that it writes its leases to disk."""
         linux.dnsmasq.end(context.state.network(self.bridge))
 
     def explain(self) -> Commands:
@@ -102,5 +101,5 @@ class DnsmasqServer(Resource):
 
 
 def resolver_lines(path: str, *, in_order: bool) -> list[str]:
-    """Return how dnsmasq is told of the host's name servers: last in its configuration."""
+    """Return the lines for the host's name servers: the last ones of the configuration."""
     return [*([_IN_ORDER] if in_order else []), f"{_RESOLVER}={path}"]

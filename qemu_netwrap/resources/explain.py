@@ -1,4 +1,4 @@
-"""What acquiring and releasing a resource comes to, in commands anyone can type."""
+"""Resources explained by the shell commands equivalent to acquiring and releasing them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES = ("name", "bridge", "device", "tap")  # the fields that may name an inte
 
 
 class Step(Record):
-    """One resource: what it is, and the equivalent commands to make and to undo it."""
+    """One resource, and the commands equivalent to acquiring and to releasing it."""
 
     resource: Resource
     do: tuple[str, ...]
@@ -29,7 +29,7 @@ def explain(resource: Resource) -> Step:
 
 
 def _quoted(resource: Resource) -> Resource:
-    """Return a resource with its names as a shell has to be told them: `$(x)` can be one."""
+    """Return a resource with its interface names quoted for a shell: `$(x)` is a valid name."""
     named = {key: getattr(resource, key) for key in _NAMES if key in resource.fields}
     strange = {key: name for key, name in named.items() if not names.plain_ifname(f"x{name}")}
     if not strange:

@@ -1,4 +1,4 @@
-"""Accepts of ours in somebody else's firewall."""
+"""Accept rules that qemu-netwrap adds to the firewalls of other programs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class IptablesAccepts(Resource):
-    """Accepts of ours at the head of chains of somebody else's iptables."""
+    """Accept rules at the head of iptables chains that belong to another program."""
 
     kind = "IptablesAccepts"
 
     bridge: str
     program: str  # `iptables-nft`, `ip6tables-legacy`, …
-    mark: str  # the comment by which they are told
+    mark: str  # the comment that marks the rules
     rules: str  # one a line, as iptables-restore(8) reads them
     table: str = "filter"
 
     def stands(self, context: Context, saved: Saved) -> bool | None:
-        """Whether the bridge is there, which is somebody else's if nothing before it has told."""
+        """Whether the bridge exists: decides for a bridge that qemu-netwrap did not create."""
         return context.rtnl.link(self.bridge) is not None
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Insert the rules. Somebody else's table that refuses them is told, and no failure."""
+        """Insert the rules. If iptables refuses them, that is reported, and no failure."""
         child = linux.iptables.insert(self.program, self.rules, context.state.nft_lock, self.table)
         yield
         try:
@@ -42,7 +42,7 @@ class IptablesAccepts(Resource):
             )
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Remove what bears our comment, where it was put."""
+        """Remove the marked rules from the chains that they were inserted into."""
         where = (self.program, _chains(self), self.mark)
         child = linux.iptables.remove(*where, context.state.nft_lock, self.table)
         yield
@@ -50,11 +50,11 @@ class IptablesAccepts(Resource):
             try:
                 child.wait()
             except HostError:
-                if linux.iptables.marked(*where, self.table):  # else somebody was faster
+                if linux.iptables.marked(*where, self.table):  # else they are gone already
                     raise
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether rules have gone where the chain is there: restarting a firewall does that."""
+        """Whether rules are missing from a chain that exists, as after a firewall's restart."""
         chains = _chains(self)
         if not all(linux.iptables.has_chain(self.program, each, self.table) for each in chains):
             return False
@@ -72,7 +72,7 @@ class IptablesAccepts(Resource):
 
 
 class NftAccepts(Resource):
-    """Accepts of ours at the head of a chain of somebody else's nft table."""
+    """Accept rules at the head of a chain in another program's nft table."""
 
     kind = "NftAccepts"
 
@@ -80,15 +80,15 @@ class NftAccepts(Resource):
     family: str
     table: str
     chain: str
-    mark: str  # the comment by which they are told
+    mark: str  # the comment that marks the rules
     rules: str  # one a line, as nft(8) reads them, without the comment
 
     def stands(self, context: Context, saved: Saved) -> bool | None:
-        """Whether the bridge is there, which is somebody else's if nothing before it has told."""
+        """Whether the bridge exists: decides for a bridge that qemu-netwrap did not create."""
         return context.rtnl.link(self.bridge) is not None
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Insert the rules. A chain that refuses them (one whose table has an owner) is told."""
+        """Insert the rules. If nft refuses them (the table may have an owner), that is reported."""
         chain = f"{self.family} {self.table} {self.chain}"
         child = linux.nft.insert(chain, self.rules, self.mark, context.state.nft_lock)
         yield
@@ -97,7 +97,7 @@ class NftAccepts(Resource):
         except HostError as error:
             rules = self.rules
             for way, port in (("ibrname", "iifname"), ("obrname", "oifname")):
-                # Not every kernel can name the bridge (NFT_BRIDGE_META): then by its ports.
+                # Some kernels cannot match the bridge (NFT_BRIDGE_META): match its ports.
                 rules = rules.replace(f'meta {way} "{self.bridge}"', f'{port} "qn*"')
             remedy = "; ".join(f"insert rule {chain} {rule}" for rule in rules.splitlines())
             context.say(
@@ -106,10 +106,10 @@ class NftAccepts(Resource):
             )
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Delete what bears our comment, if it is there still."""
+        """Delete the marked rules, if they still exist."""
         yield
         with linux.files.Lock(context.state.nft_lock):
-            pass  # an nft whose starter was killed may only just be inserting them
+            pass  # an nft whose parent was killed may still be inserting them
         handles = _handles(self) or []
         if handles:
             chain = f"{self.family} {self.table} {self.chain}"
@@ -117,11 +117,11 @@ class NftAccepts(Resource):
             try:
                 child.wait()
             except HostError:
-                if _handles(self):  # else somebody was faster
+                if _handles(self):  # else they are gone already
                     raise
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether rules have gone where the chain is there: restarting a firewall does that."""
+        """Whether rules are missing from a chain that exists, as after a firewall's restart."""
         handles = _handles(self)
         return handles is not None and len(handles) < len(self.rules.splitlines())
 
@@ -135,7 +135,7 @@ class NftAccepts(Resource):
 
 
 class FirewalldZone(Resource):
-    """A bridge of ours in one of firewalld's zones, at run time."""
+    """A bridge in one of firewalld's zones, in its runtime configuration."""
 
     kind = "FirewalldZone"
 
@@ -143,7 +143,7 @@ class FirewalldZone(Resource):
     zone: str
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Put the bridge into the zone, unless its owner has put it into one."""
+        """Add the bridge to the zone, unless the administrator has put it into one."""
         yield
         try:
             if linux.firewalld.zone_of(self.bridge):
@@ -158,7 +158,7 @@ class FirewalldZone(Resource):
             )
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Take the bridge out of the zone, if we have put it there."""
+        """Remove the bridge from the zone, if `acquire` has added it."""
         if "foreign" not in saved:
             try:
                 linux.firewalld.remove(self.zone, self.bridge)
@@ -168,7 +168,7 @@ class FirewalldZone(Resource):
         yield
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether it has gone: firewalld's reload drops zones given at run time."""
+        """Whether the bridge is in no zone: firewalld's reload drops runtime configuration."""
         try:
             return not linux.firewalld.zone_of(self.bridge)
         except linux.dbus.DBusError:
@@ -184,12 +184,12 @@ class FirewalldZone(Resource):
 
 
 def _chains(a: IptablesAccepts) -> tuple[str, ...]:
-    """Return the chains that our rules are in."""
+    """Return the names of the chains that the rules are in."""
     return tuple(dict.fromkeys(line.split()[1] for line in a.rules.splitlines()))
 
 
 def _handles(a: NftAccepts) -> list[int] | None:
-    """Return the handles of our rules in somebody else's chain; None when that has gone."""
+    """Return the handles of the marked rules; None if the chain no longer exists."""
     asking = linux.netlink.nft_chains.Chains()
     try:
         where = (a.family, a.table, a.chain)

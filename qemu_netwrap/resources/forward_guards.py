@@ -1,10 +1,10 @@
-"""Policy rules that keep the host from forwarding what the chains of no network have marked.
+"""Policy rules by which the host forwards only packets that the chains of a network have marked.
 
-Forwarding is switched on device by device, and rules of nft keep it to our guests. Those a restart
-of nftables.service flushes. These stay: behind the rule that leads to the host's own addresses,
-they drop what has no mark, so that without the chains that mark nothing is forwarded.
+Forwarding is enabled per device, and nft rules restrict it to guests. A restart of
+nftables.service flushes those. Policy rules stay: behind the rule that leads to the host's own
+addresses, they drop packets without a mark, so without the marking chains nothing is forwarded.
 
-A file tells which network needs which (`uses.Uses`), each as FAMILY PREFERENCE DOOR:
+A file lists which network needs which rule (`uses.Uses`), each as FAMILY PREFERENCE DOOR:
 
     BRIDGE ipv4 32763 iif eth0
     ...
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Context, Saved
 
 _FAMILIES = {"ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
-# What a kernel without policy routing says, or without IPv6.
+# The errors of a kernel without policy routing, or without IPv6.
 _UNKNOWN = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 _IIF, _TO = "iif", "to"
-_WIDTH = 3  # preferences: for the doors, for the one that is all of them, for the end
+_WIDTH = 3  # preferences in use: of the doors' rules, of the rule for ALL, of the jump's target
 
 
 class RouterGuard(Resource):
-    """Policy rules by which the host forwards nothing that the network's chains have not marked.
+    """Policy rules by which the host forwards only what the network's chains have marked.
 
-    A flush of nft's rules does not take them away. Networks share those about the same device.
+    Flushing nft's rules does not remove them. Networks share the rules for the same device.
     """
 
     kind = "Guard"
@@ -46,15 +46,15 @@ class RouterGuard(Resource):
 
     @property
     def each(self) -> tuple[str, ...]:
-        """The doors one by one. An interface's name may hold what `splitlines` takes for an end."""
+        """The doors as a tuple. Interface names may hold what `splitlines` takes for a line end."""
         return tuple(self.doors.split("\n"))
 
     def is_for_devices(self, devices: set[tuple[str, str]]) -> bool:
-        """Whether all doors are the ways in by these."""
+        """Whether every door is for packets that enter by one of DEVICES."""
         return {*self.each} <= {f"{family} {_IIF} {device}" for family, device in devices}
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Add the rules that are not there yet; remember who needs them."""
+        """Add the rules that do not exist yet; record that the network needs them."""
         known = _read(context)
         wanted = _wanted(self, known, context)
         left = [
@@ -78,7 +78,7 @@ class RouterGuard(Resource):
         yield
 
     def insist(self, context: Context) -> None:
-        """Add again what somebody has deleted; open what the host forwards by itself meanwhile."""
+        """Add deleted rules again; drop those of devices that the host itself forwards for now."""
         known = _read(context)
         mine = [rule for who, rule in known if who == self.bridge and _door(rule) in self.each]
         wanted = _wanted(self, known, context)
@@ -104,14 +104,14 @@ class RouterGuard(Resource):
 
 
 def _explained(door: str) -> str:
-    """Return what ip(8) is told to close a door."""
+    """Return the arguments of ip(8) that close a door."""
     family, _, where = door.partition(" ")
     which = "pref 32764" if where == ALL else f"pref 32763 {where}"
     return f"-{family[-1]} rule add {which} fwmark 0 blackhole protocol kernel"
 
 
 def _wanted(g: RouterGuard, known: list[tuple[str, str]], context: Context) -> list[str]:
-    """Return the rules that close the doors of G, but for those that are not to be closed."""
+    """Return the rules that close the doors of G, except for doors that must stay open."""
     preferences: dict[str, int] = {}
     found = []
     for door in g.each:
@@ -127,13 +127,13 @@ def _wanted(g: RouterGuard, known: list[tuple[str, str]], context: Context) -> l
 def _is_open(
     family: str, where: str, known: list[tuple[str, str]], g: RouterGuard, context: Context
 ) -> bool:
-    """Whether a door is to be left open: one of the host's, not of the network's own.
+    """Whether a door must stay open: one of the host's, not of the network's own.
 
-    The host has become a router meanwhile, by Docker's start say. Or a network of an earlier
-    version forwards by the device: nobody marks its packets.
+    Either the host has become a router since, say when Docker started, or a network of an earlier
+    version forwards by the device, and its packets are not marked.
     """
     marking = {g.bridge, *(who for who, _ in known)}
-    if where == ALL:  # the switch is on because networks have thrown it: who else needs it?
+    if where == ALL:  # networks have turned the global switch on: does anything else need it?
         users = Uses.read_changed(context.state.switch(ALL, "forwarding")).names
         return not {*users} <= marking
     kind, _, device = where.partition(" ")
@@ -144,7 +144,7 @@ def _is_open(
 
 
 def _delete(rules: list[str], needed: list[str], context: Context) -> None:
-    """Delete those of RULES that are not NEEDED, what spares the host's own packets last."""
+    """Delete those of RULES that are not NEEDED; what exempts the host's own packets goes last."""
     gone = [rule for rule in dict.fromkeys(rules) if rule not in needed]
     frames = [frame for frame in _frames(gone) if frame not in _frames(needed)]
     for one in (*map(_closed, gone), *(each for frame in frames for each in reversed(frame))):
@@ -152,7 +152,7 @@ def _delete(rules: list[str], needed: list[str], context: Context) -> None:
 
 
 def _add(rules: list[str], context: Context) -> None:
-    """Add rules; first what has them spare packets that the host itself sends."""
+    """Add rules; those that exempt packets of the host itself come first."""
     frames = (each for frame in _frames(rules) for each in frame)
     try:
         for one in (*frames, *map(_closed, rules)):
@@ -167,11 +167,11 @@ def _add(rules: list[str], context: Context) -> None:
 
 
 def _place(family: str, known: list[tuple[str, str]], context: Context) -> int:
-    """Return where the rules go: behind the one for the host's addresses, and before all others.
+    """Return the rules' preference: behind the rule for the host's addresses, before all others.
 
-    They stay where they are as long as that holds. A rule that comes later without a preference
-    gets one before what comes next to the host's addresses: before ours. And not right behind the
-    host's addresses: the kernel would have no place for that one.
+    Existing rules stay where they are as long as that holds. A rule that is added later without a
+    preference gets the one before the rule that follows the host's addresses, so before ours. Ours
+    do not follow the host's addresses directly, so that the kernel has room for such a rule.
     """
     try:
         local, others = context.rtnl.rule_places(_FAMILIES[family])
@@ -201,12 +201,12 @@ def _closed(rule: str) -> PolicyRule:
     if where != ALL:
         msg = f"no rule: {rule!r}"
         raise ValueError(msg)
-    # In a place of its own: where it says less than another, the kernel takes it for that.
+    # With a preference of its own, or the kernel would take it for a more specific rule.
     return base.replace(preference=base.preference + 1)
 
 
 def _frames(rules: Iterable[str]) -> list[tuple[PolicyRule, PolicyRule]]:
-    """Return what has RULES spare what the host itself sends: where that goes on, and the jump."""
+    """Return, per place in RULES, (target, jump): the two rules that exempt the host's packets."""
     places = dict.fromkeys(tuple(rule.split()[:2]) for rule in rules)
     links = linux.netlink.links
     found = []
@@ -219,16 +219,16 @@ def _frames(rules: Iterable[str]) -> list[tuple[PolicyRule, PolicyRule]]:
 
 
 def _door(rule: str) -> str:
-    """Return a rule without its place."""
+    """Return the door of a rule: the rule without its preference."""
     family, _, where = rule.split(" ", 2)
     return f"{family} {where}"
 
 
 def _read(context: Context) -> list[tuple[str, str]]:
-    """Return who needs which rule."""
+    """Return (bridge, rule) for each network and each rule that it needs."""
     return [*Uses.read(context.state.guards).users]
 
 
 def _write(known: list[tuple[str, str]], context: Context) -> None:
-    """Write it down."""
+    """Write what `_read` returns."""
     Uses((), tuple(dict.fromkeys(known))).keep(context.state.guards)

@@ -5,14 +5,14 @@ A head, and three kinds of line, each written in one go before the next thing ha
     journal <tab> format=2 ... the format of what follows, and the program that writes it
     +NUMBER <tab> RESOURCE     intent: written before the effect
     =NUMBER <tab> FACT=VALUE   what release will need: an ifindex, a former value
-    -NUMBER                    released, and seen to be gone
+    -NUMBER                    released, and verified to be gone
 
 A line that a crash cut short has no newline and is ignored: its effect had not begun.
 
-The head comes with the first intent, in the same write. Lines without a head are of format 1, which
-had none. Who adds an intent to a journal of an older format puts a head of its own before it. A
-journal with a head of a newer format is not read, nor written to: nobody can say what its lines,
-the older ones included, mean by now.
+The head is written together with the first intent. Lines without a head are of format 1, which had
+none. A program that adds an intent to a journal of an older format writes its own head before it. A
+journal with a head of a newer format is neither read nor written to: the meaning of its lines, the
+older ones included, may have changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-FORMAT = 2  # it is raised when an older program would take lines for something else
+FORMAT = 2  # raised when an older program would misread the lines
 _HEAD = "journal"
 _DIGITS = 18
 
@@ -44,7 +44,7 @@ class Entry(Record):
 
 
 def _with_facts(entry: Entry, line: str) -> Entry:
-    """Return an entry with what a LINE of facts adds to it."""
+    """Return ENTRY with the facts in LINE added; with an `Unreadable` if LINE is damaged."""
     try:
         return entry.replace(facts=entry.facts | record_text.read(f"\t{line}")[1])
     except ValueError:
@@ -52,19 +52,19 @@ def _with_facts(entry: Entry, line: str) -> Entry:
 
 
 def _head() -> str:
-    """Return the head of what this program writes, and where that is, for `other_format`."""
+    """Return the head: the format, and for `other_format` where this program is."""
     fields = {
         "format": str(FORMAT),
         "version": __version__,
         "package": os.path.abspath(__file__).rpartition("/qemu_netwrap/")[0],
         "python": sys.executable,
-        "interpreter": os.path.realpath(sys.executable),  # it stays when a venv goes
+        "interpreter": os.path.realpath(sys.executable),  # it outlives a deleted venv
     }
     return record_text.write(_HEAD, fields)
 
 
 def _is_number(text: str) -> bool:
-    """Whether TEXT is digits, no more than a line's number has."""
+    """Whether TEXT is a decimal number of at most `_DIGITS` digits."""
     return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
@@ -78,14 +78,14 @@ def _format(head: str) -> int:
 
 
 class Journal:
-    """The journal in a file, which is made with the first line."""
+    """The journal in a file, which is created with the first line."""
 
     def __init__(self, path: str) -> None:
-        """Open nothing yet."""
+        """Take the PATH of the file; nothing is opened yet."""
         self.path = path
-        self._last = 0  # the number used last, when the file had this size
+        self._last = 0  # the number used last, valid while the file has this size:
         self._size = -1
-        self._format = 1  # the newest of its heads, when the file had this size
+        self._format = 1  # the newest format in its heads, valid likewise
 
     def check(self) -> None:
         """Raise the `HostError` that every other method raises for a newer format."""
@@ -95,7 +95,7 @@ class Journal:
     def intend(self, resource: Resource) -> int:
         """Write that RESOURCE is about to be acquired; return its number."""
         size = linux.files.size(self.path)
-        if size != self._size:  # somebody else has written, or this journal only begins
+        if size != self._size:  # another process has written, or nothing was read yet
             self._last = max((number for number, _, _ in self._lines()), default=0)
             self._size = size
         self._last += 1
@@ -113,7 +113,7 @@ class Journal:
         self._append(f"-{number}")
 
     def live(self) -> list[Entry]:
-        """Return what is not released, in the order it was intended.
+        """Return the entries that are not released, in the order of their intents.
 
         A line that this version cannot read is an `Unreadable` among the others. Raises `HostError`
         for a journal of a newer format.
@@ -129,7 +129,7 @@ class Journal:
         return list(entries.values())
 
     def peek(self) -> list[Entry]:
-        """Return the same; nothing if the file cannot be read, which its own release reports."""
+        """Return the same; [] if the file cannot be read, which its own release reports."""
         try:
             return self.live()
         except (OSError, HostError):

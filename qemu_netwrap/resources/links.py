@@ -1,4 +1,4 @@
-"""Interfaces: a bridge that we make, its address, and the taps that are its ports."""
+"""Interfaces: the bridge of a network, its address, and the taps that are its ports."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _GUARDED = (
 
 
 class Bridge(Resource):
-    """A bridge that we make. Marked by its name with its MAC, then with its ifindex."""
+    """A bridge to create. Recognised by its ifindex; until that is noted, by name and MAC."""
 
     kind = "Bridge"
 
     name: str
     mac: str
     stp: bool = False
-    forward_delay: int = 0  # seconds; -1: the kernel's own
-    hello_time: int = -1  # seconds; -1: the kernel's own
-    open: bool = False  # others may put their ports into it, and it is then left to them
-    mtu: int = 0  # 0: the kernel's own, which follows the ports
-    group: int = 0  # the kernel's number for devices that rules tell together
-    guarded: bool = False  # the host is nobody's guest on it: it has what it is given, no more
+    forward_delay: int = 0  # seconds; -1: the kernel's default
+    hello_time: int = -1  # seconds; -1: the kernel's default
+    open: bool = False  # others may attach ports; release keeps the bridge if they have
+    mtu: int = 0  # 0: the kernel's default, which follows the ports
+    group: int = 0  # device group (ip-link(8)), which rules can match
+    guarded: bool = False  # the host accepts no configuration from the guests on it
     filtered: bool = False  # at its ingress: see linux.ingress_filter
-    link_local: str = ""  # its link-local address; empty: guarded it has none, else the kernel's
+    link_local: str = ""  # IPv6 address; empty: none if guarded, else the kernel's choice
 
     @property
     def bridge_made(self) -> str:
@@ -53,22 +53,22 @@ class Bridge(Resource):
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
-        """What net/ipv4/conf has of a guarded bridge: guests do not turn the host's routes.
+        """The net/ipv4/conf settings of a guarded bridge: guests cannot change the host's routes.
 
-        Redirects go by the source of a gateway elsewhere, which `rp_filter` drops.
+        A forged redirect has the address of a gateway elsewhere as source: `rp_filter` drops it.
         """
         return _GUARDED if self.guarded else ()
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Make a bridge."""
+        """Create the bridge."""
         context.rtnl.add_bridge(
             self.name,
             mac.pack(self.mac),
             stp=self.stp,
             forward_delay=self.forward_delay,
             hello_time=self.hello_time,
-            # By one query a guest would make itself who is asked where multicast is wanted, and
-            # neighbor discovery no longer reach whoever has not said so.
+            # With snooping, one query would make a guest the querier, and neighbor discovery
+            # would no longer reach hosts that have sent no membership report.
             snooping=not self.guarded,
             up=not self.guarded,
         )
@@ -78,25 +78,25 @@ class Bridge(Resource):
             if self.open:
                 context.made[self.name] = "made, a segment of its own" if self.guarded else "made"
             if self.guarded:
-                # The kernel's own link-local address would come when it goes up.
+                # Otherwise the kernel adds a link-local address when the bridge goes up.
                 context.rtnl.generate_addresses(made.index)
                 context.rtnl.set_ipv4(made.index, self.settings)
             if self.filtered:
                 _filter(self, made, context)
             if self.mtu or self.group or self.guarded:
-                # Not when it is made: a bridge keeps an MTU only that is set later (br_change_mtu).
+                # A bridge keeps only an MTU that is set after its creation (br_change_mtu).
                 context.rtnl.set_up(made.index, self.mtu, self.group)
             if self.link_local:
                 context.rtnl.add_address(made.index, *_split(self.link_local))
         yield
 
     def stands(self, context: Context, saved: Saved) -> bool | None:
-        """Whether the bridge is there that was made."""
+        """Whether the bridge that was created still exists."""
         link = context.rtnl.link(self.name)
         return link is not None and saved.get("index") == str(link.index)
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Delete the bridge if it is the one we made; with others' ports an open one is theirs."""
+        """Delete the bridge if it is the one created; leave an open one with foreign ports."""
         link = context.rtnl.link(self.name)
         if link is not None and _is_ours(link, self.mac, saved):
             others = _ports_of_others(link, context) if self.open else []
@@ -133,9 +133,9 @@ class Bridge(Resource):
 
 
 def _filter(b: Bridge, made: Link, context: Context) -> None:
-    """Have the host not hear how guests would configure it.
+    """Drop at the bridge's ingress what would let guests configure the host.
 
-    Rules and /proc/sys keep it from that too, where there are rules, and where it can be written.
+    Chains and /proc/sys do that too where they can be set. Raises `HostError` if nothing does.
     """
     if context.rtnl.filter_ingress(made.index, linux.ingress_filter.program()) or not b.open:
         return
@@ -151,9 +151,9 @@ def _filter(b: Bridge, made: Link, context: Context) -> None:
 
 
 def _ports_of_others(bridge: Link, context: Context) -> list[str]:
-    """Return the ports of a bridge that are no tap of its members.
+    """Return the names of a bridge's ports that are not taps of its members.
 
-    Of those too that are dead: the kernel lets go of a killed QEMU's lock before its taps.
+    Dead members count too: the kernel releases a killed QEMU's lock before its taps.
     """
     runs = context.state.members(bridge.name)
     journals = [resources.journal.Journal(f"{context.state.run(run)}/journal") for run in runs]
@@ -169,19 +169,19 @@ def _is_port_of(port: Link, entry: Entry) -> bool:
         return what.index == port.index
     if not isinstance(what, Tap):
         return False
-    noted = entry.facts.get("index")  # a crash may have kept it from us
+    noted = entry.facts.get("index")  # missing if a crash came first
     return noted == str(port.index) if noted else what.name == port.name
 
 
 def _is_ours(link: Link, own_mac: str, saved: Saved) -> bool:
-    """Whether LINK is what was made: by its ifindex, or its MAC if a crash kept that from us."""
+    """Whether LINK is the one created: by its ifindex, or by its MAC if a crash lost that."""
     if "index" in saved:
         return saved["index"] == str(link.index)
     return mac.unpack(link.mac) == own_mac
 
 
 class Address(Resource):
-    """An address of either family with its prefix length on a device of ours."""
+    """An IPv4 or IPv6 address with prefix length (`192.168.0.1/24`) on a network's device."""
 
     kind = "Address"
 
@@ -194,18 +194,18 @@ class Address(Resource):
         return self.address
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Give a device of ours its address."""
+        """Add the address to the device. Raises `FileExistsError` if it is there already."""
         link = link_named(context.rtnl, self.device)
         context.remember(index=str(link.index))
         try:
             context.rtnl.add_address(link.index, *_split(self.address))
         except FileExistsError:
-            context.remember(index="")  # it is somebody else's
+            context.remember(index="")  # it is not ours: release must not delete it
             raise
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Take the address from the device, if that is still the one."""
+        """Delete the address, if the device is still the same one."""
         link = context.rtnl.link(self.device)
         if link is not None and saved.get("index") == str(link.index):
             try:
@@ -223,7 +223,7 @@ class Address(Resource):
 
 
 class Tap(Resource):
-    """A tap on a bridge. It lives as long as somebody holds a descriptor of it."""
+    """A tap on a bridge. It exists as long as a process holds a descriptor of it."""
 
     kind = "Tap"
 
@@ -232,11 +232,11 @@ class Tap(Resource):
     queues: int = 1
     vnet_hdr: bool = True
     isolated: bool = False  # from the bridge's other isolated ports
-    checksums: bool = False  # DHCP's are filled in
+    checksums: bool = False  # fill in those of DHCP's packets
 
     @property
     def traffic_control(self) -> tuple[str, ...]:
-        """What tc(8) is told so that they are (tc-u32(8), tc-csum(8)): each line a command."""
+        """The tc(8) commands that fill in DHCP's checksums (tc-u32(8), tc-csum(8))."""
         if not self.checksums:
             return ()
         answers = "u32 match ip protocol 17 0xff match ip sport 67 0xffff"
@@ -246,7 +246,7 @@ class Tap(Resource):
         )
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Make a tap and plug it into its bridge; its descriptors go to `context.taps`."""
+        """Create the tap and attach it to its bridge; its descriptors go to `context.taps`."""
         try:
             context.taps[self.name] = linux.tun.open_tap(
                 self.name, self.queues, vnet_hdr=self.vnet_hdr
@@ -265,7 +265,7 @@ class Tap(Resource):
             _fill_checksums(self, context)
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """See that the tap is gone, as it is with its last holder; if need be delete it."""
+        """Close the tap's descriptors; delete the tap if it still exists after that."""
         for fd in context.taps.pop(self.name, ()):
             os.close(fd)
         link = context.rtnl.link(self.name)
@@ -274,7 +274,7 @@ class Tap(Resource):
         yield
 
     def plug_again(self, context: Context, saved: Saved, bridge: str) -> str:
-        """Plug in the tap that was made, if it is there still and nowhere else."""
+        """Attach the created tap again, if it still exists and has no other bridge."""
         tap = context.rtnl.link(self.name) if self.bridge == bridge else None
         is_it = tap is not None and saved.get("index") == str(tap.index)
         return _plug_again(self, tap if is_it else None, context)
@@ -291,10 +291,10 @@ class Tap(Resource):
 
 
 def _fill_checksums(t: Tap, context: Context) -> None:
-    """Have DHCP's checksums filled in. Most clients do without: it may fail.
+    """Have DHCP's checksums filled in. A failure is only reported: most clients need none.
 
-    By tc(8), since pyroute2 does not know the action. In a batch some names would be more than a
-    name, `a#b` say.
+    By tc(8), since pyroute2 does not know the action. Names such as `a#b` are not safe in a batch,
+    where they would be read as more than a name.
     """
     try:
         if names.plain_ifname(t.name):
@@ -307,7 +307,7 @@ def _fill_checksums(t: Tap, context: Context) -> None:
 
 
 def taken(tap: str) -> HostError:
-    """Return the error for a tap that is there already, naming who holds it."""
+    """Return the error for a tap that already exists, naming the process that holds it."""
     holder = linux.holders.holder_of_tap(tap)
     by = f" by {holder}" if holder else ""
     return HostError(
@@ -328,7 +328,7 @@ def tap_of(nic: TapRequest) -> Tap:
 
 
 class AttachedTap(Resource):
-    """A tap of QEMU's own on a bridge, and what it was like before."""
+    """A tap that QEMU created, attached to a bridge; the fields hold its former settings."""
 
     kind = "Plug"
 
@@ -339,10 +339,10 @@ class AttachedTap(Resource):
     mtu: int
     up: bool
     plugged: bool  # it was a port of this bridge already
-    isolated: bool = False  # it is to be, and was not before
+    isolated: bool = False  # to be isolated, and was not before
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Plug in a tap that QEMU has made, if it is the one still."""
+        """Attach QEMU's tap to the bridge. Raises `HostError` if the tap no longer exists."""
         tap = context.rtnl.link_at(self.index)
         if tap is None:
             raise HostError(f"tap {self.name} has gone", "QEMU has ended, or somebody removed it")
@@ -352,7 +352,7 @@ class AttachedTap(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Give a tap that is there still what it had, but for what somebody changed since."""
+        """Restore the former settings of a tap that still exists and has no other bridge."""
         tap = context.rtnl.link_at(self.index)
         bridge = context.rtnl.link(self.bridge)
         own = bridge.index if bridge is not None else 0
@@ -369,7 +369,7 @@ class AttachedTap(Resource):
         yield
 
     def plug_again(self, context: Context, saved: Saved, bridge: str) -> str:
-        """Plug in QEMU's tap, if it is there still and nowhere else."""
+        """Attach QEMU's tap again, if it still exists and has no other bridge."""
         tap = context.rtnl.link_at(self.index) if self.bridge == bridge else None
         return _plug_again(self, tap, context)
 
@@ -386,9 +386,9 @@ class AttachedTap(Resource):
 
 
 def _plug(rtnl: Rtnl, tap: Link, bridge: str, *, isolated: bool) -> None:
-    """Make a tap the port of a bridge, and bring it up.
+    """Attach a tap to a bridge, and bring it up. Raises `HostError` if the bridge is full.
 
-    0xFE first, as qemu-bridge-helper does: a bridge without a MAC of its own takes the lowest.
+    The MAC's first byte is 0xFE, as by qemu-bridge-helper: a bridge may adopt its lowest port MAC.
     """
     try:
         rtnl.plug(tap, link_named(rtnl, bridge), TAP_PREFIX + tap.mac[1:])
@@ -404,7 +404,7 @@ def _plug(rtnl: Rtnl, tap: Link, bridge: str, *, isolated: bool) -> None:
 
 
 def _plug_again(port: Tap | AttachedTap, tap: Link | None, context: Context) -> str:
-    """Put a tap into its bridge, unless somebody has put it into another; return PORT's name."""
+    """Attach a tap again unless it has a bridge; return PORT's name, "" if nothing was done."""
     made = context.rtnl.link(port.bridge) if tap is not None else None
     if tap is None or made is None or tap.master:
         return ""
@@ -415,11 +415,11 @@ def _plug_again(port: Tap | AttachedTap, tap: Link | None, context: Context) -> 
 
 
 def _quieten(tap: Link, context: Context) -> None:
-    """Keep the host's own IPv6 off a tap, before it goes up: it would speak to the guest.
+    """Keep the host from sending IPv6 of its own to the guest on a tap that is about to go up.
 
-    Without an address the kernel sends nothing there, but that it joins the group of all routers
-    where devices are routers from the start. A tap that will outlive its run keeps that: to make it
-    a router again would have the host forget other routers (networks.ipv6).
+    Without an address the kernel sends nothing there, except to join the all-routers group where
+    forwarding is on by default. A persistent tap, which outlives its run, keeps its forwarding: to
+    enable it again later would make the host forget other routers (networks.ipv6).
     """
     context.rtnl.generate_addresses(tap.index)
     if linux.sysctl.read("ipv6", tap.name, "forwarding") == "1" and not linux.tun.is_persistent(
@@ -429,13 +429,13 @@ def _quieten(tap: Link, context: Context) -> None:
 
 
 def _isolate(port: Tap | AttachedTap, value: str = "on") -> tuple[str, ...]:
-    """Return the command that isolates a port from others, if it is to be."""
+    """Return the command that isolates a port from others; empty if it is not isolated."""
     isolate = f"ip link set {port.name} type bridge_slave isolated {value}"
     return (isolate,) if port.isolated else ()
 
 
 def link_named(rtnl: Rtnl, name: str) -> Link:
-    """Return an interface that must be there. Raises `HostError`."""
+    """Return the interface NAME. Raises `HostError` if it does not exist."""
     found = rtnl.link(name)
     if found is None:
         raise HostError(f"interface {name} has gone", "somebody removed it; try again")

@@ -1,8 +1,8 @@
-"""A process for each nat network that sleeps until the host's way out may be another one.
+"""A process for each nat network that sleeps until the host's way out may have changed.
 
 Two small programs sleep instead of an interpreter: head(1), which reads a byte of the kernel's
-message, and the shell that waits for it and becomes `runtime.uplink_follower` then. That has the
-network follow, and becomes the shell again. It is nobody's child, and ends with its network.
+message, and the shell that waits for it and then becomes `runtime.uplink_follower`. That adapts the
+network, and becomes the shell again. The process is a child of init, and ends with its network.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 SHELL = "/bin/sh"
 _SLEEP = 'head -c 1 >/dev/null && exec "$@"'
 _START = 'sh -c "$0" "$@" <&3 3<&- >/dev/null 2>&1 & echo $!'
-_FOLLOWER = "follower.py"  # the end of its path, also that of older versions
+_FOLLOWER = "follower.py"  # the end of its path, in older versions too
 _SCRIPT = f"{__file__.rsplit('/', 2)[0]}/runtime/uplink_follower.py"
 
 
 class Lookout(Resource):
-    """A process that has a network follow the host's way out while it lives."""
+    """A process that adapts a network whenever the host's way out changes."""
 
     kind = "Lookout"
 
     bridge: str
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Start it. It subscribes first, and looks then: nothing is missed."""
+        """Start it. It subscribes before it looks, so that no change is missed."""
         folder = context.state.network(self.bridge)
         watched = linux.netlink.watch.watch_way_out(ways(context))
         starter, told = _spawn(folder, watched)
@@ -53,7 +53,7 @@ class Lookout(Resource):
         linux.files.write(f"{folder}/lookout", f"{pid} {linux.proc.started(pid)}\n")
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """End it; one that a crash has kept from being noted is looked for among all processes."""
+        """End it; search all processes for it if a crash came before its pid was noted."""
         folder = context.state.network(self.bridge)
         found = find(folder)
         for process in [found] if found else _all(folder) if not _noted(folder) else []:
@@ -62,7 +62,7 @@ class Lookout(Resource):
         yield
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether the process does not live."""
+        """Whether the process has ended."""
         return find(context.state.network(self.bridge)) is None
 
     def explain(self) -> Commands:
@@ -74,18 +74,18 @@ class Lookout(Resource):
 
 
 def sleeping(folder: str) -> list[str]:
-    """Return the command line of the shell that sleeps until there is something to follow."""
+    """Return the command line of the shell that sleeps until the way out may have changed."""
     again = (sys.executable, "-I", "-S", _SCRIPT, folder)
     return ["sh", "-c", _SLEEP, "lookout", *again]
 
 
 def ways(context: Context) -> tuple[int, int]:
-    """Return the numbers of the devices of the default routes; 0 for none."""
+    """Return the ifindexes of the IPv4 and the IPv6 default route's device; 0 for none."""
     return context.rtnl.default_index(4), context.rtnl.default_index(6)
 
 
 def find(folder: str) -> Process | None:
-    """Return the process that looks out for the network of FOLDER; None when it does not live."""
+    """Return the process of the network with state in FOLDER; None if it is not running."""
     words = _noted(folder)
     if len(words) != 2:
         return None
@@ -94,7 +94,7 @@ def find(folder: str) -> Process | None:
 
 
 def set_apart(folder: str) -> None:
-    """Take it out of this process's control group, with what it waits for: it serves others too."""
+    """Move it and its child out of this process's control group: it serves other runs too."""
     process = find(folder)
     if process is not None:
         for pid in (*linux.proc.children(process.pid), process.pid):
@@ -102,7 +102,7 @@ def set_apart(folder: str) -> None:
 
 
 def _spawn(folder: str, watched: _socket.socket) -> tuple[int, int]:
-    """Start the shell that starts it; return its number, and the file with what it tells."""
+    """Start the shell that starts it; return the shell's pid, and a descriptor of its output."""
     told = os.memfd_create("told", os.MFD_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     opened = (null, told, null, watched.fileno())
@@ -119,7 +119,7 @@ def _spawn(folder: str, watched: _socket.socket) -> tuple[int, int]:
 
 
 def _kill(process: Process) -> None:
-    """Kill it and what it waits for: they are a group of their own."""
+    """Kill it and its child: they are a process group of their own."""
     try:
         group = os.getpgid(process.pid)
         if linux.proc.lives(process) and group != os.getpgrp():
@@ -129,30 +129,30 @@ def _kill(process: Process) -> None:
 
 
 def without_state(bridge: str, context: Context) -> list[Process]:
-    """Return what looks out for a network whose state has been removed.
+    """Return the processes of a network whose state has been removed.
 
-    Everybody chooses a process's words: it must be root's by all its ids, and of this network
-    namespace.
+    Any user can choose such a command line: only a process whose user ids are all root's counts,
+    in this network namespace.
     """
     found = _all(context.state.network(bridge))
     return [process for process in found if _is_roots(process.pid)]
 
 
 def _is_roots(pid: int) -> bool:
-    """Whether a process is root's by all its ids, and of this network namespace."""
+    """Whether all user ids of a process are root's, and it is in this network namespace."""
     is_roots = linux.proc.users(pid) == (os.geteuid(),) * 4
     return is_roots and linux.proc.is_in_our_network(pid)
 
 
 def end(process: Process) -> None:
-    """End one."""
+    """Kill such a process, with its child."""
     _kill(process)
 
 
 def _all(folder: str) -> list[Process]:
-    """Return every process that looks out for the network of FOLDER.
+    """Return every process of the network with state in FOLDER.
 
-    Anybody can give a process such words: only those of this user count.
+    Any user can choose such a command line: only processes of this user count.
     """
     mine = (pid for pid in linux.proc.pids() if linux.proc.user(pid) == os.geteuid())
     return [
@@ -163,10 +163,10 @@ def _all(folder: str) -> list[Process]:
 
 
 def _is_for(folder: str, words: list[str]) -> bool:
-    """Whether a process of these words looks out for the network of FOLDER."""
+    """Whether the command line WORDS is that of a process of the network in FOLDER."""
     return folder in words and any(word.endswith(_FOLLOWER) for word in words)
 
 
 def _noted(folder: str) -> list[str]:
-    """Return number and start time as they are written down; nothing if they are not."""
+    """Return [pid, start time] as noted; [] if they are not."""
     return linux.files.read(f"{folder}/lookout").split()

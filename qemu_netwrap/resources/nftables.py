@@ -1,4 +1,4 @@
-"""Chains in our nftables table: a network's, and those of forwarded ports."""
+"""Chains in qemu-netwrap's nftables table: a network's, and those of forwarded ports."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.network import Network
     from qemu_netwrap.resources.base import Context, Saved
 
-# What the chain that guards a device is called by, of one that has come since, before its name.
+# By family: what precedes the device in the name of a chain for a device that appeared later.
 LATE = {"ipv4": "guard", "ipv6": "guard6"}
 
 
 class NetworkChains(Resource):
-    """The chains of one network in our nftables table."""
+    """The chains of one network in qemu-netwrap's nftables table."""
 
     kind = "Rules"
     programs = ("nft",)
@@ -33,7 +33,7 @@ class NetworkChains(Resource):
         return self.bridge, self.rules
 
     def is_for_devices(self, devices: set[tuple[str, str]]) -> bool:
-        """Whether the chains are those that came with these (`networks.nat`)."""
+        """Whether all chains are those that were added for DEVICES (`networks.nat`)."""
         late = {
             f"{self.bridge}_{LATE[family]}_{names.in_chain_name(device)}"
             for family, device in devices
@@ -41,7 +41,7 @@ class NetworkChains(Resource):
         return {*linux.nft.chains(self.rules)} <= late
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Add the network's chains to our table."""
+        """Add the network's chains to the table."""
         path = context.state.rules_users
         Uses.read(path).with_use(self.bridge).write(path)
         child = linux.nft.add(self.rules, context.state.nft_lock)
@@ -49,7 +49,7 @@ class NetworkChains(Resource):
         child.wait()
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Remove the network's chains, with the last network's the table."""
+        """Remove the network's chains, and with its last user the table."""
         path = context.state.rules_users
         left = Uses.read(path).without(self.bridge)
         child = linux.nft.remove(
@@ -69,7 +69,7 @@ class NetworkChains(Resource):
 
 
 class PortForwardChains(Resource):
-    """The chains by which ports of the host lead to what is behind a tap."""
+    """The chains that forward ports of the host to the guest behind a tap."""
 
     kind = "Forwards"
 
@@ -77,9 +77,9 @@ class PortForwardChains(Resource):
     rules: str
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Add the chains to our table, of which a run is a user like a network is.
+        """Add the chains to the table; the run is a user of it, as a network is.
 
-        Nothing is left for later: the lock must not be held while others are acquired.
+        All is done before the `yield`: the lock must not be held while others are acquired.
         """
         with linux.files.Lock(context.state.host_lock):
             path = context.state.rules_users
@@ -88,7 +88,7 @@ class PortForwardChains(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Remove the chains, with the last user the table."""
+        """Remove the chains, and with its last user the table."""
         path = context.state.rules_users
         with linux.files.Lock(context.state.host_lock):
             left = Uses.read(path).without(self.tap)
@@ -100,9 +100,9 @@ class PortForwardChains(Resource):
         yield
 
     def add_again(self, context: Context) -> None:
-        """Add what somebody has taken away of the chains.
+        """Add the chains again if one is missing.
 
-        A run that is being released has given up the table, under the lock, and is left alone.
+        A run that is being released is no longer a user of the table, and is skipped.
         """
         with linux.files.Lock(context.state.host_lock):
             is_user = self.tap in Uses.read(context.state.rules_users).names
@@ -119,7 +119,7 @@ class PortForwardChains(Resource):
 def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
     """Return one chain of a network as nft(8) reads it, each rule commented with its owner.
 
-    KIND is the chain's type, hook, priority and policy; its name tells whose it is.
+    KIND is the chain's type, hook, priority and policy; its name begins with the bridge.
     """
     comment = f'comment "qemu-netwrap: {network.name}"'
     lines = plain_text.joined(f"  {rule} {comment}" for rule in rules)
@@ -127,7 +127,7 @@ def chain(network: Network, hook: str, kind: str, *rules: str) -> str:
 
 
 def _explained(rules: str) -> Commands:
-    """Return the commands that add chains to our table, and those that delete them."""
+    """Return the commands that add chains to the table, and those that delete them."""
     table = linux.nft.TABLE
     do = f"nft -f - <<'EOF'\ntable {table} {{\n{rules}}}\nEOF"
     chains = [line.split()[1] for line in rules.splitlines() if line.startswith("chain ")]

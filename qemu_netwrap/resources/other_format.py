@@ -1,4 +1,4 @@
-"""What to do about a journal that another version has written in a format of its own.
+"""The error, and the remedy, for a journal that another version has written in another format.
 
 Nothing in it is guessed at: the program that wrote it releases it, or the copy of that program in
 the run's folder (runtime.kept_code). The head of a journal says where the program was.
@@ -13,7 +13,7 @@ from qemu_netwrap import __version__, record_text
 from qemu_netwrap.errors import HostError
 
 # The kept scripts that release a run, and the descriptors they take: the run's lock, which flock(1)
-# opens by the first free number, and for the second one what it would sleep on.
+# opens by the lowest free number, and for `tap_waiter.py` also the one it would sleep on.
 _KEPT = {"waiter.py": "3", "tap_waiter.py": "3 0"}
 
 
@@ -37,7 +37,7 @@ def error(path: str, head: str, ours: int) -> HostError:
 
 
 def _remedy(folder: str, version: str, fields: dict[str, str]) -> str:
-    """Return what releases the run or the network in FOLDER: a command, where there is one."""
+    """Return the remedy that releases the run or network in FOLDER: a command if there is one."""
     package, python = fields.get("package", ""), fields.get("python", "")
     if os.path.isdir(f"{package}/qemu_netwrap") and os.path.exists(python):
         words = shlex.join([python, "-I", "-m", "qemu_netwrap", "gc"])

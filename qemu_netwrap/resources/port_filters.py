@@ -1,4 +1,4 @@
-"""What a port of a bridge lets through: the guest's own MACs, and its own addresses."""
+"""Filters of a bridge's ports: they admit only a guest's own MACs and addresses."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.resources.base import Context, Saved
 
-COMMON, CLAIMS = (1, 1), 2  # where programs stand in a filter block: priority and handle
+COMMON, CLAIMS = (1, 1), 2  # (priority, handle) of the common program; priority of claims
 
 
 class MacFilter(Resource):
-    """A tap's port on its bridge takes the frames of these MACs alone; it goes with the tap."""
+    """Locks a tap's bridge port to these source MACs; it vanishes with the tap."""
 
     kind = "MacFilter"
 
     tap: str
     macs: str  # separated by spaces
     bridge: str = ""
-    run: str = ""  # empty: nobody else can have these MACs
+    run: str = ""  # empty: no other run can have these MACs
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Have a tap's port take its guest's frames alone.
+        """Make the tap's port accept only frames from its guest's MACs.
 
-        A MAC that a living run had first stays at that run's port until it ends.
+        A MAC that an earlier living run has stays at that run's port until that run ends.
         """
         index = context.indexes.get(self.tap) or link_named(context.rtnl, self.tap).index
         macs, state = self.macs.split(), context.state
@@ -40,11 +40,11 @@ class MacFilter(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Do nothing: it goes with the tap."""
+        """Do nothing: the filter vanishes with the tap."""
         yield
 
     def after_plugging(self, context: Context, taps: set[str]) -> None:
-        """Have the port take these MACs alone again."""
+        """Lock the port again if its tap was attached again."""
         if self.tap in taps:
             for _ in self.acquire(context):
                 pass
@@ -57,9 +57,9 @@ class MacFilter(Resource):
 
 
 class IpFilter(Resource):
-    """What a device of a network takes in goes through the network's filter block.
+    """Passes what enters by a device of a network through the network's filter block.
 
-    It goes with the device, and the block with the last one.
+    It vanishes with the device, and the block with its last device.
     """
 
     kind = "IpFilter"
@@ -70,7 +70,7 @@ class IpFilter(Resource):
     foreign: bool = False  # the device stays when the filter is released
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Have a device's frames go through the network's filter block, with its common program."""
+        """Bind the device to the network's filter block, and load the block's common program."""
         link = None if self.device in context.indexes else link_named(context.rtnl, self.device)
         index = link.index if link else context.indexes[self.device]
         context.remember(index=str(index))
@@ -95,7 +95,7 @@ class IpFilter(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Take the filter from a device that stays."""
+        """Remove the filter from a device that stays."""
         if self.foreign and saved.get("index"):
             try:
                 context.rtnl.unbind_block(int(saved["index"]))
@@ -116,7 +116,7 @@ class IpFilter(Resource):
 
 
 def guard_addresses(bridge: str, own: bytes, addresses: tuple[str, str], context: Context) -> None:
-    """Have no other guest on BRIDGE speak for the IPv4 and IPv6 address of the one with a MAC."""
+    """Let only the guest with MAC OWN use ADDRESSES (IPv4 and IPv6, or empty) on BRIDGE."""
     four, six = (packed(address) if address else b"" for address in addresses)
     try:
         program = linux.frame_filter.claim(own, four, six)
@@ -129,6 +129,6 @@ def guard_addresses(bridge: str, own: bytes, addresses: tuple[str, str], context
 
 
 def unguard_addresses(bridge: str, own: bytes, context: Context) -> None:
-    """Have anybody on BRIDGE speak for them again."""
+    """Let every guest on BRIDGE use the addresses of the guest with MAC OWN again."""
     handle = linux.frame_filter.claim_handle(own)
     context.rtnl.drop_filter(linux.frame_filter.block(bridge), CLAIMS, handle)

@@ -1,4 +1,4 @@
-"""What a plan tells the user; nothing is made of it."""
+"""Messages to the user in a plan; they change nothing on the host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Remark(Resource):
-    """Something in the network's way that is for the user to change. Nothing is made of it."""
+    """A message about an obstacle that only the user can remove. It changes nothing."""
 
     kind = "Remark"
 
@@ -20,7 +20,7 @@ class Remark(Resource):
     text: str
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Tell the user."""
+        """Print the message."""
         context.say(self.text)
         yield
 

@@ -1,7 +1,7 @@
-"""Settings under net/*/conf: of devices of ours, and of the host's own, which networks share.
+"""Settings under net/*/conf: of created devices, and of the host's own, which networks share.
 
-One that is shared is set by the first network that needs it, and back with the last. A file for
-each (`uses.Uses`) says which device it is of, what else setting it has changed, and who needs it:
+A shared setting is set by the first network that needs it, and restored with the last. A file for
+each (`uses.Uses`) holds the ifindex, which other devices it has changed, and the networks:
 
     INDEX [OTHER ...]
     BRIDGE
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _V4, _V6 = "ipv4", "ipv6"
 _DEFAULT = "default"
-_EVERY_DEVICE = "0"  # in the place of an ifindex
+_EVERY_DEVICE = "0"  # in place of an ifindex
 
 
 class Sysctl(Resource):
-    """A sysctl under net/FAMILY/conf of a device we made; it goes with the device."""
+    """A sysctl under net/FAMILY/conf of a created device; it vanishes with the device."""
 
     kind = "DeviceSetting"
 
@@ -36,12 +36,12 @@ class Sysctl(Resource):
     family: str
     key: str
     value: str
-    optional: bool = False  # the network does without where it cannot be set
+    optional: bool = False  # it is no error if it cannot be set
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Set a sysctl of a device of ours, if it differs. A kernel without IPv6 has none to set.
+        """Set the sysctl if it differs. A kernel without IPv6 has none, which is no error.
 
-        Nor is it of use on a device whose IPv6 is off.
+        Nor is a failure on a device whose IPv6 is off. Otherwise raises `HostError`.
         """
         if linux.sysctl.read(self.family, self.device, self.key) not in ("", self.value):
             try:
@@ -53,11 +53,11 @@ class Sysctl(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Do nothing: the setting goes with the device."""
+        """Do nothing: the setting vanishes with the device."""
         yield
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether somebody has given it another value."""
+        """Whether another program has changed the value."""
         found = linux.sysctl.read(self.family, self.device, self.key)
         return found not in ("", self.value)
 
@@ -68,7 +68,7 @@ class Sysctl(Resource):
 
 
 class Forwarding(Resource):
-    """IPv4 forwarding of what comes in by a device that is not ours; shared by networks."""
+    """IPv4 forwarding of packets that enter by a device of the host; shared by networks."""
 
     kind = "Forwarding"
 
@@ -77,29 +77,29 @@ class Forwarding(Resource):
 
     @property
     def shared_device(self) -> tuple[str, str]:
-        """The device, for all networks that need it."""
+        """The family and the device."""
         return "ipv4", self.device
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Switch on a device's forwarding once the rules are in place; remember who needs it.
+        """Enable the device's forwarding once the rules are in place; record that USER needs it.
 
-        A device that forwards already, and not by us, is let be: nobody is written down for it. Nor
-        is anybody for one that has gone since its routes were looked at, a container's say.
+        A device that forwards already, without qemu-netwrap, is left alone and gets no user. Nor
+        does a device that has gone since its routes were read (a container's, for example).
         """
         yield
         self._shared.acquire(context)
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Switch the device's forwarding off again with its last user, if we switched it on.
+        """Disable the device's forwarding with its last user, if `acquire` enabled it.
 
-        Not if the host has become a router meanwhile: the global switch turns on every device's,
-        and whoever used it (Docker does) needs this one too.
+        Not if the host has become a router since: the global switch enables every device's, and
+        the program that set it (Docker, for example) needs this one too.
         """
         self._shared.release(context)
         yield
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether somebody has switched it off: `sysctl --system` may."""
+        """Whether another program has switched it off: `sysctl --system` may."""
         return self._shared.is_former()
 
     def explain(self) -> Commands:
@@ -110,14 +110,14 @@ class Forwarding(Resource):
 
     @property
     def _shared(self) -> _Shared:
-        """What the kinds of shared settings have in common."""
+        """The shared setting by which this kind is acquired and released."""
         return _Shared(_V4, self.device, "forwarding", "0", "1", self.user)
 
 
 class Switch(Resource):
-    """A setting under net/ipv6/conf of a device that is not ours, or of ALL; shared by networks.
+    """A setting under net/ipv6/conf of a device of the host, or of ALL; shared by networks.
 
-    It is touched only where it is FORMER, and given back only where it is VALUE still.
+    It is changed only if it is FORMER, and restored only if it is still VALUE.
     """
 
     kind = "Switch"
@@ -130,13 +130,13 @@ class Switch(Resource):
 
     @property
     def shared_device(self) -> tuple[str, str]:
-        """The device, for all networks that need it."""
+        """The family and the device."""
         return _V6, self.device
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Throw a switch; remember who needs it. To forward comes after the rules.
+        """Set it to VALUE; record that USER needs it. Forwarding is set after the rules.
 
-        What is not as it has to be for that is let be: nobody is written down for it.
+        A setting that is not FORMER, and that no network has changed, is left alone.
         """
         if self.key != "accept_ra":
             yield
@@ -145,12 +145,12 @@ class Switch(Resource):
             yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Put the switch back with its last user, unless somebody has given it another value."""
+        """Restore FORMER with the last user, unless another program has changed the value."""
         self._shared.release(context)
         yield
 
     def is_missing(self, context: Context, saved: Saved) -> bool:
-        """Whether somebody has put it back: `sysctl --system` may."""
+        """Whether another program has set it back to FORMER: `sysctl --system` may."""
         return self._shared.is_former()
 
     def explain(self) -> Commands:
@@ -162,28 +162,28 @@ class Switch(Resource):
 
     @property
     def _shared(self) -> _Shared:
-        """What the kinds of shared settings have in common."""
+        """The shared setting by which this kind is acquired and released."""
         return _Shared(_V6, self.device, self.key, self.former, self.value, self.user)
 
 
 class _Shared(Record):
-    """A setting that networks share, of a device of the host's or of ALL, as USER needs it."""
+    """A setting of a device of the host, or of ALL, that networks share; USER is one of them."""
 
     family: str
     device: str
     key: str
-    former: str  # the value that it has to have before
+    former: str  # the value that it must have before
     value: str
     user: str
 
     def acquire(self, context: Context) -> None:
-        """Set it if it is as it was; write down who needs it before."""
+        """Record that USER needs it, then set it, if it is FORMER."""
         path = self._path(context)
         index = _index_of(self.device, context)
         if not index:
             return
         known = Uses.read_changed(path)
-        # Otherwise those were users of another device of that name.
+        # Otherwise these were the users of an earlier device with that name.
         uses = known if known.former[:1] == (index,) else Uses((index,))
         is_former = self.is_former()
         if not is_former and not uses.users:
@@ -194,11 +194,11 @@ class _Shared(Record):
         if is_former:
             _set(self.family, self.device, self.key, self.value, context)
             if self.device == ALL and _DEFAULT not in uses.former:
-                # A device that comes later is to go on listening to its routers.
+                # A device that appears later must keep accepting router advertisements.
                 linux.sysctl.write(self.family, _DEFAULT, self.key, self.former)
 
     def release(self, context: Context) -> None:
-        """Put it back with its last user."""
+        """Remove USER; with the last user, restore the setting."""
         path = self._path(context)
         uses = Uses.read_changed(path)
         left = uses.without(self.user)
@@ -210,23 +210,23 @@ class _Shared(Record):
             linux.files.remove(path)
 
     def is_former(self) -> bool:
-        """Whether it has the value that it had before."""
+        """Whether its value is FORMER."""
         return linux.sysctl.read(self.family, self.device, self.key) == self.former
 
     def _path(self, context: Context) -> str:
-        """Return the file that says who needs it."""
+        """Return the path of the file that lists its users."""
         if self.family == _V4:
             return context.state.forwarding(self.device)
         return context.state.switch(self.device, self.key)
 
     def _is_needed_by_host(self) -> bool:
-        """Whether the host forwards IPv4 by all devices, this one among them."""
+        """Whether the host forwards IPv4 on all devices, including this one."""
         return self.family == _V4 and linux.sysctl.read(_V4, ALL, "forwarding") == "1"
 
     def _put_back(self, uses: Uses, path: str, context: Context) -> None:
-        """Give it its former value, and what the global one has taken along.
+        """Restore its former value, and the settings of devices that the global one has changed.
 
-        A file without users tells of a crash in between: then it may be back, the rest not.
+        A file without users means a crash in between: it may be restored, and the rest not.
         """
         index, *others = uses.former
         device = self.device if index == _EVERY_DEVICE else context.rtnl.index_name(int(index))
@@ -245,7 +245,7 @@ class _Shared(Record):
 def _set(family: str, device: str, key: str, value: str, context: Context) -> None:
     """Set a device's setting, unless the device has just gone. Raises `HostError`.
 
-    Where /proc/sys is read-only, as in most containers, the kernel takes IPv4's by netlink.
+    Where /proc/sys is read-only, as in most containers, the kernel accepts IPv4's by netlink.
     """
     try:
         linux.sysctl.write_if_there(family, device, key, value)
@@ -257,16 +257,16 @@ def _set(family: str, device: str, key: str, value: str, context: Context) -> No
 
 
 def _forwarders() -> list[str]:
-    """Return what forwards IPv6, each for itself, while the global switch is off.
+    """Return what has IPv6 forwarding of its own on while the global switch is off.
 
-    Devices by their numbers, and `default`.
+    Devices as their ifindexes in text, and `default`.
     """
     by_default = [_DEFAULT] if linux.sysctl.read(_V6, _DEFAULT, "forwarding") == "1" else []
     return [*by_default, *map(str, linux.ipv6_facts.forwarders())]
 
 
 def _index_of(device: str, context: Context) -> str:
-    """Return a device's number as text; empty if it has gone since it was looked at."""
+    """Return a device's ifindex as text, "0" for ALL; empty if the device no longer exists."""
     if device == ALL:
         return _EVERY_DEVICE
     link = context.rtnl.link(device)

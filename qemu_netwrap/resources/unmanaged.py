@@ -1,4 +1,4 @@
-"""What network managers are told of a network's devices."""
+"""Configuration by which network managers leave a network's devices alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class UnmanagedDevices(Resource):
-    """A network's devices that a network manager is told to leave alone."""
+    """A configuration file by which a network manager leaves a network's devices alone."""
 
     kind = "Unmanaged"
 
@@ -24,7 +24,7 @@ class UnmanagedDevices(Resource):
     manager: str
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Have the manager leave the network's devices alone, before there are any."""
+        """Write the file and reload the manager, before the network has any device."""
         manager = MANAGERS[self.manager]
         if not os.path.isdir(manager.folder):
             linux.files.write(context.state.made_folder(self.manager), "")
@@ -37,7 +37,7 @@ class UnmanagedDevices(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Take back what the manager was told, with the folder if it was ours."""
+        """Remove the file, and its folder if `acquire` created it; reload the manager."""
         yield
         manager = MANAGERS[self.manager]
         path = manager.path_of(self.bridge)
@@ -48,13 +48,13 @@ class UnmanagedDevices(Resource):
         ours = manager.file.partition("{")[0]
         if not any(name.startswith(ours) for name in linux.files.listdir(manager.folder)):
             if os.path.exists(made):
-                # Not if it is of use to somebody else by now.
+                # It stays if other programs have put files there.
                 linux.files.remove_empty([manager.folder])
             linux.files.remove(made)
         try:
             linux.network_managers.reload(manager)
         except linux.dbus.DBusError:
-            pass  # it has gone meanwhile
+            pass  # the manager is no longer running
 
     def explain(self) -> Commands:
         """Return the equivalent commands."""

@@ -1,8 +1,8 @@
-"""A NIC of the host goes into a bridge of ours with all it has, and gets it back.
+"""A NIC of the host as port of a created bridge; its addresses and routes move there and back.
 
-How it is moved is in linux.netlink.interface_move. Giving back goes by what the bridge has then,
-not by what was noted: so a lease renewed meanwhile is kept. What was noted counts only when
-somebody has deleted the bridge, and all with it.
+The move is in linux.netlink.interface_move. What moves back is what the bridge has then, not what
+was noted: so a lease that was renewed on the bridge is kept. The notes are used only if another
+program has deleted the bridge, and with it all that it had.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class BridgeUplink(Resource):
-    """A NIC of the host, with all it has, in a bridge that we make. The bridge has its MAC."""
+    """A NIC of the host as port of a created bridge, which has its MAC, addresses and routes."""
 
     kind = "Uplink"
 
     device: str
     bridge: str
-    stp: bool = False  # these three are set when the NIC is in: it is to forward at once
+    stp: bool = False  # these three are set after the NIC is attached, so that it forwards at once
     forward_delay: int = 0
     hello_time: int = -1
-    addresses: str = ""  # for those who read: separated by spaces
-    routes: int = 0  # for those who read
+    addresses: str = ""  # shown by `plan` and -v only; separated by spaces
+    routes: int = 0  # how many: shown by `plan` and -v only
 
     @property
     def nic_taken(self) -> str:
@@ -39,11 +39,11 @@ class BridgeUplink(Resource):
 
     @property
     def must_set(self) -> str:
-        """The bridge, on which the host must not take what the NIC did not."""
+        """The bridge: the host must not accept on it what it did not accept on the NIC."""
         return self.bridge
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Take the NIC into the bridge."""
+        """Attach the NIC to the bridge, and move its addresses, routes and rules there."""
         move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.InterfaceNetlink()
         try:
             nic, bridge = move.named(mover, self.device), move.named(mover, self.bridge)
@@ -82,7 +82,7 @@ class BridgeUplink(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Give the NIC back what is on the bridge now, or what it had if the bridge has gone."""
+        """Move what the bridge has now to the NIC, or what was noted if the bridge is gone."""
         move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.InterfaceNetlink()
         try:
             nic = move.by_index(mover, saved.get("index", ""))
@@ -111,7 +111,7 @@ class BridgeUplink(Resource):
 
 
 def _moved(u: BridgeUplink, source: str, target: str, master: str) -> tuple[str, ...]:
-    """Return what moves all there is from the one to the other."""
+    """Return the commands that move addresses and routes from SOURCE to TARGET."""
     addresses = u.addresses.split()
     port = f"ip link set {u.device} " + (f"master {master}" if master else "nomaster")
     routes = f"ip route replace ROUTE dev {target}  # each of {u.routes}, in every table"
@@ -131,10 +131,10 @@ def _moved(u: BridgeUplink, source: str, target: str, master: str) -> tuple[str,
 
 
 def _copy_settings(u: BridgeUplink, context: Context, *, bare: bool) -> None:
-    """Give the bridge the NIC's settings (net/*/conf). They go with the bridge.
+    """Copy the NIC's settings (net/*/conf) to the bridge. They vanish with the bridge.
 
-    A NIC without addresses stays so: its bridge takes none from router advertisements either.
-    Forwarding that is on by our doing is not copied: it comes with a guard (planning, nat).
+    A NIC without addresses stays so: its bridge accepts none by router advertisements either.
+    Forwarding that qemu-netwrap has enabled is not copied: it comes with a guard (networks.nat).
     """
     is_ours = u.device in context.state.forwarding_devices()
     for family, key, value in linux.sysctl.choices(u.device):
@@ -145,7 +145,7 @@ def _copy_settings(u: BridgeUplink, context: Context, *, bare: bool) -> None:
 
 
 def _warn(u: BridgeUplink, had: InterfaceConfig, context: Context) -> None:
-    """Say what the host's user should know of what has just happened."""
+    """Warn of leased IPv4 addresses, which a DHCP client on the NIC can no longer renew."""
     forever = linux.netlink.messages.FOREVER
     leased = [a for a in had.movable if a.lifetimes[1] != forever and len(a.key[2]) == 4]
     for address in leased:
@@ -157,5 +157,5 @@ def _warn(u: BridgeUplink, had: InterfaceConfig, context: Context) -> None:
 
 
 def _saved(u: BridgeUplink, context: Context) -> str:
-    """Return the file of what the NIC had."""
+    """Return the path of the file that notes what the NIC had."""
     return f"{context.state.network(u.bridge)}/uplink"

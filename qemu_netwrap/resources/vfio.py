@@ -1,7 +1,7 @@
-"""Passing devices of the host through: drivers, virtual functions, group nodes.
+"""Passthrough of the host's PCI devices: drivers, virtual functions, nodes of IOMMU groups.
 
-Acquiring is done with the device's lock held (`Shared.lock`); releasing takes it where several runs
-share something.
+The caller of `acquire` holds the device's lock (`PciState.lock`); `release` takes it where several
+runs share something.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.base import Context, Saved
     from qemu_netwrap.state import StateDir
 
-_PROBE_TIMEOUT = 1.0  # seconds: another process that only looks has the group open
+_PROBE_TIMEOUT = 1.0  # seconds in which a process that only checks has the group open
 _PROBE = "/sys/bus/pci/drivers_probe"
 
 
 class VfioBinding(Resource):
-    """A PCI device that a run has for its own, taken from its driver and given to vfio-pci."""
+    """A PCI device that a run has for itself, unbound from its driver and bound to vfio-pci."""
 
     kind = "PciBinding"
 
     bdf: str
     run: str
-    driver: str = ""  # its driver when that was planned
+    driver: str = ""  # its driver at the time of planning
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Claim a device and give it to vfio-pci; what it was is written down first."""
+        """Claim the device and bind it to vfio-pci; its former state is noted first."""
         with PciState(context.state).driver_lock(self.bdf):
             _take(self, context)
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Give a device back to its driver, with its override and its interfaces as they were.
+        """Bind the device to its driver again, with its former override and interfaces.
 
-        One that somebody else has come to have is his: what this one wrote down is of before.
+        A device that another run has claimed since is left alone: the SAVED facts are outdated.
         """
         shared = PciState(context.state)
-        # What a killed keeper's child is still writing comes first.
+        # Wait for what the child of a killed keeper may still be writing.
         with shared.driver_lock(self.bdf):
             if _others_claim(self.bdf, self.run, context) is None:
                 device = linux.pci.look(self.bdf)
@@ -75,9 +75,9 @@ class VfioBinding(Resource):
 
 
 def _take(b: VfioBinding, context: Context) -> None:
-    """Do what `VfioBinding.acquire` does, with the lock held.
+    """Do what `VfioBinding.acquire` does, with the driver's lock held.
 
-    Of two runs that want one group each has looked with the lock of its own device only.
+    It checks again: two runs that want one group have each held their own device's lock only.
     """
     device = look(b.bdf, b.bdf)
     check_free(b.bdf, device, b.run, context)
@@ -92,7 +92,7 @@ def _take(b: VfioBinding, context: Context) -> None:
 
 
 def _give_back(device: Device, saved: Saved) -> None:
-    """Make a device what is SAVED of it, if it is not. Raises `HostError`."""
+    """Restore a device's driver, override and interfaces from SAVED. Raises `HostError`."""
     state = linux.netlink.interface_state
     bdf, before = device.bdf, saved["driver"]
     if device.driver == VFIO != before:
@@ -115,17 +115,17 @@ def _give_back(device: Device, saved: Saved) -> None:
 
 
 class SriovFunctions(Resource):
-    """A run's use of a physical function: the first makes its VFs and brings it up if need be."""
+    """A run's use of a physical function (PF): the first use creates its VFs and brings it up."""
 
     kind = "VirtualFunctions"
 
     pf: str  # its PCI address
     run: str
-    count: int  # how many to make if there are none; 0: they are there
-    ifname: str = ""  # its interface when that was planned
+    count: int  # how many VFs to create if there are none; 0: they exist
+    ifname: str = ""  # its interface at the time of planning
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Use a physical function: make its VFs if there are none, and bring it up if need be."""
+        """Record that the run uses the PF; create VFs if there are none, and bring the PF up."""
         path = PciState(context.state).functions(self.pf)
         pf = look(self.pf, self.pf)
         known = _uses(path)
@@ -138,13 +138,13 @@ class SriovFunctions(Resource):
             context.remember(autoprobe=linux.pci.autoprobe(self.pf))
             linux.pci.set_vf_count(self.pf, self.count)
         if not up:
-            # Without it a VF has no carrier, and some get no MAC.
+            # While the PF is down, a VF has no carrier, and some get no MAC.
             context.say(f"{pf.ifnames[0]} was down: brought up for its virtual functions")
             linux.netlink.interface_state.set_up(pf.ifnames[0], up=True)
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Leave a physical function; the last one removes the VFs that we made, sets it down."""
+        """End the run's use; the last one removes created VFs, and sets the PF down if it was."""
         shared = PciState(context.state)
         with shared.lock_of(self.pf):
             path = shared.functions(self.pf)
@@ -172,20 +172,20 @@ class SriovFunctions(Resource):
 
 
 def _uses(path: str) -> Uses:
-    """Return who uses a physical function; before that, if its VFs were made, and what it was."""
+    """Return a PF's users; `former` holds whether its VFs were created, and its former state."""
     found = Uses.read_changed(path)
     if len(found.former) != 1:
         return found
-    (was, _), *users = found.users  # an older version has written this on a line of its own
+    (was, _), *users = found.users  # an older version wrote this on a line of its own
     return Uses((*found.former, was), tuple(users))
 
 
 def _restore_functions(
     pf: Device, was: list[str], run: str, context: Context, *, made: bool
 ) -> None:
-    """Remove the VFs of a physical function if they were made, and set it down if it was.
+    """Remove the VFs of a PF if they were MADE, and set the PF down if it was down.
 
-    Unless somebody has come to use one, or it, meanwhile: then that is left, and said.
+    What another program has come to use is left as it is, with a message.
     """
     used = _used_functions(pf, run, context, made=made)
     if made and used:
@@ -205,15 +205,15 @@ def _restore_functions(
 
 
 def _carried(ifname: str) -> tuple[str, ...]:
-    """Return the addresses that an interface was given, and the interfaces that stand on it."""
+    """Return the addresses that an interface was given, and the interfaces on top of it."""
     state = linux.netlink.interface_state
     return (*state.given(ifname), *sorted(state.uppers(ifname) - {ifname}))
 
 
 def _used_functions(pf: Device, run: str, context: Context, *, made: bool) -> list[str]:
-    """Return which virtual functions of PF somebody uses, each with who that is.
+    """Return a line for each VF of PF that is in use, naming the user.
 
-    Raises `HostError` for one that was MADE and that RUN has still, or a process on and on.
+    Raises `HostError` if the VFs were MADE and RUN still has one, or a process keeps one open.
     """
     found = []
     for device in [look(pf.bdf, bdf) for bdf in pf.vfs]:
@@ -228,7 +228,7 @@ def _used_functions(pf: Device, run: str, context: Context, *, made: bool) -> li
 
 
 class VfSettings(Resource):
-    """How a virtual function is set through its physical one. What is empty stays as it is."""
+    """Settings of a virtual function, made through its PF. An empty one is not changed."""
 
     kind = "VfSettings"
 
@@ -239,10 +239,10 @@ class VfSettings(Resource):
     spoofchk: str = ""
     trust: str = ""
     max_tx_rate: str = ""
-    ifname: str = ""  # the physical one's interface when that was planned
+    ifname: str = ""  # the PF's interface at the time of planning
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Set a VF through its physical function; how it was is written down first."""
+        """Set a VF through its physical function; its former settings are noted first."""
         pf = look(self.pf, self.pf)
         vfs = linux.netlink.vf_settings
         others = (self.spoofchk, self.trust, self.max_tx_rate)
@@ -256,7 +256,7 @@ class VfSettings(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Set a VF as it was. Not every driver takes back that it has no MAC: ours stays then."""
+        """Restore the VF's settings. Some drivers cannot unset a MAC: then the one set stays."""
         pf = linux.pci.look(self.pf)
         if saved and pf is not None and pf.ifnames and self.number < len(pf.vfs):
             vfs, which = linux.netlink.vf_settings, (pf.ifnames[0], self.number)
@@ -304,7 +304,7 @@ class IommuGroupOwner(Resource):
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
-        """Give the node back to whom it was; it goes with the group's last device on vfio-pci."""
+        """Restore the node's owner; the node vanishes with the group's last vfio-pci device."""
         node = linux.pci.group_node(self.group)
         uid, _, gid = saved.get("owner", "").partition(":")
         try:
@@ -321,12 +321,12 @@ class IommuGroupOwner(Resource):
 
 
 def _name(run: str, context: Context) -> str:
-    """Return a run's name that no other network namespace has."""
+    """Return a run's name made unique across network namespaces."""
     return f"{context.state.base}:{run}"
 
 
 def look(label: str, bdf: str) -> Device:
-    """Return what sysfs tells of a device. Raises `HostError` if there is none."""
+    """Return a device as sysfs shows it. Raises `HostError` if there is none."""
     device = linux.pci.look(bdf)
     if device is None:
         raise HostError(f"{label}: there is no PCI device {bdf}", "see lspci -D")
@@ -336,7 +336,7 @@ def look(label: str, bdf: str) -> Device:
 def other_run(bdf: str, run: str, context: Context) -> str:
     """Return the run that has claimed a device, as a message names it; empty if none has.
 
-    What a dead run has not given back is somebody's to release first.
+    The claim of a dead run counts until it is released.
     """
     found = _others_claim(bdf, run, context)
     if found is None:
@@ -349,16 +349,16 @@ def other_run(bdf: str, run: str, context: Context) -> str:
 
 
 def check_free(label: str, device: Device, run: str, context: Context) -> None:
-    """Raise `HostError` for a device that another run than RUN has."""
+    """Raise `HostError` if a run other than RUN has the device."""
     user = other_run(device.bdf, run, context)
     if user:
         raise HostError(f"{label}: {device} is in use by {user}", "see qemu-netwrap vfio list")
 
 
 def _others_claim(bdf: str, run: str, context: Context) -> tuple[StateDir, str] | None:
-    """Return who has claimed a device; None if that is nobody, or RUN itself.
+    """Return (state, run) of the claim to a device; None if there is none, or it is RUN's.
 
-    What `vfio bind` has taken is no network namespace's.
+    A claim by `vfio bind` is the same in every network namespace.
     """
     found = PciState(context.state).claimant(bdf)
     if found is None or found == (context.state, run) or found[1] == run == MANUAL:
@@ -367,9 +367,9 @@ def _others_claim(bdf: str, run: str, context: Context) -> tuple[StateDir, str] 
 
 
 def await_ending(bdf: str, context: Context) -> bool:
-    """Wait a while for a run that is over, and whose keeper just gives a device back.
+    """Wait, up to `DRIVER_TIMEOUT`, for an ended run whose keeper is releasing a device.
 
-    Return whether there was one.
+    Return whether there was such a run.
     """
     found = PciState(context.state).claimant(bdf)
     if found is None or not _is_ending(*found):
@@ -382,9 +382,9 @@ def await_ending(bdf: str, context: Context) -> bool:
 
 
 def _is_ending(state: StateDir, run: str) -> bool:
-    """Whether a run's keeper lives, and nobody else has the run's lock: its QEMU is gone.
+    """Whether a run's keeper lives, and no other process has the run's lock: its QEMU is gone.
 
-    Told by who has the lock open, for the keeper locks it when QEMU has let go.
+    It checks which processes have the lock open, since the keeper locks it once QEMU is gone.
     """
     folder = state.run(run)
     if not linux.files.is_locked(f"{folder}/keeper"):
@@ -400,7 +400,7 @@ def is_open(device: Device) -> bool:
 def holder(device: Device) -> str:
     """Return the process that has a device's group open; empty if none has.
 
-    Another of ours who just looks whether it is open has it so for a moment, too.
+    Another qemu-netwrap that only checks has it open for a moment too: that is waited for.
     """
     if not is_open(device):
         return ""
@@ -411,14 +411,14 @@ def holder(device: Device) -> str:
 
 
 def user_of(device: Device, context: Context) -> str:
-    """Return who uses a VF; empty if nobody seems to."""
+    """Return the user of a VF, as a message names it; empty if it seems to be unused."""
     user = other_run(device.bdf, "", context)
     if user:
         return user
     by = holder(device)
     if by or device.is_on_vfio or not device.driver:
         return by
-    # One that a driver of this host has, and whose interface is elsewhere, is a container's.
+    # A VF on a driver of the host whose interface is not here belongs to a container.
     if device.ifnames and all(map(linux.netlink.interface_state.is_idle, device.ifnames)):
         return ""
     return f"the host ({', '.join((device.driver, *device.ifnames))})"
