@@ -1,4 +1,4 @@
-"""What this host can do, and what is missing: facts, how they are found, what they come to.
+"""What this host supports, and what is missing: facts, how they are collected, how they are rated.
 
 Changes nothing. May import all but `cli`.
 """

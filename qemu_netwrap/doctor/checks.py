@@ -1,4 +1,4 @@
-"""What the facts about a host come to: each line fine, a warning or broken, with its remedy."""
+"""Rating of the facts about a host: each line is ok, a warning or broken, with its remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DNS_PORT, DHCP6_PORT = 53, 547
 
 
 class Line(Record):
-    """One thing looked at: how it is, what was found, and the one command that mends it."""
+    """One check: its subject, OK, WARNING or BROKEN, what was found, and a command as remedy."""
 
     what: str
     state: str
@@ -35,7 +35,7 @@ def works(lines: tuple[Line, ...]) -> bool:
 
 
 def diagnose(seen: HostFacts) -> tuple[Line, ...]:
-    """Rate what was seen."""
+    """Return a line for each check of what was seen, in the order in which they are printed."""
     lines = [
         _qemu(seen),
         _privilege(seen),
@@ -84,7 +84,7 @@ def _standing(seen: HostFacts) -> remedies.Standing:
 
 
 def _tun(seen: HostFacts) -> Line:
-    """Tell a missing node, a missing driver and a missing permission apart."""
+    """Distinguish a missing node, a missing driver and a missing permission."""
     tun, what = seen.tun, seen.tun.path
     error = tun.error
     if tun.driver == MISSING and error != errno.ENOENT:
@@ -123,7 +123,7 @@ def _kvm(kvm: Device) -> Line:
 
 def _vhost(vhost: Device) -> Line:
     if vhost.error == errno.EACCES:
-        # The launcher opens it, as the user who makes the tap.
+        # The launcher opens it, as the user who creates the tap.
         found = f"this user may not open {vhost.path}: no vhost=on"
         return Line("vhost-net", WARNING, found, f"sudo chmod 666 {vhost.path}")
     if vhost.driver == MISSING:
@@ -185,7 +185,7 @@ def _uplink(seen: HostFacts) -> Line:
             "uplink", OK, f"{name}, a port of {uplink.master}: -nic bridge,br={uplink.master}"
         )
     if uplink.is_wifi:
-        # A station sends frames under its own MAC alone (IEEE 802.11, three addresses).
+        # A station sends frames only with its own MAC (IEEE 802.11, three addresses).
         return Line(
             "uplink", OK, f"{name} is Wi-Fi, which no bridge can have as a port: use -nic nat"
         )
@@ -197,7 +197,7 @@ def _uplink(seen: HostFacts) -> Line:
 
 
 def _beside(seen: HostFacts) -> Iterator[Line]:
-    """Yield what others do to guests, and what is done about it while a network is up."""
+    """Yield how other programs affect guests, and what is done about it while a network is up."""
     near = seen.beside
     if near is None:
         return
@@ -231,7 +231,7 @@ def _beside(seen: HostFacts) -> Iterator[Line]:
 
 
 def _managers(seen: HostFacts) -> Iterator[Line]:
-    """Yield the network managers, and whether they will let our interfaces be."""
+    """Yield the network managers, and whether they will leave our interfaces alone."""
     if seen.beside is None:
         return
     for name in sorted(seen.running - {FIREWALLD}):

@@ -1,4 +1,4 @@
-"""What `doctor` tells: the host as it was seen, rated. Nothing is changed."""
+"""The checks of `doctor`: it collects facts about the host and rates them, changing nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def checkup() -> tuple[Line, ...]:
-    """Look at the host and rate it."""
+    """Collect facts about the host and return them rated."""
     return diagnose(probe.look(leftovers()).replace(faults=faults()))
 
 
 def leftovers() -> tuple[str, ...] | None:
-    """Return what dead runs have left; None for those who may not know, all but root."""
+    """Return what dead runs have left; None if the user may not read it, as all but root."""
     state = StateDir.here()
     try:
         runs = [f"run {run}" for run in state.runs() if not state.is_alive(run)]
@@ -43,7 +43,7 @@ def leftovers() -> tuple[str, ...] | None:
 
 
 def faults() -> tuple[tuple[str, str, bool], ...]:
-    """Return what is wrong with networks that are up; nothing for those who may not know."""
+    """Return (network, fault, whether a joining run repairs it); () if the user may not read it."""
     try:
         shown = status.all_networks(StateDir.here())
     except PermissionError:
@@ -58,13 +58,13 @@ def faults() -> tuple[tuple[str, str, bool], ...]:
 
 
 def _dropped(network: status.NetworkStatus) -> tuple[str, ...]:
-    """Return what of DHCP does not pass the host's firewalls, tried on a network that is up."""
+    """Return which DHCP packets the host's firewalls drop, tried on a network that is up."""
     if os.geteuid() or not network.dnsmasq:
         return ()
     try:
         asked, answered = dhcp_probe.probe(network.bridge, network.address.partition("/")[0])
     except (OSError, HostError):
-        return ()  # what this host lacks for it is told by the lines about that
+        return ()  # other lines report what this host lacks for the probe
     where = f"{network.bridge}; see nft list ruleset and iptables-save"
     return (
         *([] if asked else [f"a firewall drops guests' DHCP: let UDP port 67 in from {where}"]),

@@ -1,4 +1,4 @@
-"""What `doctor` looks at: facts about the host, without a judgement."""
+"""Facts about the host that `doctor` collects, not yet rated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Program(Record):
-    """A program: where it is, empty if nowhere, and what it says of its version."""
+    """A program: its path, empty if there is none, and the version that it prints."""
 
     path: str = ""
     version: str = ""
@@ -28,9 +28,9 @@ class DefaultRouteDevice(Record):
 
 
 class Ipv6(Record):
-    """What there is of IPv6."""
+    """The state of IPv6 on the host."""
 
-    missing: str = ""  # why there is none
+    missing: str = ""  # why guests get none; empty if they get it
     uplink: str = ""  # the device of its default route; empty without one
     is_router: bool = False
     by_device: bool = True  # forwarding can be switched on device by device (Linux 6.17)
@@ -41,7 +41,7 @@ class HostFacts(Record):
 
     is_root: bool
     capabilities: frozenset[str]
-    container: str  # what kind; empty outside
+    container: str  # its kind; empty outside a container
     qemu: Program
     nft: Program
     dnsmasq: Program
@@ -54,10 +54,10 @@ class HostFacts(Record):
     sysctl_writable: bool
     is_router: bool
     uplink: DefaultRouteDevice
-    beside: CoexistenceFacts | None  # what a launch would find of others
-    running: frozenset[str]  # of firewalld and the network managers: who is there
+    beside: CoexistenceFacts | None  # what a launch would find of other programs
+    running: frozenset[str]  # those of firewalld and the network managers that run
     leftovers: tuple[str, ...] | None  # of dead runs
     ipv6: Ipv6
-    is_lone: bool = False  # a user namespace that has root alone
-    # Of networks that are up: the name, what is wrong, whether a run that joins mends it.
+    is_lone: bool = False  # in a user namespace with no user id but root's
+    # Of networks that are up: the name, the fault, whether a run that joins repairs it.
     faults: tuple[tuple[str, str, bool], ...] = ()

@@ -1,4 +1,4 @@
-"""Looking at the host for `doctor`: nothing is changed, and no module is loaded by looking."""
+"""Collecting facts about the host for `doctor`: it changes nothing and loads no module."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from qemu_netwrap.model.network_managers import FIREWALLD, MANAGERS
 _MACHINES = {"i686": "i386", "i586": "i386", "armv7l": "arm", "ppc64le": "ppc64"}
 _OTHER_QEMUS = ("qemu-kvm", "/usr/libexec/qemu-kvm", "kvm")
 _ARPHRD_ETHER = "1"
-_BRIDGE = "qn-nat"  # the one that doctor asks for
+_BRIDGE = "qn-nat"  # the bridge that doctor assumes for a network
 
 
 def look(leftovers: tuple[str, ...] | None) -> HostFacts:
-    """Look at everything. LEFTOVERS of dead runs are for others to find."""
+    """Return all facts but the faults. The caller has found the LEFTOVERS of dead runs."""
     capabilities = remedies.capabilities()
     nf_tables = devices.driver("nf_tables")
     may_list = nf_tables == devices.LOADED and "net_admin" in capabilities
@@ -58,12 +58,12 @@ def look(leftovers: tuple[str, ...] | None) -> HostFacts:
 
 
 def _beside() -> CoexistenceFacts:
-    """Return what a launch would find of others."""
+    """Return what a launch would find of other programs: firewalls, servers, managers."""
     return coexistence.look(_BRIDGE, routed=True) or CoexistenceFacts()
 
 
 def _qemu() -> Program:
-    """Return the QEMU of this machine's kind, or another."""
+    """Return the QEMU for this machine's architecture, or else another one."""
     machine = os.uname().machine
     own = f"qemu-system-{_MACHINES.get(machine, machine)}"
     names = (own, *_OTHER_QEMUS, *programs.beginning("qemu-system-"))
@@ -72,7 +72,7 @@ def _qemu() -> Program:
 
 
 def _program(name: str) -> Program:
-    """Return a program that may be an administrator's."""
+    """Return a program that no other user could replace; sbin folders are searched too."""
     path = programs.find_trusted(name, programs.SBIN)
     return Program(path, commands.version(path)) if path else Program()
 
@@ -98,7 +98,7 @@ def _uplink() -> DefaultRouteDevice:
 
 
 def _ipv6() -> Ipv6:
-    """Return what there is of IPv6."""
+    """Return the state of IPv6 on the host."""
     missing = ipv6_facts.why_missing()
     if missing:
         return Ipv6(missing)
@@ -112,7 +112,7 @@ def _ipv6() -> Ipv6:
 
 
 def _names(folder: str) -> list[str]:
-    """Return the names in a folder; none where we may not look."""
+    """Return the names in a folder; [] if it cannot be read."""
     try:
         return files.listdir(folder)
     except OSError:
