@@ -1,4 +1,4 @@
-"""Networks for QEMU: there when the guest boots, gone when QEMU is gone."""
+"""Networks for QEMU: set up before the guest boots, removed when QEMU exits."""
 
 from qemu_netwrap import lazy as lazy
 

@@ -1,4 +1,4 @@
-"""The program's entry: a launch goes straight through, all else goes to the command line."""
+"""The program's entry points: main() launches QEMU, or else runs the typer command line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run the program. Ends in QEMU, or exits."""
-    gc.disable()  # a launch lives some milliseconds: looking for garbage costs half of one
+    """Run the program. It becomes QEMU by execve, or exits."""
+    gc.disable()  # a launch takes some milliseconds: collecting garbage would cost half of one
     argv = sys.argv[1:]
     debug = False
     try:
@@ -36,10 +36,10 @@ def main() -> None:
 
 
 def _be_qemu(shim: str, argv: list[str]) -> NoReturn:
-    """Launch as the shim at path SHIM: all words are QEMU's.
+    """Launch as the shim at path SHIM: all of ARGV are QEMU's options.
 
-    The kernel tells a script its path, not how it was called (execve(2), "Interpreter scripts"): a
-    path that PATH leads to was found there, as almost always.
+    The kernel gives a script its path, not the name it was called by (execve(2), "Interpreter
+    scripts"). If PATH leads to the same path, the shim was most likely called by its name alone.
     """
     name = os.path.basename(shim)
     called = name if linux.programs.find(name) == shim else shim
@@ -48,17 +48,17 @@ def _be_qemu(shim: str, argv: list[str]) -> NoReturn:
 
 
 def ifup() -> None:
-    """Be qemu-ifup: QEMU calls it with a tap's name. Exits."""
+    """Run as qemu-ifup, which QEMU calls with a tap's name. An error ends it with its status."""
     _serve_tap("qemu-ifup", runtime.ifup_hook.ifup)
 
 
 def ifdown() -> None:
-    """Be qemu-ifdown: QEMU calls it with a tap's name. Exits."""
+    """Run as qemu-ifdown, which QEMU calls with a tap's name. An error ends it with its status."""
     _serve_tap("qemu-ifdown", runtime.ifup_hook.ifdown)
 
 
 def bridge_helper() -> None:
-    """Be the bridge helper: QEMU calls it for a tap's descriptor. Exits."""
+    """Run as the bridge helper, which QEMU calls for a tap's descriptor."""
     try:
         runtime.bridge_helper.serve(sys.argv[1:])
     except (NetwrapError, OSError) as problem:
@@ -66,7 +66,7 @@ def bridge_helper() -> None:
 
 
 def _serve_tap(program: str, serve: Callable[[str], None]) -> None:
-    """Do something with the tap that the one argument names."""
+    """Call SERVE with the tap that the only argument names. An error ends the program."""
     try:
         if len(sys.argv) != 2:
             raise UsageError(f"{program}: expected a tap's name", f"as QEMU does: {program} tap0")
@@ -76,14 +76,14 @@ def _serve_tap(program: str, serve: Callable[[str], None]) -> None:
 
 
 def _fail(problem: NetwrapError | OSError) -> None:
-    """Tell what went wrong, and exit."""
+    """Print the error, and exit with its status."""
     error = problem if isinstance(problem, NetwrapError) else _host_error(problem)
     _tell(error)
     sys.exit(error.status)
 
 
 def _tell(error: NetwrapError) -> None:
-    """Print an error on standard error, if that is open: the status tells it too."""
+    """Print an error on standard error. If that is closed, the exit status must do."""
     hint = f"  hint: {error.hint}\n" if error.hint else ""
     try:
         os.write(2, f"qemu-netwrap: {error.message}\n{hint}".encode("utf-8", "backslashreplace"))
@@ -92,7 +92,7 @@ def _tell(error: NetwrapError) -> None:
 
 
 def _host_error(error: OSError) -> NetwrapError:
-    """Return what the kernel refused, and nobody foresaw, as an error of ours."""
+    """Return an error of the kernel that no code has handled as a `NetwrapError`."""
     where = f"{error.filename}: " if error.filename else ""
     return NetwrapError(
         f"{where}{error.strerror or error}", linux.remedies.remedy(error, "--debug shows where")
@@ -101,5 +101,5 @@ def _host_error(error: OSError) -> NetwrapError:
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        del sys.path[0]  # the current folder, which `python -m` imports from: it may be anybody's
+        del sys.path[0]  # the current folder, which `python -m` imports from: any user may own it
     main()

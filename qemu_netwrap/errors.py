@@ -1,4 +1,4 @@
-"""Errors of ours: one line that says what and where, and a hint with the remedy.
+"""The program's errors: one line that says what failed and where, and a hint with the remedy.
 
 Exit statuses are those of env(1), timeout(1) and other programs that run a program: 125 when the
 wrapper itself fails, 126 when the command cannot be executed, 127 when it is not found.
@@ -14,26 +14,26 @@ NOT_FOUND = 127
 
 
 def _shown(text: str) -> str:
-    """Return TEXT as one line that a terminal only shows."""
+    """Return TEXT as one line of printable characters, on which a terminal does not act."""
     if text.isprintable():
         return text
     return qemu_netwrap.printable.line(text)
 
 
 class NetwrapError(Exception):
-    """Something of ours failed. `message` is one line; `hint` the remedy, or empty."""
+    """qemu-netwrap failed. `message` is one line; `hint` is the remedy, or empty."""
 
     status = FAILED
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Keep message and hint apart: they are printed on lines of their own."""
-        # What users typed, or files hold, may have line ends in it, and what a terminal acts on.
+        # What users typed, or files hold, may contain line ends and escape sequences.
         self.message, self.hint = _shown(message), _shown(hint)
         super().__init__(self.message)
 
 
 class UsageError(NetwrapError):
-    """The words are wrong: an option of ours, or one of our words in QEMU's options."""
+    """An option of qemu-netwrap is invalid, or its extension within an option of QEMU's."""
 
 
 class ConfigError(NetwrapError):
@@ -45,12 +45,12 @@ class HostError(NetwrapError):
 
 
 class NotExecutableError(NetwrapError):
-    """QEMU is there and cannot be executed."""
+    """QEMU was found and cannot be executed."""
 
     status = NOT_EXECUTABLE
 
 
 class NotFoundError(NetwrapError):
-    """QEMU is not there."""
+    """QEMU was not found."""
 
     status = NOT_FOUND

@@ -1,8 +1,8 @@
-"""Submodules that load on first use: the one way in which this package loads late.
+"""Submodules that load on first use: the only way in which this package loads lazily.
 
 A package sets `__getattr__ = lazy.submodules(__name__)` (PEP 562) and lists its submodules for type
-checkers. Whoever needs one writes `from qemu_netwrap import linux` at the top, and `linux.ports` in
-the code: the module loads there, once, and is a plain attribute of the package from then on.
+checkers. A module that needs one has `from qemu_netwrap import linux` at the top and `linux.ports`
+in the code: the submodule loads there, once, and is a plain attribute of the package afterwards.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def submodules(package: str) -> Callable[[str], ModuleType]:
     """Return a module-level `__getattr__` that imports a submodule of PACKAGE.
 
-    It raises `AttributeError` for what is no submodule. `__import__` is used because `importlib`
-    itself costs a launch 0.8 ms.
+    It raises `AttributeError` for a name that is no submodule. `__import__` is used because
+    `importlib` itself costs a launch 0.8 ms.
     """
 
     def load(name: str) -> ModuleType:

@@ -1,14 +1,14 @@
-"""What runs of all network namespaces share.
+"""State of PCI devices, which runs in all network namespaces share.
 
-PCI devices are the machine's, not a network namespace's. So what concerns all runs is kept apart:
+PCI devices belong to the machine, not to a network namespace, so their state has its own folder:
 
     /run/qemu-netwrap/BOOT-pci/
         claims/BDF         the state folder and the run that has a device
-        functions/PF       whether we made its VFs, whether it was up and what it carried, and the
-                           runs that use it
+        functions/PF       whether its VFs were created, whether it was up, the addresses and the
+                           interfaces that it had, and the runs that use it
         bound/BDF          the journal of a device that `vfio bind` has taken
-        locks/BDF          one lock for a device; for a physical function and its VFs one together
-        locks/BDF-driver   held while a device changes drivers, also by a child whose keeper is dead
+        locks/BDF          the lock of a device; a physical function and its VFs share one
+        locks/BDF-driver   held while a device changes drivers, even by the child of a dead keeper
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from qemu_netwrap.model.pci import Device
 
-MANUAL = "-"  # stands for the run of a device that `vfio bind` has taken
+MANUAL = "-"  # in place of a run: `vfio bind` has the device
 _DRIVER_LOCK_TIMEOUT = 20.0  # seconds for a driver lock
-# For a device's lock, whose holder may wait for a driver.
+# Seconds for a device's lock, whose holder may be waiting for a driver.
 _DEVICE_LOCK_TIMEOUT = pci.DRIVER_TIMEOUT + _DRIVER_LOCK_TIMEOUT
 
 
@@ -38,19 +38,19 @@ class PciState:
     """The folder that all network namespaces share."""
 
     def __init__(self, state: StateDir) -> None:
-        """Find it beside STATE's."""
+        """Derive its path from STATE's; nothing is created."""
         self.base = state.machine
 
     def lock(self, device: Device) -> contextlib.AbstractContextManager[None]:
-        """Return the lock of a device; of a VF, its physical function's."""
+        """Return the lock of a device; for a VF, that of its physical function."""
         return self.lock_of(device.pf or device.bdf)
 
     @contextlib.contextmanager
     def lock_of(self, bdf: str) -> Iterator[None]:
         """Hold the lock of the device, or of the physical function, at BDF.
 
-        Raises `HostError` if it is not to be had: a write that hangs in the kernel is a child's who
-        has inherited it, and keeps it when its keeper has given up.
+        Raises `HostError` if it stays locked: a child whose write hangs in the kernel has inherited
+        the lock, and keeps it after its keeper has given up.
         """
         path = f"{self.base}/locks/{bdf}"
         fd = _open_locked(path, _DEVICE_LOCK_TIMEOUT)
@@ -68,10 +68,10 @@ class PciState:
 
     @contextlib.contextmanager
     def driver_lock(self, bdf: str) -> Iterator[None]:
-        """Hold the lock to change a device's driver. Raises `HostError` if it is not to be had.
+        """Hold the lock to change a device's driver. Raises `HostError` if it stays locked.
 
-        Every write to the drivers' files is a child's who inherits this lock (linux.pci): a write
-        that hangs in the kernel keeps it.
+        A child that inherits this lock does every write to the drivers' files (linux.pci): while a
+        write hangs in the kernel, the lock is held.
         """
         fd = _open_locked(f"{self.base}/locks/{bdf}-driver", _DRIVER_LOCK_TIMEOUT)
         if fd is None:
@@ -85,24 +85,24 @@ class PciState:
             os.close(fd)
 
     def claim(self, bdf: str) -> str:
-        """Return the file of a claim."""
+        """Return the path of the claim to the device at BDF."""
         return f"{self.base}/claims/{bdf}"
 
     def functions(self, pf: str) -> str:
-        """Return the file of a physical function's users."""
+        """Return the path of the file of a physical function's users."""
         return f"{self.base}/functions/{pf}"
 
     def bound(self, bdf: str) -> str:
-        """Return the journal's file of a device that `vfio bind` has taken."""
+        """Return the path of the journal of a device that `vfio bind` has taken."""
         return f"{self.base}/bound/{bdf}"
 
     def claimant(self, bdf: str) -> tuple[StateDir, str] | None:
-        """Return the run that has claimed a device, with the state it is in; None if none has."""
+        """Return the run that has claimed a device, after its state; None if none has."""
         base, _, run = files.read(self.claim(bdf)).partition(" ")
         return (StateDir(base), run) if run else None
 
     def tidy(self) -> None:
-        """Remove what is empty."""
+        """Remove empty folders, and locks that are no longer needed."""
         tidy_machine(self.base)
 
 
@@ -119,7 +119,7 @@ def _open_locked(path: str, timeout: float) -> int | None:
 def _holder(path: str) -> str:
     """Return the process that has a lock's file open, as `PROGRAM (pid N)`; empty if none is seen.
 
-    Looked up only when somebody has waited in vain.
+    The look-up is slow: it is done only after waiting for the lock has timed out.
     """
     having = linux.holders.of_file(path)
     return linux.holders.named(having[0]) if having else ""

@@ -1,7 +1,7 @@
-"""Text as a terminal may have it: whatever a terminal would act on is spelt out.
+"""Text that is safe for a terminal: characters that a terminal would act on are escaped.
 
-Names, paths, messages of nft and dnsmasq, and all that a configuration says may hold escape
-sequences, C1 controls, or marks that turn the direction of writing. All output goes through here.
+Names, paths, messages of nft and dnsmasq, and values of a configuration may contain escape
+sequences, C1 controls, or marks that change the text direction. All output goes through here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def lines(text: str) -> str:
 
 
 def _spelt(char: str) -> str:
-    r"""Return a character as an escape that TOML and JSON know; a byte that is no UTF-8 as \xNN."""
+    r"""Return a character as an escape of TOML and JSON; a byte that is not UTF-8 as \xNN."""
     code = ord(char)
     if char in _SHORT:
         return _SHORT[char]

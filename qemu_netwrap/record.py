@@ -38,7 +38,7 @@ class Record:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Set the fields by position or by name; raises `TypeError` as a function call would."""
         if len(args) == len(self.fields) and not kwargs:
-            # Straight into the instance's own dict: __setattr__ refuses.
+            # Directly into the instance's own dict, since __setattr__ raises.
             self.__dict__.update(zip(self.fields, args, strict=True))
             return
         if len(args) > len(self.fields):
@@ -59,12 +59,12 @@ class Record:
         )
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse: records do not change."""
+        """Raise `AttributeError`: records are immutable."""
         msg = f"{type(self).__name__}.{name} cannot be set"
         raise AttributeError(msg)
 
     def __delattr__(self, name: str) -> None:
-        """Refuse: records do not change."""
+        """Raise `AttributeError`: records are immutable."""
         msg = f"{type(self).__name__}.{name} cannot be deleted"
         raise AttributeError(msg)
 
@@ -81,6 +81,6 @@ class Record:
         return hash((type(self), *self.__dict__.values()))
 
     def __repr__(self) -> str:
-        """Show the record as the call that makes it."""
+        """Return the record as the call that makes it."""
         inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.fields)
         return f"{type(self).__name__}({inside})"

@@ -1,7 +1,7 @@
-"""Records as lines of text: what the journal keeps and what launcher and keeper say to each other.
+"""Records as lines of text, for the journal and for messages between launcher and keeper.
 
-A line is a kind and `field=value` pairs, separated by tabs. Anyone can read it with cat(1); a
-line cut short by a crash has no newline at its end and is dropped by whoever reads it.
+A line is a kind and `field=value` pairs, separated by tabs, and readable with cat(1). A line that
+a crash has cut short has no newline at its end, and its reader drops it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def read(line: str) -> tuple[str, dict[str, str]]:
 
 
 def fill(kind: type[R], fields: dict[str, str]) -> R:
-    """Return the record of text fields that FIELDS were written from, by this version or another.
+    """Return the record, of text fields only, that this version or another wrote as FIELDS.
 
-    What the other version did not know is empty; what it alone knew is left out.
+    A field that the other version did not know is empty; one that only it knows is dropped.
     """
     return kind(**{name: fields.get(name, "") for name in kind.fields})
 

@@ -1,4 +1,4 @@
-"""Saying something to the user: on standard error, for standard output is QEMU's."""
+"""Messages to the user, on standard error: standard output belongs to QEMU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import qemu_netwrap
 
 
 def tell(line: str) -> None:
-    """Say something, if anybody hears."""
+    """Print a message on standard error; if that is closed, the message is dropped."""
     if not line.isprintable():
         # A step that -v shows may be a command of several lines.
         printable = qemu_netwrap.printable
@@ -16,4 +16,4 @@ def tell(line: str) -> None:
     try:
         os.write(2, f"qemu-netwrap: {line}\n".encode("utf-8", "backslashreplace"))
     except OSError:
-        pass  # QEMU would not mind either
+        pass  # QEMU ignores that, too

@@ -3,27 +3,27 @@
     /run/qemu-netwrap/NAMESPACE/
         runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal;
                            qemu: the process that becomes QEMU, which alone `stop` may end;
-                           tap: what proves that a QEMU lives that holds no lock of ours;
-                           waiter.py and package.zip: what releases it
+                           tap: the tap whose existence shows that a QEMU without our lock lives;
+                           waiter.py and package.zip: the code that releases it
         networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files;
-                           names/NAME, addresses/ADDRESS: runs whose guest has it, and its MAC
-        macs/MAC           runs that use a guest's MAC, and their bridges: the first comer first
+                           names/NAME, addresses/ADDRESS: the runs whose guest has it, and the MAC
+        macs/MAC           the runs that use a guest's MAC, and their bridges: the oldest first
         locks/BRIDGE       one lock per network
-        locks/-host        taken, after the network's, to make a network or take one down
-        locks/-macs        taken, with no other, to choose MACs and to forget them
-        locks/-takeover    taken to release a run whose own lock somebody keeps
-        locks/-nft         held by an nft of ours, also when it has lost who started it
-        shared/            what several networks use, its former state, and who needs it (uses)
-        code/              the package as archives that runs have links of: runtime.kept_code
+        locks/-host        taken, after the network's, to create a network or take one down
+        locks/-macs        taken, without any other, to choose MACs and to release them
+        locks/-takeover    taken to release a run whose own lock another process keeps
+        locks/-nft         held by each nft that is started, even when its parent has died
+        shared/            what several networks use: its former state and its users (uses)
+        code/              the package as archives that runs have hard links to: runtime.kept_code
 
-A run, a bridge or a device may be called by any name that an interface can have: the files are
-called by it as `model.names.as_file` spells it. What begins with `-` is never such a name.
+A run, a bridge or a device may have any name that an interface can have: `model.names.as_file`
+spells it as a file's name. A file whose name begins with `-` is never one of these.
 
-PCI devices are the machine's, not a network namespace's: pci_state has a
-folder beside these.
+PCI devices belong to the machine, not to a network namespace: pci_state has
+a folder beside these.
 
-Only root may write here. Which networks there are is for all to see, and so are the folders; the
-files of runs, and the locks, are root's alone: who may open a lock's file may hold the lock.
+Only root may write here. All users can list the folders and see which networks exist. Only root can
+read the files of runs and the locks: a user who can open a lock's file can hold the lock.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _NEEDS_ROOT = (
 )
 _FORWARDING = "forwarding-"
 _SWITCH = "ipv6-"
-_KEPT = "-kept"  # the member that keeps a network up without a run
+_KEPT = "-kept"  # the member by which a network stays up without a run
 
 
 class LiveTap(Record):
-    """The tap that a run lives by: as long as it is there and, if HELD, somebody has it open."""
+    """The tap that a run lives by: while it exists and, if HELD, a process has it open."""
 
     index: int
     name: str  # as QEMU knows it
@@ -68,15 +68,15 @@ class StateDir(Record):
 
     @classmethod
     def of_folder(cls, folder: str) -> tuple[StateDir, str]:
-        """Return the state that a run's folder is in, and the run."""
+        """Return the state that contains a run's FOLDER, and the run's name."""
         base, _, file = folder.rpartition("/runs/")
         return cls(base), of_file(file)
 
     @classmethod
     def to_look(cls, command: str) -> StateDir:
-        """Return the same for a COMMAND that shows; nothing is made for it.
+        """Return the state of this network namespace for a COMMAND that only reads it.
 
-        Raises `HostError` where there is something that is not for this user.
+        Nothing is created. Raises `HostError` if there is a root folder that is not the user's.
         """
         if os.path.lexists(ROOT):
             _check(command)
@@ -84,9 +84,9 @@ class StateDir(Record):
 
     @classmethod
     def to_change(cls, command: str) -> StateDir:
-        """Return the same, made if need be, for a COMMAND that changes something.
+        """Return the state of this network namespace for a COMMAND that changes something.
 
-        Raises `HostError` without the privilege.
+        The root folder is created if needed. Raises `HostError` without the privilege.
         """
         _check(command)
         state = cls.here()
@@ -95,7 +95,7 @@ class StateDir(Record):
 
     @property
     def machine(self) -> str:
-        """The folder of what belongs to the machine, not to a network namespace."""
+        """The path of the folder for what belongs to the machine, not to a network namespace."""
         root, _, name = self.base.rpartition("/")
         return f"{root}/{name.partition('-')[0]}-pci"
 
@@ -104,7 +104,7 @@ class StateDir(Record):
         return f"{self.base}/runs/{as_file(run)}"
 
     def runs(self) -> list[str]:
-        """Return the names of all runs that have left a trace."""
+        """Return the names of all runs that have a folder, living or dead."""
         return [of_file(file) for file in files.listdir(f"{self.base}/runs")]
 
     def network(self, bridge: str) -> str:
@@ -135,39 +135,39 @@ class StateDir(Record):
 
     @property
     def code_folder(self) -> str:
-        """The folder of the archives of this package that runs have links of."""
+        """The folder of the archives of this package that runs have hard links to."""
         return f"{self.base}/code"
 
     @property
     def rules_users(self) -> str:
-        """The file that names the networks with chains in our nftables table."""
+        """The file of the networks and runs with chains in qemu-netwrap's nftables table."""
         return f"{self.shared_folder}/rules"
 
     @property
     def guards(self) -> str:
-        """The file of our policy rules, with the networks that need each."""
+        """The file of qemu-netwrap's policy rules, with the networks that need each."""
         return f"{self.shared_folder}/guards"
 
     def forwarding(self, device: str) -> str:
-        """Return the file of a device's forwarding: its former value, and who needs it on."""
+        """Return the file of a device's forwarding: the device, and the networks that need it."""
         return f"{self.shared_folder}/{_FORWARDING}{as_file(device)}"
 
     def made_folder(self, manager: str) -> str:
-        """Return the file that tells that a network manager's folder under /run is our making."""
+        """Return the file that marks a network manager's folder under /run as created by us."""
         return f"{self.shared_folder}/folder-{manager}"
 
     def forwarding_devices(self) -> frozenset[str]:
-        """Return the devices whose forwarding we have switched on."""
+        """Return the devices whose forwarding qemu-netwrap has enabled."""
         names = files.listdir(self.shared_folder)
         found = (name.removeprefix(_FORWARDING) for name in names if name.startswith(_FORWARDING))
         return frozenset(map(of_file, found))
 
     def switch(self, device: str, key: str) -> str:
-        """Return the file of an IPv6 setting: of which device, and who needs it as we set it."""
+        """Return the file of an IPv6 setting: the device, and the networks that need it."""
         return f"{self.shared_folder}/{_SWITCH}{key}-{as_file(device)}"
 
     def switched(self, *keys: str) -> frozenset[str]:
-        """Return the devices that have one of these IPv6 settings from us."""
+        """Return the devices on which qemu-netwrap has set one of these IPv6 settings."""
         names = files.listdir(self.shared_folder)
         heads = tuple(f"{_SWITCH}{key}-" for key in keys)
         found = (n.removeprefix(head) for n in names for head in heads if n.startswith(head))
@@ -179,12 +179,12 @@ class StateDir(Record):
 
     @property
     def host_lock(self) -> str:
-        """The lock to make or take down a network."""
+        """The lock to create a network or take one down."""
         return f"{self.base}/locks/-host"
 
     @property
     def nft_lock(self) -> str:
-        """The lock that an nft of ours holds while it changes rules."""
+        """The lock that each nft that is started holds while it changes rules."""
         return f"{self.base}/locks/-nft"
 
     @property
@@ -194,7 +194,7 @@ class StateDir(Record):
 
     @property
     def takeover_lock(self) -> str:
-        """The lock to release a run whose own lock somebody keeps."""
+        """The lock to release a run whose own lock another process keeps."""
         return f"{self.base}/locks/-takeover"
 
     @property
@@ -215,9 +215,9 @@ class StateDir(Record):
         return f"{self.network(bridge)}/addresses/{address}"
 
     def mac_holder(self, mac: str, bridge: str = "") -> tuple[str, str]:
-        """Return the living run that has a MAC, and the bridge; empty when nobody has it.
+        """Return the living run that has a MAC, and its bridge; ("", "") if none has.
 
-        Of several it is the first that came, on BRIDGE if there is one.
+        Of several it is the oldest claim, on BRIDGE if there is one there.
         """
         found = self.holders(self.mac(mac))
         return next((each for each in found if each[1] == bridge), (*found, ("", ""))[0])
@@ -228,29 +228,29 @@ class StateDir(Record):
         return next(found, run) == run
 
     def owns_name(self, name: str, run: str, bridge: str, mac: str) -> bool:
-        """Whether RUN's NIC with a MAC is the first of the living ones that have a name."""
+        """Whether RUN's NIC with a MAC is the first of the living ones that claim a name."""
         mine = (run, mac)
         return next(iter(self.holders(self.name(bridge, name), run)), mine) == mine
 
     def holders(self, path: str, own: str = "") -> list[tuple[str, str]]:
-        """Return the living runs in a file of claims, and what each says; OWN counts as living."""
+        """Return (run, what it claims) of the living runs in a claims file; OWN counts as one."""
         users = Uses.read(path).users
         return [each for each in users if each[0] == own or self.is_alive(each[0])]
 
     def is_alive(self, run: str) -> bool:
-        """Whether QEMU, or what comes before it, lives; or the keeper, who cleans up after it."""
+        """Whether QEMU or its launcher lives, or the keeper, which cleans up after QEMU."""
         folder = self.run(run)
         if files.is_locked(f"{folder}/lock") or files.is_locked(f"{folder}/keeper"):
             return True
         try:
             return self.tap_lives(run)
         except HostError:
-            return True  # its tap's file is damaged: what it uses is not taken away on a guess
+            return True  # its tap's file is damaged: assume that it lives and needs what it uses
 
     def tap(self, run: str) -> LiveTap | None:
-        """Return the tap that a run lives by; None for one that lives by its lock.
+        """Return the tap that a run lives by; None for a run that lives by its lock.
 
-        Raises `HostError` if what is written of it cannot be read.
+        Raises `HostError` if the file is damaged.
         """
         line = files.read(f"{self.run(run)}/tap").rstrip("\n")
         if not line:
@@ -264,25 +264,25 @@ class StateDir(Record):
             ) from error
 
     def write_tap(self, run: str, tap: LiveTap) -> None:
-        """Write down that a run lives by a tap."""
+        """Record that a run lives by a tap."""
         fields = {"index": str(tap.index), "name": tap.name, "held": str(int(tap.held))}
         files.write(f"{self.run(run)}/tap", record_text.write("tap", fields) + "\n")
 
     def forget_tap(self, run: str) -> None:
-        """Have a run no longer live by its tap."""
+        """Remove the record that a run lives by a tap."""
         files.remove(f"{self.run(run)}/tap")
 
     def tap_lives(self, run: str) -> bool:
-        """Whether the tap is there that a run lives by.
+        """Whether the tap exists that a run lives by.
 
-        It is told by its ifindex, which the kernel does not give away again until it has counted
-        through all of them; a tap that was renamed is still the same.
+        It is identified by its ifindex, which the kernel does not reuse until it has counted
+        through all of them; a renamed tap is still the same.
         """
         tap = self.tap(run)
         return tap is not None and host_facts.has_tap(tap.index, held=tap.held)
 
     def drop_other_boots(self) -> None:
-        """Remove what is told of earlier boots, where /run outlives one: nothing of it is left."""
+        """Remove the state of earlier boots, where /run outlives one: its resources are gone."""
         root, _, name = self.base.rpartition("/")
         boot = name.partition("-")[0]
         for other in files.listdir(root):
@@ -290,7 +290,7 @@ class StateDir(Record):
                 files.remove_folder(f"{root}/{other}")
 
     def tidy(self) -> None:
-        """Remove what folders are empty, from the inside out."""
+        """Remove empty folders, from the inside out, and locks that are no longer needed."""
         for name in files.listdir(self.code_folder):
             files.remove_unlinked(f"{self.code_folder}/{name}")
         inner = [f"{self.base}/{name}" for name in ("runs", "networks", "macs", "shared", "code")]
@@ -305,7 +305,7 @@ class StateDir(Record):
 
 
 def tidy_machine(base: str) -> None:
-    """Remove what is empty of BASE, the folder of the machine's PCI devices (pci_state)."""
+    """Remove empty folders in BASE, the folder of the machine's PCI devices (pci_state)."""
     inner = [f"{base}/{name}" for name in ("claims", "functions", "bound")]
     files.remove_empty(inner)
     if not any(map(os.path.exists, inner)):
@@ -320,7 +320,7 @@ def _remove_locks(base: str) -> None:
 
 
 def prepare() -> None:
-    """Make the root folder. Raises `HostError` without the privilege, or if it is not safe."""
+    """Create the root folder. Raises `HostError` without the privilege, or if it is unsafe."""
     found = _made_root()
     if found.st_uid == 0 != os.geteuid():
         raise HostError(f"{ROOT}: it is root's", _NEEDS_ROOT)
@@ -332,19 +332,19 @@ def prepare() -> None:
 
 
 def _made_root() -> os.stat_result:
-    """Return what the root folder is like, made if need be. Raises `HostError`."""
+    """Return lstat(2) of the root folder, created if needed. Raises `HostError`."""
     while True:
         try:
             files.make_folder(ROOT)
             return os.lstat(ROOT)
         except FileNotFoundError:
-            continue  # who ends just now has tidied it away
+            continue  # a process that is ending has removed it as empty
         except OSError as error:
             raise _no_root(error) from error
 
 
 def foresee() -> None:
-    """Raise the `HostError` that a launch would where state cannot be kept; make nothing."""
+    """Raise the `HostError` of a launch if state cannot be written; create nothing."""
     folder = ROOT if os.path.isdir(ROOT) else os.path.dirname(ROOT)
     found = os.statvfs(folder)
     number = 0
@@ -357,12 +357,12 @@ def foresee() -> None:
 
 
 def _no_root(error: OSError) -> HostError:
-    """Return the error for a root folder that cannot be made or written to."""
+    """Return the error for a root folder that cannot be created or written to."""
     return HostError(f"{ROOT}: {error.strerror}", linux.remedies.remedy(error, _NEEDS_ROOT, ROOT))
 
 
 def _check(command: str) -> None:
-    """See that COMMAND may use the root folder. Raises `HostError`."""
+    """Create the root folder for COMMAND. Raises `HostError` if the user may not use it."""
     try:
         prepare()
     except HostError as error:

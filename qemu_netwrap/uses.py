@@ -1,7 +1,7 @@
-"""Files that say who needs a thing that is shared: the first comer sets it up, the last undoes it.
+"""Files that list the users of a shared thing: the first user sets it up, the last one undoes it.
 
-One format for all of them, in the state folder: sysctls of the host's devices, our nftables table,
-policy rules, physical functions, and the claims of runs to MACs, names and addresses.
+All have one format, in the state folder: sysctls of the host's devices, qemu-netwrap's nftables
+table, policy rules, physical functions, and the claims of runs to MACs, names and addresses.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from qemu_netwrap.record import Record
 
 
 class Uses(Record):
-    """Who needs a thing that is shared, and what it was before: what a file of theirs says.
+    """The users of a shared thing, and its former state: the content of one file.
 
-    If there is a former state to go back to, its words are the first line. Then each use has a
-    line, the first comer's first: who needs the thing and, after a space, what of it. The file is
+    If there is a former state to restore, its words are the first line. Then each use has a line,
+    the oldest first: the user (a network or run) and, after a space, what it uses. The file is
     written before the thing is changed, and again when the use has ended.
     """
 
     former: tuple[str, ...] = ()
-    users: tuple[tuple[str, str], ...] = ()  # who, and what of it: often nothing
+    users: tuple[tuple[str, str], ...] = ()  # (user, what it uses), which is often empty
 
     @classmethod
     def read(cls, path: str) -> Uses:
-        """Read the file of a thing without a former state; one that is not there says nothing."""
+        """Read the file of a thing without a former state; without a file there are no uses."""
         return cls((), _users(linux.files.read(path).split("\n")))
 
     @classmethod
     def read_changed(cls, path: str) -> Uses:
-        """Read the file of a thing with a former state; one that is not there says nothing."""
+        """Read the file of a thing with a former state; without a file there are no uses."""
         first, *lines = linux.files.read(path).split("\n")
         return cls(tuple(first.split()), _users(lines))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Who needs it."""
+        """The users: networks by their bridges, or runs."""
         return tuple(who for who, _ in self.users)
 
     def with_use(self, who: str, what: str = "") -> Uses:
-        """Return them with one more, behind those that came before it."""
+        """Return a copy with one more use at the end; unchanged if it is there already."""
         return self.replace(users=tuple(dict.fromkeys((*self.users, (who, what)))))
 
     def without(self, who: str, what: str = "") -> Uses:
-        """Return them without one, which may be missing."""
+        """Return a copy without one use, which may be missing."""
         return self.replace(users=tuple(each for each in self.users if each != (who, what)))
 
     def write(self, path: str) -> None:
@@ -52,7 +52,7 @@ class Uses(Record):
         linux.files.write(path, "".join(f"{line}\n" for line in lines))
 
     def keep(self, path: str) -> None:
-        """Write the file, or remove it when nobody needs the thing."""
+        """Write the file, or remove it if there are no users."""
         if self.users:
             self.write(path)
         else:
@@ -66,14 +66,14 @@ def _users(lines: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def claim(path: str, run: str, what: str) -> None:
-    """Add a run to a file of claims, behind those that came before it."""
+    """Add a run's claim at the end of a file of claims, unless it is there already."""
     known = Uses.read(path)
     if (run, what) not in known.users:
         known.with_use(run, what).write(path)
 
 
 def disclaim(path: str, run: str, what: str) -> bool:
-    """Take a run out of a file of claims; return whether it was there."""
+    """Remove a run's claim from a file of claims; return whether it was there."""
     known = Uses.read(path)
     rest = known.without(run, what)
     if rest != known or not rest.users:
