@@ -1,4 +1,4 @@
-"""Which address a guest's NIC is to have alone: what others have by now is looked up."""
+"""The address that is reserved for a guest's NIC: one that no other NIC has by now."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 def address_for(
     nic: TapRequest, known_as: tuple[str, str], info: NetworkInfo, work: Context, *, needed: bool
 ) -> str:
-    """Return the address for a NIC of NIC's, KNOWN_AS MAC and name; empty for none.
+    """Return the IPv4 address to reserve for a guest NIC, KNOWN_AS (MAC, name); "" for none.
 
-    Where one is NEEDED and none is meant for it, it is the one that a hostfwd= names, the one that
-    it has leased, or a free one, the same each time. Raises `HostError` if there is none.
+    If one is NEEDED and none is configured for it, it is one that a hostfwd= names, the one that
+    the NIC has leased, or a free one, the same each time. Raises `HostError` if none is free.
 
-    To be called with the MACs' lock: of two that look, the second sees the first's.
+    The caller holds the MACs' lock: of two concurrent launches, the second sees the first's choice.
     """
     mac, name = known_as
     folder = work.state.network(info.bridge)
@@ -57,9 +57,9 @@ def address_for(
 
 
 def free_address(nic: TapRequest, mac: str, info: NetworkInfo, work: Context) -> str:
-    """Return an IPv4 address for MAC that nobody has: the same each time, if it is free; else "".
+    """Return an unused IPv4 address for MAC, the same each time if still free; "" if none is left.
 
-    With the MACs' lock, as `address_for`.
+    The caller holds the MACs' lock, as for `address_for`.
     """
     subnet = Subnet.around(info.address)
     leased = {a: holder for holder, a in _leased(work.state.network(info.bridge))}
@@ -71,9 +71,9 @@ def free_address(nic: TapRequest, mac: str, info: NetworkInfo, work: Context) ->
 
 
 def claim_for_elders(bridge: str, work: Context) -> None:
-    """Write down which names and addresses living runs of an older version have on a network.
+    """Record which names and addresses living runs of an older version have on a network.
 
-    That version did not, and the first comer keeps them. With the MACs' lock, as `address_for`.
+    That version recorded none, and the first to claim one has it. The caller holds the MACs' lock.
     """
     state = work.state
     for run in filter(state.is_alive, state.members(bridge)):
@@ -82,7 +82,7 @@ def claim_for_elders(bridge: str, work: Context) -> None:
 
 
 def slaac_address(mac: str, info: NetworkInfo) -> str:
-    """Return the IPv6 address that SLAAC makes of a MAC; empty on a network without IPv6."""
+    """Return the IPv6 address that SLAAC derives from MAC (text); "" on a network without IPv6."""
     if not info.address6:
         return ""
     prefix = packed(info.address6.partition("/")[0])[:8]
@@ -90,16 +90,16 @@ def slaac_address(mac: str, info: NetworkInfo) -> str:
 
 
 class _Taken:
-    """The addresses that somebody has who is not MAC, looked up one by one."""
+    """The addresses that a NIC other than MAC has, looked up one by one."""
 
     def __init__(self, mac: str, bridge: str, known: set[str], work: Context) -> None:
-        """KNOWN are taken, whatever else there is."""
+        """Start with the addresses that are KNOWN to be taken."""
         self.known = known
         self._mac, self._bridge, self._work = mac, bridge, work
         self._link = work.rtnl.link(bridge)
 
     def __contains__(self, address: object) -> bool:
-        """Whether it is known to be another's, a living run's, or one that a guest gave itself."""
+        """Whether ADDRESS is known as taken, a living run's, or one that a guest gave itself."""
         if address in self.known or not isinstance(address, str):
             return True
         state = self._work.state
@@ -111,7 +111,7 @@ class _Taken:
 
 
 def _reserved(folder: str) -> Iterator[tuple[str, str]]:
-    """Yield MAC and address of the NICs that have one alone."""
+    """Yield (MAC, address), text, of each NIC that has a reserved address."""
     for mac in files.listdir(f"{folder}/hosts"):
         words = files.read(f"{folder}/hosts/{mac}").strip().split(",")
         if len(words) > 1 and words[1].count(".") == 3:
@@ -119,7 +119,7 @@ def _reserved(folder: str) -> Iterator[tuple[str, str]]:
 
 
 def _leased(folder: str) -> Iterator[tuple[str, str]]:
-    """Yield MAC and address of the leases (dnsmasq's lease file: expiry, MAC, address, …)."""
+    """Yield (MAC, address), text, of each lease (dnsmasq's lease file: expiry, MAC, address, …)."""
     for line in files.read(f"{folder}/leases").splitlines():
         words = line.split()
         if len(words) >= 4 and words[0].isdigit():

@@ -1,9 +1,9 @@
-"""qemu-netwrap-bridge-helper: what QEMU calls for a tap on a bridge, by `helper=`.
+"""qemu-netwrap-bridge-helper: what QEMU runs, by `helper=`, to get a tap on a bridge.
 
     qemu-netwrap-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET
 
-It hands QEMU a tap's descriptor over the socket, and ends (QEMU's net/tap.c,
-`net_bridge_run_helper`). QEMU holds no lock of ours: the run lives by the tap, as with the hook.
+It sends QEMU a tap's descriptor over the socket and exits (QEMU's net/tap.c,
+`net_bridge_run_helper`). QEMU holds no run lock: the run lasts as long as the tap, as for the hook.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _USAGE = "usage: qemu-netwrap-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET
 
 
 class Call(Record):
-    """What QEMU asks for."""
+    """The arguments with which QEMU calls the helper."""
 
     bridge: str
     socket: int
@@ -38,7 +38,7 @@ class Call(Record):
 
 
 def serve(words: list[str]) -> None:
-    """Make a tap on a bridge and hand it to QEMU. Raises `NetwrapError`; nothing is left then."""
+    """Create a tap on a bridge and send it to QEMU. Raises `NetwrapError`; nothing is left then."""
     call = _read(words)
     ifup_hook.begin(keep=call.socket)
     if bridge_acl.verdict(bridge_conf.load(call.bridge), call.bridge) != bridge_acl.ALLOW:
@@ -67,9 +67,9 @@ def serve(words: list[str]) -> None:
 
 
 def _caller(socket: int) -> int:
-    """Return the process that has called, by way of a shell or not: who made the socket's pair.
+    """Return the pid of the QEMU that called, directly or through a shell: it made the socket pair.
 
-    The kernel has written that down (unix(7), SO_PEERCRED). Only who started this process counts.
+    The kernel records it (unix(7), SO_PEERCRED). If it is no ancestor, the parent is returned.
     """
     peer = _socket.socket(fileno=os.dup(socket))
     try:
@@ -83,7 +83,7 @@ def _caller(socket: int) -> int:
 
 
 def _read(words: list[str]) -> Call:
-    """Return what the words say. Raises `UsageError`."""
+    """Parse the arguments. Raises `UsageError`."""
     values = {"--br": "", "--fd": ""}
     vnet_hdr = False
     for word in words:
@@ -105,9 +105,9 @@ def _read(words: list[str]) -> Call:
 
 
 def _network(bridge: str, config: Config) -> Network:
-    """Return the network on BRIDGE. Raises `HostError` for one that nobody has made or described.
+    """Return the network on BRIDGE. Raises `HostError` if it neither exists nor is configured.
 
-    A launch would make it. Here somebody has written `helper=` for a bridge that he has.
+    A launch would create it; but a user who writes `helper=` expects the bridge to exist.
     """
     network = network_choice.on_bridge(bridge, config, f"--br={bridge}")
     described = config.by_bridge(bridge) is not None or not network.traits.is_plain
@@ -120,7 +120,7 @@ def _network(bridge: str, config: Config) -> Network:
 
 
 def _send(socket: int, tap: int) -> None:
-    """Send QEMU the tap: one byte, and the descriptor beside it."""
+    """Send QEMU the tap: one byte, with the descriptor as ancillary data."""
     rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, tap.to_bytes(4, sys.byteorder))
     try:
         _socket.socket(fileno=socket).sendmsg([b"\0"], [rights])

@@ -1,6 +1,6 @@
-"""Acquiring resources in order and releasing them backwards, each step in a journal.
+"""Acquire resources in order and release them in reverse, each step recorded in a journal.
 
-Orderly end, failed start and clean-up after a crash all go through `release_all`.
+A run's end, a failed start and the clean-up after a crash all use `release_all`.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
 
 def acquire_all(resources: Iterable[Resource], journal: Journal, context: Context) -> None:
-    """Acquire RESOURCES in order. Raises `NetwrapError` and leaves what was made to the journal."""
+    """Acquire RESOURCES in order. Raises `NetwrapError`; what was made stays in the journal."""
     started: list[_Steps] = []
     try:
-        # One by one: what was started before the one that fails is to be known.
+        # One by one, so that `started` has those before the one that fails.
         started.extend(_begin(resource, journal, context) for resource in resources)
     finally:
-        # What was started is waited for, also when a later one failed.
+        # Those that were started are finished, even if a later one failed.
         errors = [error for steps in started for error in steps.finish()]
     if errors:
         raise errors[0]
 
 
 def release_all(journal: Journal, context: Context) -> list[NetwrapError]:
-    """Release everything the journal holds, the last first; return what went wrong.
+    """Release everything the journal holds, the last first; return the errors.
 
-    One failure does not keep the others from being released. What was released, and is seen to
-    be gone, leaves the journal; what was not stays in it for the next try.
+    One failure does not keep the others from being released. What was released, and is confirmed
+    to be gone, leaves the journal; what was not stays in it for the next try.
     """
     errors: list[NetwrapError] = []
     started: list[tuple[Entry, _Steps]] = []
     try:
         entries = journal.live()
-    except HostError as error:  # of a newer format: nothing of it is touched
+    except HostError as error:  # a journal of a newer format is left untouched
         return [error]
     for entry in reversed(entries):
         if isinstance(entry.resource, Unreadable):
@@ -69,7 +69,7 @@ def _unreadable(line: Unreadable, journal: Journal) -> HostError:
 
 
 def _begin(resource: Resource, journal: Journal, context: Context) -> _Steps:
-    """Start acquiring one resource, its intent written down before. Raises `NetwrapError`."""
+    """Record the intent, then start acquiring one resource. Raises `NetwrapError`."""
     number = journal.intend(resource)
 
     def remember(**facts: str) -> None:
@@ -84,7 +84,7 @@ def _begin(resource: Resource, journal: Journal, context: Context) -> _Steps:
 
 
 class _Steps:
-    """The steps of acquiring or releasing one resource, some of which are to be gone yet."""
+    """The steps of acquiring or releasing one resource, some of which may be pending."""
 
     def __init__(
         self,
@@ -93,20 +93,20 @@ class _Steps:
         context: Context | None = None,
         remember: Callable[..., None] = lambda **_: None,
     ) -> None:
-        """With a CONTEXT, what a step remembers of RESOURCE goes to REMEMBER."""
+        """With a CONTEXT, REMEMBER gets the facts that a step notes about RESOURCE."""
         self._resource, self._steps = resource, steps
         self._context, self._remember = context, remember
 
     def finish(self) -> list[NetwrapError]:
-        """Go through the rest of the steps; return the failure, if any."""
+        """Run what remains after the first step; return the failure, if any, in a list."""
         failed = self.advance()
         return [] if failed is None else [failed]
 
     def advance(self) -> NetwrapError | None:
-        """Go one step; return the failure, if any, as an error that names the resource."""
+        """Run one step; return the failure, if any, as an error that names the resource."""
         if self._context is None:
             return self._next()
-        # A step may have others acquired before it remembers something itself.
+        # A step may acquire other resources before it notes something about its own.
         before, self._context.remember = self._context.remember, self._remember
         try:
             return self._next()
@@ -114,7 +114,7 @@ class _Steps:
             self._context.remember = before
 
     def _next(self) -> NetwrapError | None:
-        """Go one step."""
+        """Run one step; return the failure, if any."""
         try:
             next(self._steps, None)
         except NetwrapError as error:
@@ -135,12 +135,12 @@ class _Steps:
 
 
 def host_error(resource: Resource, error: OSError) -> HostError:
-    """Return the kernel's refusal as an error of ours."""
+    """Return the kernel's error as a `HostError` that names the resource."""
     hint = linux.remedies.remedy(error, "-v shows what was being done")
     return HostError(f"{_what(resource)}: {error.strerror or error}", hint)
 
 
 def _what(resource: Resource) -> str:
-    """Return a resource as an error names it."""
+    """Return how an error names a resource: its kind and its first field."""
     fields = [str(value) for value in resource.__dict__.values()]
     return f"{resource.kind.lower()} {fields[0]}"

@@ -1,4 +1,4 @@
-"""Ports of the host that lead to guests: held by QEMU, as if it listened, and led by nftables."""
+"""Port forwards: QEMU holds the host's ports as if it listened; nftables forwards to the guest."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _NEEDS_ROOT = (
 
 
 def hold(nics: Iterable[TapRequest], state: StateDir) -> tuple[int, ...]:
-    """Take the ports that lead to NICS; return the descriptors that hold them.
+    """Take the host's ports that lead to NICS; return the descriptors that hold them.
 
-    QEMU inherits them: a port is free again with the last process of its QEMU, by whatever death.
-    Raises `HostError` that names who has a port already.
+    QEMU inherits them: a port is free again when the last process of its QEMU ends, in any way.
+    Raises a `HostError` that names the run or process that has a port already.
     """
     held: list[int] = []
     for nic in nics:
@@ -46,7 +46,7 @@ def hold(nics: Iterable[TapRequest], state: StateDir) -> tuple[int, ...]:
 
 
 def _take(forward: PortForward) -> int:
-    """Take a port; one whose holder is just ending, a QEMU that was killed say, in a moment."""
+    """Take a port and return its descriptor; retry while its holder (a killed QEMU, say) ends."""
     address = forward.host or ("::" if forward.is_ipv6 else "0.0.0.0")  # noqa: S104 - as slirp does
 
     def take() -> int:
@@ -68,7 +68,7 @@ def check(nics: Iterable[TapRequest], state: StateDir) -> None:
 
 
 def _refusal(nic: TapRequest, forward: PortForward, error: OSError, state: StateDir) -> HostError:
-    """Return the error for a port that cannot be had."""
+    """Return the error for a port that could not be taken."""
     port = f"{nic.label}: {forward.protocol} port {forward.port} of the host"
     if error.errno == errno.EADDRINUSE:
         run = _run_with(forward, state)
@@ -95,7 +95,7 @@ def _refusal(nic: TapRequest, forward: PortForward, error: OSError, state: State
 
 
 def _run_with(forward: PortForward, state: StateDir) -> str:
-    """Return the living run that has the port, with its guest's name; empty if none has."""
+    """Return the living run that has the port, with its guest's name; "" if none has."""
     for run in filter(state.is_alive, state.runs()):
         info, nics = runs.read_info(state, run)
         for nic in nics:

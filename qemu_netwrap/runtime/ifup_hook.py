@@ -1,8 +1,8 @@
-"""qemu-ifup and qemu-ifdown: what QEMU calls with a tap of its own, once for each netdev.
+"""qemu-ifup and qemu-ifdown: the scripts that QEMU runs for a tap of its own, once per netdev.
 
-QEMU makes the tap, calls the one before the guest runs and the other before it closes the tap, and
-waits for both (net/tap.c, `launch_script`). It is killed without calling the second. So the run
-lives by the tap, and the keeper ends it when the tap goes.
+QEMU creates the tap, runs qemu-ifup before the guest starts and qemu-ifdown before it closes the
+tap, and waits for both (net/tap.c, `launch_script`). A killed QEMU does not run qemu-ifdown: so
+the run lasts as long as the tap, and the keeper releases the run when the tap is gone.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def ifup(name: str) -> None:
 
 
 def ifdown(name: str) -> None:
-    """End the run of tap NAME: take it off its network, which goes with its last run.
+    """End the run of tap NAME: remove it from its network, which its last run takes down.
 
-    Raises the `NetwrapError` of what could not be released.
+    Raises the first `NetwrapError` of what could not be released.
     """
     begin()
     if os.geteuid() != 0:
-        # QEMU may have become another user (-runas): the keeper sees the tap go.
+        # QEMU may have changed its user (-runas): then the keeper notices that the tap is gone.
         tap = host_facts.link(name)
         if tap is None or tap.carrier:
             return
@@ -78,9 +78,9 @@ def ifdown(name: str) -> None:
 
 
 def begin(keep: int = -1) -> None:
-    """Put right what QEMU hands on: the tap's descriptor, which would keep the tap alive.
+    """Close descriptors inherited from QEMU (one would keep its tap alive) and reset SIGCHLD.
 
-    KEEP is a descriptor that is meant for us.
+    KEEP is a descriptor to leave open; -1 for none.
     """
     files.close_from(3, keep)
     provision.fill_standard()
@@ -90,7 +90,7 @@ def begin(keep: int = -1) -> None:
 
 
 def _tap(name: str) -> Link:
-    """Return the tap of that name. Raises `UsageError` when there is none."""
+    """Return the tap called NAME. Raises `UsageError` if there is no such tap."""
     link = host_facts.link(name)
     if link is None:
         raise UsageError(f"{name}: there is no such interface", "QEMU makes the tap and names it")
@@ -100,17 +100,17 @@ def _tap(name: str) -> Link:
 
 
 def _qemu_of(tap: str) -> Process | None:
-    """Return the QEMU that has called, by way of a script of the user's or not; None by hand.
+    """Return the QEMU that called, directly or through a user's script; None if called by hand.
 
-    It has the tap open, and so have the scripts between, which inherit it: the eldest it is. Who
-    calls by hand has no tap.
+    QEMU has the tap open, and so have the scripts in between, which inherit it: the eldest ancestor
+    with the tap is QEMU. A shell from which a user calls the hook by hand does not have it open.
     """
     having = [pid for pid in proc.lineage(os.getppid()) if holders.has_tap(pid, tap)]
     return proc.of(having[-1]) if having else None
 
 
 def _network(name: str, config: Config) -> Network:
-    """Return the network that the tap is to go to."""
+    """Return the network that the tap is to join. Raises `UsageError`."""
     chosen = os.environ.get(NETWORK, "")
     ask = not (chosen or config.default)
     bridge = host_facts.host_bridge() if ask else ""
@@ -149,7 +149,7 @@ def _runs_of(here: StateDir, name: str) -> list[str]:
 
 
 def caller() -> tuple[str, str]:
-    """Return the guest's name, and the words of the QEMU that has called us, if it was that."""
+    """Return the guest's name and QEMU's command line; both "" if the parent is not QEMU."""
     argv = proc.command(os.getppid())
     if not any(name in "".join(argv[:1]) for name in ("qemu", "kvm")):
         return "", ""
@@ -157,6 +157,6 @@ def caller() -> tuple[str, str]:
 
 
 def heed(kind: str, fields: dict[str, str]) -> None:
-    """Say what the keeper has to say; where the tap went only on a terminal."""
+    """Print what the keeper reports for the user; ignore its other messages."""
     if kind == "say":
         tell(fields["line"])

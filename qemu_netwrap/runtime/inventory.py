@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 UP = "up"
 DOWN = "down"
-DAMAGED = "damaged"  # it is up, and what is written of it cannot be read
-LEFT = "left"  # its bridge is of our making, and its state has been removed
-FOREIGN = "foreign"  # its bridge is there, and not by our doing
+DAMAGED = "damaged"  # it is up, but its info file cannot be read
+LEFT = "left"  # qemu-netwrap made its bridge, and its state has been removed
+FOREIGN = "foreign"  # its bridge exists, and qemu-netwrap did not make it
 
 
 class NetworkSummary(Record):
@@ -37,7 +37,7 @@ class NetworkSummary(Record):
 
 
 def inventory(config: Config, chosen: str, work: Context) -> list[NetworkSummary]:
-    """Return all networks; CHOSEN is --network's. Needs no privilege and changes nothing."""
+    """Return all networks; CHOSEN is --network's value. Needs no privilege, changes nothing."""
     by_name = defined(config)
     up = {bridge: membership.peek_info(work, bridge) for bridge in work.state.networks()}
     there = host_facts.existing(tuple(network.bridge for network in by_name))
@@ -57,7 +57,7 @@ def inventory(config: Config, chosen: str, work: Context) -> list[NetworkSummary
 
 
 def _without_state(bridge: str) -> str:
-    """Return whether a bridge that is there without a network is of our making."""
+    """Return LEFT if qemu-netwrap made a bridge that has no state, else FOREIGN."""
     link = host_facts.link(bridge)
     return LEFT if link is not None and host_facts.is_ours(link) else FOREIGN
 
@@ -75,14 +75,14 @@ def find(name: str, known: list[NetworkSummary]) -> NetworkSummary:
 
 
 def _as_it_is(known: NetworkSummary, info: membership.NetworkInfo) -> NetworkSummary:
-    """Return a network with what it is since it was made."""
+    """Return a network with the mode and addresses that it is up with."""
     if not info.mode:
         return known.replace(name=known.name or info.bridge, state=DAMAGED)
     return known.replace(mode=info.mode, address=info.address, address6=info.address6)
 
 
 def _in_use(known: NetworkSummary, is_default: bool, work: Context) -> NetworkSummary:  # noqa: FBT001 - told by its name
-    """Return a network with who uses it."""
+    """Return a network with its members, and whether it is kept and the default."""
     runs = membership.members(known.bridge, work)
     kept = membership.is_kept(known.bridge, work)
     return known.replace(runs=runs, kept=kept, is_default=is_default)

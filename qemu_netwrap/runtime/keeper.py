@@ -1,14 +1,14 @@
 """The keeper: the process beside QEMU that acquires what a run needs, waits, and releases it.
 
-It is in a session of its own, out of reach of the terminal's signals, and no child of QEMU. Tap
-descriptors and words go to the launcher over a socket pair, one message each:
+It has a session of its own, out of reach of the terminal's signals, and is no child of QEMU. It
+sends the launcher text and tap descriptors over a socket pair, one message each:
 
     keeper format=1    comes first: the format of the others
     nic <tab> ...      a NIC is ready; its descriptors come with the message
     device <tab> ...   a device of the host is ready to be passed through
     say <tab> ...      something the user should know
-    ready              everything is there
-    error <tab> ...    it failed, and what was made has been released again
+    ready              everything is set up
+    error <tab> ...    setting up failed, and what was made has been released again
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.state import StateDir
 
 FORMAT = 1  # of the messages
-_FDS_A_MESSAGE = 200  # the kernel takes 253 (SCM_MAX_FD)
+_FDS_A_MESSAGE = 200  # the kernel allows 253 (SCM_MAX_FD)
 PIECE, MORE = 32768, b"+"
 _WAITER_FDS = 8
 _LOCK_FD, _ALIVE_FD, _FLOCKED_FD = 3, 4, 5
@@ -54,7 +54,7 @@ class KeeperJob(Record):
     wanted: RunSpec
     reserved: tuple[Subnet, ...]
     pid: int  # QEMU's
-    by_tap: bool = False  # QEMU holds no lock of ours: the run lives by its first tap
+    by_tap: bool = False  # QEMU holds no run lock: the run lasts as long as its first tap
     verbose: bool = False  # show each step
     debug: bool = False  # show a traceback on failure
     passing: PassthroughPlan | None = None  # devices of the host
@@ -63,8 +63,8 @@ class KeeperJob(Record):
 def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
     """Start a keeper; return the launcher's end of the socket.
 
-    NOT_FOR_IT are descriptors that it must not hold, the run's lock among them. Two forks: the
-    keeper must not be a child of the process that becomes QEMU.
+    NOT_FOR_IT are descriptors that it must not hold, the run's lock among them. It is forked twice,
+    so that it is no child of the process that becomes QEMU.
     """
     ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     middle = os.fork()
@@ -86,10 +86,10 @@ def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
 
 
 def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
-    """Be the keeper: acquire, hand over, then become the waiter. Does not return."""
+    """Run as the keeper: acquire, hand over, then become the waiter. Does not return."""
     for number in _ENDING_SIGNALS:
         signal(number, SIG_IGN)
-    # The user may have blocked some for QEMU; dnsmasq has to hear us.
+    # dnsmasq inherits the mask, and must get SIGTERM even if the user blocked it for QEMU.
     pthread_sigmask(SIG_SETMASK, ())
     os.chdir("/")
     os.umask(0o022)
@@ -107,7 +107,7 @@ def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
         waits.caller.leave()
     except Exception as error:
         waits.caller.leave()
-        # Also on what nobody foresaw: whatever has been made must go.
+        # On unexpected errors too: everything that was acquired must be released.
         failures = runs.release(keeping.state, run)
         _send(launcher, _failure(error, failures))
         raise
@@ -121,9 +121,7 @@ def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
 
 
 def _watch(keeping: KeeperJob, tap: LiveTap, copy: Copy) -> NoReturn:
-    """Become the waiter for a run that lives by a tap."""
-    # Here, so that launches do not pay for them.
-
+    """Become the waiter of a run that lasts as long as a tap."""
     run = keeping.wanted.run
     folder = keeping.state.run(run)
     watched = linux.netlink.watch.watch_link(tap.index)
@@ -132,12 +130,12 @@ def _watch(keeping: KeeperJob, tap: LiveTap, copy: Copy) -> NoReturn:
         words = copy.command(folder, _LOCK_FD, watched.fileno())
         os.execv(words[0], words)
     fcntl.flock(_LOCK_FD, fcntl.LOCK_EX)
-    runtime.teardown.finish(folder, _LOCK_FD)  # it has gone before anybody watched
+    runtime.teardown.finish(folder, _LOCK_FD)  # the tap was gone before the watch began
     os._exit(0)
 
 
 def _settle(keeping: KeeperJob) -> None:
-    """Do what QEMU does not wait for."""
+    """Finish in the background what the hand-over leaves: move dnsmasq out, release dead runs."""
     try:
         work = Context(keeping.state)
         for network in keeping.wanted.networks:
@@ -148,11 +146,11 @@ def _settle(keeping: KeeperJob) -> None:
                 membership.put_back(network.bridge, work)
         runs.release_dead_runs(keeping.state)  # what earlier runs have left
     except (OSError, NetwrapError):
-        pass  # somebody else's trouble: gc tells of it
+        pass  # not a failure of this run: gc reports it
 
 
 def _live_by_tap(keeping: KeeperJob) -> LiveTap:
-    """Have the run live by its first tap from now on."""
+    """Tie the run's life to its first tap; return that tap. Raises `HostError` if it is gone."""
     name = keeping.wanted.nics[0].tap
     link = host_facts.link(name)
     if link is None:
@@ -163,7 +161,7 @@ def _live_by_tap(keeping: KeeperJob) -> LiveTap:
 
 
 def _failure(error: Exception, failures: list[NetwrapError]) -> str:
-    """Return the message that tells the launcher what went wrong."""
+    """Return the message that reports the failure to the launcher."""
     if not isinstance(error, NetwrapError):
         detail = str(error) if isinstance(error, OSError) else repr(error)
         hint = "--debug shows where"
@@ -179,7 +177,7 @@ def _failure(error: Exception, failures: list[NetwrapError]) -> str:
 
 
 def _provision(keeping: KeeperJob, launcher: _socket.socket) -> None:
-    """Acquire what the plan needs; send each NIC's descriptors as they come."""
+    """Acquire what the plan needs; send each NIC's descriptors once they are open."""
 
     def say(line: str) -> None:
         _send(launcher, record_text.write("say", {"line": line}))
@@ -229,18 +227,18 @@ def _send(launcher: _socket.socket, line: str) -> None:
 
 
 def _send_fds(launcher: _socket.socket, kind: str, fds: tuple[int, ...]) -> None:
-    """Send descriptors with the word that says what they are."""
+    """Send descriptors in messages of text KIND, which says what they are: taps or vhosts."""
     raw = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
     launcher.sendmsg([kind.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, raw)])
 
 
 def _close_all_but(lock: int, alive: int) -> None:
-    """Leave nothing open but what the waiter needs, under the numbers it knows."""
+    """Close everything but what the waiter needs, and give that the numbers that it expects."""
     null = os.open(os.devnull, os.O_RDWR)
     keep_stderr = os.isatty(2)
     for fd in (0, 1) if keep_stderr else (0, 1, 2):
         os.dup2(null, fd)
-    # Out of the way first, then to the lowest numbers, so that all above can be closed.
+    # Move both out of the way first, then to the lowest numbers, so that all above can be closed.
     lock, alive = (fcntl.fcntl(fd, fcntl.F_DUPFD, _WAITER_FDS) for fd in (lock, alive))
     os.dup2(lock, _LOCK_FD)
     os.dup2(alive, _ALIVE_FD)
@@ -248,16 +246,16 @@ def _close_all_but(lock: int, alive: int) -> None:
 
 
 def _sleep(folder: str, copy: Copy) -> NoReturn:
-    """Become flock(1), asleep on the run's lock, which becomes the waiter when QEMU is gone.
+    """Become flock(1), which sleeps on the run's lock and becomes the waiter when QEMU is gone.
 
-    It opens the lock anew, by the lowest free number (open(2)), and hands that on. A link leads to
-    a BusyBox, say, which has no -F (--no-fork): then, or without any, the waiter sleeps itself.
+    It opens the lock again, at the lowest free number (open(2)), and passes that on. If flock is a
+    link, to BusyBox say, it has no -F (--no-fork): then, or without any, the waiter itself sleeps.
     """
     try:
         if not os.path.islink(_FLOCK):
             words = ["flock", "-F", f"/proc/self/fd/{_LOCK_FD}"]
             os.execv(_FLOCK, [*words, *copy.command(folder, _FLOCKED_FD)])
     except OSError:
-        pass  # there is none that can be executed
+        pass  # there is no flock that can be executed
     words = copy.command(folder, _LOCK_FD)
     os.execv(words[0], words)

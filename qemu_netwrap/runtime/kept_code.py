@@ -1,12 +1,12 @@
-"""A run's own copy of this package, by which its waiter releases it.
+"""A run's own copy of this package, with which its waiter releases it.
 
 The waiter loads its code when QEMU is gone. By then the package that started the run may have been
-upgraded, to modules that do not belong together with those it has loaded, or removed with its venv.
+upgraded, to modules that do not match those it has loaded, or removed with its venv.
 So the run's folder has the package as an archive, and the waiter's script. The archives of one
-version are hard links of one file: the first run packs it, `StateDir.tidy` removes it at the end.
+version are hard links to one file: the first run packs it, `StateDir.tidy` removes it in the end.
 
-The keeper hands its run over by the waiter's command line, which says what format it has. A package
-that is replaced while a keeper works may give it a waiter of another version.
+The keeper hands its run over by the waiter's command line, which states its format: if the package
+is replaced while a keeper works, the waiter may be of another version.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.state import StateDir
 
-FORMAT = 2  # of the waiter's words; format 1 did not say so, and at first named no places
+FORMAT = 2  # of the waiter's arguments; format 1 was not stated, and at first named no places
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -42,10 +42,10 @@ class Copy(Record):
 
 
 def keep(state: StateDir, run: str, name: str) -> Copy:
-    """Give a run its copy, with the script of `runtime` that has this NAME; return it.
+    """Make a run's copy, with the script of `runtime` called NAME; return it.
 
-    Where the copy cannot be made, /run being full, the package is used where it is. Its place stays
-    the second one in any case: there pyroute2 is, which only the release of VF settings needs.
+    If the copy cannot be made (/run may be full), the installed package is used. Its folder is the
+    second place in any case: it has pyroute2, which only the release of VF settings needs.
     """
     place = os.path.dirname(_PACKAGE)
     script = f"{_PACKAGE}/runtime/{name}.py"
@@ -60,7 +60,7 @@ def keep(state: StateDir, run: str, name: str) -> Copy:
 
 
 def _put_archive(archive: str, folder: str) -> None:
-    """Make ARCHIVE a link of this version's in FOLDER; pack it if no run has it."""
+    """Make ARCHIVE a hard link to this version's archive in FOLDER; pack that if no run has it."""
     shared = f"{folder}/{pyzip.fingerprint(_PACKAGE)}"
     try:
         os.link(shared, archive)

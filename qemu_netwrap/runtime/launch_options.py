@@ -1,15 +1,15 @@
-"""What was typed before QEMU's words, and those."""
+"""The options before QEMU's command line, and that command line."""
 
 from __future__ import annotations
 
 from qemu_netwrap.record import Record
 
-# The network of taps that name none, where nobody types --network.
+# The environment variable that names the network of taps without one, unless --network does.
 NETWORK = "QEMU_NETWRAP_NETWORK"
 
 
 class LaunchOptions(Record):
-    """A launch: our options, and QEMU's words with the program first."""
+    """A launch: qemu-netwrap's options, and QEMU's command line with the program first."""
 
     words: tuple[str, ...]
     network: str = ""
@@ -21,4 +21,4 @@ class LaunchOptions(Record):
     yes_uplink: bool = False
     bind_group: bool = False
     force_uplink: bool = False
-    keep_env: str = ""  # names of environment variables, with commas between
+    keep_env: str = ""  # names of environment variables, separated by commas

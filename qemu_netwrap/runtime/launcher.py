@@ -1,6 +1,6 @@
-"""The launch: read the command line, have what it names provided, become QEMU.
+"""The launch: read the command line, have its networks provisioned, become QEMU.
 
-What every launch goes through, also one with nothing to provide: so it imports little.
+Every launch runs this code, even one with nothing to provision: so it imports little.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 _QEMUS = ("qemu", "kvm")
 SHIMS = ("qemu-kvm", "kvm")
 SHIM_PREFIX = "qemu-system-"
-# What QEMU reads before its words, where Debian, Fedora and Arch have it: the folder is chosen
-# when QEMU is built (CONFIG_QEMU_CONFDIR), and no option tells it.
+# The file that QEMU reads before its options, where Debian, Fedora and Arch have it: the folder is
+# chosen when QEMU is built (CONFIG_QEMU_CONFDIR), and no option of QEMU prints it.
 OWN_CONFIG = "/etc/qemu/qemu.conf"
 
 
 def launch(request: LaunchOptions, *, known: Iterable[str] = (), shim: str = "") -> NoReturn:
     """Become QEMU. Raises `NetwrapError` if that fails; nothing is left behind then.
 
-    KNOWN are words of ours that may have been meant where there is no such QEMU. SHIM is our own
-    path where we were called by QEMU's name.
+    KNOWN are qemu-netwrap's commands, to suggest one if there is no such QEMU. SHIM is the path of
+    qemu-netwrap if it was called by QEMU's name, else "".
     """
     if getsignal(SIGINT) is default_int_handler:
-        signal(SIGINT, SIG_DFL)  # as QEMU would have it: no traceback, the status of a signal
-    # Where the parent ignores it, what we start could not be waited for; QEMU gets it back so.
+        signal(SIGINT, SIG_DFL)  # as in QEMU: no traceback, and the exit status of a signal
+    # If the parent ignores it, children cannot be waited for. QEMU gets the parent's setting back.
     ignored = signal(SIGCHLD, SIG_DFL)
     program = find_behind(shim) if shim else find_program(request.words[0], known)
     user = user_of(request)
@@ -59,7 +59,7 @@ def launch(request: LaunchOptions, *, known: Iterable[str] = (), shim: str = "")
     if (line.may_set_up_taps or (alone and shim)) and not request.quiet:
         runtime.preflight_taps.check(line, user, program, alone=alone)
     if reading is not None and not alone:
-        # Here, so that a QEMU without networks of ours does not pay for them.
+        # This loads `provision`: a QEMU without networks of ours does not pay for it.
 
         argv = runtime.provision.provide(request, reading)
     if not (request.quiet or os.path.basename(program).startswith(_QEMUS)):
@@ -69,7 +69,7 @@ def launch(request: LaunchOptions, *, known: Iterable[str] = (), shim: str = "")
 
 
 def _hint_at_order(argv: tuple[str, ...]) -> None:
-    """Say where a wrapper belongs, if words behind another program's begin a QEMU."""
+    """Print where another wrapper belongs, if QEMU's name is among its arguments."""
     names = (os.path.basename(word) for word in argv[1:])
     at = next((at for at, name in enumerate(names, 1) if name.startswith(SHIM_PREFIX)), 0)
     if at:
@@ -81,12 +81,12 @@ def _hint_at_order(argv: tuple[str, ...]) -> None:
 
 
 def is_qemu_name(name: str) -> bool:
-    """Whether a program of that name is QEMU: called so, we are a shim."""
+    """Whether a program of that name is QEMU; qemu-netwrap called by such a name is a shim."""
     return name in SHIMS or name.startswith(SHIM_PREFIX)
 
 
 def is_shim(path: str) -> bool:
-    """Whether PATH is a link to our program by QEMU's name."""
+    """Whether PATH is a link by QEMU's name that leads to qemu-netwrap."""
     target = os.path.realpath(path)
     return is_qemu_name(os.path.basename(path)) and os.path.basename(target) == "qemu-netwrap"
 
@@ -94,7 +94,7 @@ def is_shim(path: str) -> bool:
 def find_program(name: str, known: Iterable[str] = ()) -> str:
     """Return the path of QEMU. Raises `NotFoundError` or `NotExecutableError`.
 
-    KNOWN are words of ours that may have been meant.
+    KNOWN are qemu-netwrap's commands, to suggest one if there is no such program.
     """
     path = programs.find(name)
     if path and os.path.islink(path) and is_shim(path):
@@ -110,7 +110,7 @@ def find_program(name: str, known: Iterable[str] = ()) -> str:
 
 
 def find_behind(shim: str) -> str:
-    """Return the path of the QEMU that SHIM stands before. Raises `NotFoundError`."""
+    """Return the path of the QEMU that comes after SHIM on PATH. Raises `NotFoundError`."""
     path = programs.find_behind(shim)
     if path:
         return path
@@ -124,9 +124,9 @@ def find_behind(shim: str) -> str:
 def _is_qemus_alone(
     request: LaunchOptions, reading: NetworkOptions, program: str, shim: str
 ) -> bool:
-    """Whether QEMU is to do by itself what this user may not: by its setuid helper, say.
+    """Whether QEMU sets up its netdevs itself, by a setuid helper say: this user is not root.
 
-    Under QEMU's name that is all that QEMU understands; else what it will manage.
+    For a shim that is whatever QEMU understands, else only what it will manage.
     """
     if os.geteuid() == 0:
         return False
@@ -149,11 +149,11 @@ def _is_qemus_alone(
 def read_line(
     argv: tuple[str, ...], program: str, user: User | None, *, asks: bool = True
 ) -> tuple[command_line.CommandLine, NetworkOptions | None]:
-    """Return QEMU's words and what they want of us; None when QEMU gets them as they are.
+    """Return QEMU's command line and its network options; None for these if there are none.
 
-    QEMU is asked which options it has only when one is unknown to us, or not in every QEMU;
-    another program, a script that starts QEMU say, is never run to be asked. It is run, and files
-    are read, as USER, who QEMU will be. Without ASKS it is not run.
+    QEMU is run to list its options only if one is unknown here, or is not in every QEMU; another
+    program, a script that starts QEMU say, is never run for that. QEMU is run, and files are read,
+    as USER, the user that QEMU will run as. Without ASKS it is not run.
     """
     line = command_line.parse(argv)
     if asks and line.is_uncertain and os.path.basename(program).startswith(_QEMUS):
@@ -166,13 +166,13 @@ def read_line(
         return line, None
     files = {}
     if os.path.exists(OWN_CONFIG) or next(line.named("readconfig"), None):
-        # What can be read only once would be empty for QEMU: it gets a copy.
+        # A pipe can be read only once and would be empty for QEMU: QEMU gets a copy.
         copies = {at: linux.fds.file_of(data) for at, data in linux.qemu_files.pipes(line, user)}
         line = line.with_options(copies) if copies else line
         files = linux.qemu_files.load(line, program, OWN_CONFIG, user)
     if not files and not any(line.named(*command_line.NETWORK)) and not line.may_pass_through:
         return line, None
-    # Here, so that a QEMU that is told nothing of networks does not pay for it.
+    # This loads the parser: a QEMU without network options does not pay for it.
 
     return line, qemu.network_options.interpret(
         line, files, lambda new: known(program, new, user) if asks else new
@@ -180,7 +180,7 @@ def read_line(
 
 
 def known(program: str, strange: frozenset[str], user: User | None) -> frozenset[str]:
-    """Return which of some kinds and keys of netdevs, new to us, the QEMU at hand has."""
+    """Return those of the STRANGE netdev types and keys that PROGRAM has; all if it is no QEMU."""
     if not os.path.basename(program).startswith(_QEMUS):
         return strange
 
@@ -188,7 +188,7 @@ def known(program: str, strange: frozenset[str], user: User | None) -> frozenset
 
 
 def user_of(request: LaunchOptions) -> User | None:
-    """Return the user to run QEMU as; None when nobody was named. Raises `NetwrapError`."""
+    """Return the user to run QEMU as; None without --run-as. Raises `NetwrapError`."""
     if "=" in request.keep_env:
         raise UsageError(
             f"--keep-env {request.keep_env}: this is no name of a variable",
@@ -205,7 +205,7 @@ def user_of(request: LaunchOptions) -> User | None:
 
 
 def _restore_locale() -> None:
-    """Give LC_CTYPE its value back: in the C locale Python sets it at its start (PEP 538)."""
+    """Restore LC_CTYPE: in the C locale Python sets it when it starts (PEP 538)."""
     if "LC_CTYPE" not in os.environ:
         return
     try:
@@ -223,9 +223,9 @@ def _restore_locale() -> None:
 def _become(
     program: str, argv: tuple[str, ...], user: User | None, keep: tuple[str, ...]
 ) -> NoReturn:
-    """Replace this process by QEMU; with USER's environment, and the variables that KEEP names."""
-    # Python ignores these two. What the launcher's parent had is not to be known by now: almost
-    # always the default.
+    """Replace this process by QEMU. With USER: in that user's environment plus KEEP's variables."""
+    # Python ignores these two. What the launcher's parent had set is unknown by now: almost always
+    # the default.
     for number in (SIGPIPE, SIGXFSZ):
         signal(number, SIG_DFL)
     _restore_locale()

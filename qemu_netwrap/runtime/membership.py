@@ -1,4 +1,4 @@
-"""Networks that runs share: the first run to need one makes it, the last takes it down."""
+"""Networks that runs share: the first run to need one creates it, the last takes it down."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 class Membership(Resource):
-    """A run's use of a network: the first makes the network, the last takes it down.
+    """A run's use of a network: the first creates the network, the last takes it down.
 
-    It is acquired by `join`, and released by way of the network's own journal.
+    `join` acquires it; releasing the last one releases the network's own journal.
     """
 
     kind = "Membership"
@@ -47,14 +47,14 @@ class Membership(Resource):
         yield
 
     def explain(self) -> Commands:
-        """Return what takes the place of commands."""
+        """Return comments: no command joins or leaves a network."""
         return Commands(
             (f"# run {self.run} joins {self.bridge}",), (f"# run {self.run} leaves {self.bridge}",)
         )
 
 
 class NetworkInfo(Record):
-    """A network that is up. It is written down last, so that it tells a whole network."""
+    """A network that is up. Its file is written last: where it exists, the network is complete."""
 
     name: str
     mode: str
@@ -69,9 +69,9 @@ def journal_of(work: Context, bridge: str) -> Journal:
 
 
 def read_info(work: Context, bridge: str) -> NetworkInfo | None:
-    """Return what is known of the network on BRIDGE; None when it is not up.
+    """Return what is recorded of the network on BRIDGE; None if it is not up.
 
-    Raises `HostError` if what is written of it is damaged.
+    Raises `HostError` if the record is damaged.
     """
     path = f"{work.state.network(bridge)}/info"
     line = files.read(path).rstrip("\n")
@@ -85,7 +85,7 @@ def read_info(work: Context, bridge: str) -> NetworkInfo | None:
 
 
 def peek_info(work: Context, bridge: str) -> NetworkInfo | None:
-    """Return the same; of a network whose file is damaged, no more than its bridge."""
+    """Return the same; if the record is damaged, one with the bridge alone."""
     try:
         return read_info(work, bridge)
     except HostError:
@@ -95,10 +95,10 @@ def peek_info(work: Context, bridge: str) -> NetworkInfo | None:
 def join(
     network: Network, run: str, work: Context, reserved: tuple[Subnet, ...] = ()
 ) -> NetworkInfo:
-    """Make a run a member of NETWORK, which is made if need be.
+    """Make RUN a member of NETWORK, which is created if necessary.
 
-    RESERVED are subnets that must not be chosen. Raises `NetwrapError`; what has been made by
-    then is left to `leave`.
+    RESERVED are subnets that must not be chosen. Raises `NetwrapError`; what was made by then is
+    for `leave` to release.
     """
     folder = work.state.network(network.bridge)
     with files.Lock(work.state.network_lock(network.bridge)):
@@ -109,7 +109,7 @@ def join(
         info = read_info(work, network.bridge)
         if info is None or not _stands(entries, work):
             with files.Lock(work.state.host_lock):
-                # What is there is half a network: its maker died, or its bridge was removed.
+                # Only part of the network is left: its creator died, or its bridge was removed.
                 files.remove(f"{folder}/info")
                 _raise_first(executor.release_all(journal, work))
                 return _make(network, journal, work, reserved)
@@ -122,10 +122,10 @@ def join(
 
 
 def leave(bridge: str, run: str, work: Context) -> list[NetwrapError]:
-    """End a run's membership; take the network down if nobody alive is left in it.
+    """End a run's membership; take the network down if no living member is left.
 
-    Without a RUN nobody leaves: only a network that its members have left behind is taken down.
-    Returns what went wrong; the network is then left to the next try.
+    With an empty RUN no member leaves: a network whose members are all dead is taken down.
+    Returns the errors; after an error the network stays for the next try.
     """
     folder = work.state.network(bridge)
     if not os.path.exists(folder):
@@ -155,9 +155,9 @@ def keep(bridge: str, work: Context) -> None:
 
 
 def keep_no_longer(bridge: str, run: str, work: Context) -> bool:
-    """Undo `keep`, RUN taking its place until it leaves; return whether the network was kept.
+    """Undo `keep`, with RUN as a member until it leaves; return whether the network was kept.
 
-    Raises `HostError` for a network of a newer version, which is left as it is.
+    Raises `HostError` for a network of a newer version, which is left unchanged.
     """
     with files.Lock(work.state.network_lock(bridge)):
         journal_of(work, bridge).check()
@@ -173,28 +173,28 @@ def is_kept(bridge: str, work: Context) -> bool:
 
 
 def members(bridge: str, work: Context) -> tuple[str, ...]:
-    """Return the runs that use the network on BRIDGE, dead ones that nobody has released too."""
+    """Return the runs that use the network on BRIDGE, including dead ones not yet released."""
     return tuple(work.state.members(bridge))
 
 
 def follow_uplinks(work: Context) -> None:
-    """Have every nat network use the default route's device as it is now, no lock being held.
+    """Make every nat network use the default route's current device; the caller holds no lock.
 
-    To be called when a NIC has gone into a bridge, or out of it: that device is another one then.
+    To be called when a NIC has joined or left a bridge: the default route's device changes then.
     """
     for bridge in work.state.networks():
         try:
             journal_of(work, bridge).check()
         except HostError:
-            continue  # of a newer version, whose own process follows
+            continue  # made by a newer version, whose own process follows
         follow(bridge, work)
 
 
 def follow(bridge: str, work: Context) -> bool:
-    """Have the network on BRIDGE use the host's way out as it is now, if it is a nat network.
+    """Make the network on BRIDGE use the host's current way out, if it is a nat network.
 
-    What was for devices that no route leaves by any more is taken back, and what has been taken
-    away is made anew. Returns whether it is up.
+    Releases what was set up for devices that no route leaves by any more, and recreates what others
+    removed. Returns whether such a network is up.
     """
     with files.Lock(work.state.network_lock(bridge)):
         info = peek_info(work, bridge)
@@ -210,25 +210,25 @@ def follow(bridge: str, work: Context) -> bool:
 
 
 def follows(bridge: str, work: Context) -> bool:
-    """Whether a process has the network on BRIDGE follow the host's way out."""
+    """Whether a lookout process makes the network on BRIDGE follow the host's way out."""
     return os.path.exists(f"{work.state.network(bridge)}/lookout")
 
 
 def put_back(bridge: str, work: Context) -> None:
-    """Put back what a bridge has forgotten of its living members' MACs; no lock being held."""
+    """Restore the living members' MACs that a bridge has lost; the caller holds no lock."""
     if len(members(bridge, work)) > 0:
         resources.dhcp_hosts.put_back(bridge, work)
 
 
 def has_uplink(bridge: str, work: Context) -> bool:
-    """Whether the network on BRIDGE has taken in a NIC of the host."""
+    """Whether the network on BRIDGE has made a NIC of the host a port of its bridge."""
     return any(e.resource.nic_taken for e in journal_of(work, bridge).peek())
 
 
 def resources_of(
     network: Network, work: Context, reserved: tuple[Subnet, ...]
 ) -> tuple[Resource, ...]:
-    """Return what making NETWORK would take on this host now. Raises `HostError`."""
+    """Return the resources that creating NETWORK would need on this host. Raises `HostError`."""
     needs = base.driver(network.mode).needs(network)
     around = host_facts.surroundings(
         network.bridge,
@@ -249,7 +249,7 @@ def resources_of(
 def gateways(made: tuple[Resource, ...]) -> tuple[str, str]:
     """Return a network's gateway addresses with their prefix lengths: IPv4's, and IPv6's.
 
-    They are empty for a plain bridge; the second for a network without IPv6.
+    They are empty for a plain bridge; the second also for a network without IPv6.
     """
     found = [r.gateway for r in made if r.gateway]
     four, six = ([a for a in found if (":" in a) is is_six] for is_six in (False, True))
@@ -257,12 +257,12 @@ def gateways(made: tuple[Resource, ...]) -> tuple[str, str]:
 
 
 def _around6(work: Context) -> Ipv6Facts:
-    """Look at the host's IPv6."""
+    """Return the facts about the host's IPv6."""
     return linux.ipv6_facts.around(work.state.switched(linux.ipv6_facts.FORCE, "forwarding"))
 
 
 def _closed(work: Context) -> tuple[str, ...]:
-    """Return the bridges of our nat and host-only networks: nothing beyond is reached by them."""
+    """Return the bridges of our nat and host-only networks, which lead to guests alone."""
     infos = (peek_info(work, bridge) for bridge in work.state.networks())
     return tuple(info.bridge for info in infos if info is not None and traits(info.mode).is_routed)
 
@@ -270,11 +270,11 @@ def _closed(work: Context) -> tuple[str, ...]:
 def _make(
     network: Network, journal: Journal, work: Context, reserved: tuple[Subnet, ...]
 ) -> NetworkInfo:
-    """Make a network, with its lock and the host's held."""
+    """Create a network; the caller holds its lock and the host's. Raises `NetwrapError`."""
     wanted = resources_of(network, work, reserved)
     for program in (program for resource in wanted for program in resource.programs):
         child.require(program)
-    # What releasing takes must be there before there is anything to release: /run may be full.
+    # Create what a release needs before there is anything to release: /run may be full by then.
     files.make_folder(work.state.shared_folder)
     with files.Lock(work.state.nft_lock):
         pass
@@ -288,7 +288,7 @@ def _make(
 
 
 def _readable(network: Network, journal: Journal) -> list[Entry]:
-    """Return what is in NETWORK's journal. Raises `HostError` if a newer version has made it."""
+    """Return the entries of NETWORK's journal. Raises `HostError` if a newer version wrote it."""
     try:
         return journal.live()
     except HostError as error:
@@ -299,7 +299,7 @@ def _readable(network: Network, journal: Journal) -> list[Entry]:
 
 
 def _was_refused(bridge: str, run: str, work: Context) -> bool:
-    """Whether RUN has never become a member of a network: one of a newer format refuses it."""
+    """Whether RUN never became a member, because the network's journal has a newer format."""
     if not run or os.path.exists(work.state.member(bridge, run)):
         return False
     try:
@@ -310,7 +310,7 @@ def _was_refused(bridge: str, run: str, work: Context) -> bool:
 
 
 def _stands(entries: list[Entry], work: Context) -> bool:
-    """Whether what the network stands and falls with is there: its bridge, with most modes."""
+    """Whether what the network depends on, mostly its bridge, is there. Raises `HostError`."""
     is_made = any(entry.resource.bridge_made for entry in entries)
     if not is_made and any(isinstance(entry.resource, Unreadable) for entry in entries):
         raise HostError(
@@ -322,7 +322,7 @@ def _stands(entries: list[Entry], work: Context) -> bool:
 
 
 def _check_same(network: Network, info: NetworkInfo, entries: list[Entry]) -> None:
-    """Refuse to join a network that is up in another way than it is wanted."""
+    """Raise `HostError` if a network is up with another mode, subnet or uplink than is wanted."""
     wanted_mode = not network.traits.is_plain and network.mode != info.mode
     there = {entry.resource.gateway for entry in entries}
     wanted = {f"{network.subnet.first}/{network.subnet.length}"} if network.subnet else set()
@@ -347,9 +347,9 @@ def _check_same(network: Network, info: NetworkInfo, entries: list[Entry]) -> No
 def _follow_uplink(
     info: NetworkInfo, entries: list[Entry], journal: Journal, work: Context
 ) -> None:
-    """Have a nat network use the default route's device, if that has changed since it was made.
+    """Make a nat network use the default route's device, if that is a new one.
 
-    One look-up; the other devices that routes leave by are those of when the network was made.
+    This takes one look-up; other devices that routes leave by are not looked for.
     """
     device = work.rtnl.default_device()
     if not device or any(e.resource.shared_device == ("ipv4", device) for e in entries):
@@ -378,7 +378,7 @@ def _follow_uplink6(
 
 
 def _follow_host(info: NetworkInfo, came: WayOut, journal: Journal, work: Context) -> None:
-    """Acquire what the network's driver wants for a device that has come."""
+    """Acquire what the network's driver wants for a new way out."""
     network = Network(info.name, info.mode, info.bridge)
     with files.Lock(work.state.host_lock):
         late = base.driver(info.mode).follow_host(network, came)

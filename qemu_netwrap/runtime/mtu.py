@@ -1,4 +1,4 @@
-"""Frames that a guest is told it may send, against what its network carries."""
+"""Checks of a NIC's host_mtu= against the MTU of its network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ETHERNET = 1500
 
 
 def notes(plan: Plan) -> Iterator[str]:
-    """Yield where a NIC's host_mtu= is larger than the network's MTU."""
+    """Yield a warning for each NIC whose host_mtu= is larger than the network's MTU."""
     for planned in plan.nics:
         given = (nic.entry.opts.get("host_mtu") for nic in planned.guest_nics)
         typed = max(map(_host_mtu, given), default=0)
@@ -28,7 +28,7 @@ def notes(plan: Plan) -> Iterator[str]:
 
 
 def _host_mtu(text: str | None) -> int:
-    """Return the number that a host_mtu= gives; 0 for none, and for what QEMU refuses."""
+    """Return the value of host_mtu= in bytes; 0 if it is missing, or invalid for QEMU too."""
     try:
         return int(text or "0", 0)
     except ValueError:
@@ -36,7 +36,7 @@ def _host_mtu(text: str | None) -> int:
 
 
 def _carried(planned: PlannedNic) -> int:
-    """Return the MTU of a NIC's network: its bridge's, or what that will have."""
+    """Return the MTU of a NIC's network: its bridge's, or the one that the bridge will have."""
     network = planned.nic.network
     link = host_facts.link(network.bridge) or (
         host_facts.link(network.uplink) if network.uplink else None

@@ -1,4 +1,4 @@
-"""Which network a netdev of ours goes to (docs/design.md, section 2)."""
+"""Which network a netdev of ours joins (docs/design.md, section 2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_BRIDGE = "br0"  # DEFAULT_BRIDGE_INTERFACE, QEMU's include/net/net.h
 
 
 def needs_default(net: NetOption) -> bool:
-    """Whether a netdev of ours names no network, so that it goes to the default one."""
+    """Whether a netdev of ours names no network, so that it joins the default one."""
     return net.type == "tap" and not (net.value("br") or net.value("network"))
 
 
@@ -25,9 +25,9 @@ def network_of(
 ) -> Network:
     """Return the network of a netdev of ours.
 
-    CHOSEN is the default for this launch, by --network or by what CHOSEN_BY says; HOST_BRIDGE the
-    bridge that carries the host's default route, if one does. Raises `UsageError` for a network
-    that is not there.
+    CHOSEN is the default for this launch, set by --network or by what CHOSEN_BY says; HOST_BRIDGE
+    is the bridge that carries the host's default route, or "". Raises `UsageError`, for an unknown
+    network say.
     """
     where = net.option.typed
     if needs_default(net):
@@ -58,7 +58,7 @@ def _with_uplink(network: Network, net: NetOption) -> Network:
 
 
 def default(config: Config, chosen: str, chosen_by: str, host_bridge: str, where: str) -> Network:
-    """Return the network of a tap that names none; CHOSEN_BY is what CHOSEN comes from."""
+    """Return the network of a tap that names none; errors name CHOSEN_BY as CHOSEN's source."""
     if chosen:
         return named(chosen, config, chosen_by)
     if config.default:
@@ -69,12 +69,12 @@ def default(config: Config, chosen: str, chosen_by: str, host_bridge: str, where
 
 
 def built_in(mode: str) -> Network:
-    """Return the built-in network of a mode that is a type of netdev too, `nat` say."""
+    """Return the built-in network of a mode that is a netdev type too, such as `nat`."""
     return Network(mode, mode, names.bridge_name(mode))
 
 
 def defined(config: Config) -> list[Network]:
-    """Return the configured networks, then the built-in ones that are not configured anew."""
+    """Return the configured networks, then the built-in ones that no configured one replaces."""
     names_ = {network.name for network in config.networks}
     return [*config.networks, *(built_in(m) for m in types() if m not in names_)]
 
@@ -93,7 +93,7 @@ def named(name: str, config: Config, where: str) -> Network:
 
 
 def on_bridge(name: str, config: Config, where: str) -> Network:
-    """Return the network on bridge NAME: the configured one, else a plain one."""
+    """Return the network on bridge NAME: the configured or built-in one, else a plain one."""
     wrong = names.ifname_fault(name)
     if wrong:
         raise UsageError(f"{where}: bridge name {name!r} {wrong}", "name another bridge with br=")

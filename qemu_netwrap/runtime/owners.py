@@ -1,10 +1,10 @@
-"""Which processes are a run's QEMU: what `stop` may signal, and who only holds what QEMU had.
+"""Which processes are a run's QEMU, so that `stop` may signal them, and which only hold its lock.
 
-The process that becomes QEMU is written down when it is started. It and what descends from it are
-QEMU. A daemon has lost its parent, so nothing proves its descent; it is told by what nobody can be
-sent: the run's lock at the very number at which QEMU inherited it, in a process of QEMU's user that
-has lost its parent to the same one as the run's keeper has. Whoever has the lock otherwise only
-holds a descriptor, which any process can have been sent (unix(7), SCM_RIGHTS).
+The process that becomes QEMU is recorded when it is started. It and its descendants are QEMU. A
+daemon has lost its parent, so nothing proves its descent. It is recognized by what no process can
+be sent: the run's lock at the very number at which QEMU inherited it, in a process of QEMU's user
+that has the same new parent as the run's keeper. Any other process that has the lock only holds a
+descriptor, which any process can have been sent (unix(7), SCM_RIGHTS).
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.processes import Running
     from qemu_netwrap.state import StateDir
 
-_FIRST_FD = 64  # where the lock was at the least in runs of which no number is written down
+_FIRST_FD = 64  # the lock's number is at least this in runs whose record does not state it
 _ASLEEP = "flock"  # the keeper's program while it waits for the run's lock
 UNSEEN = "no process that is seen here (a descriptor on its way over a socket, perhaps)"
 _KILL_TIMEOUT = 5.0  # seconds
 
 
 class Owner(Record):
-    """The process that becomes QEMU, as it was written down when the run began.
+    """The process that becomes QEMU, as it was recorded when the run began.
 
-    Runs of older versions have nothing of it but the number.
+    Runs of older versions recorded its pid alone.
     """
 
     pid: int
     started: str = ""
     namespace: str = ""
     uid: int = 0  # the user that QEMU runs as
-    lock: int = -1  # the number of the descriptor; none for a run that lives by its tap
+    lock: int = -1  # the descriptor's number; -1 for a run that lasts as long as its tap
 
 
 def read(state: StateDir, run: str) -> Owner | None:
-    """Return a run's owner; None where none is known."""
+    """Return a run's owner; None if it is unknown."""
     line = files.read(f"{state.run(run)}/qemu").rstrip("\n")
     try:
         if not line:
@@ -62,14 +62,14 @@ def read(state: StateDir, run: str) -> Owner | None:
             int(fields.get("lock", "-1")),
         )
     except (KeyError, ValueError):
-        return None  # damaged, or another version's: nobody is known, so nobody is signalled
+        return None  # damaged, or another version's: an unknown owner is not signalled
 
 
 class Family:
-    """The processes of the host at a moment, and which of them are a run's QEMU."""
+    """A snapshot of the host's processes, and which of them are a run's QEMU."""
 
     def __init__(self, state: StateDir) -> None:
-        """Look at all processes."""
+        """Take the snapshot."""
         self.state = state
         self.table: dict[int, Running] = processes.process_table()
 
@@ -79,14 +79,14 @@ class Family:
         return self._main(run, owner) if owner is not None else None
 
     def qemu(self, run: str) -> list[Process]:
-        """Return all processes of a run's QEMU that live, the first one first."""
+        """Return all living processes of a run's QEMU, the main one first."""
         owner = read(self.state, run)
         return self.of(owner, run) if owner is not None else []
 
     def of(self, owner: Owner, run: str, known: list[Process] | None = None) -> list[Process]:
-        """Return the same of a run with that OWNER, which may be over by now.
+        """Return the same for a run with that OWNER; the run may be over by now.
 
-        KNOWN are those found earlier: what they have started is QEMU's too, also when they have
+        KNOWN are processes found earlier: they and what they started are QEMU's even if they have
         lost their parent since.
         """
         main = self._main(run, owner)
@@ -103,7 +103,7 @@ class Family:
         return list(dict.fromkeys([*roots, *heirs]))
 
     def _main(self, run: str, owner: Owner) -> Process | None:
-        """Return the process that an owner is, if it lives."""
+        """Return the process that OWNER describes; None if it has ended."""
         if owner.namespace in ("", proc.pid_namespace()):
             found = self.table.get(owner.pid)
             if found is None or owner.started not in ("", found.process.started):
@@ -116,7 +116,7 @@ class Family:
         return None
 
     def _has(self, run: str, pid: int) -> bool:
-        """Whether a process has what a run of an older version lives by."""
+        """Whether a process has what keeps a run of an older version alive: its tap or its lock."""
         tap = self.state.tap(run)
         if tap is not None:
             return holders.has_tap(pid, name_of(tap.index))
@@ -125,7 +125,7 @@ class Family:
     def _has_lock(self, run: str, pid: int, number: int) -> bool:
         """Whether a process has a run's lock at the number where QEMU inherited it.
 
-        Where that is not known, it is beyond those that a process opens by itself.
+        If that is unknown, it is beyond the numbers that a process opens by itself.
         """
         path = f"{self.state.run(run)}/lock"
         if number >= 0:
@@ -133,7 +133,7 @@ class Family:
         return any(fd >= _FIRST_FD and holders.has_at(pid, fd, path) for fd in proc.fds(pid))
 
     def _orphans(self, run: str, owner: Owner) -> list[Process]:
-        """Return the daemons of a run's QEMU: see this module's beginning."""
+        """Return the daemons of a run's QEMU (see the module's docstring)."""
         if self.state.tap(run) is not None:
             return []
         since = int(owner.started or 0)
@@ -155,17 +155,17 @@ class Family:
 
 
 def others(state: StateDir, run: str) -> list[int]:
-    """Return the processes that have a run's lock, its keeper and this one excepted."""
+    """Return the pids that have a run's lock, except those of its keeper and this process."""
     return run_locks.others(state.run(run))
 
 
 def keepers(state: StateDir, run: str) -> list[int]:
-    """Return a run's keeper, if it lives: nobody else has its lock."""
+    """Return the pid of a run's keeper in a list, empty if it has ended: it alone has its lock."""
     return run_locks.keepers(state.run(run))
 
 
 def obstacles(state: StateDir, run: str) -> list[str]:
-    """Return what keeps a run's lock from its keeper, in words; nothing once it is free."""
+    """Return what keeps a run's lock from its keeper, as text; empty once the lock is free."""
     if not files.is_held(f"{state.run(run)}/lock"):
         return []
     named = [holders.named(pid) for pid in others(state, run)]
@@ -176,15 +176,15 @@ def obstacles(state: StateDir, run: str) -> list[str]:
 
 
 def is_elsewhere(state: StateDir, run: str) -> bool:
-    """Whether a run's keeper lives, and is not seen here: in another namespace of process ids."""
+    """Whether a run's keeper lives but is not visible here: it is in another pid namespace."""
     return not keepers(state, run) and files.is_locked(f"{state.run(run)}/keeper")
 
 
 def take_over(state: StateDir, run: str, say: Callable[[str], None]) -> list[NetwrapError]:
-    """Release a run whose lock others keep; return what went wrong.
+    """Release a run whose lock other processes keep; return the errors.
 
-    The lock is exchanged for a new one: what they have is worth nothing then. The keeper, which
-    waits for the old one, is ended first.
+    The lock file is replaced, so that the lock they have has no meaning any more. The keeper, which
+    waits for the old one, is killed first.
     """
     folder = state.run(run)
     errors: list[NetwrapError] = []

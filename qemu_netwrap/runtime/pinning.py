@@ -1,7 +1,7 @@
-"""Networks kept up between runs: a member that is no process, until it is told to leave.
+"""Networks kept up between runs: `network up` adds a member that is no run.
 
-Both ways go through a run of this process's own, which is a member meanwhile: when it is killed,
-at whatever step, that is a dead run like any other, released by whoever finds it.
+`pin` and `unpin` use a run of this process's own, which is a member meanwhile: if the process is
+killed, at whatever step, that is a dead run like any other, which the next run or gc releases.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class Dropped(Record):
-    """What became of a network that is to be kept no longer."""
+    """What became of a network that is no longer kept."""
 
     was_kept: bool
     members: tuple[str, ...]  # the living runs that still use it
 
 
 def pin(network: Network, work: Context, reserved: tuple[Subnet, ...]) -> NetworkInfo | None:
-    """Make NETWORK if need be, and keep it up; None when its bridge is somebody else's.
+    """Create NETWORK if necessary and keep it up; return None if its bridge is not ours.
 
     RESERVED are subnets that must not be chosen. Raises `NetwrapError`; nothing is left then.
     """
@@ -48,7 +48,7 @@ def pin(network: Network, work: Context, reserved: tuple[Subnet, ...]) -> Networ
 
 
 def unpin(bridge: str, work: Context) -> Dropped:
-    """Keep the network on BRIDGE no longer: it goes, now or with the last run that uses it.
+    """Stop keeping the network on BRIDGE: it is taken down now, or with its last run.
 
     Raises the `NetwrapError` of what could not be released.
     """
@@ -60,7 +60,7 @@ def unpin(bridge: str, work: Context) -> Dropped:
 
 @contextlib.contextmanager
 def _visit(bridge: str, work: Context) -> Iterator[str]:
-    """Yield a run that is to be a member of the network on BRIDGE, and release it in the end."""
+    """Yield a run that is to be a member of the network on BRIDGE, and release it at the end."""
     run, lock = runs.claim_name(work.state, str(os.getpid()))
     runs.write_owner(work.state, run, proc.of(os.getpid()))
     try:
