@@ -1,7 +1,9 @@
 """The error, and the remedy, for a journal that another version has written in another format.
 
 Nothing in it is guessed at: the program that wrote it releases it, or the copy of that program in
-the run's folder (runtime.kept_code). The head of a journal says where the program was.
+the run's folder (runtime.kept_code). The head of a journal says where the program was. It may have
+gone since, and somebody else may have put another one there: a command is told only if root alone
+decides what it runs.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import shlex
 
 from qemu_netwrap import __version__, record_text
 from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux.programs import is_trusted
 
 # The kept scripts that release a run, and the descriptors they take: the run's lock, which flock(1)
 # opens by the lowest free number, and for `tap_waiter.py` also the one it would sleep on.
@@ -39,14 +42,21 @@ def error(path: str, head: str, ours: int) -> HostError:
 def _remedy(folder: str, version: str, fields: dict[str, str]) -> str:
     """Return the remedy that releases the run or network in FOLDER: a command if there is one."""
     package, python = fields.get("package", ""), fields.get("python", "")
-    if os.path.isdir(f"{package}/qemu_netwrap") and os.path.exists(python):
+    has_package = _is_roots(f"{package}/qemu_netwrap")
+    if has_package and _is_roots(python):
         words = shlex.join([python, "-I", "-m", "qemu_netwrap", "gc"])
         return f"when nothing uses it any more, that version releases it: {words}"
     interpreter = fields.get("interpreter", "")
-    places = [f"{folder}/package.zip", package]
-    for name, fds in _KEPT.items():
+    # Modules are looked for there before they are in Python's own library.
+    places = [f"{folder}/package.zip", *([package] if has_package else [])]
+    for name, fds in _KEPT.items() if _is_roots(interpreter) else ():
         if os.path.exists(f"{folder}/{name}") and os.path.exists(places[0]):
             waiter = [interpreter, "-I", "-S", f"{folder}/{name}", folder, *fds.split(), *places]
             words = shlex.join(["flock", "-F", f"{folder}/lock", *waiter])
             return f"when its QEMU is gone, its own copy releases it: {words} </dev/null"
     return f"install qemu-netwrap {version} again, and run its gc when nothing uses it any more"
+
+
+def _is_roots(path: str) -> bool:
+    """Whether there is such a program or folder, and only root decides what it is."""
+    return os.path.isabs(path) and os.path.exists(path) and is_trusted(path)

@@ -25,6 +25,7 @@ from qemu_netwrap.runtime import kept_code, provision, tap_waiter, waiter
 from qemu_netwrap.runtime.membership import Membership
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 # A carriage return is in none of the names and texts we write.
@@ -220,14 +221,63 @@ def test_a_damaged_head_is_told(tmp_path: Path, head: str) -> None:
         Journal(str(path)).live()
 
 
-def test_the_copy_beside_a_run_releases_it_when_its_program_is_gone(tmp_path: Path) -> None:
-    for name in ("tap_waiter.py", "package.zip"):
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Path]:
+    """Return what a head names, in a run's folder with a copy of the package."""
+    for name in ("tap_waiter.py", "package.zip", "venv/python3", "new/python3.99"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    head = f"{NEWER.rstrip()}\tinterpreter=/usr/bin/python3.99"
-    hint = other_format.error(f"{tmp_path}/journal", head, FORMAT).hint
-    words = f"/usr/bin/python3.99 -I -S {tmp_path}/tap_waiter.py {tmp_path} 3 0"
-    places = f"{tmp_path}/package.zip /opt/new"
-    assert f"flock -F {tmp_path}/lock {words} {places} </dev/null" in hint
+    (tmp_path / "venv/lib/qemu_netwrap").mkdir(parents=True)
+    return {
+        "package": tmp_path / "venv/lib",
+        "python": tmp_path / "venv/python3",
+        "interpreter": tmp_path / "new/python3.99",
+    }
+
+
+def remedy(tmp_path: Path, places: Mapping[str, str | Path]) -> str:
+    """Return what is to be done about a journal whose head names PLACES."""
+    fields = "".join(f"\t{key}={path}" for key, path in places.items())
+    head = f"journal\tformat={FORMAT + 1}\tversion=9.9.9{fields}"
+    return other_format.error(f"{tmp_path}/journal", head, FORMAT).hint
+
+
+def test_the_program_that_wrote_a_journal_releases_it(
+    tmp_path: Path, places: dict[str, Path]
+) -> None:
+    hint = remedy(tmp_path, places)
+    assert hint.endswith(f"releases it: {places['python']} -I -m qemu_netwrap gc")
+
+
+@pytest.mark.parametrize("package", ["there", "gone"])
+def test_the_copy_beside_a_run_releases_it_when_its_program_is_gone(
+    tmp_path: Path, places: dict[str, Path], package: str
+) -> None:
+    places["python"].unlink()
+    if package == "gone":
+        places["package"] /= "gone"
+    hint = remedy(tmp_path, places)
+    words = f"{places['interpreter']} -I -S {tmp_path}/tap_waiter.py {tmp_path} 3 0"
+    found = f"{tmp_path}/package.zip" + (f" {places['package']}" if package == "there" else "")
+    assert hint.endswith(f"flock -F {tmp_path}/lock {words} {found} </dev/null")
+
+
+def test_nothing_is_run_that_others_can_write_to(tmp_path: Path, places: dict[str, Path]) -> None:
+    """The program has gone from everybody's folder, and somebody has put another one there."""
+    (tmp_path / "venv").chmod(0o777)
+    hint = remedy(tmp_path, places)
+    assert "tap_waiter.py" in hint
+    assert "venv" not in hint
+    (tmp_path / "new").chmod(0o777)
+    assert remedy(tmp_path, places).startswith("install qemu-netwrap 9.9.9 again")
+
+
+@pytest.mark.parametrize("path", ["", "python3", "/\0", "/" + "x" * 5000])
+def test_a_path_that_is_none_is_not_told(
+    tmp_path: Path, places: dict[str, Path], path: str
+) -> None:
+    hint = remedy(tmp_path, dict.fromkeys(places, path))
+    assert hint.startswith("install qemu-netwrap 9.9.9 again")
 
 
 def test_keeper_and_waiter_have_one_format() -> None:
