@@ -30,7 +30,8 @@ class Uses(Record):
     def read_changed(cls, path: str) -> Uses:
         """Read the file of a thing with a former state; without a file there are no uses."""
         first, *lines = linux.files.read(path).split("\n")
-        return cls(tuple(first.split()), _users(lines))
+        # By spaces alone: an interface's name may have other white space in it.
+        return cls(tuple(filter(None, first.split(" "))), _users(lines))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -65,3 +65,13 @@ def test_an_odd_name_is_one_line(tmp_path: Path) -> None:
     name = "b\x85\x0c\u2028"
     Uses().with_use(name, "what it is").write(path)
     assert Uses.read(path).users == ((name, "what it is"),)
+
+
+def test_an_odd_name_is_one_word_of_a_former_state(tmp_path: Path) -> None:
+    """What stands on a physical function is a part of its former state."""
+    path = tmp_path / "0000:01:00.0"
+    was = "1,b\x1c\x85\u3000"
+    Uses(("1", was), (("/run/x:7", ""),)).write(str(path))
+    assert vfio._uses(str(path)) == Uses(("1", was), (("/run/x:7", ""),))
+    path.write_text(f"1\n{was}\n/run/x:7", "utf-8")
+    assert vfio._uses(str(path)) == Uses(("1", was), (("/run/x:7", ""),))
