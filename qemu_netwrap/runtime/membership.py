@@ -298,6 +298,17 @@ def _readable(network: Network, journal: Journal) -> list[Entry]:
         ) from error
 
 
+def check_joinable(network: Network, work: Context) -> None:
+    """Raise `HostError` if joining NETWORK, which is up, would be refused for its journal's format.
+
+    A journal that this user may not read is not checked.
+    """
+    try:
+        _readable(network, journal_of(work, network.bridge))
+    except PermissionError:
+        return
+
+
 def _was_refused(bridge: str, run: str, work: Context) -> bool:
     """Whether RUN never became a member, because the network's journal has a newer format."""
     if not run or os.path.exists(work.state.member(bridge, run)):

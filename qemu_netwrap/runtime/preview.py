@@ -16,6 +16,7 @@ from qemu_netwrap.runtime import launcher, mtu, preflight, provision, run_steps
 from qemu_netwrap.runtime.membership import (
     Membership,
     NetworkInfo,
+    check_joinable,
     gateways,
     read_info,
     resources_of,
@@ -112,6 +113,7 @@ def _network(
     work = Context(StateDir.here())
     info = read_info(work, network.bridge)
     if info is not None:
+        check_joinable(network, work)
         return NetworkPlan(network, JOINED, info.address, info.address6), ()
     made = resources_of(network, work, reserved)
     shown = MADE if any(resource.bridge_made for resource in made) else FOREIGN

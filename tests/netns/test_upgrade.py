@@ -156,6 +156,9 @@ def test_a_run_in_a_newer_format_is_left_to_its_version(
         assert joining.returncode == 125
         assert "network nat cannot be joined by this version: /run/" in joining.stderr
         assert "give the network another bridge" in joining.stderr
+        planned = host.run(*meeter.command("plan", "--", vm, "-nic", "nat"), check=False)
+        assert (planned.returncode, planned.stdout) == (125, "")
+        assert "network nat cannot be joined by this version: /run/" in planned.stderr
         assert host.run(*meeter.command("network", "down", "nat"), check=False).returncode == 125
         other = ("-q", "--", vm, "-name", "other", "-nic", "host-only")
         with _Running(host, meeter.command(*other)):
