@@ -1,4 +1,4 @@
-"""A run, from the typed command line until nothing is left of it.
+"""A run, from the command line until everything acquired for it has been released.
 
 Launcher, keeper, waiter; networks that runs share; journals. May import all but `doctor`, `cli`.
 """

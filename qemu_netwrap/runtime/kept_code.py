@@ -2,8 +2,8 @@
 
 The waiter loads its code when QEMU is gone. By then the package that started the run may have been
 upgraded, to modules that do not match those it has loaded, or removed with its venv.
-So the run's folder has the package as an archive, and the waiter's script. The archives of one
-version are hard links to one file: the first run packs it, `StateDir.tidy` removes it in the end.
+So the run's folder has the package as an archive, and the waiter's script. One version's archives
+are hard links to one file: the first run packs it, `StateDir.tidy` removes it after the last one.
 
 The keeper hands its run over by the waiter's command line, which states its format: if the package
 is replaced while a keeper works, the waiter may be of another version.

@@ -1,6 +1,6 @@
 """The plan of a run: which NICs are ours, and what they need.
 
-Pure: what has to be known of the host comes in as `Facts`, asked for by `questions`.
+Pure: `questions` says what must be known of the host, and the answers are passed in as `Facts`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Facts(Record):
     machine: str = ""  # the host's identity
     existing: tuple[str, ...] = ()
     host_bridge: str = ""
-    folder: str = ""  # the current one
+    folder: str = ""  # the current working directory
     agreed: bool = False  # --yes-uplink
 
 
@@ -59,25 +59,25 @@ class PlannedNic(Record):
 
 
 class Plan(Record):
-    """What to provision for one run. Without NICs there is nothing to do but to become QEMU."""
+    """What to provision for one run. Without NICs the launcher only becomes QEMU."""
 
     line: CommandLine
     run: str
     nics: tuple[PlannedNic, ...] = ()
     guest: str = ""  # the guest's host name
     files: Mapping[int, ConfigFile] = {}
-    notes: tuple[str, ...] = ()  # what QEMU itself would do in silence
-    vm: str = ""  # what tells this VM from others
-    details: tuple[str, ...] = ()  # what only those want to know who look closely
+    notes: tuple[str, ...] = ()  # what QEMU itself would do silently
+    vm: str = ""  # the key that identifies the VM: see `vm_key`
+    details: tuple[str, ...] = ()  # notes that only -v and `plan` show
 
     @property
     def wanted(self) -> RunSpec:
-        """What the run asks for, without where that stands in the command line."""
+        """What the run asks for, without its place in the command line."""
         nics = tuple(planned.nic for planned in self.nics)
         return RunSpec(self.run, nics, self.guest, " ".join(self.line.words))
 
     def rewritten(self, grants: Mapping[str, TapDescriptors]) -> Rewritten:
-        """Return what QEMU gets; GRANTS says by tap name what each NIC got."""
+        """Return QEMU's new command line; GRANTS has each NIC's descriptors, by tap name."""
         return rewrite(self.line, self.files, (_granted(p, grants[p.nic.tap]) for p in self.nics))
 
 
@@ -89,7 +89,7 @@ def _granted(planned: PlannedNic, grant: TapDescriptors) -> AttachedNic:
 
 
 def questions(reading: NetworkOptions, config: Config, chosen: str = "") -> Questions:
-    """Return what of the host must be known to plan READING; CHOSEN is --network's network."""
+    """Return what must be known of the host to plan READING; CHOSEN is --network's value."""
     ours = [net for net in reading.netdevs if not reading.is_user_managed(net)]
     asked = (net.ifname for net in ours if net.ifname)
     ifnames = tuple(name for ifname in asked for name in names.numbered(ifname) or (ifname,))
@@ -110,14 +110,14 @@ def make(
     loading = {option.name for option in reading.line.named("incoming", "loadvm")}
     for net in reading.netdevs:
         if net.type == SRIOV:
-            continue  # no tap: passthrough.devices sees to it
+            continue  # no tap: passthrough.devices handles it
         if reading.is_user_managed(net):
             _refuse_our_keys(net, reading.user_keys(net))
         elif net.is_ours or net.ifname not in existing:
             network = network_of(net, config, chosen, facts.host_bridge, chosen_by)
             if network.uplink and facts.agreed:
                 network = network.replace(agreed=True)
-            # A hub's NICs are behind each of its taps; the first of them names them.
+            # The NICs of a hub are behind each of its taps: they are planned with the first tap.
             guest_nics = tuple(n for n in reading.nics_on(net) if n.entry.option not in placed)
             placed.update(guest_nic.entry.option for guest_nic in guest_nics)
             index = len(nics)
@@ -167,14 +167,14 @@ def _with_sections(reading: NetworkOptions) -> CommandLine:
 
 
 def guest_name(line: CommandLine) -> str:
-    """Return the guest's host name: -name as a DNS label, empty without one."""
+    """Return the guest's host name: -name as a DNS label, "" without one."""
     return names.host_label(_last(line, "name", "guest"))
 
 
 def vm_key(line: CommandLine, folder: str = "") -> str:
-    """Return what tells this VM from others: -name, else -uuid, else its disk, else all words.
+    """Return what identifies the VM: -name, else -uuid, else its disk, else the whole command line.
 
-    A disk is told by its path, in FOLDER if it is relative, in whichever option it stands.
+    A disk is identified by its path (in FOLDER if relative), whichever option names it.
     """
     named = _last(line, "name", "guest") or _last(line, "uuid")
     disk = next((path for path in _disks(line) if path), "")
@@ -184,7 +184,7 @@ def vm_key(line: CommandLine, folder: str = "") -> str:
 
 
 def _disks(line: CommandLine) -> Iterator[str]:
-    """Yield the paths of the VM's disks, then its kernel, last what it was only installed from."""
+    """Yield the paths of the VM's disks, then its kernel, last the CD it was installed from."""
     yield from line.images
     for option in line.named("hda", "hdb", "hdc", "hdd", "drive", "blockdev"):
         text = option.value or ""
@@ -201,7 +201,7 @@ def _disks(line: CommandLine) -> Iterator[str]:
 
 
 def _file_of(opts: OptList | JsonObject | None) -> str:
-    """Return the file of a -blockdev that has one and may be written: no firmware, no CD."""
+    """Return the file of a writable -blockdev (no firmware, no CD); "" if it has none."""
     if opts is None or (opts.get("read-only") or "") in ("on", "true", "yes", "y"):
         return ""
     inner = read_list(opts.get("file") or "", "driver")
@@ -216,7 +216,7 @@ def _planned(
     tap: str,
     key: tuple[str, ...],
 ) -> PlannedNic:
-    """Return the NIC on a netdev of ours; its MACs, where they are ours, come from KEY."""
+    """Return the NIC on a netdev of ours; MACs that the user does not set are derived from KEY."""
     wrong = names.ifname_fault(tap)
     if wrong:
         raise UsageError(f"{net.option.typed}: ifname {tap!r} {wrong}", "choose another ifname=")
@@ -237,7 +237,7 @@ def _planned(
 def _forwards(
     net: NetOption, network: Network, guest_nics: tuple[GuestNic, ...]
 ) -> tuple[PortForward, ...]:
-    """Return what ports of the host lead to a netdev of ours."""
+    """Return the port forwards (hostfwd=) of a netdev of ours."""
     if not net.has("hostfwd"):
         return ()
 
@@ -245,13 +245,13 @@ def _forwards(
 
 
 def _ifname(net: NetOption, taken: Container[str]) -> str:
-    """Return the name a netdev of ours asks for its tap; empty if it asks for none."""
+    """Return the name that a netdev of ours asks for its tap; "" if it asks for none."""
     numbered = names.numbered(net.ifname)
     return next((name for name in numbered if name not in taken), net.ifname)
 
 
 def _notes(nics: list[PlannedNic]) -> Iterator[str]:
-    """Yield what QEMU itself would do in silence, where it concerns our NICs."""
+    """Yield what QEMU itself would do silently, as far as it concerns our NICs."""
     for planned in nics:
         net, typed = planned.net, planned.net.value("ifname")
         if typed != net.ifname:
@@ -264,7 +264,7 @@ def _notes(nics: list[PlannedNic]) -> Iterator[str]:
 
 
 def _details(nics: list[PlannedNic]) -> Iterator[str]:
-    """Yield what a network does not do for a NIC that it does for others."""
+    """Yield a note for each NIC that has no MAC filter although its network filters MACs."""
     for nic in (planned.nic for planned in nics):
         if nic.restored and nic.network.filters_macs:
             word = "-incoming" if nic.incoming else "-loadvm"
@@ -272,7 +272,7 @@ def _details(nics: list[PlannedNic]) -> Iterator[str]:
 
 
 def _reserved(nics: list[PlannedNic], guest: str) -> Iterator[str]:
-    """Yield that a guest has no name in DNS, where its own means something else there."""
+    """Yield a note if the guest gets no DNS name because its own is reserved there."""
     if guest in names.RESERVED and any(p.nic.network.traits.is_routed for p in nics):
         yield (
             f"-name {guest}: the guest has no name in DNS, where {guest} means something else;"
@@ -281,7 +281,7 @@ def _reserved(nics: list[PlannedNic], guest: str) -> Iterator[str]:
 
 
 def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
-    """Refuse a word of ours on a netdev that the user sets up in his own way."""
+    """Refuse a type or key of ours on a netdev that the user sets up with the keys THEIRS."""
     if net.is_ours:
         ours = next((f"{key}=" for key in sorted(net.extension_keys) if net.has(key)), net.type)
         if not theirs:
@@ -296,7 +296,7 @@ def _refuse_our_keys(net: NetOption, theirs: tuple[str, ...]) -> None:
 
 
 def _refuse_twins(nics: list[PlannedNic]) -> None:
-    """Refuse an interface's name for two: the kernel has one of each."""
+    """Refuse one interface name for two interfaces: names are unique. Raises `UsageError`."""
     seen: set[str] = set()
     bridges = {planned.nic.network.bridge for planned in nics}
     for planned in nics:
@@ -316,7 +316,7 @@ def _refuse_twins(nics: list[PlannedNic]) -> None:
 
 
 def _refuse_two_uplinks(nics: list[PlannedNic]) -> None:
-    """Refuse two uplinks for one bridge, and one uplink for two."""
+    """Refuse two uplinks for one bridge, and one uplink for two bridges. Raises `UsageError`."""
     pairs = {(p.nic.network.uplink, p.nic.network.bridge): p for p in nics if p.nic.network.uplink}
     if len(pairs) > min(len({up for up, _ in pairs}), len({bridge for _, bridge in pairs})):
         planned = list(pairs.values())[-1]

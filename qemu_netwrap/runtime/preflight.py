@@ -1,6 +1,6 @@
-"""What a launch would be refused by this host, asked without making anything: for `plan`.
+"""Checks whether a launch would fail on this host, without making anything: for `plan`.
 
-The answers are the launch's own errors, from the functions that the launch has them from.
+The errors are the launch's own, from the functions that the launch itself calls.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DENIED = (errno.EACCES, errno.EPERM)
 
 
 def check(nics: tuple[TapRequest, ...], here: state.StateDir) -> None:
-    """Raise the `HostError` that a launch with NICS would. A user's privilege is not looked at."""
+    """Raise the `HostError` that a launch with NICS would. An ordinary user is treated as root."""
     if not nics:
         return
     state.foresee()
@@ -44,7 +44,7 @@ def check(nics: tuple[TapRequest, ...], here: state.StateDir) -> None:
 
 
 def check_settings(resources: Iterable[Resource]) -> None:
-    """Raise the `HostError` of settings that must be written, and cannot be."""
+    """Raise a `HostError` if settings (sysctls) that must be written are read-only."""
     device = next((each.must_set for each in resources if each.must_set), "")
     if device and os.statvfs("/proc/sys").f_flag & os.ST_RDONLY:
         error = OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -52,16 +52,16 @@ def check_settings(resources: Iterable[Resource]) -> None:
 
 
 def _check_privilege() -> None:
-    """Raise a `HostError` for a root that lacks what networks take; others plan for root."""
+    """Raise a `HostError` if root lacks CAP_NET_ADMIN; an ordinary user plans for root."""
     if os.geteuid() == 0 and "net_admin" in remedies.standing().lacking:
         error = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         raise HostError(f"taps and bridges: {error.strerror}", remedies.remedy(error, ""))
 
 
 def _refusal(device: Device) -> OSError | None:
-    """Return how opening a device fails; None when it does not, or only for this user."""
+    """Return the error of opening a device; None if it opens, or fails only for this user."""
     if not device.error or (os.geteuid() and device.error in _DENIED):
         return None
-    # What is no such device refuses its ioctl.
+    # A file that is not the device rejects its ioctl with ENOTTY.
     number = errno.ENOTTY if device.error == devices.WRONG_NODE else device.error
     return OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""Before QEMU sets up netdevs in the user's own way: what it will stumble over."""
+"""Checks of the taps, helpers and scripts of netdevs that QEMU sets up itself."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MACVTAP = "/dev/tap%d"  # in a QEMU that opens a macvtap by its name, since 10.0
 
 
 def check(line: CommandLine, user: User | None, program: str, *, alone: bool) -> None:
-    """Say what the QEMU in PROGRAM, run as USER or else as oneself, will not manage by itself.
+    """Print what QEMU (PROGRAM, run as USER or else as this user) will fail to set up by itself.
 
-    ALONE, it has to set up all its netdevs.
+    With ALONE, QEMU has to set up all its netdevs.
     """
     reading = read(line, {})
     if any(faults(reading)):
@@ -35,7 +35,7 @@ def check(line: CommandLine, user: User | None, program: str, *, alone: bool) ->
             try:
                 seen = _look(net, user, program, alone=alone)
             except OSError:
-                continue  # what cannot be seen is not told; QEMU will
+                continue  # what cannot be checked is left to QEMU's own message
             if not (alone or reading.is_user_managed(net) or seen.is_there):
                 continue  # the tap is made for QEMU
             seen = seen.replace(forbids_programs=spawn_denied)
@@ -49,7 +49,7 @@ def spawning_is_denied(line: CommandLine) -> bool:
 
 
 def _look(net: NetOption, user: User | None, program: str, *, alone: bool) -> TapFacts:
-    """Look at what one netdev needs of the host, with the QEMU in PROGRAM."""
+    """Return the facts about what one netdev needs on the host; PROGRAM is QEMU's path."""
     uid = user.uid if user else os.geteuid()
     fields: dict[str, object] = {}
     if net.value("ifname"):
@@ -72,7 +72,7 @@ def _look(net: NetOption, user: User | None, program: str, *, alone: bool) -> Ta
 
 
 def _helper(path: str, bridge: str, uid: int, user: User | None) -> dict[str, object]:
-    """Look at QEMU's bridge helper."""
+    """Return the facts about QEMU's bridge helper, as fields of `TapFacts`."""
     fields = tap_facts.helper(path, bridge, uid)
     if fields and uid != 0 and (user is not None or tap_facts.has_no_new_privileges()):
         fields |= {"helper_may": False, "gains_nothing": True}

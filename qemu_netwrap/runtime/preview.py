@@ -1,4 +1,4 @@
-"""A launch's plan as it would be carried out now: nothing is changed, the host is only asked."""
+"""A launch's plan as it would be carried out now: the host is only read, not changed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FOREIGN = "used as it is"
 
 
 class NetworkPlan(Record):
-    """A network of the launch, and whether it would be made, joined, or is somebody else's."""
+    """A network of the launch, and whether it would be made, joined, or is not ours."""
 
     network: Network
     action: str
@@ -48,7 +48,7 @@ class NetworkPlan(Record):
 
 
 class Preview(Record):
-    """What a launch would do: its networks, NICs, steps in order, and QEMU's new words."""
+    """What a launch would do: its networks, NICs, steps in order, and QEMU's new command line."""
 
     argv: tuple[str, ...]
     networks: tuple[NetworkPlan, ...] = ()
@@ -58,11 +58,11 @@ class Preview(Record):
 
 
 def preview(request: LaunchOptions) -> Preview:
-    """Plan a launch. Raises the `NetwrapError` that the launch would, as far as it can be seen."""
+    """Plan a launch. Raises the `NetwrapError` that the launch would, if it can be foreseen."""
     program = launcher.find_program(request.words[0])
-    # Only root can run QEMU as its user to ask it; whoever else plans asks it as oneself.
+    # Only root can run QEMU as USER to list its options; any other user runs it as that user.
     user = launcher.user_of(request) if os.geteuid() == 0 else None
-    # Nor does root, who only wants to see, run what somebody else may have written.
+    # For a mere preview root does not run a program that another user may have written.
     asks = os.geteuid() != 0 or user is not None or programs.is_trusted(program)
     line, reading = launcher.read_line(request.words, program, user, asks=asks)
     if reading is None:
@@ -109,7 +109,7 @@ def preview(request: LaunchOptions) -> Preview:
 def _network(
     network: Network, reserved: tuple[Subnet, ...]
 ) -> tuple[NetworkPlan, tuple[Resource, ...]]:
-    """Return what becomes of a network, and the resources that making it takes."""
+    """Return what a launch would do with a network, and the resources that making it needs."""
     work = Context(StateDir.here())
     info = read_info(work, network.bridge)
     if info is not None:
@@ -129,7 +129,7 @@ class _Foreseen(run_steps.Choice):
         return None
 
     def mac(self, nic: TapRequest, number: int) -> str:
-        """Return the user's MAC, or the first that would be tried."""
+        """Return the user's MAC, or the first one that a launch would try."""
         return _placeholder(nic).macs[number]
 
     def steps(self, steps: Iterator[run_steps.Step], bridge: str) -> Iterator[run_steps.Step]:
@@ -139,7 +139,7 @@ class _Foreseen(run_steps.Choice):
 
 
 def _placeholder(nic: TapRequest) -> TapDescriptors:
-    """Return what stands for a NIC's descriptors, whose numbers only a launch knows."""
+    """Return placeholders for a NIC's descriptors, whose numbers only a launch knows."""
     queues = range(nic.queues)
     taps = tuple(f"<{nic.tap}>" if nic.queues == 1 else f"<{nic.tap}.{q}>" for q in queues)
     vhosts = tuple(f"<vhost-{nic.tap}.{q}>" for q in queues) if nic.vhost else ()

@@ -1,4 +1,4 @@
-"""The launcher's half of provisioning: plan, start the keeper, take over what it hands out."""
+"""The launcher's half of provisioning: plan, start the keeper, receive its descriptors."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _WORD_TIMEOUT = 5.0  # seconds
 
 
 def provide(request: LaunchOptions, reading: NetworkOptions) -> tuple[str, ...]:
-    """Have the keeper provision what READING wants; return QEMU's new words.
+    """Have the keeper provision what READING wants; return QEMU's new command line.
 
-    Raises `NetwrapError` when it fails; nothing is left behind then.
+    Raises `NetwrapError` if that fails; nothing is left behind then.
     """
     fill_standard()
     if "SUDO_UID" in os.environ and not request.quiet:
@@ -77,7 +77,7 @@ def provide(request: LaunchOptions, reading: NetworkOptions) -> tuple[str, ...]:
 
 
 def _tell_notes(request: LaunchOptions, reading: NetworkOptions, plan: Plan) -> None:
-    """Tell the user what the plan has to say, unless it is to be quiet."""
+    """Print the plan's notes, unless REQUEST is quiet."""
     if request.quiet:
         return
     for note in (*plan.notes, *(plan.details if request.verbose else ())):
@@ -93,7 +93,7 @@ def _new_words(
     passing: PassthroughPlan | None,
     chosen: list[str],
 ) -> tuple[str, ...]:
-    """Return QEMU's new words; CHOSEN are the addresses of the devices that are passed through."""
+    """Return QEMU's new command line; CHOSEN are the BDFs of devices that are passed through."""
     rewritten = plan.rewritten(grants)
     if passing is not None:
         rewritten = passthrough.assign.become(passing, rewritten, tuple(chosen))
@@ -104,14 +104,14 @@ def _new_words(
 
 
 def _descriptors(nic: TapRequest) -> int:
-    """Return how many descriptors of ours QEMU inherits for a NIC: taps, vhosts and ports."""
+    """Return how many descriptors QEMU inherits from us for a NIC: taps, vhosts and ports."""
     return nic.queues * (2 if nic.vhost else 1) + len(nic.forwards)
 
 
 def _own(here: state.StateDir, run: str, lock: int, uid: int) -> int:
-    """Put a run's lock where QEMU, user UID's, inherits it, and write down that it does.
+    """Move a run's lock to where QEMU (run as UID) inherits it; record QEMU as the run's owner.
 
-    Return its number. Where that fails nothing is left of the run.
+    Returns the descriptor's new number. If that fails, the run is released and `OSError` raised.
     """
     try:
         lock = handover.inherit_lock(lock)
@@ -123,12 +123,12 @@ def _own(here: state.StateDir, run: str, lock: int, uid: int) -> int:
 
 
 def _uid(user: str) -> int:
-    """Return the number of the user that QEMU will run as: this process's own without a name."""
+    """Return the uid that QEMU will run as: this process's own if USER is empty."""
     return linux.users.uid_of(user) if user else os.geteuid()
 
 
 def _check_apart(request: LaunchOptions, wanted: RunSpec) -> None:
-    """Refuse a user for QEMU that could end the networks' dnsmasq. Raises `UsageError`."""
+    """Refuse to run QEMU as a user that could kill the networks' dnsmasq. Raises `UsageError`."""
     if request.run_as and any(network.traits.is_routed for network in wanted.networks):
         server = linux.accounts.account()
         if server.name == linux.accounts.NAME and server.uid == _uid(request.run_as):
@@ -157,10 +157,10 @@ def _hold(wanted: RunSpec, here: state.StateDir) -> tuple[int, ...]:
 def run_keeper(
     keeping: keeper.KeeperJob, heed: Callable[[str, dict[str, str]], None], *not_for_it: int
 ) -> dict[str, TapDescriptors]:
-    """Start a keeper and wait until all is there; return what each tap got.
+    """Start a keeper and wait until it is ready; return each tap's descriptors by the tap's name.
 
-    HEED gets what it says meanwhile; NOT_FOR_IT are descriptors that it must not hold. Raises
-    `NetwrapError` when it fails or dies; nothing is left behind then.
+    HEED gets its messages meanwhile; NOT_FOR_IT are descriptors that it must not hold. Raises
+    `NetwrapError` if the keeper fails or dies; nothing is left behind then.
     """
     try:
         socket = keeper.start(keeping, *not_for_it)
@@ -170,7 +170,7 @@ def run_keeper(
     try:
         grants = _receive(socket, heed)
     except EOFError:
-        open_files.raise_own()  # this process becomes no QEMU now
+        open_files.raise_own()  # this process will not become QEMU now
         failures = runs.release(keeping.state, keeping.wanted.run)
         left = "; ".join(error.message for error in failures)
         raise NetwrapError(
@@ -184,7 +184,7 @@ def run_keeper(
 def passing_of(
     request: LaunchOptions, reading: NetworkOptions, config: Config, plan: Plan
 ) -> PassthroughPlan | None:
-    """Return what is passed through; None for nothing. Raises `NetwrapError`."""
+    """Return the plan of what is passed through; None for nothing. Raises `NetwrapError`."""
     if not reading.may_pass_through:
         return None
     return passthrough.assign.look(
@@ -197,7 +197,7 @@ def passing_of(
 
 
 def make_plan(request: LaunchOptions, reading: NetworkOptions, config: Config, run: str) -> Plan:
-    """Ask the host what the plan needs to know, and plan."""
+    """Collect the facts of the host that the plan needs, and plan. Raises `UsageError`."""
     chosen, chosen_by = request.network, ""
     if not chosen and (chosen := os.environ.get(NETWORK, "")):
         chosen_by = f"{NETWORK}={chosen}"
@@ -214,16 +214,16 @@ def make_plan(request: LaunchOptions, reading: NetworkOptions, config: Config, r
 
 
 def reserved_subnets(config: Config) -> tuple[Subnet, ...]:
-    """Return the subnets that configured networks have, and no other may be given."""
+    """Return the subnets of configured networks, which no other network may be given."""
     return tuple(n.subnet for n in config.networks if n.subnet is not None)
 
 
 def _receive(
     socket: _socket.socket, heed: Callable[[str, dict[str, str]], None]
 ) -> dict[str, TapDescriptors]:
-    """Receive from the keeper until it is ready; return what each tap got.
+    """Receive messages until the keeper is ready; return each tap's descriptors by the tap's name.
 
-    Raises `EOFError` when the keeper dies, and `NetwrapError` with what failed.
+    Raises `EOFError` if the keeper dies, and the `NetwrapError` that it reports.
     """
     grants: dict[str, TapDescriptors] = {}
     tap, begun = "", b""
@@ -256,9 +256,9 @@ def _receive(
 
 
 def _check(kind: str, fields: dict[str, str]) -> None:
-    """Raise what the keeper says has failed, and refuse one whose messages have another format.
+    """Raise the error that the keeper reports, or one for messages of another format.
 
-    It gives up when the launcher ends.
+    The keeper gives up when the launcher ends.
     """
     if kind == "error":
         raise _KeeperError(fields["message"], fields["hint"], int(fields["status"]))
@@ -270,12 +270,12 @@ def _check(kind: str, fields: dict[str, str]) -> None:
 
 
 def _has_word(socket: _socket.socket) -> bool:
-    """Wait for a message of the keeper's; return whether one has come in time."""
+    """Wait for a message from the keeper; return whether one came within `_WORD_TIMEOUT`."""
     return waits.readable(socket.fileno(), _WORD_TIMEOUT)
 
 
 class _KeeperError(NetwrapError):
-    """What the keeper says has failed."""
+    """An error that the keeper reports."""
 
     def __init__(self, message: str, hint: str, status: int) -> None:
         """Keep the keeper's own exit status."""
@@ -286,9 +286,9 @@ class _KeeperError(NetwrapError):
 def _teller(
     request: LaunchOptions, wanted: RunSpec, chosen: list[str]
 ) -> Callable[[str, dict[str, str]], None]:
-    """Return what to do with the keeper's words: tell the user, on standard error.
+    """Return a function that prints the keeper's messages for the user, on standard error.
 
-    The addresses of devices that are passed through are added to CHOSEN.
+    It appends the BDFs of devices that are passed through to CHOSEN.
     """
     nics = {nic.tap: nic for nic in wanted.nics}
     show_nics = not request.quiet and (request.verbose or os.isatty(2))
@@ -313,16 +313,16 @@ def _teller(
 
 
 def _place(network: Network, fields: dict[str, str]) -> str:
-    """Return which network a NIC is on, and what the keeper has told of it."""
+    """Return as text which network a NIC is on, with what the keeper reports of it."""
     own = "" if network.name == network.bridge else network.bridge
     more = ", ".join(filter(None, (f"{own} {fields['address']}".strip(), fields["made"])))
     return f"{network.name} ({more})" if more else network.name
 
 
 def fill_standard() -> None:
-    """See that descriptors 0 to 2 are open, or what we open now would be taken for them.
+    """Open descriptors 0 to 2 if they are closed: a file opened later would take their place.
 
-    What is opened for it is closed on exec: QEMU finds them as they were.
+    They are close-on-exec, so that QEMU finds them as they were.
     """
     while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
         pass

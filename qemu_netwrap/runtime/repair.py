@@ -1,4 +1,4 @@
-"""What somebody has taken away of a network that is up: found, and made anew."""
+"""Repair: recreate what others have removed of a network that is up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def restore(entries: list[Entry], journal: Journal, work: Context) -> None:
-    """Make anew what somebody has taken away from a network that is up, or what is outdated."""
+    """Recreate what others have removed of a network that is up, and replace what is outdated."""
     lost_rules = ""
     for entry in entries:
         entry.resource.insist(work)
@@ -33,16 +33,16 @@ def restore(entries: list[Entry], journal: Journal, work: Context) -> None:
 
 
 def _renew_forwards(bridge: str, work: Context) -> None:
-    """Add again what somebody has taken away of the port forwards of living runs on BRIDGE."""
+    """Add again what was removed of the port forwards of living runs on BRIDGE."""
     for run in filter(work.state.is_alive, work.state.members(bridge)):
         for entry in Journal(f"{work.state.run(run)}/journal").peek():
             entry.resource.add_again(work)
 
 
 def reattach_taps(bridge: str, work: Context) -> None:
-    """Plug the taps of living runs into a bridge that was made anew, if it was.
+    """Reattach the taps of living runs after their bridge has been recreated.
 
-    Those that somebody has put on another bridge meanwhile stay there.
+    Taps that others have put on another bridge meanwhile stay there.
     """
     for run in filter(work.state.is_alive, work.state.members(bridge)):
         try:
@@ -53,4 +53,4 @@ def reattach_taps(bridge: str, work: Context) -> None:
                 again |= {plugged} if plugged else set()
                 entry.resource.after_plugging(work, again)
         except (OSError, NetwrapError):
-            continue  # its run ends just now, or its journal is spoilt, which its release tells
+            continue  # the run is just ending, or its journal is damaged, which its release reports

@@ -1,4 +1,4 @@
-"""What a run acquires for a NIC, in order: decided here for `plan` and for the keeper alike."""
+"""What a run acquires for a NIC, in order: the same code for `plan` and for the keeper."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.nftables import PortForwardChains
     from qemu_netwrap.runtime.membership import NetworkInfo
 
-Step = tuple[Resource, ...]  # acquired side by side
+Step = tuple[Resource, ...]  # acquired in parallel
 
-_MAC_ATTEMPTS = 1 << 16  # VMs of the same words: each tries what those before it have
+_MAC_ATTEMPTS = 1 << 16  # VMs with the same key: each first tries the MACs of those before it
 
 
 class Choice:
-    """How the keeper chooses what the command line leaves open; `plan` foresees it instead."""
+    """How the keeper chooses what the command line leaves open; `plan` uses a subclass."""
 
     def __init__(self, run: str, work: Context) -> None:
         """Choose for RUN."""
@@ -36,7 +36,7 @@ class Choice:
         self.work = work
 
     def attached(self, nic: TapRequest) -> Resource | None:
-        """Return QEMU's own tap as a port of its bridge; None without one. Raises `HostError`."""
+        """Return QEMU's own tap as a port of its bridge, None without one. Raises `HostError`."""
         return _attached(nic, self.work) if nic.foreign else None
 
     def mac(self, nic: TapRequest, number: int) -> str:
@@ -44,9 +44,9 @@ class Choice:
         return _choose_mac(nic, number, self.run, self.work)
 
     def steps(self, steps: Iterator[Step], bridge: str) -> Iterator[Step]:
-        """Yield the steps that choose MACs and addresses, so that no other run has chosen the same.
+        """Yield the steps that choose MACs and addresses, holding the MACs' lock.
 
-        One run at a time: of two that look for a free MAC, the second sees the first's.
+        So of two runs that look for a free MAC at the same time, the second sees the first's.
         """
         with files.Lock(self.work.state.macs_lock):
             if _has_elders(bridge, self.work):
@@ -55,12 +55,12 @@ class Choice:
 
 
 class NicSteps:
-    """The steps of one NIC, which are taken one by one, and what they have come to."""
+    """The steps of one NIC, which are taken one by one, and their results."""
 
     def __init__(
         self, nic: TapRequest, info: NetworkInfo, names: Iterator[str], choice: Choice
     ) -> None:
-        """Take NIC, on a network that is up as INFO says, of a guest of these NAMES."""
+        """Prepare the steps of NIC, on a network that is up as INFO says; NAMES are the guest's."""
         self._nic = nic
         self._info = info
         self._names = names
@@ -70,7 +70,7 @@ class NicSteps:
         self.forwards: tuple[PortForward, ...] = ()
 
     def __iter__(self) -> Iterator[Step]:
-        """Yield each step: its resources are acquired before the next one is asked for."""
+        """Yield each step: the caller acquires its resources before it takes the next one."""
         nic, info, choice = self._nic, self._info, self._choice
         driver = nic_driver(nic.network)
         attached = choice.attached(nic)
@@ -95,7 +95,7 @@ class NicSteps:
 
 
 def _has_elders(bridge: str, work: Context) -> bool:
-    """Whether a network has guests, and no file of what they have alone: an older version's."""
+    """Whether an older version made a network's guests: it recorded no names or addresses."""
     folder = work.state.network(bridge)
     if any(os.path.isdir(f"{folder}/{name}") for name in ("names", "addresses")):
         return False
@@ -105,9 +105,9 @@ def _has_elders(bridge: str, work: Context) -> bool:
 def own_address(
     nic: TapRequest, number: int, known_as: tuple[str, str], info: NetworkInfo, work: Context
 ) -> tuple[str, str]:
-    """Return the IPv4 and IPv6 address that guest NIC NUMBER, KNOWN_AS MAC and name, has alone.
+    """Return the IPv4 and IPv6 address reserved for guest NIC NUMBER, KNOWN_AS (MAC, name).
 
-    One is empty where DHCP may give any: forwards lead to the first of several NICs.
+    One is "" where DHCP may give any address. Forwards lead to the first of several NICs.
     """
     is_led_to = bool(nic.forwards) and number == 0
     is_guarded = nic.is_guarded and bool(info.address)
@@ -128,9 +128,9 @@ def own_address(
 def forwards_of(
     nic: TapRequest, addresses: list[tuple[str, str]], info: NetworkInfo
 ) -> tuple[tuple[PortForward, ...], tuple[PortForwardChains, ...]]:
-    """Return the forwards that lead to a NIC that has ADDRESSES, and the chains by which they do.
+    """Return the forwards that lead to a NIC with ADDRESSES (IPv4, IPv6), and their nft chains.
 
-    Raises `HostError` for one that leads out of the network.
+    Raises `HostError` for a forward that leads out of the network.
     """
     if not nic.forwards:
         return (), ()
@@ -142,7 +142,7 @@ def forwards_of(
 
 
 def _attached(nic: TapRequest, work: Context) -> AttachedTap:
-    """Return the tap that QEMU has made as a port of the NIC's bridge, and what it was before."""
+    """Return the tap that QEMU made as a port of the NIC's bridge, with its former settings."""
     bridge = nic.network.bridge
     tap, master = link_named(work.rtnl, nic.tap), link_named(work.rtnl, bridge)
     other = work.rtnl.index_name(tap.master) if tap.master not in (0, master.index) else ""
@@ -161,8 +161,8 @@ def _attached(nic: TapRequest, work: Context) -> AttachedTap:
 def _choose_mac(nic: TapRequest, number: int, run: str, work: Context) -> str:
     """Return the MAC of a guest NIC: the user's, or a derived one that no living run has.
 
-    On whatever network of this host: networks can meet on a bridge outside. A guest that migrates
-    here has the MAC that it had, also beside the run that it comes from.
+    No living run on any network of this host: networks can meet on a bridge outside. A guest that
+    migrates here keeps its MAC, even beside the run that it comes from. Raises `NetwrapError`.
     """
     given = nic.macs[number]
     for attempt in range(_MAC_ATTEMPTS):

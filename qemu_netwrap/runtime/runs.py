@@ -1,4 +1,4 @@
-"""One run: its folder, what it acquires, and its release by whoever finds it dead."""
+"""One run: its folder, what it acquires, and its release once it is dead."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Granted(Record):
 
 
 class RunInfo(Record):
-    """A run, as `ps` shows it. Its pid is QEMU's, unless that has daemonized."""
+    """A run, as `ps` shows it. Its pid is QEMU's, unless QEMU has daemonized."""
 
     run: str
     pid: str
@@ -58,10 +58,10 @@ class NicInfo(Record):
 
 
 def claim_name(state: StateDir, name: str) -> tuple[str, int]:
-    """Take a run name that nobody has; return it and the descriptor that holds its lock.
+    """Take a free run name; return it and the descriptor that holds its lock.
 
-    It is NAME, QEMU's process id or its tap, with a letter behind it if that is taken: by a dead
-    run that nobody has released yet, or in another namespace of process ids.
+    It is NAME, QEMU's pid or its tap, with a letter appended if that is in use: by a dead run that
+    has not been released yet, or by a run in another pid namespace. Raises `NetwrapError`.
     """
     for suffix in ("", *"abcdefghijklmnopqrstuvwxyz"):
         run = f"{name}{suffix}"
@@ -83,10 +83,10 @@ def claim_name(state: StateDir, name: str) -> tuple[str, int]:
 def write_owner(
     state: StateDir, run: str, process: Process, uid: int = 0, lock: int | None = None
 ) -> None:
-    """Write down which process becomes a run's QEMU: it, and what it starts, may be ended.
+    """Record which process becomes a run's QEMU: `stop` may end it, and what it starts.
 
-    UID is the user that it runs as, LOCK the number at which it inherits the run's lock. Where that
-    fails, on a full file system say, nothing is left of the run, which must be without effects.
+    UID is the user that it runs as, LOCK the number at which it inherits the run's lock. If this
+    fails, on a full file system say, the run's folder is removed: the run must have no effects yet.
     """
     fields = {
         "pid": str(process.pid),
@@ -110,7 +110,7 @@ def write_info(
     nics: list[Granted],
     devices: Sequence[DeviceInfo] = (),
 ) -> None:
-    """Write down what `ps` will show of a run; PID is QEMU's."""
+    """Record what `ps` will show of a run; PID is QEMU's."""
     info = RunInfo(wanted.run, str(pid), wanted.guest, wanted.command)
     lines = [record_text.write("run", info.__dict__)]
     for got in nics:
@@ -129,7 +129,7 @@ def write_info(
 
 
 def read_info(state: StateDir, run: str) -> tuple[RunInfo, list[NicInfo]]:
-    """Return what is known of a run; of one that just starts, its name only."""
+    """Return what is recorded of a run and its NICs; of one that is just starting, its name."""
     told = _told(state, run)
     found = next((fields for kind, fields in told if kind == "run"), None)
     if found is None:
@@ -148,18 +148,18 @@ def read_devices(state: StateDir, run: str) -> list[DeviceInfo]:
 
 
 def _told(state: StateDir, run: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the lines of what `write_info` has written."""
+    """Return the (kind, fields) of each line that `write_info` has written and that is readable."""
     told = []
     for line in files.read(f"{state.run(run)}/info").split("\n")[:-1]:
         try:
             told.append(record_text.read(line))
         except ValueError:
-            continue  # see `faults`
+            continue  # `faults` reports it
     return told
 
 
 def faults(state: StateDir, run: str) -> list[str]:
-    """Return what of a run's files this version cannot read, in a line each."""
+    """Return a line for each part of a run's files that this version cannot read."""
     journal = Journal(f"{state.run(run)}/journal")
     strange = [e.resource.line for e in journal.peek() if isinstance(e.resource, Unreadable)]
     lines = files.read(f"{state.run(run)}/info").split("\n")[:-1]
@@ -200,9 +200,9 @@ def provision(wanted: RunSpec, work: Context, reserved: tuple[Subnet, ...]) -> I
 def release(
     state: StateDir, run: str, say: Callable[[str], None] = lambda _: None
 ) -> list[NetwrapError]:
-    """Release a dead run, whose lock the caller holds; return what went wrong.
+    """Release a dead run, whose lock the caller holds; return the errors.
 
-    The run's folder goes when nothing is left of it.
+    The run's folder is removed unless there are errors.
     """
     work = Context(state, say)
     folder = state.run(run)
@@ -216,9 +216,9 @@ def release(
 def end(
     state: StateDir, run: str, say: Callable[[str], None] = lambda _: None
 ) -> list[NetwrapError]:
-    """Release a run that lives by a tap, also while that is there; return what went wrong.
+    """Release a run that lasts as long as a tap, even while the tap is there; return the errors.
 
-    Its keeper is woken by what is done to the tap, and finds that the run is no longer its own.
+    The change to the tap wakes the run's keeper, which finds that the run is no longer its own.
     """
     lock = files.open_locked(f"{state.run(run)}/lock")
     try:
@@ -229,7 +229,7 @@ def end(
 
 
 def wait_tap(state: StateDir, run: str) -> None:
-    """Sleep until the tap is gone that a run lives by, if it does."""
+    """If a run lasts as long as a tap, sleep until that tap is gone."""
     tap = state.tap(run)
     if tap is not None:
         watched = linux.netlink.watch.watch_link(tap.index)
@@ -241,7 +241,7 @@ def wait_tap(state: StateDir, run: str) -> None:
 def release_dead_runs(
     state: StateDir, say: Callable[[str], None] = lambda _: None
 ) -> tuple[list[str], list[NetwrapError]]:
-    """Release every run that is dead and has no keeper; return their names and what went wrong."""
+    """Release every run that is dead and has no keeper; return their names and the errors."""
     state.drop_other_boots()
     released: list[str] = []
     errors: list[NetwrapError] = []
@@ -259,7 +259,7 @@ def release_dead_runs(
 def _release_if_dead(
     state: StateDir, run: str, say: Callable[[str], None]
 ) -> list[NetwrapError] | None:
-    """Release a run and return what went wrong; None if it lives, or somebody else is at it."""
+    """Release a run and return the errors; None if it lives, or is being released elsewhere."""
     if _is_seen_to(state, run):
         return None
     try:
@@ -267,12 +267,12 @@ def _release_if_dead(
     except BlockingIOError:
         return None
     try:
-        # Once more: it may have only just begun.
+        # Check again with the lock held: the run may have only just begun.
         return None if _is_seen_to(state, run) else release(state, run, say)
     finally:
         os.close(lock)
 
 
 def _is_seen_to(state: StateDir, run: str) -> bool:
-    """Whether a run has a keeper, who releases it, or lives by its tap."""
+    """Whether a run has a keeper, which will release it, or a tap that keeps it alive."""
     return files.is_locked(f"{state.run(run)}/keeper") or state.tap_lives(run)

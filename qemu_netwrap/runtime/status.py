@@ -1,4 +1,4 @@
-"""What runs and networks there are, and how they fare: what `ps` shows, `stop` and `wait` use."""
+"""The status of runs and networks, which `ps` shows and `stop` and `wait` use."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
 RUNNING = "running"
 STARTING = "starting"
-IDLE = "idle"  # a tap that nobody has open yet, kept on its network by hand
+IDLE = "idle"  # a tap that no process has open yet, put on its network by hand
 ENDING = "ending"
-HELD = "held"  # QEMU is gone, and something that is not QEMU's has its lock still
+HELD = "held"  # QEMU is gone, and a process that is not QEMU's still has its lock
 DEAD = "dead"
 UNREADABLE = "unreadable"
 
 _QEMUS = ("qemu", "kvm")
-# Seconds: for the kernel to close what a process had, for a state that is about to change, for a
-# whole teardown; and between two looks.
+# Seconds: for the kernel to close what a process had open, for a state that is about to change, for
+# a whole teardown; and between two polls.
 _RELEASE_TIMEOUT, _SETTLE_TIMEOUT, _TEARDOWN_TIMEOUT = 3.0, 0.5, 120.0
 _POLL_INTERVAL = 0.01
 
@@ -58,7 +58,7 @@ REMEDY = "; the next run to join puts that right"
 
 
 class Lease(Record):
-    """A DHCP lease. Expires in seconds since the epoch; 0 is never."""
+    """A DHCP lease. It expires at that number of seconds since the epoch; 0 is never."""
 
     mac: str
     address: str
@@ -67,7 +67,7 @@ class Lease(Record):
 
 
 class NicStatus(Record):
-    """A NIC of a run: where it is, what address the guest has, and its counters in bytes."""
+    """A NIC of a run: its network, the guest's addresses, and its counters in bytes."""
 
     label: str
     tap: str
@@ -97,7 +97,7 @@ class RunStatus(Record):
 
 
 class NetworkStatus(Record):
-    """A network that is up, or foreign but in use by runs of ours."""
+    """A network that is up, or a foreign one in use by runs of ours."""
 
     name: str
     mode: str
@@ -113,7 +113,7 @@ class NetworkStatus(Record):
 
 
 def all_runs(state: StateDir) -> list[RunStatus]:
-    """Return every run, the dead ones that nobody has released included."""
+    """Return every run, including dead ones not yet released."""
     family = owners.Family(state)
     return [_run_or_fault(state, run, family) for run in state.runs()]
 
@@ -125,7 +125,7 @@ def all_networks(state: StateDir) -> list[NetworkStatus]:
 
 
 def network(state: StateDir, bridge: str) -> NetworkStatus | None:
-    """Return how one network fares; None for those who may not know, all but root."""
+    """Return the status of one network; None if the caller is not root."""
     try:
         return _network(state, bridge, commands.our_rules())
     except PermissionError:
@@ -133,9 +133,9 @@ def network(state: StateDir, bridge: str) -> NetworkStatus | None:
 
 
 def find(state: StateDir, name: str, *, over: bool = False) -> str:
-    """Return the run that NAME means: its run name, its guest's, or QEMU's process id.
+    """Return the name of the run that NAME means: a run's name, its guest's, or QEMU's pid.
 
-    With OVER the name of a run may be one that is over. Raises `UsageError`.
+    With OVER, NAME may be that of a run that is over. Raises `UsageError`.
     """
     known = {run: runs.read_info(state, run)[0].name for run in state.runs()}
     if name in known:
@@ -144,7 +144,7 @@ def find(state: StateDir, name: str, *, over: bool = False) -> str:
     if len(found) == 1:
         return found[0]
     if name.isascii() and name.isdigit() and len(name) <= _PID_DIGITS:
-        # One that has daemonized has another pid by now, which is what ps and -pidfile tell.
+        # A QEMU that has daemonized has another pid by now, which ps and -pidfile show.
         family = owners.Family(state)
         having = (run for run in known if any(p.pid == int(name) for p in family.qemu(run)))
         by_pid = next(having, "")
@@ -158,10 +158,10 @@ def find(state: StateDir, name: str, *, over: bool = False) -> str:
 
 
 def stop(state: StateDir, run: str, seconds: float) -> list[int]:
-    """End a run's QEMU with its whole tree and wait for the teardown; return who was killed.
+    """End a run's QEMU with its descendants and wait for the teardown; return the killed pids.
 
     Only QEMU's own processes are signalled; those that have not ended after SECONDS are killed.
-    Raises the `HostError` that names what goes on all the same; the run is released then, too.
+    Raises a `HostError` that names what continues nevertheless; the run is released even then.
     """
     owner = owners.read(state, run)
     killed = []
@@ -170,7 +170,7 @@ def stop(state: StateDir, run: str, seconds: float) -> list[int]:
             lambda known: _mortal(owner, run, owners.Family(state), known), seconds
         )
         if owners.read(state, run) not in (None, owner):
-            return killed  # that run is over, and its name another one's already
+            return killed  # that run is over, and another one already has its name
     _refuse_what_cannot_be_ended(state, run)
     named = _await_letting_go(state, run)
     if named or state.tap_lives(run):
@@ -193,14 +193,14 @@ def _mortal(
 ) -> list[Process]:
     """Return those processes of a run's QEMU that `stop` may end.
 
-    Not the first one, which takes a whole container, or the host, with it; nor this one.
+    Not pid 1, whose end is that of the whole container or host; nor this process.
     """
     spared = (1, os.getpid())
     return [each for each in family.of(owner, run, known) if each.pid not in spared]
 
 
 def _refuse_what_cannot_be_ended(state: StateDir, run: str) -> None:
-    """Raise `HostError` where QEMU goes on since it is out of reach."""
+    """Raise `HostError` if QEMU cannot be ended: it is pid 1, or in another pid namespace."""
     main = owners.Family(state).main(run)
     if main is not None and main.pid == 1:
         raise HostError(
@@ -215,9 +215,9 @@ def _refuse_what_cannot_be_ended(state: StateDir, run: str) -> None:
 
 
 def _await_letting_go(state: StateDir, run: str) -> list[str]:
-    """Wait until QEMU's end has freed what the run lives by; return what keeps it, in words."""
+    """Wait until the run's lock or tap is free after QEMU's end; return what has it, as text."""
     if state.tap(run) is None:
-        # Most teardowns are over by then, and nobody has to be looked for.
+        # Most teardowns are over by then, and no holder has to be searched for.
         if polling.wait_until(
             lambda: not files.is_held(f"{state.run(run)}/lock"), _SETTLE_TIMEOUT, _POLL_INTERVAL
         ):
@@ -232,22 +232,22 @@ def _await_letting_go(state: StateDir, run: str) -> list[str]:
 
 
 def _with_tap(state: StateDir, run: str) -> list[int]:
-    """Return the processes that have the tap that a run lives by."""
+    """Return the pids that have open the tap that keeps a run alive."""
     tap = state.tap(run)
     return list(holders.holders_of_tap(name_of(tap.index))) if tap is not None else []
 
 
 def _release_from(state: StateDir, run: str) -> list[NetwrapError]:
-    """Release a run although others have what it lives by; return what went wrong."""
+    """Release a run although others have its lock or tap; return the errors."""
     if state.tap(run) is not None:
         return runs.end(state, run)
     return owners.take_over(state, run, lambda _: None)
 
 
 def _await_teardown(state: StateDir, run: str) -> None:
-    """Wait until the keeper has released a run whose QEMU is gone; see to it if that has died.
+    """Wait until the keeper has released a run whose QEMU is gone; release it if the keeper died.
 
-    Raises `HostError` if it does not come to an end.
+    Raises `HostError` if the teardown does not end in time.
     """
     folder = state.run(run)
 
@@ -264,7 +264,7 @@ def _await_teardown(state: StateDir, run: str) -> None:
 
 
 def wait(state: StateDir, run: str) -> None:
-    """Wait until a run's teardown is over, and see to it if its keeper has died.
+    """Wait until a run's teardown is over, and release it if its keeper has died.
 
     Raises the `NetwrapError` of what could not be released.
     """
@@ -285,7 +285,7 @@ def _collect_rest(state: StateDir, run: str) -> None:
 
 
 def collect(state: StateDir) -> tuple[list[str], list[NetwrapError]]:
-    """Release what dead runs have left, networks without a living member included."""
+    """Release dead runs, networks without a living member, strays; return lines, and errors."""
     said: list[str] = []
     released, errors = runs.release_dead_runs(state, said.append)
     errors += _left_over(state)
@@ -301,7 +301,7 @@ def collect(state: StateDir) -> tuple[list[str], list[NetwrapError]]:
 
 
 def _left_over(state: StateDir) -> list[NetwrapError]:
-    """Return an error for each run whose QEMU is gone, and that others keep alive."""
+    """Return an error for each run whose QEMU is gone and that other processes keep alive."""
     family = owners.Family(state)
     return [
         HostError(f"run {run}: {held}", f"qemu-netwrap stop {run} releases it all the same")
@@ -311,10 +311,10 @@ def _left_over(state: StateDir) -> list[NetwrapError]:
 
 
 def _held(state: StateDir, run: str) -> str:
-    """Say what keeps a run alive whose QEMU is not seen; empty if nothing does, or only a moment.
+    """Return what keeps a run alive whose QEMU is not found; "" if nothing does for long.
 
-    A tap that was put on its network by hand is kept there, and a run of another namespace of
-    process ids is seen there.
+    Neither a tap that was put on its network by hand counts, nor a run in another pid namespace,
+    where its QEMU can be found.
     """
     polling.wait_until(lambda: not _holding(state, run), _SETTLE_TIMEOUT)
     named = _holding(state, run)
@@ -322,7 +322,7 @@ def _held(state: StateDir, run: str) -> str:
 
 
 def _holding(state: StateDir, run: str) -> list[str]:
-    """Return what has the lock or the tap that a run lives by, in words."""
+    """Return what has the lock or the tap that keeps a run alive, as text."""
     if state.tap(run) is None:
         return [] if owners.is_elsewhere(state, run) else owners.obstacles(state, run)
     if _is_by_hand(state, run) or not state.tap_lives(run):
@@ -331,14 +331,14 @@ def _holding(state: StateDir, run: str) -> list[str]:
 
 
 def _is_by_hand(state: StateDir, run: str) -> bool:
-    """Whether a run lives by a tap, and nobody knows which QEMU is to have it."""
+    """Whether a run lasts as long as a tap, and it is unknown which QEMU will use that."""
     return state.tap(run) is not None and not os.path.exists(f"{state.run(run)}/qemu")
 
 
 def leases(state: StateDir, bridge: str) -> tuple[Lease, ...]:
     """Return the leases of a network's dnsmasq (its lease file: expiry, MAC, address, name, id).
 
-    Those of DHCPv6, which follow, do not tell MACs: see `_nic`.
+    The DHCPv6 leases after them contain no MACs: see `_nic`.
     """
     found = []
     for line in files.read(f"{state.network(bridge)}/leases").splitlines():
@@ -352,7 +352,7 @@ def leases(state: StateDir, bridge: str) -> tuple[Lease, ...]:
 
 
 def _run_or_fault(state: StateDir, run: str, family: owners.Family) -> RunStatus:
-    """Return how one run fares, also when what is written of it cannot be read."""
+    """Return the status of one run, even if its files cannot be read."""
     try:
         return _run(state, run, family)
     except HostError as error:
@@ -360,7 +360,7 @@ def _run_or_fault(state: StateDir, run: str, family: owners.Family) -> RunStatus
 
 
 def _run(state: StateDir, run: str, family: owners.Family) -> RunStatus:
-    """Return how one run fares."""
+    """Return the status of one run."""
     info, nics = runs.read_info(state, run)
     folder = state.run(run)
     used = _usage(state, run, family)
@@ -392,7 +392,7 @@ def _run(state: StateDir, run: str, family: owners.Family) -> RunStatus:
 
 
 def _usage(state: StateDir, run: str, family: owners.Family) -> processes.Usage | None:
-    """Return what a run's QEMU has used; of a tap put there by hand, that of whoever has it."""
+    """Return what a run's QEMU has used; for a tap put there by hand, what its holder has used."""
     main = family.main(run)
     pids = [main.pid] if main else [process.pid for process in family.qemu(run)]
     if not pids and _is_by_hand(state, run):
@@ -401,20 +401,20 @@ def _usage(state: StateDir, run: str, family: owners.Family) -> processes.Usage 
 
 
 def _outlived(used: processes.Usage, main: Process | None) -> tuple[str, ...]:
-    """Say that the program that was started is gone, if so, and what goes on: no QEMU, it seems."""
+    """Return the fault, if so, that the started program has ended and another process goes on."""
     if main is not None:
         return ()
     return (f"the program that was started has ended; {holders.named(used.pid)} goes on",)
 
 
 def _is_idle(state: StateDir, run: str) -> bool:
-    """Whether a run lives by a tap that was not held when it began."""
+    """Whether a run lasts as long as a tap that no process held when the run began."""
     tap = state.tap(run)
     return tap is not None and not tap.held and state.tap_lives(run)
 
 
 def _nic(state: StateDir, nic: runs.NicInfo, link: link_stats.Port | None) -> NicStatus:
-    """Return how one NIC fares."""
+    """Return the status of one NIC."""
     macs = tuple(nic.macs.split())
     known = [(lease.mac, lease.address) for lease in leases(state, nic.bridge)]
     known += link_stats.neighbours6(nic.bridge)
@@ -426,7 +426,7 @@ def _nic(state: StateDir, nic: runs.NicInfo, link: link_stats.Port | None) -> Ni
 
 
 def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
-    """Return how one network fares."""
+    """Return the status of one network."""
     work = Context(state)
     info = membership.peek_info(work, bridge) or membership.NetworkInfo(bridge, "bridge", bridge)
     entries, faults = _entries(membership.journal_of(work, bridge))
@@ -466,7 +466,7 @@ def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
 
 
 def _entries(journal: Journal) -> tuple[list[Resource], list[str]]:
-    """Return what a network has, and what is to be said of its journal if that is a newer one."""
+    """Return a network's resources; and the fault of its journal, if that has a newer format."""
     try:
         return [entry.resource for entry in journal.live()], []
     except HostError as error:
@@ -474,7 +474,7 @@ def _entries(journal: Journal) -> tuple[list[Resource], list[str]]:
 
 
 def _unreadable(info: membership.NetworkInfo, entries: list[Resource]) -> list[str]:
-    """Return what of a network's files this version cannot read."""
+    """Return a fault for each part of a network's files that this version cannot read."""
     lines = [each.line for each in entries if isinstance(each, Unreadable)]
     found = [f"its journal has a line that this version cannot read: {line!r}" for line in lines]
     return found if info.mode else ["its info file is damaged", *found]
@@ -500,7 +500,7 @@ def _way_faults(info: membership.NetworkInfo, folder: str, work: Context) -> Ite
 def _mac_faults(
     state: StateDir, bridge: str, members: tuple[str, ...], work: Context
 ) -> Iterator[str]:
-    """Yield what is wrong with the MACs that a bridge goes by."""
+    """Yield what is wrong with the MACs of a bridge's taps and forwarding database."""
     for run, tap in _taps(state, bridge, members, work):
         if tap.mac[:1] != TAP_PREFIX:
             yield (
@@ -514,7 +514,7 @@ def _mac_faults(
 def _ip_faults(
     state: StateDir, bridge: str, members: tuple[str, ...], work: Context
 ) -> Iterator[str]:
-    """Yield the taps whose guests have sent what a network's guests must not."""
+    """Yield the taps whose guests have sent frames that a network's guests must not send."""
     for _, tap in _taps(state, bridge, members, work):
         count = work.rtnl.dropped(tap.index)
         if count:
@@ -525,14 +525,14 @@ def _ip_faults(
 
 
 def _unplugged(state: StateDir, bridge: str, members: tuple[str, ...], work: Context) -> list[str]:
-    """Return the taps of a network's runs that are on no bridge at all."""
+    """Return the names of the taps of a network's runs that are on no bridge at all."""
     return [tap.name for _, tap in _taps(state, bridge, members, work) if not tap.master]
 
 
 def _taps(
     state: StateDir, bridge: str, members: tuple[str, ...], work: Context
 ) -> Iterator[tuple[str, Link]]:
-    """Yield the runs on a network and their taps there."""
+    """Yield (run, tap) for each tap that a network's runs have there."""
     for run in members:
         for nic in runs.read_info(state, run)[1]:
             tap = work.rtnl.link(nic.tap) if nic.bridge == bridge else None
@@ -541,7 +541,7 @@ def _taps(
 
 
 def _is_anothers(state: StateDir, run: str, tap: Link) -> bool:
-    """Whether a tap only has the name of the one that a run lived by."""
+    """Whether a tap is not the run's, but only has the same name."""
     try:
         lived_by = state.tap(run)
     except HostError:

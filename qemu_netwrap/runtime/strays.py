@@ -1,9 +1,9 @@
-"""What bears our marks and is in no state folder: somebody has removed /run/qemu-netwrap.
+"""Strays: what bears our marks but is in no state folder, after /run/qemu-netwrap was removed.
 
-Each mark is one that only root can set, or that says nothing by a name alone: a bridge's MAC is
-derived from the host and the bridge's name; chains are in our own table, rules in others' bear our
-comment; a dnsmasq is told by its program's file, its network namespace and the DHCP port that it
-holds, before its words are believed. What still serves somebody is left, and told.
+Only root can set these marks, or they prove more than a name does: a bridge's MAC is derived from
+the host and the bridge's name; chains are in our own table; rules in others' chains have our
+comment; a dnsmasq is recognized by its program's file, its network namespace and the DHCP port that
+it holds, before its command line is trusted. Strays still in use are left alone and reported.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 _TABLES = ("raw", "mangle", "filter")
 _PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 _FAMILIES = (_socket.AF_INET, _socket.AF_INET6)
-# What spares the host's own packets goes last, the jump before its end.
+# The rules that spare the host's own packets are deleted last, the jump before its target.
 _ORDER = (FR_ACT_BLACKHOLE, FR_ACT_GOTO, FR_ACT_NOP)
-# Of the host's settings that nat switches: the key, and its values before and meanwhile.
+# The host's settings that nat changes: the key, its value before, and its value meanwhile.
 _SWITCHES = (("accept_ra", "1", "2"), ("force_forwarding", "0", "1"), ("forwarding", "0", "1"))
 _INPUT_DEVICES = re.compile(r'iifname (?:"([^"]+)"|\{([^}]*)\})')
 
 
 class Stray(Record):
-    """A network without state: its bridge, what is there of it, and the ports that use it."""
+    """A network without state: its bridge, what is left of it, and the ports that use it."""
 
     bridge: str
     found: tuple[Resource, ...] = ()
@@ -59,7 +59,7 @@ class Stray(Record):
     has_bridge: bool = False
 
     def __str__(self) -> str:
-        """Name what there is."""
+        """Return what is left of it, as text for the user."""
         parts = [f"bridge {self.bridge}"] if self.has_bridge else []
         kinds = {
             NetworkChains: "nft chains",
@@ -75,9 +75,9 @@ class Stray(Record):
 
 
 def find(work: Context, *, has_nft: bool = True) -> list[Stray]:
-    """Return what there is without state. Links and rules are looked at before the state is.
+    """Return the networks without state. Links and rules are read before the state is.
 
-    HAS_NFT is whether nf_tables may be asked: asking may load it.
+    HAS_NFT is whether nf_tables may be queried: a query may load the kernel module.
     """
     links = list(_our_bridges(work))
     chains = _chains() if has_nft else []
@@ -104,7 +104,7 @@ def find(work: Context, *, has_nft: bool = True) -> list[Stray]:
 
 
 def release(work: Context) -> tuple[list[str], list[NetwrapError]]:
-    """Release what nobody uses; return what to say, and what went wrong."""
+    """Release unused strays; return lines for the user, and the errors."""
     said: list[str] = []
     errors: list[NetwrapError] = []
     with files.Lock(work.state.host_lock):
@@ -127,7 +127,7 @@ def release(work: Context) -> tuple[list[str], list[NetwrapError]]:
 
 
 def _release(stray: Stray, work: Context) -> None:
-    """Release all of one network."""
+    """Release everything of one network. Raises `NetwrapError`."""
     for process in lookout.without_state(stray.bridge, work):
         lookout.end(process)
     if stray.server is not None:
@@ -146,7 +146,7 @@ def _release(stray: Stray, work: Context) -> None:
 
 
 def _shared_of(bridge: str, work: Context) -> Iterator[Resource]:
-    """Yield what a network has of what networks share, where that is written down still."""
+    """Yield a network's uses of resources that networks share, as far as still recorded."""
     rules = (
         rule.split(" ", 2) for who, rule in Uses.read(work.state.guards).users if who == bridge
     )
@@ -167,7 +167,7 @@ def _mac_of(bridge: str) -> str:
 
 
 def _our_bridges(work: Context) -> Iterator[Link]:
-    """Yield all bridges of our making."""
+    """Yield all bridges that qemu-netwrap made."""
     for _, name in _socket.if_nameindex():
         link = work.rtnl.link(name)
         if link is not None and host_facts.is_ours(link):
@@ -175,13 +175,13 @@ def _our_bridges(work: Context) -> Iterator[Link]:
 
 
 def _taps(work: Context) -> Iterator[str]:
-    """Yield the taps of the runs that there are: chains are called by them too."""
+    """Yield the taps of all runs that have state: chains are named after taps too."""
     for run in work.state.runs():
         yield from (nic.tap for nic in runtime.runs.read_info(work.state, run)[1])
 
 
 def _chains() -> list[str]:
-    """Return the names of the chains in our table; none where nobody may ask."""
+    """Return the names of the chains in our table; none if the kernel denies the query."""
     try:
         asking = Chains()
     except OSError:
@@ -200,7 +200,7 @@ def _are_all(chains: tuple[str, ...]) -> bool:
 
 
 def _owned(chains: Iterable[str], owners: set[str], known: set[str]) -> dict[str, list[str]]:
-    """Return the chains that are not of what is KNOWN, by their owner; names are OWNER_HOOK."""
+    """Return the chains of no KNOWN network or tap, by owner; they are named OWNER_HOOK."""
     found: dict[str, list[str]] = {}
     for chain in chains:
         if any(chain.startswith(f"{each}_") for each in known):
@@ -208,13 +208,13 @@ def _owned(chains: Iterable[str], owners: set[str], known: set[str]) -> dict[str
         own = [each for each in owners if chain.startswith(f"{each}_")]
         owner = max(own, key=len, default=chain.partition("_")[0])
         if owner.startswith("qn") and not own and host_facts.existing((owner,)):
-            continue  # of a tap that is there: its run is not over
+            continue  # its tap exists: the run is not over
         found.setdefault(owner, []).append(chain)
     return found
 
 
 def _marks() -> Iterator[IptablesAccepts | NftAccepts]:
-    """Yield the accepts of ours in others' chains."""
+    """Yield our accept rules in the chains of other firewalls."""
     tables = nft.foreign_tables()
     for family, name in _PROGRAMS.items():
         used = [table for table in _TABLES if (family, table) in tables]
@@ -238,7 +238,7 @@ def _marks() -> Iterator[IptablesAccepts | NftAccepts]:
 
 
 def _unmanaged() -> Iterator[UnmanagedDevices]:
-    """Yield what network managers were told."""
+    """Yield our files that make network managers leave our devices alone."""
     for name, manager in MANAGERS.items():
         head, _, tail = manager.file.partition("{}")
         for file in files.listdir(manager.folder):
@@ -247,9 +247,9 @@ def _unmanaged() -> Iterator[UnmanagedDevices]:
 
 
 def _stop_forwarding(work: Context, bridges: set[str]) -> None:
-    """Switch off the forwarding that rules of ours guard, before these go: it was off before.
+    """Switch off the forwarding that our rules guard, before these are removed: it was off before.
 
-    What they name says for which devices that is; the policy rules among them go at the end.
+    The devices are those that the rules name. The policy rules among them are deleted at the end.
     """
     rules = commands.our_rules() or ""
     pairs = _INPUT_DEVICES.findall(rules)

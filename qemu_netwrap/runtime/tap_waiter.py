@@ -1,7 +1,7 @@
-"""The keeper while a QEMU lives that it did not start: asleep on what becomes of that QEMU's tap.
+"""The waiter of a run whose QEMU another program started: it sleeps until that QEMU's tap is gone.
 
-As `waiter`, but for what it sleeps on: such a QEMU holds no lock of ours. A socket filter of the
-kernel lets through what happens to this one tap: usually nothing until it goes.
+It differs from `waiter` in what it sleeps on: such a QEMU holds no run lock. A socket filter in the
+kernel passes the events of this one tap alone: usually none until the tap is removed.
 
     python3 -I -S tap_waiter.py RUN-FOLDER LOCK-FD NETLINK-FD format=2 SEARCH-PATH...
 """
@@ -11,12 +11,12 @@ import fcntl
 import os
 import sys
 
-FORMATS = ("format=2",)  # of these words: runtime.kept_code
+FORMATS = ("format=2",)  # of the arguments: see runtime.kept_code
 _MESSAGE = 1 << 16
 
 
 def main() -> None:
-    """Sleep until the run's tap is gone, or let go of; then release the run."""
+    """Sleep until the run's tap is gone, or no longer held; then release the run."""
     folder, lock, netlink = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     # As in `waiter`.
     places = sys.argv[4:] or [__file__.rsplit("/", 3)[0]]
@@ -27,7 +27,7 @@ def main() -> None:
         try:
             os.read(netlink, _MESSAGE)
         except OSError as error:
-            if error.errno != errno.ENOBUFS:  # a message was lost: it is looked at all the same
+            if error.errno != errno.ENOBUFS:  # a message was lost: check the tap anyway
                 raise
         from qemu_netwrap.state import StateDir  # noqa: PLC0415 - run as a file
 

@@ -1,7 +1,7 @@
-"""What QEMU is about to stumble over in netdevs that it sets up itself, said before it does.
+"""Warnings about taps, helpers and scripts of netdevs that QEMU sets up itself.
 
 QEMU's and the kernel's own messages for these name neither the cause nor the remedy. They still
-come: the words reach QEMU as they are.
+appear, since QEMU gets these netdevs unchanged.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ IFF_TAP, IFF_MULTI_QUEUE = 0x2, 0x100  # linux/if_tun.h
 
 
 class TapFacts(Record):
-    """What was seen of the host for one netdev."""
+    """Facts about the host for one netdev."""
 
-    uid: int  # who QEMU will be
+    uid: int  # the user that QEMU will run as
     privileged: bool  # CAP_NET_ADMIN
     is_there: bool = False  # the interface that ifname= names
     tun_flags: int | None = None  # of that interface; None when it is no tun or tap
     is_macvtap: bool = False
     owner: int = -1  # of that tap; -1 for none
-    holder: str = ""  # the process that has that tap
+    holder: str = ""  # the process that has that tap open
     helper: str = ""  # qemu-bridge-helper, if the user names it
     helper_may: bool = True  # whether it has the privilege it needs
-    gains_nothing: bool = False  # a setuid program stays who starts it (no_new_privs)
-    acl: str = ""  # what bridge.conf has against it
-    bridge: str = ""  # the bridge that the helper is to use, if that is not there
+    gains_nothing: bool = False  # a setuid program gets no other uid (no_new_privs)
+    acl: str = ""  # why bridge.conf denies the bridge
+    bridge: str = ""  # the bridge that the helper is to use, if it does not exist
     scripts_missing: tuple[str, ...] = ()
     no_tun: str = ""  # why taps cannot be opened, with the remedy
     no_vhost: str = ""  # the same of vhost=on
@@ -43,7 +43,7 @@ class TapFacts(Record):
 
 
 def warnings(net: NetOption, seen: TapFacts) -> Iterator[str]:
-    """Yield what will go wrong with a netdev of the user's own, each with its remedy."""
+    """Yield a warning, with its remedy, for each fault of a netdev that QEMU sets up."""
     own = opens_tun(net)
     if own and seen.no_tun:
         yield f"{TUN}: {seen.no_tun}"
@@ -88,7 +88,7 @@ def scripts(net: NetOption) -> tuple[str, ...]:
 
 
 def _not_made(net: NetOption, seen: TapFacts) -> str:
-    """Return that this user makes no tap."""
+    """Return the warning that this user cannot create a tap."""
     name = net.value("ifname") or "tap0"
     return (
         f"only root makes a tap: sudo ip tuntap add {name} mode tap user {seen.uid}, and give it"
@@ -97,7 +97,7 @@ def _not_made(net: NetOption, seen: TapFacts) -> str:
 
 
 def _tap(net: NetOption, seen: TapFacts) -> Iterator[str]:
-    """Yield what keeps QEMU from taking an interface that is there."""
+    """Yield why QEMU cannot open an existing interface."""
     name = net.value("ifname")
     many = bool(seen.tun_flags and seen.tun_flags & IFF_MULTI_QUEUE)
     if seen.is_macvtap:
@@ -125,7 +125,7 @@ def _tap(net: NetOption, seen: TapFacts) -> Iterator[str]:
 
 
 def _helper(seen: TapFacts) -> Iterator[str]:
-    """Yield what keeps QEMU's bridge helper from its work."""
+    """Yield why QEMU's bridge helper will fail."""
     if seen.gains_nothing:
         yield (
             f"{seen.helper} gets no privilege here, setuid or not (no_new_privs, as by --run-as):"

@@ -13,13 +13,13 @@ _FIRST_FD = 3  # after the standard ones
 def finish(folder: str, lock: int) -> None:
     """Release the run whose lock has just been taken.
 
-    What could not be released is told on the terminal and in the run's folder, which then stays.
+    Errors are printed on stderr and written to the run's folder, which then stays.
     """
-    # The locks came by way of exec. An nft that outlives us must not have them: a run that is dead
-    # would be taken for one that is seen to.
+    # The lock descriptors were inherited across exec. Make them close-on-exec: a child such as nft
+    # that outlives the waiter would otherwise make a dead run look alive.
     files.keep_from_programs(_FIRST_FD)
     if not files.same_file(lock, f"{folder}/lock"):
-        return  # somebody else has released it
+        return  # another process has released the run
     state, run = StateDir.of_folder(folder)
     errors = runs.release(state, run, tell)
     for error in errors:

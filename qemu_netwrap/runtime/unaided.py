@@ -1,4 +1,4 @@
-"""What QEMU can do for an ordinary user without the program's help, by helpers that are setuid."""
+"""What QEMU can do for an ordinary user without qemu-netwrap, by its setuid helper."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TUN = "/dev/net/tun"
 
 
 def can_do(request: LaunchOptions, reading: NetworkOptions, program: str) -> bool:
-    """Whether the QEMU in PROGRAM sets up all that READING wants, started by this user alone.
+    """Whether the QEMU in PROGRAM can set up all that READING wants, run as this user.
 
-    That is so where each netdev is a bridge's that QEMU's own helper may plug taps into.
+    It can if each netdev is on a bridge into which QEMU's own helper may plug taps.
     """
     if reading.uses_extensions or request.run_as or tap_facts.has_net_admin():
         return False

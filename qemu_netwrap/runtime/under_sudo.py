@@ -1,4 +1,4 @@
-"""What a user has set and sudo does not hand on: a configuration, a network in the environment."""
+"""The user's settings that sudo does not pass on: a configuration file, QEMU_NETWRAP_NETWORK."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def notes(request: LaunchOptions) -> tuple[str, ...]:
-    """Return a line for each setting of the user's that REQUEST does without, with its option."""
+    """Return a line for each user's setting that has no effect, with the option to use instead."""
     return tuple(note for note in (_configuration(request), _network(request)) if note)
 
 
 def _configuration(request: LaunchOptions) -> str:
-    """Return what to say of the user's configuration file; nothing where it is read, or missing."""
+    """Return the note on the user's configuration file; "" if it is read, or missing."""
     uid = os.environ.get("SUDO_UID", "")
     if request.config or os.geteuid() != 0 or not uid.isdecimal():
         return ""
@@ -36,7 +36,7 @@ def _configuration(request: LaunchOptions) -> str:
 
 
 def _network(request: LaunchOptions) -> str:
-    """Return what to say of the network in the user's environment; nothing where it counts."""
+    """Return the note on the network in the user's environment; "" if it is in effect or unset."""
     chosen = session.before_sudo().get(NETWORK, "")
     if request.network or not chosen or os.environ.get(NETWORK):
         return ""
@@ -45,5 +45,5 @@ def _network(request: LaunchOptions) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return what an ordinary user has written as it may reach root's terminal."""
+    """Return an ordinary user's text, made safe to print on root's terminal."""
     return text if text.isprintable() else ascii(text)

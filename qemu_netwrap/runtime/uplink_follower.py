@@ -1,4 +1,4 @@
-"""What a network's lookout becomes when the host's way out may have changed, by way of sh(1).
+"""What the lookout of a network, sh(1), becomes when the host's way out may have changed.
 
 It is run as a file, without site-packages, with the socket that woke it as its standard input.
 
@@ -14,7 +14,7 @@ _LOOKS = 5
 
 
 def main() -> None:
-    """Have the network follow; sleep again if it is there still."""
+    """Make the network follow; sleep again if the network is still up."""
     folder = sys.argv[1]
     sys.path.insert(0, __file__.rsplit("/", 3)[0])
     if follow(folder):
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def follow(folder: str) -> bool:
-    """Have the network of FOLDER follow the host's way out; return whether it is up."""
+    """Make the network of FOLDER follow the host's way out; return whether it is up."""
     import _socket  # noqa: PLC0415 - run as a file
 
     from qemu_netwrap.errors import NetwrapError  # noqa: PLC0415 - run as a file
@@ -45,7 +45,7 @@ def follow(folder: str) -> bool:
         try:
             is_up = membership.follow(bridge, work)
         except (NetwrapError, OSError):
-            pass  # the next message, or the next run that joins, tries again; `ps` tells
+            pass  # the next message, or the next run that joins, tries again; `ps` reports it
         if lookout.ways(work) == seen:
             break
     watched.detach()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class DeviceStatus(Record):
-    """A device, who has it, and what keeps it from being passed through."""
+    """A device, what uses it, and what keeps it from being passed through."""
 
     bdf: str
     what: str
@@ -39,7 +39,7 @@ class DeviceStatus(Record):
 
 
 def all_devices(state: StateDir) -> list[DeviceStatus]:
-    """Return the NICs, whatever is on vfio-pci, and what shares a group with one of those."""
+    """Return NICs, devices on vfio-pci, and devices that share an IOMMU group with one of those."""
     devices = pci.all_devices()
     shown = {d.group for d in devices if d.is_nic or d.is_on_vfio} - {""}
     return [
@@ -50,7 +50,7 @@ def all_devices(state: StateDir) -> list[DeviceStatus]:
 
 
 def _status(device: core.Device, devices: list[core.Device], state: StateDir) -> DeviceStatus:
-    """Return how one device fares."""
+    """Return the status of one device."""
     held_by = _held_by(device, state)
     others = [
         other.bdf
@@ -72,22 +72,22 @@ def _status(device: core.Device, devices: list[core.Device], state: StateDir) ->
 
 
 def _held_by(device: core.Device, state: StateDir) -> str:
-    """Return who has a device; empty if nobody has."""
+    """Return the run or process that has a device, as text; "" if none has."""
     claimant = PciState(state).claimant(device.bdf)
     if claimant is not None:
         where, run = claimant
         if run == MANUAL:
-            return ""  # `bind` was killed: who comes next puts that right
+            return ""  # `bind` was killed: the next command for the device releases it
         try:
             return f"run {run}" + ("" if where.is_alive(run) else " (dead: run qemu-netwrap gc)")
         except PermissionError:
-            return f"run {run}"  # whether it lives is root's to know
+            return f"run {run}"  # only root can see whether it lives
     return vfio.holder(device)
 
 
 @contextlib.contextmanager
 def _tidying(state: StateDir) -> Iterator[None]:
-    """Leave no empty folder behind, whatever happens."""
+    """Remove empty state folders after the body, even if it raises."""
     try:
         yield
     finally:
@@ -95,9 +95,9 @@ def _tidying(state: StateDir) -> Iterator[None]:
 
 
 def bind(state: StateDir, typed: str, *, force_uplink: bool = False) -> None:
-    """Give a device to vfio-pci until `unbind`.
+    """Bind a device to vfio-pci until `unbind`.
 
-    Raises `NetwrapError`; so it does without FORCE_UPLINK if the host is reached by the device.
+    Raises `NetwrapError`, without FORCE_UPLINK also if the device carries the host's connection.
     """
     device = _device(typed)
     if device.is_on_vfio:
@@ -111,12 +111,12 @@ def bind(state: StateDir, typed: str, *, force_uplink: bool = False) -> None:
             raise HostError(f"{device} is in use by {by}", "see qemu-netwrap vfio list")
         assign.check_use(device.bdf, device, {} if force_uplink else assign.reached())
         journal = _journal(shared, device.bdf)
-        errors = _release(shared, device.bdf, Context(state))  # of one that was killed
+        errors = _release(shared, device.bdf, Context(state))  # left by a `bind` that was killed
         if errors:
             raise errors[0]
         try:
             executor.acquire_all([VfioBinding(device.bdf, MANUAL)], journal, Context(state))
-            files.remove(shared.claim(device.bdf))  # runs may have it
+            files.remove(shared.claim(device.bdf))  # runs may now claim it
         except BaseException:
             _release(shared, device.bdf, Context(state))
             raise
@@ -144,7 +144,7 @@ def unbind(state: StateDir, typed: str) -> None:
 
 
 def _release(shared: PciState, bdf: str, work: Context) -> list[NetwrapError]:
-    """Release what `bind` has done; return what went wrong."""
+    """Undo what `bind` has done; return the errors."""
     journal = _journal(shared, bdf)
     errors = executor.release_all(journal, work)
     if not errors:
@@ -153,7 +153,7 @@ def _release(shared: PciState, bdf: str, work: Context) -> list[NetwrapError]:
 
 
 def _journal(shared: PciState, bdf: str) -> Journal:
-    """Return the journal of a device that is bound by hand."""
+    """Return the journal of a device that `bind` has bound."""
     return Journal(shared.bound(bdf))
 
 

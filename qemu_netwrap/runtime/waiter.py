@@ -1,18 +1,18 @@
-"""What the keeper becomes when QEMU is gone, by way of flock(1) asleep on the run's lock.
+"""What the keeper becomes when QEMU is gone; until then it sleeps as flock(1) on the run's lock.
 
-Without flock(1) it sleeps itself: a bare interpreter, in which nothing is loaded that waiting does
+Without flock(1) the waiter itself sleeps: a bare interpreter that loads nothing that waiting does
 not need, not even `os`, a tenth of its memory. It is run as a file, without site-packages; what
 releasing needs is imported when QEMU is gone.
 
     python3 -I -S waiter.py RUN-FOLDER LOCK-FD format=2 SEARCH-PATH...
 
-Keepers of older versions gave no format, or no places either.
+Keepers of older versions pass no format, and the oldest no search path either.
 """
 
 import fcntl
 import sys
 
-FORMATS = ("format=2",)  # of these words: runtime.kept_code
+FORMATS = ("format=2",)  # of the arguments: see runtime.kept_code
 
 
 def main() -> None:

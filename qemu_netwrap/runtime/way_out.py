@@ -1,4 +1,4 @@
-"""The devices that a nat network forwards by: what is for those that lead nowhere any more."""
+"""Releasing what a nat network has for devices that no route leaves by any more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _V4, _V6 = "ipv4", "ipv6"
 
 
 def give_up(journal: Journal, work: Context) -> None:
-    """Release what a network has for devices that no route leaves by any more, its lock held."""
+    """Release what a network has for devices that no route uses now. The caller holds its lock."""
     entries = journal.live()
     used = {
         _V4: {route.device for route in work.rtnl.routes(())},
