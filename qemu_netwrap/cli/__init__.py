@@ -1,6 +1,6 @@
-"""The command line beyond the plain launch, and what it prints.
+"""The command line apart from the plain launch, and its output.
 
-May import everything; nothing imports it but `__main__`.
+May import everything; only `__main__` imports it.
 """
 
 from qemu_netwrap import lazy

@@ -1,4 +1,4 @@
-"""`qemu-netwrap config`: is the configuration right, and what counts."""
+"""`qemu-netwrap config`: check the configuration, and show the settings in effect."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def show(context: typer.Context, json: declare.Json = False) -> None:
 
 
 def _none() -> str:
-    """Return what to say without a configuration."""
+    """Return the message for a missing configuration."""
     return (
         f"there is no configuration, and none is needed: no {' and no '.join(configfile.usual())}"
     )
@@ -74,7 +74,7 @@ def _data(shown: tuple[Setting, ...]) -> dict[str, Any]:
 
 
 def _text(shown: tuple[Setting, ...]) -> list[str]:
-    """Return settings as TOML, the sources in comments."""
+    """Return settings as lines of TOML, with their sources in comments."""
     width = max((len(s.text) for s in shown if s.value is not None), default=0)
     lines = []
     for network, group in itertools.groupby(shown, lambda setting: setting.network):

@@ -1,4 +1,4 @@
-"""Typer's declarations of what stands in the table of options and commands (`cli.options`)."""
+"""Typer's declarations, made from the table of options and commands (`cli.options`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST = 1_000_000  # seconds: poll(2) takes no more than twice that
 
 
 def seconds(text: object) -> float:
-    """Read a number of seconds. Raises typer's error for what is none, or no time to wait."""
+    """Read a number of seconds. Raises `typer.BadParameter` if it is none, or out of range."""
     digits = str(text)
     is_number = set(digits) <= set("0123456789.") and digits.count(".") <= 1 and digits != "."
     if not (digits and is_number and float(digits) <= _LONGEST):
@@ -46,14 +46,14 @@ def argument(name: str, words: str) -> Any:  # noqa: ANN401 - typer's own says s
 
 
 def group(words: str) -> typer.Typer:
-    """Return the typer of a group of commands. Raises `KeyError`."""
+    """Return the `typer.Typer` of a group of commands. Raises `KeyError`."""
     return typer.Typer(help=plain(options.group(words).help), context_settings=CONTEXT)
 
 
 def command(app: typer.Typer, words: str, **settings: bool) -> Callable[[Handler], Handler]:
     """Return a decorator that makes a function the command of these WORDS in APP.
 
-    SETTINGS are click's for the context. Raises `KeyError` for words that the table lacks.
+    SETTINGS are for click's context. Raises `KeyError` for words that the table lacks.
     """
     name = words.rpartition(" ")[2]
     text = help_of(words)
@@ -66,7 +66,7 @@ def help_of(words: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text of the table as a terminal shows it."""
+    """Return a text of the table without its backticks, as for a terminal."""
     return text.replace("`", "")
 
 

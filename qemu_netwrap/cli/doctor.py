@@ -1,4 +1,4 @@
-"""`qemu-netwrap doctor`: what this host can do."""
+"""`qemu-netwrap doctor`: check what this host supports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def doctor(json: declare.Json = False) -> None:
 
 
 def _text(lines: tuple[Line, ...]) -> str:
-    """Return a table, each remedy below its line."""
+    """Return the lines as a table, with each remedy below its line."""
     table = tables.columns([(line.state, line.what, line.found) for line in lines]).split("\n")
     rows = zip(table, lines, strict=True)
     return "\n".join(f"{row}\n  > {line.remedy}" if line.remedy else row for row, line in rows)

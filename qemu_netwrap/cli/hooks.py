@@ -1,4 +1,4 @@
-"""`qemu-netwrap hooks`: our scripts as those that QEMU calls by default."""
+"""`qemu-netwrap hooks`: install qemu-netwrap's scripts as those that QEMU calls by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line beyond the plain launch, by typer."""
+"""The command line apart from the plain launch, by typer."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ app = typer.Typer(
     context_settings=declare.CONTEXT,
 )
 
-# click's own, which typer has inside from 0.29 on and does not name.
+# click.UsageError: typer bundles click from 0.29 on, and does not export this class.
 _WrongUsage: Any = typer.BadParameter.__base__
 
 
 def run(argv: list[str]) -> None:
     """Run the command line ARGV. Raises `NetwrapError`; exits otherwise."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or nft's end could not be waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, waiting for nft fails
     open_files.raise_own()
-    os.umask(0o022)  # as the keeper: some of what is kept for `network up` is for others to read
+    os.umask(0o022)  # as in the keeper: other users read some files of `network up`
     try:
         sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False))
     except _WrongUsage as error:

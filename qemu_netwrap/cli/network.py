@@ -1,4 +1,4 @@
-"""`qemu-netwrap network`: the networks by name, and keeping one up between runs."""
+"""`qemu-netwrap network`: show networks, and keep one up between runs."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def down(context: typer.Context, name: Name) -> None:
 
 
 def _inventory(request: LaunchOptions) -> list[inventory.NetworkSummary]:
-    """Return all networks."""
+    """Return a summary of each network: configured, built in, or up."""
     config = file.load(request.config)
     return inventory.inventory(config, request.network, Context(StateDir.here()))
 
 
 def _work(request: LaunchOptions, command: str) -> Context:
-    """Return what changing networks needs; -v shows each step as a command."""
+    """Return the context to change networks in; with -v it prints each step's commands."""
 
     def show_step(resource: Resource) -> None:
         if request.verbose:
@@ -107,6 +107,6 @@ def _work(request: LaunchOptions, command: str) -> Context:
 
 
 def _say(request: LaunchOptions, line: str) -> None:
-    """Say how it went."""
+    """Print a result, unless -q was given."""
     if not request.quiet:
         echo(line)

@@ -1,10 +1,10 @@
-"""The one table of what can be typed: options and commands, their values and their help.
+"""The only table of options and commands, with their values and their help.
 
-The typer commands declare themselves by it (`cli.declare`). `tools/generate.py` makes from it the
+The typer commands are declared from it (`cli.declare`). `tools/generate.py` generates from it the
 words that the launch knows (`cli.splitter`), the tables of the three completions and the sections
 OPTIONS and COMMANDS of the man page. It is data alone, and no launch loads it.
 
-In texts, backticks enclose what is typed as it stands, and names of files. A value's name, such as
+In texts, backticks enclose what is typed literally, and names of files. A value's name, such as
 SECONDS, is written as in the usage line.
 """
 
@@ -17,25 +17,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What a value or an argument is, which decides how the completions complete it.
+# The kind of a value or an argument, which decides how the shells complete it.
 NETWORK, RUN, TAP, DEVICE = "network", "run", "tap", "device"
 FILE, TOML, FOLDER = "file", "toml", "folder"
 USER, VARIABLE, PROGRAM = "user", "variable", "program"
-QEMU = "qemu"  # a program with its own words behind it
+QEMU = "qemu"  # a program, followed by its own options
 SECONDS = "seconds"
 KINDS = (NETWORK, RUN, TAP, DEVICE, FILE, TOML, FOLDER, USER, VARIABLE, PROGRAM, QEMU, SECONDS)
 
 
 class Option(Record):
-    """One option. Without the name of a value it is a flag."""
+    """One option. If `value` is empty, it is a flag."""
 
     names: tuple[str, ...]  # as typed; the last is the long one
-    help: str  # sentences that --help shows, and the man page too
+    help: str  # sentences for --help and the man page
     value: str = ""  # the value's name in usage lines
-    kind: str = ""  # of KINDS: what the value is
-    more: str = ""  # sentences that only the man page has
+    kind: str = ""  # the value's kind, one of KINDS
+    more: str = ""  # sentences for the man page only
     is_list: bool = False  # may be given several times, and the values add up
-    informs: bool = False  # prints something instead of a launch
+    informs: bool = False  # prints something instead of launching QEMU
 
     @property
     def name(self) -> str:
@@ -44,47 +44,47 @@ class Option(Record):
 
     @property
     def field(self) -> str:
-        """The name of the parameter, or the field of a launch's request, that gets the value."""
+        """The parameter of a command, or the field of `LaunchOptions`, that gets the value."""
         return self.name.removeprefix("--").replace("-", "_")
 
 
 class Argument(Record):
-    """One argument, or several of a kind at the end."""
+    """One positional argument; if `is_list`, any number of them at the end."""
 
     name: str  # in usage lines
     help: str
-    kind: str  # of KINDS
+    kind: str  # one of KINDS
     is_optional: bool = False
     is_list: bool = False
 
     @property
     def usage(self) -> str:
-        """How it stands in a usage line of --help."""
+        """The argument as shown in a usage line of --help."""
         if self.is_optional:
             return f"[{self.name}]..." if self.is_list else f"[{self.name}]"
         return f"{self.name}..." if self.is_list else self.name
 
 
 class Command(Record):
-    """One command, or the program itself, whose words are empty."""
+    """One command, or the program itself, for which `words` is empty."""
 
     words: str  # as typed: `network up`
-    help: str  # a first sentence for lists of commands; behind an empty line, what else --help says
+    help: str  # a first sentence for lists of commands; after an empty line, the rest of --help
     arguments: tuple[Argument, ...] = ()
     options: tuple[Option, ...] = ()
-    more: str = ""  # sentences that only the man page has
+    more: str = ""  # sentences for the man page only
 
     def option(self, name: str) -> Option:
-        """Return the option of that long name. Raises `KeyError`."""
+        """Return the option with that long name. Raises `KeyError`."""
         return {option.name: option for option in self.options}[name]
 
     def argument(self, name: str) -> Argument:
-        """Return the argument of that name. Raises `KeyError`."""
+        """Return the argument with that name. Raises `KeyError`."""
         return {argument.name: argument for argument in self.arguments}[name]
 
 
 class Group(Record):
-    """Commands that have their first word in common."""
+    """Commands with the same first word."""
 
     words: str
     help: str
@@ -302,7 +302,7 @@ GROUPS = (
     Group("vfio", "Show devices that can be passed through, and bind them by hand."),
 )
 
-# What the completions offer behind -nic, -netdev and -net: types, and keys that need a value.
+# What the completions offer after -nic, -netdev and -net: types, and keys that need a value.
 NETDEVS = (
     *(*types(), "tap", "bridge", "user", "none"),
     *("nat,hostfwd=", "tap,network=", "tap,br=", "bridge,br=", "sriov,pf="),
@@ -310,17 +310,17 @@ NETDEVS = (
 
 
 def of(words: str) -> Command:
-    """Return the command of these words, or the program itself for none. Raises `KeyError`."""
+    """Return the command of these WORDS, or the program itself for "". Raises `KeyError`."""
     return {command.words: command for command in (PROGRAM_ITSELF, *COMMANDS)}[words]
 
 
 def group(words: str) -> Group:
-    """Return the group of that word. Raises `KeyError`."""
+    """Return the group with that first word. Raises `KeyError`."""
     return {each.words: each for each in GROUPS}[words]
 
 
 def subcommands(words: str) -> Iterator[str]:
-    """Yield the words that can follow a group's word, or, for none, the program's options."""
+    """Yield the words that can follow a group's word, or, for "", the program's options."""
     before = words.split()
     seen = set()
     for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""What the commands print, in one place: nothing in it moves a terminal's cursor."""
+"""Output of the commands, in one place: control characters are escaped."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from qemu_netwrap import printable
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print lines on standard output, or on standard error."""
+    """Print lines on standard output, or on standard error if ERR."""
     typer.echo(printable.lines(text), err=err)

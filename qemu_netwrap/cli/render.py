@@ -1,4 +1,4 @@
-"""What the commands print: plans and states, as text for people or as plain data for JSON."""
+"""Output of the commands: plans and states, as text for users or as plain data for JSON."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def plan_data(shown: Preview) -> dict[str, Any]:
     nics = []
     for nic in shown.nics:
         fields = {**plain(nic), "network": nic.network.name}
-        del fields["mac_key"]  # how MACs of ours are made is nobody's business
+        del fields["mac_key"]  # MACs are derived from this key: it stays internal
         nics.append(fields)
     found = {"networks": networks, "nics": nics, "steps": steps, "argv": shown.argv}
     return {**found, "notes": shown.notes} if shown.notes else found
 
 
 def plan_text(shown: Preview) -> str:
-    """Return a plan for people."""
+    """Return a plan as text."""
     if not shown.steps:
         return f"nothing to provision; QEMU gets its words as they are:\n  {shlex.join(shown.argv)}"
     do = [command for step in shown.steps for command in step.do]
@@ -77,14 +77,14 @@ def plan_text(shown: Preview) -> str:
 
 
 def _network_line(shown: NetworkPlan) -> str:
-    """Return what becomes of a network, in a line."""
+    """Return a line that says what the launch does with a network."""
     network = shown.network
     where = " ".join(filter(None, (network.bridge, shown.address, shown.address6)))
     return f"network {network.name} ({network.mode}, {where}): {shown.action}"
 
 
 def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
-    """Return runs and networks for people."""
+    """Return runs and networks as tables, with their faults."""
     blocks = []
     if runs:
         blocks.append(columns([(*_RUN_HEAD, *_NIC_HEAD), *(row for r in runs for row in _rows(r))]))
@@ -101,13 +101,13 @@ def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
 
 
 def hooks_text(hooks: list[Hook]) -> str:
-    """Return the scripts that QEMU calls by default, for people."""
+    """Return the scripts that QEMU calls by default, one a line with its state."""
     kept = (f"; before: {hook.saved}" if hook.saved else "" for hook in hooks)
     return "\n".join(f"{h.path}: {h.state}{more}" for h, more in zip(hooks, kept, strict=True))
 
 
 def _rows(run: RunStatus) -> list[tuple[str, ...]]:
-    """Return a run's rows: one for each NIC, the run itself on the first."""
+    """Return a run's rows: one for each NIC; the first row also has the run's columns."""
     head = (
         run.run,
         run.name or "-",
@@ -128,7 +128,7 @@ def _rows(run: RunStatus) -> list[tuple[str, ...]]:
 
 
 def _forward_rows(run: RunStatus) -> list[tuple[str, ...]]:
-    """Return a row for each port of the host that leads to a run's guest."""
+    """Return a row for each port of the host that is forwarded to a run's guest."""
     return [
         (run.run, f"{f.protocol} {f.host or '*'}:{f.port}", f"{f.guest}:{f.guest_port}")
         for nic in run.nics
@@ -151,12 +151,12 @@ def _network_row(network: NetworkStatus) -> tuple[str, ...]:
 
 
 def _duration(seconds: float) -> str:
-    """Return a time as 1:02:03."""
+    """Return a time in seconds as 1:02:03."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _indented(commands: list[str]) -> list[str]:
-    """Return commands as lines, indented; those of several lines too."""
+    """Return commands as indented lines; a command may have several."""
     return [f"  {line}" for command in commands for line in command.split("\n")]

@@ -1,4 +1,4 @@
-"""`qemu-netwrap shim`: links by which QEMU's own names mean us."""
+"""`qemu-netwrap shim`: links by QEMU's names that lead to qemu-netwrap."""
 
 from __future__ import annotations
 

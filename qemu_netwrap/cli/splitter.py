@@ -1,7 +1,7 @@
-"""Our own words before QEMU's: read without typer, which costs more than a whole launch.
+"""Options before QEMU's command line, read without typer, which costs more than a whole launch.
 
-The words are those of the table in `cli.options`, which no launch loads: `make generate` writes
-here what a launch must know of it.
+They are those of the table in `cli.options`, which no launch loads: `make generate` writes into
+this file what a launch must know of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FLAGS = {
 }
 INFORM = frozenset("--version -h --help".split())
 # end generated
-# What other programs call what one of the commands does.
+# Other programs' names for what a command of qemu-netwrap does.
 ALIASES = {
     "list": "ps", "ls": "ps", "status": "ps", "runs": "ps", "top": "ps",
     "kill": "stop", "rm": "stop", "delete": "stop", "destroy": "stop", "shutdown": "stop",
@@ -50,7 +50,7 @@ _EXAMPLE = "qemu-netwrap -- qemu-system-x86_64"
 
 
 class Typed(Record):
-    """Our words, cut: options of ours, a command of ours or else QEMU's words."""
+    """A split command line: qemu-netwrap's options, then its command or QEMU's command line."""
 
     options: tuple[str, ...]
     command: str = ""
@@ -58,7 +58,7 @@ class Typed(Record):
 
 
 def split(argv: list[str]) -> Typed:
-    """Cut ARGV where QEMU's words begin: at `--`, or at the first word that is not ours."""
+    """Split ARGV where QEMU's command line begins: at `--`, or at the first program."""
     at = 0
     while at < len(argv):
         word = argv[at]
@@ -80,9 +80,9 @@ def split(argv: list[str]) -> Typed:
 
 
 def is_program(word: str) -> bool:
-    """Whether WORD, where a command could stand, names a QEMU to be started.
+    """Whether WORD, in the place of a command, names a QEMU to start.
 
-    Any other program stands behind `--`: a slip must not start what happens to have its name.
+    Any other program must follow `--`: a typing error must not start a program of that name.
     """
     return word.startswith("qemu") or word == "kvm" or "/" in word
 
@@ -100,7 +100,7 @@ def _unknown_command(argv: list[str]) -> UsageError:
 
 
 def _unknown_option(argv: list[str]) -> UsageError:
-    """Return the error for an option that is none of the launcher's; it may be QEMU's."""
+    """Return the error for an option that is not the launcher's; it may be QEMU's."""
     word = argv[0]
     near = model.suggest.suggestion(word.partition("=")[0], [*WITH_VALUE, *FLAGS, *INFORM])
     name = word[2:] if word.startswith("--") else word[1:]
@@ -114,7 +114,7 @@ def _unknown_option(argv: list[str]) -> UsageError:
 
 
 def request(typed: Typed) -> LaunchOptions:
-    """Return the launch that was typed. Raises `UsageError`."""
+    """Return the options of the launch that was typed. Raises `UsageError`."""
     values: dict[str, str | bool] = {}
     words = iter(typed.options)
     for word in words:

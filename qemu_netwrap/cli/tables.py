@@ -1,4 +1,4 @@
-"""Text in columns, and what the commands about networks print."""
+"""Text in columns, and the output of `network list` and `network show`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "STATE", "KEPT", "RUNS")
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows in columns as wide as their widest cell."""
+    """Return rows as text, with each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
 def networks_text(known: list[NetworkSummary]) -> str:
-    """Return all networks for people; a star tells the default."""
+    """Return a table of all networks; a star marks the default."""
     return columns([_HEAD, *map(_row, known)])
 
 
 def network_text(known: NetworkSummary, up: NetworkStatus | None) -> str:
-    """Return one network for people; UP is how it fares."""
+    """Return one network as text; UP is its status, None if it is not up."""
     rows = [
         ("name", known.name),
         ("mode", known.mode),

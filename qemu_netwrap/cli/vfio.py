@@ -1,4 +1,4 @@
-"""`qemu-netwrap vfio`: the host's devices that can be passed through."""
+"""`qemu-netwrap vfio`: show and bind host devices that can be passed through."""
 
 from __future__ import annotations
 
