@@ -48,12 +48,12 @@ def _be_qemu(shim: str, argv: list[str]) -> NoReturn:
 
 
 def ifup() -> None:
-    """Run as qemu-ifup, which QEMU calls with a tap's name. An error ends it with its status."""
+    """Run as qemu-ifup, which QEMU calls with a tap's name. Exits if it fails."""
     _serve_tap("qemu-ifup", runtime.ifup_hook.ifup)
 
 
 def ifdown() -> None:
-    """Run as qemu-ifdown, which QEMU calls with a tap's name. An error ends it with its status."""
+    """Run as qemu-ifdown, which QEMU calls with a tap's name. Exits if it fails."""
     _serve_tap("qemu-ifdown", runtime.ifup_hook.ifdown)
 
 

@@ -97,7 +97,7 @@ class PciState:
         return f"{self.base}/bound/{bdf}"
 
     def claimant(self, bdf: str) -> tuple[StateDir, str] | None:
-        """Return the run that has claimed a device, after its state; None if none has."""
+        """Return (state, run) of the run that has claimed a device; None if none has."""
         base, _, run = files.read(self.claim(bdf)).partition(" ")
         return (StateDir(base), run) if run else None
 

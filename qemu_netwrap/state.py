@@ -3,7 +3,7 @@
     /run/qemu-netwrap/NAMESPACE/
         runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal;
                            qemu: the process that becomes QEMU, which alone `stop` may end;
-                           tap: the tap whose existence shows that a QEMU without our lock lives;
+                           tap: the tap that shows that a QEMU lives which does not hold the lock;
                            waiter.py and package.zip: the code that releases it
         networks/BRIDGE/   info, journal, members/RUN, members/-kept, dnsmasq's files;
                            names/NAME, addresses/ADDRESS: the runs whose guest has it, and the MAC
@@ -153,7 +153,7 @@ class StateDir(Record):
         return f"{self.shared_folder}/{_FORWARDING}{as_file(device)}"
 
     def made_folder(self, manager: str) -> str:
-        """Return the file that marks a network manager's folder under /run as created by us."""
+        """Return the file that marks a network manager's folder in /run as made by qemu-netwrap."""
         return f"{self.shared_folder}/folder-{manager}"
 
     def forwarding_devices(self) -> frozenset[str]:

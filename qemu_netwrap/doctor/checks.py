@@ -231,7 +231,7 @@ def _beside(seen: HostFacts) -> Iterator[Line]:
 
 
 def _managers(seen: HostFacts) -> Iterator[Line]:
-    """Yield the network managers, and whether they will leave our interfaces alone."""
+    """Yield the network managers, and whether they will leave qemu-netwrap's devices alone."""
     if seen.beside is None:
         return
     for name in sorted(seen.running - {FIREWALLD}):

@@ -129,8 +129,8 @@ def _is_open(
 ) -> bool:
     """Whether a door must stay open: one of the host's, not of the network's own.
 
-    Either the host has become a router since, say when Docker started, or a network of an earlier
-    version forwards by the device, and its packets are not marked.
+    Either the host has become a router since (Docker makes it one, for example), or a network of an
+    earlier version forwards by the device, and its packets are not marked.
     """
     marking = {g.bridge, *(who for who, _ in known)}
     if where == ALL:  # networks have turned the global switch on: does anything else need it?
@@ -170,7 +170,7 @@ def _place(family: str, known: list[tuple[str, str]], context: Context) -> int:
     """Return the rules' preference: behind the rule for the host's addresses, before all others.
 
     Existing rules stay where they are as long as that holds. A rule that is added later without a
-    preference gets the one before the rule that follows the host's addresses, so before ours. Ours
+    preference gets the one before the rule that follows the host's addresses, so before these. They
     do not follow the host's addresses directly, so that the kernel has room for such a rule.
     """
     try:

@@ -200,7 +200,7 @@ class Address(Resource):
         try:
             context.rtnl.add_address(link.index, *_split(self.address))
         except FileExistsError:
-            context.remember(index="")  # it is not ours: release must not delete it
+            context.remember(index="")  # it was there before: release must not delete it
             raise
         yield
 
