@@ -187,7 +187,7 @@ def kill(pid: int, *, wait: bool = True) -> None:
 
 def install(injector: Injector) -> None:
     """Wrap whatever the product does something by."""
-    from qemu_netwrap.linux import dnsmasq, files, sysctl
+    from qemu_netwrap.linux import files, sysctl, waits
     from qemu_netwrap.linux.netlink import interface_copy
     from qemu_netwrap.linux.netlink.links import Rtnl
 
@@ -234,7 +234,7 @@ def install(injector: Injector) -> None:
     wrap(Rtnl, "_do")
     wrap(interface_copy.InterfaceNetlink, "batch")
     wrap(sysctl, "write")
-    wrap(dnsmasq, "_signal")
+    wrap(waits, "process", lambda _, timeout, number=0: bool(number))
     if os.environ.get(PASSES):
         _install_passing(injector, wrap)
     if injector.role == LAUNCHER:
