@@ -219,7 +219,11 @@ CASES = {
         (Address("qn-x", "fd00:9::1/64"),),
         there="ip address show qn-x | grep -q 'inet6 fd00:9::1/64 scope global nodad'",
         remove="ip address del fd00:9::1/64 dev qn-x",
-        replace=f"{REMAKE_BRIDGE}; ip address add fd00:9::1/64 dev qn-x nodad",
+        # The kernel adds the local route a moment later.
+        replace=(
+            f"{REMAKE_BRIDGE}; ip address add fd00:9::1/64 dev qn-x nodad;"
+            " while ! ip -6 route show table local | grep -q fd00:9::1; do sleep 0.01; done"
+        ),
         prepare=f"{MAKE_BRIDGE}\n{WITH_IPV6}",
     ),
     "Bridge with IPv6": Case(
