@@ -187,7 +187,7 @@ def links(host: Host) -> set[str]:
 
 def state_folder(host: Host) -> str:
     """Return the state folder of a machine's network namespace."""
-    code = "from qemu_netwrap.state import State; print(State.here().base)"
+    code = "from qemu_netwrap.state import StateDir; print(StateDir.here().base)"
     return host.run(sys.executable, "-c", code).stdout.strip()
 
 

@@ -29,7 +29,7 @@ LONELY: Final = '''
 from qemu_netwrap import networks
 from qemu_netwrap.networks.base import NetworkDriver
 from qemu_netwrap.networks.bridge import guarded, own_bridge
-from qemu_netwrap.resources.sysctls import DeviceSetting
+from qemu_netwrap.resources.sysctls import Sysctl
 
 
 def read_mtu(value):
@@ -47,7 +47,7 @@ class Driver(NetworkDriver):
         return guarded(own_bridge(network, host).replace(mtu=mtu))
 
     def nic_resources(self, request):
-        quiet = DeviceSetting(request.nic.tap, "ipv4", "arp_ignore", "8")
+        quiet = Sysctl(request.nic.tap, "ipv4", "arp_ignore", "8")
         return (*super().nic_resources(request), quiet)
 '''
 # A NIC that is no tap: QEMU gets a socket of its own kind, and none of the user's keys of a tap.

@@ -144,8 +144,8 @@ def test_taking_what_has_gone(host: Host) -> None:
     """Addresses that have gone, with their interface or with all of its IPv6, are taken."""
     take = (
         "import subprocess, sys\n"
-        "from qemu_netwrap.linux.netlink.interface_copy import Mover, addresses_taken\n"
-        "mover = Mover()\n"
+        "from qemu_netwrap.linux.netlink.interface_copy import InterfaceNetlink, addresses_taken\n"
+        "mover = InterfaceNetlink()\n"
         "link = mover.link('nic0')\n"
         "had = mover.belongings(link.index)\n"
         "assert len(had.movable) == 2\n"

@@ -283,7 +283,7 @@ def test_circles_are_seen() -> None:
         ("model.network", "from .... import elsewhere"),
         ("networks.nat", "from qemu_netwrap.runtime import plan"),
         ("networks.nat", "import subprocess"),
-        ("linux.child", "from qemu_netwrap.state import State"),
+        ("linux.child", "from qemu_netwrap.state import StateDir"),
         ("linux.child", "import importlib\nimportlib.import_module('qemu_netwrap.runtime.x')"),
         (
             "linux.child",
