@@ -317,6 +317,8 @@ def _held(state: StateDir, run: str) -> str:
     where its QEMU can be found.
     """
     polling.wait_until(lambda: not _holding(state, run), _SETTLE_TIMEOUT)
+    # On a busy host a process that is ending, and is not seen any more, has the lock for longer.
+    polling.wait_until(lambda: _holding(state, run) != [owners.UNSEEN], _RELEASE_TIMEOUT)
     named = _holding(state, run)
     return f"QEMU is gone, but what it lived by is held by {', '.join(named)}" if named else ""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BODY = "the host's own\n"
 NAMED, CLOSED = 8080, 8081
+PATIENCE = 60  # seconds: of a guest on a busy machine
 NAT = ("-nic", "nat,model=virtio,hostfwd=tcp::2222-:80")
 ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
 HAS_IPV6 = (
@@ -74,15 +75,18 @@ def serve(host: Host) -> None:
         host.wait_listening("tcp6", port)
 
 
-def opened(guest: Shell, port: int) -> set[str]:
-    """Return the host's addresses where the guest gets the page of the host's on PORT."""
+def opened(guest: Shell, port: int, seconds: int = 3) -> set[str]:
+    """Return the host's addresses where the guest gets the page of the host's on PORT.
+
+    It waits SECONDS at each: a few where it is to get nothing, as a firewall may be silent.
+    """
     gateway = guest.lease.gateway
     guest.ask(HAS_IPV6)
     shown = guest.host.sh("ip -6 -o address show dev qn-nat scope global").split()[3]
     gateway6 = f"[{shown.partition('/')[0]}]"
     found = set()
     for address in (gateway, UPLINK_ADDRESS, gateway6):
-        page = guest.ask(f"timeout 3 wget -qO- 'http://{address}:{port}/' || true")
+        page = guest.ask(f"timeout {seconds} wget -qO- 'http://{address}:{port}/' || true")
         found |= {address} if page == BODY else set()
     return found
 
@@ -126,7 +130,7 @@ def test_services_that_are_named_are_open_and_no_others(
     serve(host)
     watch.baseline(host)
     with Shell(host, *NAT, name="one") as guest:
-        assert len(opened(guest, NAMED)) == 3
+        assert len(opened(guest, NAMED, PATIENCE)) == 3
         assert opened(guest, CLOSED) == set()
         check_that_the_network_itself_works(guest)
 
@@ -141,7 +145,7 @@ def test_all_services(firewall: Callable[[Host], None], uplinked: Uplinked, watc
     serve(host)
     watch.baseline(host)
     with Shell(host, *NAT, name="one") as guest:
-        assert len(opened(guest, CLOSED)) == 3
+        assert len(opened(guest, CLOSED, PATIENCE)) == 3
 
 
 def test_plan_shows_what_is_closed(uplinked: Uplinked) -> None:
