@@ -172,7 +172,9 @@ def obstacles(state: StateDir, run: str) -> list[str]:
     if named:
         return named
     programs = [proc.name(pid) for pid in keepers(state, run)]
-    return [UNSEEN] if _ASLEEP in programs or not programs else []
+    is_unseen = _ASLEEP in programs or not programs
+    # Meanwhile the keeper, now the waiter, may have released the run and ended.
+    return [UNSEEN] if is_unseen and files.is_held(f"{state.run(run)}/lock") else []
 
 
 def is_elsewhere(state: StateDir, run: str) -> bool:

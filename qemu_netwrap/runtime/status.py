@@ -30,7 +30,7 @@ from qemu_netwrap.runtime import membership, owners, runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from qemu_netwrap.linux.netlink.links import Link
     from qemu_netwrap.linux.proc import Process
@@ -222,13 +222,13 @@ def _await_letting_go(state: StateDir, run: str) -> list[str]:
             lambda: not files.is_held(f"{state.run(run)}/lock"), _SETTLE_TIMEOUT, _POLL_INTERVAL
         ):
             return []
-        polling.wait_until(lambda: not owners.obstacles(state, run), _RELEASE_TIMEOUT)
-        return owners.obstacles(state, run)
+        return _until_nothing(lambda: owners.obstacles(state, run), _RELEASE_TIMEOUT)
     if polling.wait_until(
         lambda: _is_idle(state, run) or not state.tap_lives(run), _RELEASE_TIMEOUT
     ):
         return [holders.named(pid) for pid in _with_tap(state, run)]
-    return [holders.named(pid) for pid in _with_tap(state, run)] or [owners.UNSEEN]
+    named = [holders.named(pid) for pid in _with_tap(state, run)]
+    return named or ([owners.UNSEEN] if state.tap_lives(run) else [])
 
 
 def _with_tap(state: StateDir, run: str) -> list[int]:
@@ -316,11 +316,26 @@ def _held(state: StateDir, run: str) -> str:
     Neither a tap that was put on its network by hand counts, nor a run in another pid namespace,
     where its QEMU can be found.
     """
-    polling.wait_until(lambda: not _holding(state, run), _SETTLE_TIMEOUT)
-    # On a busy host a process that is ending, and is not seen any more, has the lock for longer.
-    polling.wait_until(lambda: _holding(state, run) != [owners.UNSEEN], _RELEASE_TIMEOUT)
-    named = _holding(state, run)
+    named = _until_nothing(lambda: _holding(state, run), _SETTLE_TIMEOUT)
+    if named == [owners.UNSEEN]:
+        # On a busy host a process that is ending, and is not seen any more, has it for longer.
+        named = _until_nothing(lambda: _holding(state, run), _RELEASE_TIMEOUT)
     return f"QEMU is gone, but what it lived by is held by {', '.join(named)}" if named else ""
+
+
+def _until_nothing(look: Callable[[], list[str]], timeout: float) -> list[str]:
+    """Call LOOK until it returns nothing, for at most TIMEOUT seconds; return its last answer.
+
+    Looking once more afterwards might find what has only just come.
+    """
+    found: list[str] = []
+
+    def is_over() -> bool:
+        found[:] = look()
+        return not found
+
+    polling.wait_until(is_over, timeout)
+    return found
 
 
 def _holding(state: StateDir, run: str) -> list[str]:
@@ -329,7 +344,8 @@ def _holding(state: StateDir, run: str) -> list[str]:
         return [] if owners.is_elsewhere(state, run) else owners.obstacles(state, run)
     if _is_by_hand(state, run) or not state.tap_lives(run):
         return []
-    return [holders.named(pid) for pid in _with_tap(state, run)] or [owners.UNSEEN]
+    named = [holders.named(pid) for pid in _with_tap(state, run)]
+    return named or ([owners.UNSEEN] if state.tap_lives(run) else [])
 
 
 def _is_by_hand(state: StateDir, run: str) -> bool:
