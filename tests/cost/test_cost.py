@@ -150,9 +150,13 @@ def test_processes_and_requests(traces: dict[str, Trace], case: str) -> None:
 
 @pytest.mark.parametrize("case", EXPECTED)
 def test_nothing_is_read_that_grows_with_the_host(
-    inhabited: dict[str, Trace], crowded: dict[str, Trace], case: str
+    inhabited: dict[str, Trace], crowded: dict[str, Trace], machine: Host, folder: Path, case: str
 ) -> None:
+    """On a busy machine a launch may wait for another process, and load what waits: once more."""
     small, large = inhabited[case], crowded[case]
+    for attempt in range(2):
+        if counted(small) != counted(large):
+            large = traced(machine, case, folder, f"large {attempt}")
     libraries = ("/usr/lib", sys.prefix)
     for trace in (small, large):
         foreign = {each for each in trace.listed if not each.startswith((STATE, *libraries))}
