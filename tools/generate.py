@@ -134,33 +134,26 @@ def _differing(lists: tuple[list[str], ...]) -> Iterator[tuple[str, str]]:
 
 def bash_part() -> Iterator[str]:
     """Yield the function by which bash knows the table."""
-    netdevs = " ".join(options.NETDEVS)
-    yield f"_qemu_netwrap_netdevs='{netdevs}'"
-    yield ""
-    yield "_qemu_netwrap_table()"
-    yield "{"
-    defaults = (f"{name}='{' '.join(words)}'" for name, words in _DEFAULTS.items())
-    yield f"    {' '.join(defaults)}"
-    yield '    case "$1" in'
-    for words, lists in states():
-        yield f"        '{words}')"
-        yield from (f"            {name}='{found}'" for name, found in _differing(lists))
-        yield "            ;;"
-    yield "    esac"
-    yield "}"
+    yield f"_qemu_netwrap_netdevs='{' '.join(options.NETDEVS)}'"
+    yield from _case_part(["_qemu_netwrap_table()", "{"], "{0}='{1}'", "'{0}')")
 
 
 def zsh_part() -> Iterator[str]:
     """Yield the function by which zsh knows the table."""
     yield f"_qemu_netwrap_netdevs=({' '.join(options.NETDEVS)})"
+    yield from _case_part(["_qemu_netwrap_table() {"], "{0}=({1})", "('{0}')")
+
+
+def _case_part(head: list[str], setting: str, pattern: str) -> Iterator[str]:
+    """Yield a shell function that begins with HEAD: SETTING sets a list, PATTERN is a state's."""
     yield ""
-    yield "_qemu_netwrap_table() {"
-    defaults = (f"{name}=({' '.join(words)})" for name, words in _DEFAULTS.items())
+    yield from head
+    defaults = (setting.format(name, " ".join(words)) for name, words in _DEFAULTS.items())
     yield f"    {' '.join(defaults)}"
     yield '    case "$1" in'
     for words, lists in states():
-        yield f"        ('{words}')"
-        yield from (f"            {name}=({found})" for name, found in _differing(lists))
+        yield f"        {pattern.format(words)}"
+        yield from (f"            {setting.format(*each)}" for each in _differing(lists))
         yield "            ;;"
     yield "    esac"
     yield "}"
