@@ -1,7 +1,7 @@
 """Whether another user could have written a file that root is about to trust.
 
-The whole path counts: the owner of a folder or link on it, and whoever may write there, decides
-what the path leads to.
+Every component of the path counts: the owner of a folder or link on it, and every user who may
+write there, can change what the path leads to.
 """
 
 from __future__ import annotations

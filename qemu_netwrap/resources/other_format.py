@@ -1,9 +1,9 @@
 """The error, and the remedy, for a journal that another version has written in another format.
 
 Nothing in it is guessed at: the program that wrote it releases it, or the copy of that program in
-the run's folder (runtime.kept_code). The head of a journal says where the program was. It may have
-gone since, and somebody else may have put another one there: a command is told only if root alone
-decides what it runs.
+the run's folder (runtime.kept_code). The head of a journal says where the program was. It may be
+gone, and another user may have put a different one there. The remedy names a command only if no
+user but root can change what it runs.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def watch_way_out(ways: tuple[int, int]) -> _socket.socket:
     the present way out that goes down, and the switch that makes the host a router. Routes of taps,
     and the program's own rules, are not. WAYS are the ifindexes of the IPv4 and IPv6 default
     routes' devices now, 0 for none. Messages lost when the socket's buffer overflows do not matter,
-    since whoever is woken reads the routes themselves.
+    since the caller then reads the routes themselves.
     """
     found = _open()
     found.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
