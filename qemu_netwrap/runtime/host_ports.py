@@ -46,7 +46,7 @@ def hold(nics: Iterable[TapRequest], state: StateDir) -> tuple[int, ...]:
 
 
 def _take(forward: PortForward) -> int:
-    """Take a port and return its descriptor; a QEMU that was just killed may have it for a moment."""
+    """Take a port and return its descriptor; retry while a QEMU that was just killed has it."""
     address = forward.host or ("::" if forward.is_ipv6 else "0.0.0.0")  # noqa: S104 - as slirp does
 
     def take() -> int:
