@@ -227,6 +227,11 @@ def _await_letting_go(state: StateDir, run: str) -> list[str]:
         lambda: _is_idle(state, run) or not state.tap_lives(run), _RELEASE_TIMEOUT
     ):
         return [holders.named(pid) for pid in _with_tap(state, run)]
+    return _tap_holders(state, run)
+
+
+def _tap_holders(state: StateDir, run: str) -> list[str]:
+    """Return what has open the tap that keeps a run alive, as text; empty if the tap is gone."""
     named = [holders.named(pid) for pid in _with_tap(state, run)]
     return named or ([owners.UNSEEN] if state.tap_lives(run) else [])
 
@@ -344,8 +349,7 @@ def _holding(state: StateDir, run: str) -> list[str]:
         return [] if owners.is_elsewhere(state, run) else owners.obstacles(state, run)
     if _is_by_hand(state, run) or not state.tap_lives(run):
         return []
-    named = [holders.named(pid) for pid in _with_tap(state, run)]
-    return named or ([owners.UNSEEN] if state.tap_lives(run) else [])
+    return _tap_holders(state, run)
 
 
 def _is_by_hand(state: StateDir, run: str) -> bool:
