@@ -29,7 +29,7 @@ def rules(network: Network, facts: NetworkFacts) -> str:
     others = facts.others
     dns_port = others.dns_port if others is not None else DNS_PORT
     wanted = network.host_services
-    if wanted == _ALL or (wanted is None and not (others is not None and others.close_services)):
+    if is_open(network) or (wanted is None and not (others is not None and others.close_services)):
         return ""
     dev = f'iifname "{network.bridge}"'
     own = dict.fromkeys((*needed(IP, dns_port), *needed(IP6, dns_port)))

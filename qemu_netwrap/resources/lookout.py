@@ -57,7 +57,7 @@ class Lookout(Resource):
         folder = context.state.network(self.bridge)
         found = find(folder)
         for process in [found] if found else _all(folder) if not _noted(folder) else []:
-            _kill(process)
+            end(process)
         linux.files.remove(f"{folder}/lookout")
         yield
 
@@ -118,7 +118,7 @@ def _spawn(folder: str, watched: _socket.socket) -> tuple[int, int]:
     return starter, told
 
 
-def _kill(process: Process) -> None:
+def end(process: Process) -> None:
     """Kill it and its child: they are a process group of their own."""
     try:
         group = os.getpgid(process.pid)
@@ -142,11 +142,6 @@ def _is_roots(pid: int) -> bool:
     """Whether all user ids of a process are root's, and it is in this network namespace."""
     is_roots = linux.proc.users(pid) == (os.geteuid(),) * 4
     return is_roots and linux.proc.is_in_our_network(pid)
-
-
-def end(process: Process) -> None:
-    """Kill such a process, with its child."""
-    _kill(process)
 
 
 def _all(folder: str) -> list[Process]:

@@ -201,11 +201,12 @@ def follow(bridge: str, work: Context) -> bool:
         if info is None or not traits(info.mode).has_way_out:
             return False
         journal = journal_of(work, bridge)
-        if _stands(journal.live(), work):
-            runtime.way_out.give_up(journal, work)
-            repair.restore(journal.live(), journal, work)
-            _follow_uplink(info, journal.live(), journal, work)
-            _follow_uplink6(info, journal.live(), journal, work)
+        entries = journal.live()
+        if _stands(entries, work):
+            entries = runtime.way_out.give_up(entries, journal, work)
+            repair.restore(entries, journal, work)
+            _follow_uplink(info, entries, journal, work)
+            _follow_uplink6(info, entries, journal, work)
         return True
 
 
@@ -282,7 +283,7 @@ def _make(
     info = NetworkInfo(network.name, network.mode, network.bridge, *gateways(wanted))
     if wanted:
         repair.reattach_taps(network.bridge, work)
-        line = record_text.write("network", {k: str(v) for k, v in info.__dict__.items()})
+        line = record_text.write("network", info.__dict__)
         files.write(f"{work.state.network(network.bridge)}/info", f"{line}\n", 0o644)
     return info
 

@@ -17,11 +17,12 @@ from qemu_netwrap.runtime.membership import Membership
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.run import PortForward, RunSpec, TapRequest
+    from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.runtime.membership import NetworkInfo
     from qemu_netwrap.state import StateDir
 
@@ -160,19 +161,31 @@ def _told(state: StateDir, run: str) -> list[tuple[str, dict[str, str]]]:
 
 def faults(state: StateDir, run: str) -> list[str]:
     """Return a line for each part of a run's files that this version cannot read."""
-    journal = Journal(f"{state.run(run)}/journal")
-    strange = [e.resource.line for e in journal.peek() if isinstance(e.resource, Unreadable)]
+    entries, newer = read_journal(Journal(f"{state.run(run)}/journal"))
+    found = unreadable(entries)
     lines = files.read(f"{state.run(run)}/info").split("\n")[:-1]
-    found = [f"its journal has a line that this version cannot read: {line!r}" for line in strange]
     if len(_told(state, run)) < len(lines):
         found.append(f"{state.run(run)}/info is damaged")
-    checks: tuple[Callable[[], object], ...] = (journal.check, lambda: state.tap(run))
-    for check in checks:
-        try:
-            check()
-        except HostError as error:
-            found.append(error.message)
+    found += newer
+    try:
+        state.tap(run)
+    except HostError as error:
+        found.append(error.message)
     return found
+
+
+def read_journal(journal: Journal) -> tuple[list[Resource], list[str]]:
+    """Return a journal's resources; and its fault, if it has a newer format."""
+    try:
+        return [entry.resource for entry in journal.live()], []
+    except HostError as error:
+        return [], [error.message]
+
+
+def unreadable(found: Iterable[Resource]) -> list[str]:
+    """Return a fault for each line of a journal that this version cannot read."""
+    lines = [each.line for each in found if isinstance(each, Unreadable)]
+    return [f"its journal has a line that this version cannot read: {line!r}" for line in lines]
 
 
 def provision(wanted: RunSpec, work: Context, reserved: tuple[Subnet, ...]) -> Iterator[Granted]:

@@ -24,7 +24,7 @@ from qemu_netwrap.model.network import traits
 from qemu_netwrap.qemu import hostfwd
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import dhcp_hosts, lookout
-from qemu_netwrap.resources.base import ALL, Context, Unreadable
+from qemu_netwrap.resources.base import ALL, Context
 from qemu_netwrap.resources.links import TAP_PREFIX
 from qemu_netwrap.runtime import membership, owners, runs
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux.proc import Process
     from qemu_netwrap.model.run import DeviceInfo, PortForward
     from qemu_netwrap.resources.base import Resource
-    from qemu_netwrap.resources.journal import Journal
     from qemu_netwrap.state import StateDir
 
 RUNNING = "running"
@@ -451,15 +450,16 @@ def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
     """Return the status of one network."""
     work = Context(state)
     info = membership.peek_info(work, bridge) or membership.NetworkInfo(bridge, "bridge", bridge)
-    entries, faults = _entries(membership.journal_of(work, bridge))
+    entries, faults = runs.read_journal(membership.journal_of(work, bridge))
     folder = state.network(bridge)
     server = dnsmasq.find(folder)
     members = membership.members(bridge, work)
     faults += _unreadable(info, entries)
     if work.rtnl.link(bridge) is not None:
-        faults += [f"{tap} has been unplugged" for tap in _unplugged(state, bridge, members, work)]
-        faults += _mac_faults(state, bridge, members, work)
-        faults += _ip_faults(state, bridge, members, work)
+        taps = list(_taps(state, bridge, members, work))
+        faults += [f"{tap.name} has been unplugged" for _, tap in taps if not tap.master]
+        faults += _mac_faults(taps, bridge, work)
+        faults += _ip_faults(taps, work)
     elif any(r.bridge_made for r in entries):
         faults.append(f"its bridge has been removed{REMEDY}")
     if (
@@ -487,18 +487,9 @@ def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
     )
 
 
-def _entries(journal: Journal) -> tuple[list[Resource], list[str]]:
-    """Return a network's resources; and the fault of its journal, if that has a newer format."""
-    try:
-        return [entry.resource for entry in journal.live()], []
-    except HostError as error:
-        return [], [error.message]
-
-
 def _unreadable(info: membership.NetworkInfo, entries: list[Resource]) -> list[str]:
     """Return a fault for each part of a network's files that this version cannot read."""
-    lines = [each.line for each in entries if isinstance(each, Unreadable)]
-    found = [f"its journal has a line that this version cannot read: {line!r}" for line in lines]
+    found = runs.unreadable(entries)
     return found if info.mode else ["its info file is damaged", *found]
 
 
@@ -519,11 +510,9 @@ def _way_faults(info: membership.NetworkInfo, folder: str, work: Context) -> Ite
         yield f"nothing has it follow the host's way out any more{REMEDY}"
 
 
-def _mac_faults(
-    state: StateDir, bridge: str, members: tuple[str, ...], work: Context
-) -> Iterator[str]:
+def _mac_faults(taps: list[tuple[str, Link]], bridge: str, work: Context) -> Iterator[str]:
     """Yield what is wrong with the MACs of a bridge's taps and forwarding database."""
-    for run, tap in _taps(state, bridge, members, work):
+    for run, tap in taps:
         if tap.mac[:1] != TAP_PREFIX:
             yield (
                 f"{tap.name} has the MAC {unpack(tap.mac)}, which may be a neighbour's: the QEMU of"
@@ -533,22 +522,15 @@ def _mac_faults(
         yield f"run {run} is not reached: the bridge has lost its MAC {mac}{REMEDY}"
 
 
-def _ip_faults(
-    state: StateDir, bridge: str, members: tuple[str, ...], work: Context
-) -> Iterator[str]:
+def _ip_faults(taps: list[tuple[str, Link]], work: Context) -> Iterator[str]:
     """Yield the taps whose guests have sent frames that a network's guests must not send."""
-    for _, tap in _taps(state, bridge, members, work):
+    for _, tap in taps:
         count = work.rtnl.dropped(tap.index)
         if count:
             yield (
                 f"{tap.name}: {count} frames of its guest were dropped: DHCP under another MAC, or"
                 " what a server, a router or a neighbor says; ip_filter = false lets them pass"
             )
-
-
-def _unplugged(state: StateDir, bridge: str, members: tuple[str, ...], work: Context) -> list[str]:
-    """Return the names of the taps of a network's runs that are on no bridge at all."""
-    return [tap.name for _, tap in _taps(state, bridge, members, work) if not tap.master]
 
 
 def _taps(
