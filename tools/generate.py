@@ -77,22 +77,18 @@ def splitter_part() -> Iterator[str]:
     """Yield the tables by which a launch tells its options from commands and from QEMU's words."""
     launch = [option for option in options.PROGRAM_ITSELF.options if not option.informs]
     informs = [option for option in options.PROGRAM_ITSELF.options if option.informs]
-    yield from _joined("COMMANDS = frozenset(", options.subcommands(""), ")")
+    yield from _joined("COMMANDS", options.subcommands(""))
     yield from _mapping("WITH_VALUE", [option for option in launch if option.value])
-    yield from _joined("LISTS = frozenset(", (o.name for o in launch if o.is_list), ")")
+    yield from _joined("LISTS", (o.name for o in launch if o.is_list))
     yield from _mapping("FLAGS", [option for option in launch if not option.value])
-    yield from _joined("INFORM = frozenset(", (n for o in informs for n in o.names), ")")
+    yield from _joined("INFORM", (n for o in informs for n in o.names))
 
 
-def _joined(before: str, words: Iterator[str], behind: str) -> Iterator[str]:
-    """Yield a set of words, one of which the formatter leaves on its line."""
-    line = f'{before}"{" ".join(words)}".split(){behind}'
-    if len(line) <= _WIDTH:
-        yield line
-    else:
-        yield before
-        yield f"    {line[len(before) : -len(behind)]}"
-        yield behind
+def _joined(name: str, words: Iterator[str]) -> Iterator[str]:
+    """Yield a set of words, as the formatter breaks its line."""
+    inner = f'"{" ".join(words)}".split()'
+    line = f"{name} = frozenset({inner})"
+    yield from [line] if len(line) <= _WIDTH else [f"{name} = frozenset(", f"    {inner}", ")"]
 
 
 def _mapping(name: str, found: list[Option]) -> Iterator[str]:
@@ -114,8 +110,7 @@ def states() -> Iterator[tuple[str, tuple[list[str], ...]]]:
     The lists are those of `_NAMES`: the words that can follow, options, options with a value as
     `--name:kind`, and the kinds of arguments, the last with `...` if it can be repeated.
     """
-    groups = [options.Command(group.words, group.help) for group in options.GROUPS]
-    for command in (options.PROGRAM_ITSELF, *groups, *options.COMMANDS):
+    for command in (options.PROGRAM_ITSELF, *options.GROUPS, *options.COMMANDS):
         shown = [*command.options] if command.words == "" else [*command.options, options.HELP]
         kinds = [each.kind + "..." * each.is_list for each in command.arguments]
         if command.arguments and command.arguments[0].kind == options.QEMU:

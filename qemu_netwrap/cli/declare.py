@@ -47,7 +47,7 @@ def argument(name: str, words: str) -> Any:  # noqa: ANN401 - typer's own says s
 
 def group(words: str) -> typer.Typer:
     """Return the `typer.Typer` of a group of commands. Raises `KeyError`."""
-    return typer.Typer(help=plain(options.group(words).help), context_settings=CONTEXT)
+    return typer.Typer(help=help_of(words), context_settings=CONTEXT)
 
 
 def command(app: typer.Typer, words: str, **settings: bool) -> Callable[[Handler], Handler]:

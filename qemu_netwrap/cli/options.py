@@ -83,13 +83,6 @@ class Command(Record):
         return {argument.name: argument for argument in self.arguments}[name]
 
 
-class Group(Record):
-    """Commands with the same first word."""
-
-    words: str
-    help: str
-
-
 HELP = Option(("-h", "--help"), "Print help; each command has its own.", informs=True)
 _JSON = Option(("--json",), "Print JSON for scripts.")
 _ROOT = Option(("--root",), "The folder that `etc` is in.", "DIR", FOLDER, "By default `/`.")
@@ -295,11 +288,11 @@ COMMANDS = (
 )
 
 GROUPS = (
-    Group("network", "List networks, and keep them up between runs."),
-    Group("config", "Check and show the configuration."),
-    Group("hooks", "Install the scripts that QEMU calls by default."),
-    Group("shim", "Install links, so that qemu-system-* runs through qemu-netwrap."),
-    Group("vfio", "Show devices that can be passed through, and bind them by hand."),
+    Command("network", "List networks, and keep them up between runs."),
+    Command("config", "Check and show the configuration."),
+    Command("hooks", "Install the scripts that QEMU calls by default."),
+    Command("shim", "Install links, so that qemu-system-* runs through qemu-netwrap."),
+    Command("vfio", "Show devices that can be passed through, and bind them by hand."),
 )
 
 # What the completions offer after -nic, -netdev and -net: types, and keys that need a value.
@@ -310,23 +303,13 @@ NETDEVS = (
 
 
 def of(words: str) -> Command:
-    """Return the command of these WORDS, or the program itself for "". Raises `KeyError`."""
-    return {command.words: command for command in (PROGRAM_ITSELF, *COMMANDS)}[words]
-
-
-def group(words: str) -> Group:
-    """Return the group with that first word. Raises `KeyError`."""
-    return {each.words: each for each in GROUPS}[words]
+    """Return the command or group of these WORDS; for "" the program itself. Raises `KeyError`."""
+    return {each.words: each for each in (PROGRAM_ITSELF, *GROUPS, *COMMANDS)}[words]
 
 
 def subcommands(words: str) -> Iterator[str]:
-    """Yield the words that can follow a group's word, or, for "", the program's options."""
+    """Yield the words that can follow a group's WORDS; for "" the program's commands and groups."""
     before = words.split()
-    seen = set()
-    for command in COMMANDS:
-        typed = command.words.split()
-        if typed[: len(before)] == before and len(typed) > len(before):
-            word = typed[len(before)]
-            if word not in seen:
-                seen.add(word)
-                yield word
+    typed = (command.words.split() for command in COMMANDS)
+    longer = (each for each in typed if each[: len(before)] == before and each != before)
+    yield from dict.fromkeys(each[len(before)] for each in longer)
