@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from qemu_netwrap.linux import devices, remedies
+from qemu_netwrap.linux import devices, proc, remedies
 from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING
 from qemu_netwrap.model.network_managers import FIREWALLD, MANAGERS
 from qemu_netwrap.record import Record
@@ -77,7 +77,7 @@ def _privilege(seen: HostFacts) -> Line:
 
 
 def _standing(seen: HostFacts) -> remedies.Standing:
-    lacking = tuple(name for name in remedies.CAPABILITIES if name not in seen.capabilities)
+    lacking = tuple(name for name in proc.CAPABILITIES if name not in seen.capabilities)
     loaded = {"tun": seen.tun, "vhost_net": seen.vhost_net}
     drivers = frozenset(name for name, device in loaded.items() if device.driver == LOADED)
     return remedies.Standing(seen.is_root, lacking, seen.container, drivers)

@@ -13,6 +13,7 @@ from qemu_netwrap.linux import (
     dnsmasq,
     files,
     ipv6_facts,
+    proc,
     processes,
     programs,
     remedies,
@@ -30,7 +31,7 @@ _BRIDGE = "qn-nat"  # the bridge that doctor assumes for a network
 
 def look(leftovers: tuple[str, ...] | None) -> HostFacts:
     """Return all facts but the faults. The caller has found the LEFTOVERS of dead runs."""
-    capabilities = remedies.capabilities()
+    capabilities = proc.capabilities()
     nf_tables = devices.driver("nf_tables")
     may_list = nf_tables == devices.LOADED and "net_admin" in capabilities
     return HostFacts(

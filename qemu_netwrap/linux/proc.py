@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 # Fields of /proc/PID/stat, counted from the one behind the name.
 STATE, PARENT, THREADS, STARTED = 0, 1, 17, 19
+# What networks need: for bridges and taps; for dnsmasq's ports, its raw socket and its user.
+# The numbers are those of linux/capability.h.
+_NUMBERS = {"net_admin": 12, "net_raw": 13, "net_bind_service": 10, "setuid": 7, "setgid": 6}
+CAPABILITIES = tuple(_NUMBERS)
 
 
 class Process(Record):
@@ -201,3 +205,9 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def capabilities() -> frozenset[str]:
+    """Return those of `CAPABILITIES` that this process has."""
+    bits = int(status("self", "CapEff")[0], 16)
+    return frozenset(name for name, number in _NUMBERS.items() if bits >> number & 1)

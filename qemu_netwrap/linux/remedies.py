@@ -13,10 +13,6 @@ from qemu_netwrap.linux.devices import TUN, VHOST, WRONG_NODE
 from qemu_netwrap.record import Record
 
 RUN, SETTINGS = "/run", "/proc/sys"
-# What networks need: for bridges and taps; for dnsmasq's ports, its raw socket and its user.
-# The numbers are those of linux/capability.h.
-_NUMBERS = {"net_admin": 12, "net_raw": 13, "net_bind_service": 10, "setuid": 7, "setgid": 6}
-CAPABILITIES = tuple(_NUMBERS)
 # Causes that do not depend on the path.
 _ANYWHERE = {
     errno.EMFILE: (
@@ -34,7 +30,7 @@ _NODES = {TUN: "mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200"}
 
 
 class Standing(Record):
-    """The privilege of a process: root or not, what of `CAPABILITIES` it lacks, its container."""
+    """The privilege of a process: root or not, missing `proc.CAPABILITIES`, and its container."""
 
     is_root: bool = True
     lacking: tuple[str, ...] = ()
@@ -103,19 +99,13 @@ def in_container(what: str) -> str:
 
 def standing() -> Standing:
     """Return the privilege of this process."""
-    held = capabilities()
+    held = proc.capabilities()
     return Standing(
         os.geteuid() == 0,
-        tuple(name for name in CAPABILITIES if name not in held),
+        tuple(name for name in proc.CAPABILITIES if name not in held),
         container(),
         frozenset(name for name in ("tun", "vhost_net") if devices.driver(name) == devices.LOADED),
     )
-
-
-def capabilities() -> frozenset[str]:
-    """Return those of `CAPABILITIES` that this process has."""
-    bits = int(proc.status("self", "CapEff")[0], 16)
-    return frozenset(name for name, number in _NUMBERS.items() if bits >> number & 1)
 
 
 def container() -> str:

@@ -80,7 +80,7 @@ def _why_not(path: str) -> str:
 
 def has_net_admin() -> bool:
     """Whether this process has CAP_NET_ADMIN."""
-    return "net_admin" in linux.remedies.capabilities()
+    return "net_admin" in proc.capabilities()
 
 
 def has_no_new_privileges() -> bool:

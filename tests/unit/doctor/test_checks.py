@@ -10,7 +10,7 @@ import pytest
 from qemu_netwrap.doctor.checks import BROKEN, OK, WARNING, Line, diagnose, works
 from qemu_netwrap.doctor.facts import DefaultRouteDevice, HostFacts, Ipv6, Program
 from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING, WRONG_NODE, Device
-from qemu_netwrap.linux.remedies import CAPABILITIES
+from qemu_netwrap.linux.proc import CAPABILITIES
 from qemu_netwrap.model.coexistence import ClosedChain, CoexistenceFacts, IptablesFilter
 
 GOOD = HostFacts(
