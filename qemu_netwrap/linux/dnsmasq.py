@@ -192,13 +192,7 @@ def kill(process: Process) -> None:
     dnsmasq that is about to send a router advertisement sends it by the host's default route if its
     interface is gone by then (src/radv.c, `send_ra_alias`; IPV6_MULTICAST_IF in ipv6(7)).
     """
-    try:
-        # A daemon is the leader of its process group (src/dnsmasq.c, `main`).
-        group = os.getpgid(process.pid)
-        if proc.lives(process) and group != os.getpgrp():
-            os.killpg(group, SIGKILL)
-    except ProcessLookupError:
-        pass
+    waits.kill_group(process)  # a daemon is the leader of its group (src/dnsmasq.c, `main`)
 
 
 def stop(process: Process) -> None:

@@ -44,7 +44,7 @@ _CACHEINFO = struct.Struct("=IIi")
 
 
 def around(switched: frozenset[str]) -> Ipv6Facts:
-    """Return the facts. SWITCHED are devices that qemu-netwrap made forward (`State.switched`)."""
+    """Return the facts. SWITCHED: devices that qemu-netwrap made forward (`StateDir.switched`)."""
     missing = why_missing()
     if missing:
         return Ipv6Facts(missing)

@@ -123,6 +123,16 @@ def process(meant: Process, timeout: float, number: int = 0) -> bool:
         os.close(fd)
 
 
+def kill_group(leader: Process) -> None:
+    """Kill a process and its children, which are a process group of their own."""
+    try:
+        group = os.getpgid(leader.pid)
+        if proc.lives(leader) and group != os.getpgrp():
+            os.killpg(group, SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 def lock(fd: int, how: int, path: str) -> None:
     """Take a lock (flock(2)) on FD, the file PATH, without a time-out. HOW is LOCK_EX or LOCK_SH.
 

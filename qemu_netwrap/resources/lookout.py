@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
+from _signal import SIGHUP, SIGINT, SIGTERM
 
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
@@ -57,7 +57,7 @@ class Lookout(Resource):
         folder = context.state.network(self.bridge)
         found = find(folder)
         for process in [found] if found else _all(folder) if not _noted(folder) else []:
-            end(process)
+            linux.waits.kill_group(process)
         linux.files.remove(f"{folder}/lookout")
         yield
 
@@ -116,16 +116,6 @@ def _spawn(folder: str, watched: _socket.socket) -> tuple[int, int]:
     )
     os.close(null)
     return starter, told
-
-
-def end(process: Process) -> None:
-    """Kill it and its child: they are a process group of their own."""
-    try:
-        group = os.getpgid(process.pid)
-        if linux.proc.lives(process) and group != os.getpgrp():
-            os.killpg(group, SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def without_state(bridge: str, context: Context) -> list[Process]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.resources.base import Commands, Resource
+from qemu_netwrap.resources.links import link_named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class BridgeUplink(Resource):
         """Attach the NIC to the bridge, and move its addresses, routes and rules there."""
         move, mover = linux.netlink.interface_move, linux.netlink.interface_copy.InterfaceNetlink()
         try:
-            nic, bridge = move.named(mover, self.device), move.named(mover, self.bridge)
+            nic, bridge = link_named(mover, self.device), link_named(mover, self.bridge)
             if nic.master not in (0, bridge.index):
                 raise HostError(
                     f"uplink {self.device}: it is a port of another bridge now", "try again"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from qemu_netwrap import runtime
 from qemu_netwrap.errors import NetwrapError
-from qemu_netwrap.linux import commands, dnsmasq, files, host_facts, iptables, nft, sysctl
+from qemu_netwrap.linux import commands, dnsmasq, files, host_facts, iptables, nft, sysctl, waits
 from qemu_netwrap.linux.netlink.links import FR_ACT_BLACKHOLE, FR_ACT_GOTO, FR_ACT_NOP
 from qemu_netwrap.linux.netlink.nft_chains import Chains
 from qemu_netwrap.model import mac
@@ -129,7 +129,7 @@ def release(work: Context) -> tuple[list[str], list[NetwrapError]]:
 def _release(stray: Stray, work: Context) -> None:
     """Release everything of one network. Raises `NetwrapError`."""
     for process in lookout.without_state(stray.bridge, work):
-        lookout.end(process)
+        waits.kill_group(process)
     if stray.server is not None:
         dnsmasq.stop(stray.server)
     for each in (*_shared_of(stray.bridge, work), *stray.found):

@@ -161,14 +161,6 @@ def of_text(text: str) -> InterfaceConfig:
     )
 
 
-def named(mover: InterfaceNetlink, name: str) -> Link:
-    """Return the interface NAME. Raises `HostError` if there is none."""
-    found = mover.link(name)
-    if found is None:
-        raise HostError(f"interface {name} has gone", "somebody removed it; try again")
-    return found
-
-
 def by_index(mover: InterfaceNetlink, index: str) -> Link | None:
     """Return the interface with that index, whatever its name is now; None if it is gone."""
     return mover.link_at(int(index)) if index else None
