@@ -94,7 +94,7 @@ class Actor:
         return self._do("end", run)
 
     def join(self, run: str, die: int = 0, **network: Any) -> dict[str, Any]:
-        """Make a run, which lives from now on, a member of a network; its Info is in the answer."""
+        """Make a run, which lives from now on, a member of a network; the answer has its info."""
         return self._do("join", run, json.dumps(network), die=die)
 
     def pin(self, die: int = 0, **network: Any) -> dict[str, Any]:

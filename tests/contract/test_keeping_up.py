@@ -112,7 +112,8 @@ def test_crash_at_every_step_of_keeping_up(routed: Host, actors: Actors) -> None
             break
     assert outcomes == sorted(outcomes), "once kept, it stays kept"
     assert outcomes.count(False) > (15 if SOAK else 2)
-    assert outcomes.count(True) > (1 if SOAK else 0)
+    if SOAK:  # a sample may have no other than the step behind the last one
+        assert outcomes.count(True) > 1
 
 
 def test_crash_at_every_step_of_letting_go(routed: Host, actors: Actors) -> None:

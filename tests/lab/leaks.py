@@ -137,11 +137,9 @@ def _cheap(host: Host) -> Facts:
 
 def _is_same(host: Host, before: Snapshot) -> bool:
     """Whether HOST is as it was; the programs are not started while there are still processes."""
-    cheap = _cheap(host)
-    known = {each for each in before.facts if each.startswith(("mount ", "file ", "process "))}
-    if cheap.keys() != known or any(before.facts[each] != cheap[each] for each in cheap):
-        return False
-    return snapshot(host) == before
+    kinds = ("mount ", "file ", "process ")
+    cheap = {name: facts for name, facts in before.facts.items() if name.startswith(kinds)}
+    return _cheap(host) == cheap and snapshot(host) == before
 
 
 def wait_same(host: Host, before: Snapshot, timeout: float = 60.0) -> None:

@@ -56,10 +56,10 @@ class Host(TypedDict, total=False):
     routes: list[str]  # "192.168.1.0/24 eth0"
     routers: list[str]  # devices that forward already
     mtu: int  # of the default route's device
-    ipv6: dict[str, Any]  # of the host's IPv6 (see `Around6`); routes as above
+    ipv6: dict[str, Any]  # of the host's IPv6 (see `Ipv6Facts`); routes as above
     network: str  # --network
     agreed: bool  # --yes-uplink
-    uplink: dict[str, str | int | bool | list[str]]  # what the uplink is (see `Candidate`)
+    uplink: dict[str, str | int | bool | list[str]]  # what the uplink is (see `UplinkCandidate`)
     in_full: bool  # show every field of the resources
 
 
