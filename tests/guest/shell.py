@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.netns import Host
+    from lab.user import User
 
 # Print the addresses that answer. All are asked at once: each that is silent takes its time.
 _REACHED: Final = r"""
@@ -59,7 +60,7 @@ class Shell(Guest):
 
     def __init__(
         self,
-        host: Host,
+        host: Host | User,
         *net: str,
         name: str | None = None,
         address: str = "",
@@ -69,6 +70,8 @@ class Shell(Guest):
         for_all: bool = False,
     ) -> None:
         """Start `BEFORE qemu-netwrap OPTIONS -- qemu-system-x86_64 ... EXTRA NET` inside `host`.
+
+        A user starts it as nothing but that user, without `for_all`.
 
         eth0 gets the static `address` with its prefix length, or none is given and it asks for a
         lease. `for_all` lets every user read the guest's kernel, as the QEMU of one has to.

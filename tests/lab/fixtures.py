@@ -11,13 +11,14 @@ import pytest
 
 from lab.leaks import Snapshot, snapshot, wait_same
 from lab.netns import Host, Uplinked, internet
+from lab.user import ALICE, BOB, User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TOOLS = (
     *("unshare", "nsenter", "ip", "bridge", "tc", "nft", "busybox", "dnsmasq"),
-    *("iptables-nft", "iptables-legacy", "dbus-daemon"),
+    *("iptables-nft", "iptables-legacy", "dbus-daemon", "pasta", "slirp4netns", "newuidmap"),
 )
 
 
@@ -111,3 +112,19 @@ def uplinked6(_machines: contextlib.ExitStack, watch: Watch) -> Uplinked:
     both = _machines.enter_context(internet(ipv6=True))
     watch.baseline(both.host)
     return both
+
+
+@pytest.fixture
+def users(uplinked: Uplinked, watch: Watch) -> tuple[User, User]:
+    """Return alice and bob, ordinary users of one machine with an uplink, under the detector."""
+    found = User(uplinked.host, *ALICE), User(uplinked.host, *BOB)
+    watch.baseline(uplinked.host)
+    return found
+
+
+@pytest.fixture
+def user(uplinked: Uplinked, watch: Watch) -> User:
+    """Return alice, an ordinary user of a machine with an uplink, under the detector."""
+    found = User(uplinked.host)
+    watch.baseline(uplinked.host)
+    return found

@@ -18,12 +18,10 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from lab.netns import Host
 
 QEMU: Final = "qemu-system-x86_64"
 
@@ -140,12 +138,25 @@ def initramfs(job: str) -> Path:
     return Path(name)
 
 
-def qemu_args(job_image: Path, memory: int = 128) -> list[str]:
+class Machine(Protocol):
+    """Where a guest is started: a simulated machine, for its root, or an ordinary user there."""
+
+    def popen(self, *cmd: str, **kw: Any) -> subprocess.Popen[str]:
+        """Start a command there."""
+
+    def lend(self, path: Path) -> str:
+        """Return the path by which commands there read a file of the tests."""
+
+    def take_back(self, lent: str) -> None:
+        """Remove what `lend` made."""
+
+
+def qemu_args(kernel_image: str, job_image: str, memory: int = 128) -> list[str]:
     """Return QEMU's words for a guest without a network of its own choice, `memory` in MiB."""
     return [
         *("-accel", "tcg", "-m", str(memory), "-display", "none", "-serial", "stdio"),
-        *("-monitor", "none", "-no-reboot", "-kernel", str(kernel())),
-        *("-initrd", str(job_image), "-append", _KERNEL_WORDS),
+        *("-monitor", "none", "-no-reboot", "-kernel", kernel_image),
+        *("-initrd", job_image, "-append", _KERNEL_WORDS),
     ]
 
 
@@ -154,7 +165,7 @@ class Guest:
 
     def __init__(
         self,
-        host: Host,
+        host: Machine,
         wrapper: Sequence[str],
         net: Sequence[str],
         job: str,
@@ -168,11 +179,14 @@ class Guest:
         words under test; `name` becomes QEMU's -name.
         """
         self.name = name or "guest"
+        self._host = host
         self._image = initramfs(job)
+        self._lent = host.lend(self._image)
         self._changed = threading.Condition()
         self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
         named = ("-name", name) if name else ()
-        self.argv = [*wrapper, QEMU, *qemu_args(self._image), *named, *extra, *net]
+        words = qemu_args(host.lend(kernel()), self._lent)
+        self.argv = [*wrapper, QEMU, *words, *named, *extra, *net]
         pipe = subprocess.PIPE
         self.process = host.popen(
             *self.argv,
@@ -249,6 +263,7 @@ class Guest:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
         self._image.unlink(missing_ok=True)
+        self._host.take_back(self._lent)
 
     def _reader(self, name: str, stream: IO[str] | None) -> threading.Thread:
         """Start a thread that keeps the lines of one stream."""

@@ -8,6 +8,7 @@ of things (interface index, process id) is in, so that removed and made anew is 
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import json
 import os
@@ -131,13 +132,37 @@ def snapshot(host: Host) -> Snapshot:
 
 def _cheap(host: Host) -> Facts:
     """Return what needs no program to be found out."""
-    processes = {f"process {pid}": {"command": cmd} for pid, cmd in host.processes().items()}
-    return _mounts(host) | _files(host) | processes
+    commands = host.processes()
+    facts = {f"process {pid}": {"command": cmd} for pid, cmd in commands.items()}
+    if host.uids:
+        facts |= {f"namespace {name}": {} for name in _foreign(host.pid, commands)}
+    return _mounts(host) | _files(host) | facts
+
+
+def _foreign(holder: int, pids: Iterable[int]) -> set[str]:
+    """Return the user, network and mount namespaces that PIDS are in or hold open.
+
+    Without those of the machine, which `holder` is in.
+    """
+    found: set[str] = set()
+    for pid in pids:
+        found |= _held(Path(f"/proc/{pid}/ns")) | _held(Path(f"/proc/{pid}/fd"))
+    return found - _held(Path(f"/proc/{holder}/ns"))
+
+
+def _held(folder: Path) -> set[str]:
+    """Return the namespaces that the links in a folder of a process lead to, as `net:[NUMBER]`."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for each in folder.iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(each.readlink()))
+    return {name for name in found if name.startswith(("user:[", "net:[", "mnt:["))}
 
 
 def _is_same(host: Host, before: Snapshot) -> bool:
     """Whether HOST is as it was; the programs are not started while there are still processes."""
-    kinds = ("mount ", "file ", "process ")
+    kinds = ("mount ", "file ", "process ", "namespace ")
     cheap = {name: facts for name, facts in before.facts.items() if name.startswith(kinds)}
     return _cheap(host) == cheap and snapshot(host) == before
 
@@ -286,8 +311,16 @@ def _mounts(host: Host) -> Facts:
 
 
 def _files(host: Host) -> Facts:
-    """Return all files below /run and all changes below the private folders."""
-    facts = _below(Path(f"/proc/{host.pid}/root/run"), "/run")
+    """Return all files below the machine's own folders, all changes below the private ones.
+
+    Of /tmp, which the real machine shares, what is named after us and an ordinary user's.
+    """
+    root = f"/proc/{host.pid}/root"
+    facts: Facts = {}
+    for folder in host.own:
+        facts |= _below(Path(root + folder), folder, whole=True)
+    for each in Path(root, "tmp").glob("qemu-netwrap-*") if host.uids else ():
+        facts |= _of_users(host, each)
     for folder, slot in host.private.items():
         upper = Path(f"/proc/{host.pid}/cwd/{slot}/upper")
         facts |= _below(upper, folder)
@@ -297,17 +330,29 @@ def _files(host: Host) -> Facts:
     return {f"file {path}": each for path, each in facts.items() if path not in parents}
 
 
-def _below(top: Path, folder: str) -> Facts:
-    """Return the files below `top` by the path that they have below `folder` in the machine."""
+def _below(top: Path, folder: str, *, whole: bool = False) -> Facts:
+    """Return the files below `top` by the path that they have below `folder` in the machine.
+
+    `top` holds all of the folder if it is `whole`, else only what is different there.
+    """
     facts: Facts = {}
     for where, folders, files in os.walk(top):
         for name in (*folders, *files):
             real = Path(where, name)
             path = f"{folder}/{real.relative_to(top)}"
             # An overlay copies a folder up as soon as something in it is written.
-            if folder == "/run" or not (real.is_dir() and Path(path).is_dir()):
+            if whole or not (real.is_dir() and Path(path).is_dir()):
                 facts |= {path: _file(real)}
     return facts
+
+
+def _of_users(host: Host, path: Path) -> Facts:
+    """Return a file that an ordinary user has in /tmp, and those below it."""
+    facts = _file(path)
+    if facts.get("owner", "") not in map(str, host.uids):
+        return {}
+    name = f"/tmp/{path.name}"  # noqa: S108  a name that is looked for
+    return {name: facts} | _below(path, name, whole=True)
 
 
 def _own_file(host: Host, path: str, text: str, facts: Facts) -> Facts:

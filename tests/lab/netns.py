@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 WEB_ADDRESS: Final = "198.51.100.80"
 WEB_NAME: Final = "www.example.test"
@@ -48,10 +49,11 @@ while
     found=
     for each in /proc/[0-9]*; do
         [ "$each" != "$self" ] || continue
-        if [ "$each/ns/net" -ef "$self/ns/net" ] || [ "$each/ns/mnt" -ef "$self/ns/mnt" ]; then
+        for ns in net mnt uts; do
+            [ "$each/ns/$ns" -ef "$self/ns/$ns" ] || continue
             kill -9 "${each#/proc/}" 2>/dev/null || :
             found=1
-        fi
+        done
     done
     [ -n "$found" ]
 do
@@ -81,6 +83,10 @@ mkdir -p "$2/upper" "$2/work"
 mount -t overlay -o "lowerdir=$there,upperdir=$2/upper,workdir=$2/work" lab "$there"
 echo "$there"
 """
+
+
+# The processes that hold the machines that there are.
+_HOLDERS: Final[set[int]] = set()
 
 
 class CommandFailedError(Exception):
@@ -117,6 +123,8 @@ class Host:
         self.name = name
         self.written: dict[str, str] = {}
         self.private: dict[str, str] = {"/etc": "etc"}
+        self.own = ["/run"]  # folders of which all that is in them is this machine's
+        self.uids: set[int] = set()  # the ordinary users'
         self._children: list[subprocess.Popen[str]] = []
         namespaces = ("--net", "--mount", "--uts", "--propagation", "private")
         self._holder = subprocess.Popen(
@@ -128,6 +136,7 @@ class Host:
             start_new_session=True,
         )
         self.pid = self._holder.pid
+        _HOLDERS.add(self.pid)
         if _stream(self._holder.stdout).readline() != "ready\n":
             output, _ = self._holder.communicate(timeout=60)
             message = f"cannot make the simulated machine {name}: {output}"
@@ -195,10 +204,14 @@ class Host:
 
         What is still running when the machine is closed is killed and reaped then.
         """
-        options: dict[str, Any] = {"text": True, "stdin": subprocess.DEVNULL, **kw}
         if env is not None:
-            options["env"] = {**os.environ, **env}
-        child: subprocess.Popen[str] = subprocess.Popen(self.argv(*cmd, cwd=cwd), **options)
+            kw["env"] = {**os.environ, **env}
+        return self.adopt(self.argv(*cmd, cwd=cwd), **kw)
+
+    def adopt(self, argv: Sequence[str], **kw: Any) -> subprocess.Popen[str]:
+        """Start what enters this machine by itself, as `argv` does; keywords are Popen's."""
+        options: dict[str, Any] = {"text": True, "stdin": subprocess.DEVNULL, **kw}
+        child: subprocess.Popen[str] = subprocess.Popen(argv, **options)
         self._children.append(child)
         return child
 
@@ -260,12 +273,23 @@ class Host:
     def processes(self) -> dict[int, str]:
         """Return process id and command line of all that lives in this machine, holder excepted.
 
-        A process counts if its network or its mount namespace is this machine's; zombies do not.
+        A process counts if its network, mount or UTS namespace is this machine's, or if it is one
+        of an ordinary user's that left all three; zombies do not.
         """
         mine = _namespaces(self.pid)
         pids = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
-        inside = (pid for pid in pids if pid != self.pid and _namespaces(pid) & mine)
+        others = [pid for pid in pids if pid != self.pid]
+        inside = [pid for pid in others if _namespaces(pid) & mine]
+        if self.uids:
+            inside += [pid for pid in others if self._is_lost(pid)]
         return {pid: _command_line(pid) for pid in inside}
+
+    def lend(self, path: Path) -> str:
+        """Return the path by which this machine's root reads a file of the tests: its own."""
+        return str(path)
+
+    def take_back(self, lent: str) -> None:
+        """Forget what was lent: nothing was copied."""
 
     def close(self) -> None:
         """Kill all that lives in this machine, and end it; may be called again."""
@@ -273,14 +297,24 @@ class Host:
             _end(child)
         self._children.clear()
         if self._holder.poll() is None:
+            for pid in self.processes() if self.uids else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._holder.communicate("close\n", timeout=120)
+        _HOLDERS.discard(self.pid)
+
+    def _is_lost(self, pid: int) -> bool:
+        """Tell whether a process of one of our ordinary users is in no known namespaces."""
+        known = frozenset[tuple[str, int]]().union(*map(_namespaces, (os.getpid(), *_HOLDERS)))
+        its = _namespaces(pid)
+        return bool(its) and not its & known and user_of(pid) in self.uids
 
     def _is_private(self, path: str) -> bool:
         """Tell whether what is written at `path` stays inside this machine."""
         if ".." in PurePosixPath(path).parts or not path.startswith("/"):
             message = f"an absolute path without .. is needed, not {path}"
             raise ValueError(message)
-        return any(path.startswith(f"{folder}/") for folder in ("/run", *self.private))
+        return any(path.startswith(f"{folder}/") for folder in (*self.own, *self.private))
 
     def _privatise(self, folder: PurePosixPath) -> None:
         """Lay an overlay of this machine's own over `folder`, or the nearest one that exists."""
@@ -409,11 +443,21 @@ def _sysctl_path(name: str) -> str:
 
 
 def _namespaces(pid: int) -> frozenset[tuple[str, int]]:
-    """Return the network and the mount namespace of a process, none if it is gone."""
+    """Return the network, mount and UTS namespace of a process, none if it is gone."""
+    kinds = ("net", "mnt", "uts")
     try:
-        return frozenset((ns, Path(f"/proc/{pid}/ns/{ns}").stat().st_ino) for ns in ("net", "mnt"))
+        return frozenset((ns, Path(f"/proc/{pid}/ns/{ns}").stat().st_ino) for ns in kinds)
     except OSError:
         return frozenset()
+
+
+def user_of(pid: int) -> int | None:
+    """Return the user that a process has become, None if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return int(status.partition("\nUid:\t")[2].split()[0])
 
 
 def _command_line(pid: int) -> str:

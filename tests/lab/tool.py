@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab.netns import Host
+    from lab.user import User
 
 QEMU: Final = "qemu-system-x86_64"
 COMMAND: Final = str(Path(sys.executable).with_name("qemu-netwrap"))
@@ -22,9 +23,9 @@ IDLE: Final = ("-accel", "tcg", "-M", "none", "-display", "none", "-monitor", "n
 
 
 def netwrap(
-    host: Host, *args: str, check: bool = False, **kw: Any
+    host: Host | User, *args: str, check: bool = False, **kw: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run `qemu-netwrap ARGS` on `host` to its end; keywords are those of Host.run."""
+    """Run `qemu-netwrap ARGS` on `host`, as its root or a user; keywords are those of Host.run."""
     return host.run(COMMAND, *args, check=check, **kw)
 
 
