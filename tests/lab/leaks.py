@@ -349,7 +349,7 @@ def _below(top: Path, folder: str, *, whole: bool = False) -> Facts:
 def _of_users(host: Host, path: Path) -> Facts:
     """Return a file that an ordinary user has in /tmp, and those below it."""
     facts = _file(path)
-    if facts.get("owner", "") not in map(str, host.uids):
+    if not any(int(facts.get("owner", "-1")) in each for each in host.uids):
         return {}
     name = f"/tmp/{path.name}"  # noqa: S108  a name that is looked for
     return {name: facts} | _below(path, name, whole=True)

@@ -124,7 +124,7 @@ class Host:
         self.written: dict[str, str] = {}
         self.private: dict[str, str] = {"/etc": "etc"}
         self.own = ["/run"]  # folders of which all that is in them is this machine's
-        self.uids: set[int] = set()  # the ordinary users'
+        self.uids: list[range] = []  # the ordinary users'
         self._children: list[subprocess.Popen[str]] = []
         namespaces = ("--net", "--mount", "--uts", "--propagation", "private")
         self._holder = subprocess.Popen(
@@ -307,7 +307,7 @@ class Host:
         """Tell whether a process of one of our ordinary users is in no known namespaces."""
         known = frozenset[tuple[str, int]]().union(*map(_namespaces, (os.getpid(), *_HOLDERS)))
         its = _namespaces(pid)
-        return bool(its) and not its & known and user_of(pid) in self.uids
+        return bool(its) and not its & known and is_of(pid, self.uids)
 
     def _is_private(self, path: str) -> bool:
         """Tell whether what is written at `path` stays inside this machine."""
@@ -451,13 +451,14 @@ def _namespaces(pid: int) -> frozenset[tuple[str, int]]:
         return frozenset()
 
 
-def user_of(pid: int) -> int | None:
-    """Return the user that a process has become, None if it is gone."""
+def is_of(pid: int, uids: Sequence[range]) -> bool:
+    """Tell whether a process runs as one of these users; not, if it is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
-        return None
-    return int(status.partition("\nUid:\t")[2].split()[0])
+        return False
+    uid = int(status.partition("\nUid:\t")[2].split()[0])
+    return any(uid in each for each in uids)
 
 
 def _command_line(pid: int) -> str:

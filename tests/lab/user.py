@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.netns import CommandFailedError, user_of
+from lab.netns import CommandFailedError, is_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +42,11 @@ mkdir -p "/run/user/$1"
 mount -t tmpfs -o "nosuid,nodev,mode=700,uid=$1,gid=$1" runtime "/run/user/$1"
 """
 
+_SUBIDS: Final = r"""
+set -eu
+for file in subuid subgid; do echo "$1:$2:$3" >>"/etc/$file"; done
+"""
+
 # udev gives /dev/net/tun to all; the real machine's may be root's.
 _TUN: Final = r"""
 set -eu
@@ -63,7 +68,9 @@ class User:
 
     `runtime` tells whether there is an XDG_RUNTIME_DIR; without it the machine gets a /tmp of its
     own, where others look for such a folder. `tun` is the mode of the machine's /dev/net/tun, None
-    if there is none. What the user leaves behind is seen by the leak detector.
+    if there is none. `subids` are the first and the number of the ids that /etc/subuid and
+    /etc/subgid give the user. `before` are words that root runs before it becomes the user, see
+    lab.confined. What the user leaves behind is seen by the leak detector.
     """
 
     host: Host
@@ -71,6 +78,8 @@ class User:
     uid: int = ALICE[1]
     runtime: bool = True
     tun: int | None = 0o666
+    subids: tuple[int, int] | None = None
+    before: tuple[str, ...] = ()
     env: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,13 +92,21 @@ class User:
         elif "/tmp" not in self.host.own:  # noqa: S108  the simulated machine's
             self.host.run("mount", "-t", "tmpfs", "-o", "mode=1777", "tmp", "/tmp")  # noqa: S108
             self.host.own.append("/tmp")  # noqa: S108
-        self.host.uids.add(self.uid)
+        if self.subids:
+            self._script(_SUBIDS, self.name, *map(str, self.subids))
+        self.host.uids.extend(self.uids)
         object.__setattr__(self, "env", self._environment())
 
     @property
     def home(self) -> str:
         """The home, a folder of the simulated machine alone."""
         return f"/home/{self.name}"
+
+    @property
+    def uids(self) -> tuple[range, ...]:
+        """The user ids of this user's processes."""
+        first, number = self.subids or (0, 0)
+        return (range(self.uid, self.uid + 1), range(first, first + number))
 
     @property
     def runtime_folder(self) -> str:
@@ -109,7 +126,7 @@ class User:
         become = (f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups")
         words = [f"{name}={value}" for name, value in {**self.env, **(env or {})}.items()]
         login = ("setpriv", *become, "--inh-caps=-all", "--ambient-caps=-all", "--", "env", "-i")
-        return self.host.argv(*login, *words, *cmd, cwd=cwd or self.home)
+        return self.host.argv(*self.before, *login, *words, *cmd, cwd=cwd or self.home)
 
     def run(
         self,
@@ -174,7 +191,7 @@ class User:
 
     def processes(self) -> dict[int, str]:
         """Return process id and command line of all that this user has running on the machine."""
-        return {pid: cmd for pid, cmd in self.host.processes().items() if user_of(pid) == self.uid}
+        return {pid: cmd for pid, cmd in self.host.processes().items() if is_of(pid, self.uids)}
 
     def _environment(self) -> dict[str, str]:
         """Return the environment of a login."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guest.shell import Shell
+from lab.confined import filtered, limited, read_only
 from lab.leaks import snapshot, wait_same
 from lab.netns import WEB_ADDRESS, WEB_BODY, CommandFailedError, Host, wait_for
 from lab.tool import netwrap
@@ -150,6 +151,56 @@ def test_users_do_not_share(users: tuple[User, User]) -> None:
     wait_for(lambda: "sleep 600" in alice.processes().values(), "the process")
     assert bob.processes() == {}
     child.kill()
+
+
+def test_subordinate_ids(host: Host, watch: Watch) -> None:
+    """With ids of /etc/subuid, alice has more than one user in a namespace; they are seen too."""
+    user = User(host, subids=(100000, 65536))
+    watch.baseline(host)
+    mapped = user.run("unshare", "-Ur", "--map-auto", "cat", "/proc/self/uid_map").stdout
+    assert [line.split() for line in mapped.splitlines()] == [
+        ["0", "1000", "1"],
+        ["1", "100000", "65535"],
+    ]
+    become = ("setpriv", "--reuid=5", "--clear-groups")
+    child = user.popen("unshare", "-UrnmuiC", "--map-auto", *become, "sleep", "600")
+    wait_for(lambda: "sleep 600" in user.processes().values(), "the process")
+    assert "sleep 600" in host.processes().values()
+    child.kill()
+
+
+def test_no_user_namespaces_by_the_limit(host: Host, watch: Watch) -> None:
+    """Where the sysctl is 0 there are none; nothing else is different."""
+    user = User(host, before=limited(host))
+    watch.baseline(host)
+    assert user.read("/proc/sys/user/max_user_namespaces") == "0\n"
+    assert user.read("/proc/self/uid_map").split() == ["0", "0", "4294967295"]
+    assert user.sh("id -un; touch file; stat -c %U file").split() == ["alice", "alice"]
+    assert "No space left" in user.run("unshare", "-U", "true", check=False).stderr
+    assert Path("/proc/sys/user/max_user_namespaces").read_text(encoding="ascii") != "0\n"
+    user.run("rm", "file")
+
+
+def test_no_user_namespaces_by_a_filter(host: Host, watch: Watch) -> None:
+    """As in a container of Docker's; processes and threads are started as ever."""
+    user = User(host, before=filtered())
+    watch.baseline(host)
+    for words in (("unshare", "-U", "true"), ("unshare", "-Urn", "true")):
+        assert "Operation not permitted" in user.run(*words, check=False).stderr
+    thread = "import threading; t = threading.Thread(target=print, args=['x']); t.start(); t.join()"
+    assert user.sh(f'python3 -c "{thread}" | cat') == "x\n"
+
+
+def test_read_only_folders(host: Host, watch: Watch) -> None:
+    """/run and /proc/sys cannot be written, by nobody; the runtime folder can."""
+    user = User(host)
+    for folder in ("/run", "/proc/sys"):
+        read_only(host, folder)
+    watch.baseline(host)
+    assert "Read-only" in host.run("touch", "/run/file", check=False).stderr
+    forward = "echo 1 >/proc/sys/net/ipv4/ip_forward"
+    assert "Read-only" in user.run("unshare", "-Urn", "sh", "-c", forward, check=False).stderr
+    user.sh('touch "$XDG_RUNTIME_DIR/file"; rm "$XDG_RUNTIME_DIR/file"')
 
 
 def test_a_guest_of_a_user(user: User) -> None:
