@@ -128,3 +128,11 @@ def user(uplinked: Uplinked, watch: Watch) -> User:
     found = User(uplinked.host)
     watch.baseline(uplinked.host)
     return found
+
+
+@pytest.fixture
+def user6(uplinked6: Uplinked, watch: Watch) -> User:
+    """Return alice on a machine with IPv6."""
+    found = User(uplinked6.host)
+    watch.baseline(uplinked6.host)
+    return found

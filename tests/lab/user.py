@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -192,6 +196,29 @@ class User:
     def processes(self) -> dict[int, str]:
         """Return process id and command line of all that this user has running on the machine."""
         return {pid: cmd for pid, cmd in self.host.processes().items() if is_of(pid, self.uids)}
+
+    def log_out(self, patience: float = 10.0) -> None:
+        """End the login as systemd-logind does with KillUserProcesses=yes; nothing can run after.
+
+        All processes get SIGTERM and SIGHUP, what is left after `patience` seconds SIGKILL; then
+        the runtime folder goes.
+        """
+        deadline = time.monotonic() + patience
+        self._signal(signal.SIGTERM, signal.SIGHUP)
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while self.processes():
+            self._signal(signal.SIGKILL)
+        if self.runtime:
+            self.host.run("umount", "--lazy", self.runtime_folder)
+            self.host.run("rmdir", self.runtime_folder)
+
+    def _signal(self, *numbers: signal.Signals) -> None:
+        """Send signals to all processes of this user."""
+        for pid in self.processes():
+            for number in numbers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _environment(self) -> dict[str, str]:
         """Return the environment of a login."""

@@ -85,6 +85,12 @@ def test_a_way_out_by_pasta(user: User) -> None:
     assert user.run("pasta", "--config-net", "--", "sh", "-c", GET).stdout == WEB_BODY
 
 
+def test_a_way_out_by_pasta_over_ipv6(user6: User) -> None:
+    """The same by IPv6."""
+    get = GET.replace(WEB_ADDRESS, "[2001:db8:80::80]")
+    assert user6.run("pasta", "--config-net", "--", "sh", "-c", get).stdout == WEB_BODY
+
+
 def test_a_way_out_by_slirp4netns(user: User) -> None:
     """Debian's slirp4netns carries TCP from a namespace of alice's to the internet."""
     inside = user.popen("unshare", "-Urn", "sh", "-c", "echo made; exec sleep 600", stdout=-1)
@@ -138,6 +144,21 @@ def test_what_is_left_dies_with_the_machine(lab: None) -> None:
         wait_for(lambda: "sleep 600" in user.processes().values(), "the process")
         (pid,) = user.processes()
     wait_for(lambda: not Path(f"/proc/{pid}/exe").exists(), "its end")
+
+
+def test_logging_out(users: tuple[User, User], watch: Watch) -> None:
+    """All processes of alice's end, stubborn ones too, and the runtime folder; bob's go on."""
+    alice, bob = users
+    others = bob.popen("sleep", "500")
+    alice.popen("sh", "-c", "trap '' TERM HUP; sleep 600 & wait; sleep 600")
+    alice.sh("setsid unshare -Urn sleep 600 >/dev/null 2>&1 &")
+    wait_for(lambda: [*alice.processes().values()].count("sleep 600") == 2, "the processes")
+    alice.log_out(patience=0.1)
+    assert alice.processes() == {}
+    assert bob.processes() == {others.pid: "sleep 500"}
+    assert bob.host.sh("ls /run/user") == "1001\n"
+    others.kill()
+    watch.baseline(bob.host)
 
 
 def test_users_do_not_share(users: tuple[User, User]) -> None:
