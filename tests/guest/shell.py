@@ -137,7 +137,7 @@ class Shell(Guest):
         try:
             self._copies = ("/run/guest-kernel", "/run/guest-image")
             for source, copy in zip((kernel(), image), self._copies, strict=True):
-                self.host.run("install", "-m", "644", str(source), copy)
+                self.host.run("install", "-m", "644", self.host.lend(source), copy)
         finally:
             image.unlink()
         return ("-kernel", self._copies[0], "-initrd", self._copies[1])

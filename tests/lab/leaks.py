@@ -311,16 +311,10 @@ def _mounts(host: Host) -> Facts:
 
 
 def _files(host: Host) -> Facts:
-    """Return all files below the machine's own folders, all changes below the private ones.
-
-    Of /tmp, which the real machine shares, what is named after us and an ordinary user's.
-    """
-    root = f"/proc/{host.pid}/root"
+    """Return all files below the machine's own folders, all changes below the private ones."""
     facts: Facts = {}
     for folder in host.own:
-        facts |= _below(Path(root + folder), folder, whole=True)
-    for each in Path(root, "tmp").glob("qemu-netwrap-*") if host.uids else ():
-        facts |= _of_users(host, each)
+        facts |= _below(Path(f"/proc/{host.pid}/root{folder}"), folder, whole=True)
     for folder, slot in host.private.items():
         upper = Path(f"/proc/{host.pid}/cwd/{slot}/upper")
         facts |= _below(upper, folder)
@@ -344,15 +338,6 @@ def _below(top: Path, folder: str, *, whole: bool = False) -> Facts:
             if whole or not (real.is_dir() and Path(path).is_dir()):
                 facts |= {path: _file(real)}
     return facts
-
-
-def _of_users(host: Host, path: Path) -> Facts:
-    """Return a file that an ordinary user has in /tmp, and those below it."""
-    facts = _file(path)
-    if not any(int(facts.get("owner", "-1")) in each for each in host.uids):
-        return {}
-    name = f"/tmp/{path.name}"  # noqa: S108  a name that is looked for
-    return {name: facts} | _below(path, name, whole=True)
 
 
 def _own_file(host: Host, path: str, text: str, facts: Facts) -> Facts:

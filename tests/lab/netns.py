@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -84,6 +85,9 @@ mount -t overlay -o "lowerdir=$there,upperdir=$2/upper,workdir=$2/work" lab "$th
 echo "$there"
 """
 
+
+# Where machines with ordinary users have copies of what the tests lend.
+_LENT: Final = "/home/.lent/"
 
 # The processes that hold the machines that there are.
 _HOLDERS: Final[set[int]] = set()
@@ -281,15 +285,29 @@ class Host:
         others = [pid for pid in pids if pid != self.pid]
         inside = [pid for pid in others if _namespaces(pid) & mine]
         if self.uids:
-            inside += [pid for pid in others if self._is_lost(pid)]
+            known = mine.union(*map(_namespaces, (os.getpid(), *_HOLDERS)))
+            inside += [pid for pid in others if self._is_lost(pid, known)]
         return {pid: _command_line(pid) for pid in inside}
 
     def lend(self, path: Path) -> str:
-        """Return the path by which this machine's root reads a file of the tests: its own."""
-        return str(path)
+        """Return the path by which this machine's root reads a file of the tests."""
+        is_hidden = any(path.is_relative_to(folder) for folder in self.own)
+        return self.copy(path) if is_hidden else str(path)
 
     def take_back(self, lent: str) -> None:
-        """Forget what was lent: nothing was copied."""
+        """Remove what `lend` copied, if it did."""
+        if lent.startswith(_LENT):
+            self._real(lent).unlink(missing_ok=True)
+
+    def copy(self, path: Path) -> str:
+        """Copy a file of the tests to where all on a machine with users may read it; say where."""
+        copy = f"{_LENT}{path.name}"
+        real = self._real(copy)
+        if not real.exists():
+            real.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, real)
+            real.chmod(0o644)
+        return copy
 
     def close(self) -> None:
         """Kill all that lives in this machine, and end it; may be called again."""
@@ -303,9 +321,12 @@ class Host:
             self._holder.communicate("close\n", timeout=120)
         _HOLDERS.discard(self.pid)
 
-    def _is_lost(self, pid: int) -> bool:
-        """Tell whether a process of one of our ordinary users is in no known namespaces."""
-        known = frozenset[tuple[str, int]]().union(*map(_namespaces, (os.getpid(), *_HOLDERS)))
+    def _real(self, path: str) -> Path:
+        """Return the path by which the tests see a file of this machine."""
+        return Path(f"/proc/{self.pid}/root{path}")
+
+    def _is_lost(self, pid: int, known: frozenset[tuple[str, int]]) -> bool:
+        """Tell whether a process is an ordinary user's of ours, and in no `known` namespace."""
         its = _namespaces(pid)
         return bool(its) and not its & known and is_of(pid, self.uids)
 

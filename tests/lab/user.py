@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -34,7 +33,10 @@ for file in passwd group; do
 done
 echo "$1:x:$2:$2::/home/$1:/bin/sh" >>/etc/passwd
 echo "$1:x:$2:" >>/etc/group
-mountpoint -q /home || mount -t tmpfs -o mode=755 home /home
+if ! mountpoint -q /home; then
+    mount -t tmpfs -o mode=755 home /home
+    mount -t tmpfs -o mode=1777 tmp /tmp
+fi
 mkdir -m 700 "/home/$1"
 chown "$2:$2" "/home/$1"
 """
@@ -70,11 +72,11 @@ cat >"$1"
 class User:
     """An ordinary user who is logged in on `host`: no capability, an environment of their own.
 
-    `runtime` tells whether there is an XDG_RUNTIME_DIR; without it the machine gets a /tmp of its
-    own, where others look for such a folder. `tun` is the mode of the machine's /dev/net/tun, None
-    if there is none. `subids` are the first and the number of the ids that /etc/subuid and
-    /etc/subgid give the user. `before` are words that root runs before it becomes the user, see
-    lab.confined. What the user leaves behind is seen by the leak detector.
+    The machine gets a /home and a /tmp of its own: what the tests have in /tmp it does not see.
+    `runtime` tells whether there is an XDG_RUNTIME_DIR. `tun` is the mode of the machine's
+    /dev/net/tun, None if there is none. `subids` are the first and the number of the ids that
+    /etc/subuid and /etc/subgid give the user. `before` are words that root runs before it becomes
+    the user, see lab.confined. What the user leaves behind is seen by the leak detector.
     """
 
     host: Host
@@ -90,12 +92,10 @@ class User:
         """Make the account, the home, and what a login makes."""
         self._script(_ACCOUNT, self.name, str(self.uid))
         self._script(_TUN, "" if self.tun is None else f"{self.tun:o}")
-        self.host.own.append(self.home)
+        shared = ["/tmp"] if "/tmp" not in self.host.own else []  # noqa: S108  the machine's
+        self.host.own += [self.home, *shared]
         if self.runtime:
             self._script(_RUNTIME, str(self.uid))
-        elif "/tmp" not in self.host.own:  # noqa: S108  the simulated machine's
-            self.host.run("mount", "-t", "tmpfs", "-o", "mode=1777", "tmp", "/tmp")  # noqa: S108
-            self.host.own.append("/tmp")  # noqa: S108
         if self.subids:
             self._script(_SUBIDS, self.name, *map(str, self.subids))
         self.host.uids.extend(self.uids)
@@ -180,18 +180,12 @@ class User:
         return self.run("cat", "--", str(Path(self.home, path))).stdout
 
     def lend(self, path: Path) -> str:
-        """Copy a file of the tests to where the user may read it; return that path."""
-        copy = f"/home/.lent/{path.name}"
-        real = Path(f"/proc/{self.host.pid}/root{copy}")
-        if not real.exists():
-            real.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, real)
-            real.chmod(0o644)
-        return copy
+        """Return the path by which this user reads a file of the tests: a copy's."""
+        return self.host.copy(path)
 
     def take_back(self, lent: str) -> None:
         """Remove what was lent."""
-        Path(f"/proc/{self.host.pid}/root{lent}").unlink(missing_ok=True)
+        self.host.take_back(lent)
 
     def processes(self) -> dict[int, str]:
         """Return process id and command line of all that this user has running on the machine."""
