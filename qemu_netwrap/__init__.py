@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qemu_netwrap import pci_state as pci_state
     from qemu_netwrap import printable as printable
     from qemu_netwrap import qemu as qemu
+    from qemu_netwrap import realm as realm
     from qemu_netwrap import record as record
     from qemu_netwrap import record_text as record_text
     from qemu_netwrap import report as report

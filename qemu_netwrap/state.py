@@ -1,6 +1,6 @@
 """Where runs and networks keep their state: a folder for each network namespace.
 
-    /run/qemu-netwrap/NAMESPACE/
+    ROOT/NAMESPACE/        ROOT is /run/qemu-netwrap, or a user's own folder: realm.root
         runs/RUN/          lock (held by QEMU), keeper (held by the keeper), info, journal;
                            qemu: the process that becomes QEMU, which alone `stop` may end;
                            tap: the tap that shows that a QEMU lives which does not hold the lock;
@@ -30,15 +30,15 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
-from qemu_netwrap import linux, record_text
+from qemu_netwrap import linux, realm, record_text
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, host_facts
 from qemu_netwrap.model.names import as_file, of_file
 from qemu_netwrap.record import Record
 from qemu_netwrap.uses import Uses
 
-ROOT = "/run/qemu-netwrap"
 _NEEDS_ROOT = (
     'taps and bridges need root: sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...;'
     " -nic user needs no privilege"
@@ -64,12 +64,13 @@ class StateDir(Record):
     @classmethod
     def here(cls) -> StateDir:
         """Return the state of the network namespace this process is in."""
-        return cls(f"{ROOT}/{host_facts.namespace()}")
+        return cls(f"{realm.root()}/{host_facts.namespace()}")
 
     @classmethod
     def of_folder(cls, folder: str) -> tuple[StateDir, str]:
         """Return the state that contains a run's FOLDER, and the run's name."""
         base, _, file = folder.rpartition("/runs/")
+        realm.work_in(os.path.dirname(base))
         return cls(base), of_file(file)
 
     @classmethod
@@ -78,17 +79,22 @@ class StateDir(Record):
 
         Nothing is created. Raises `HostError` if there is a root folder that is not the user's.
         """
-        if os.path.lexists(ROOT):
+        if os.path.lexists(realm.root()):
             _check(command)
+            if realm.is_users():
+                realm.step_in()
         return cls.here()
 
     @classmethod
-    def to_change(cls, command: str) -> StateDir:
+    def to_change(cls, command: str, *, makes: bool = False) -> StateDir:
         """Return the state of this network namespace for a COMMAND that changes something.
 
-        The root folder is created if needed. Raises `HostError` without the privilege.
+        The root folder is created if needed. MAKES says that the command makes networks: a user's
+        realm is made then. Raises `HostError` without the privilege.
         """
         _check(command)
+        if realm.is_users():
+            realm.step_in(make=makes)
         state = cls.here()
         state.tidy()
         return state
@@ -301,7 +307,9 @@ class StateDir(Record):
         files.remove_empty([f"{self.base}/locks", self.base])
         if os.path.exists(self.machine):
             tidy_machine(self.machine)
-        files.remove_empty([ROOT])
+        if not (realm.is_system() or os.path.exists(self.base)):
+            realm.tidy(self.base)
+        files.remove_empty([os.path.dirname(self.base)])
 
 
 def tidy_machine(base: str) -> None:
@@ -321,22 +329,23 @@ def _remove_locks(base: str) -> None:
 
 def prepare() -> None:
     """Create the root folder. Raises `HostError` without the privilege, or if it is unsafe."""
-    found = _made_root()
-    if found.st_uid == 0 != os.geteuid():
-        raise HostError(f"{ROOT}: it is root's", _NEEDS_ROOT)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    found, root = _made_root(), realm.root()
+    if realm.is_system() and found.st_uid == 0 != os.geteuid():
+        raise HostError(f"{root}: it is root's", _NEEDS_ROOT)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022 or not stat.S_ISDIR(found.st_mode):
         raise HostError(
-            f"{ROOT} belongs to somebody else, or others may write to it",
+            f"{root} belongs to somebody else, or others may write to it",
             "run as its owner; if it should not be there, remove it",
         )
 
 
 def _made_root() -> os.stat_result:
     """Return lstat(2) of the root folder, created if needed. Raises `HostError`."""
+    root = realm.root()
     while True:
         try:
-            files.make_folder(ROOT)
-            return os.lstat(ROOT)
+            files.make_folder(root, 0o755 if realm.is_system() else 0o700)
+            return os.lstat(root)
         except FileNotFoundError:
             continue  # a process that is ending has removed it as empty
         except OSError as error:
@@ -345,7 +354,8 @@ def _made_root() -> os.stat_result:
 
 def foresee() -> None:
     """Raise the `HostError` of a launch if state cannot be written; create nothing."""
-    folder = ROOT if os.path.isdir(ROOT) else os.path.dirname(ROOT)
+    root = realm.root()
+    folder = root if os.path.isdir(root) else os.path.dirname(root)
     found = os.statvfs(folder)
     number = 0
     if found.f_flag & os.ST_RDONLY:
@@ -358,7 +368,8 @@ def foresee() -> None:
 
 def _no_root(error: OSError) -> HostError:
     """Return the error for a root folder that cannot be created or written to."""
-    return HostError(f"{ROOT}: {error.strerror}", linux.remedies.remedy(error, _NEEDS_ROOT, ROOT))
+    root = realm.root()
+    return HostError(f"{root}: {error.strerror}", linux.remedies.remedy(error, _NEEDS_ROOT, root))
 
 
 def _check(command: str) -> None:

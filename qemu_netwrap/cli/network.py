@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qemu_netwrap import realm
 from qemu_netwrap.cli import declare, render, tables
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.config import file
@@ -57,7 +58,7 @@ def up(
     request: LaunchOptions = context.obj
     config = file.load(request.config)
     network = network_choice.named(name, config, name)
-    work = _work(request, f"network up {name}")
+    work = _work(request, f"network up {name}", makes=True)
     info = pinning.pin(network, work, reserved_subnets(config))
     if info is None:
         _say(request, f"{network.name}: bridge {network.bridge} is there, and not ours to keep up")
@@ -87,11 +88,16 @@ def down(context: typer.Context, name: Name) -> None:
 def _inventory(request: LaunchOptions) -> list[inventory.NetworkSummary]:
     """Return a summary of each network: configured, built in, or up."""
     config = file.load(request.config)
+    if realm.is_users():
+        realm.step_in()
     return inventory.inventory(config, request.network, Context(StateDir.here()))
 
 
-def _work(request: LaunchOptions, command: str) -> Context:
-    """Return the context to change networks in; with -v it prints each step's commands."""
+def _work(request: LaunchOptions, command: str, *, makes: bool = False) -> Context:
+    """Return the context to change networks in; with -v it prints each step's commands.
+
+    MAKES says that the command may make the first network.
+    """
 
     def show_step(resource: Resource) -> None:
         if request.verbose:
@@ -100,7 +106,7 @@ def _work(request: LaunchOptions, command: str) -> Context:
 
     open_files.require()
     return Context(
-        StateDir.to_change(command),
+        StateDir.to_change(command, makes=makes),
         lambda line: echo(f"qemu-netwrap: {line}", err=True),
         show_step,
     )

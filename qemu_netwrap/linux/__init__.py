@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import devices as devices
     from qemu_netwrap.linux import dhcp_probe as dhcp_probe
     from qemu_netwrap.linux import dnsmasq as dnsmasq
+    from qemu_netwrap.linux import event_loop as event_loop
     from qemu_netwrap.linux import fds as fds
     from qemu_netwrap.linux import files as files
     from qemu_netwrap.linux import firewalld as firewalld
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import installed as installed
     from qemu_netwrap.linux import iptables as iptables
     from qemu_netwrap.linux import ipv6_facts as ipv6_facts
+    from qemu_netwrap.linux import namespaces as namespaces
     from qemu_netwrap.linux import netlink as netlink
     from qemu_netwrap.linux import network_managers as network_managers
     from qemu_netwrap.linux import nft as nft
     from qemu_netwrap.linux import open_files as open_files
+    from qemu_netwrap.linux import outside as outside
     from qemu_netwrap.linux import pci as pci
     from qemu_netwrap.linux import polling as polling
+    from qemu_netwrap.linux import port_relay as port_relay
     from qemu_netwrap.linux import ports as ports
     from qemu_netwrap.linux import proc as proc
     from qemu_netwrap.linux import processes as processes
@@ -54,10 +58,14 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import syscalls as syscalls
     from qemu_netwrap.linux import sysctl as sysctl
     from qemu_netwrap.linux import tap_facts as tap_facts
+    from qemu_netwrap.linux import tcp_relay as tcp_relay
     from qemu_netwrap.linux import trust as trust
     from qemu_netwrap.linux import tun as tun
+    from qemu_netwrap.linux import udp_relay as udp_relay
+    from qemu_netwrap.linux import uplink_helpers as uplink_helpers
     from qemu_netwrap.linux import uplinks as uplinks
     from qemu_netwrap.linux import users as users
     from qemu_netwrap.linux import waits as waits
+    from qemu_netwrap.linux import way_out as way_out
 else:
     __getattr__ = lazy.submodules(__name__)

@@ -26,13 +26,17 @@ _MANAGERS = {
 _BRIDGED = {"ip": "bridge-nf-call-iptables", "ip6": "bridge-nf-call-ip6tables"}
 
 
-def look(bridge: str, *, routed: bool) -> model.coexistence.CoexistenceFacts | None:
+def look(
+    bridge: str, *, routed: bool, managed: bool = True
+) -> model.coexistence.CoexistenceFacts | None:
     """Return what affects a network on BRIDGE; None if nothing does.
 
-    ROUTED says that the network gets a subnet. What this process lacks the privilege to ask counts
+    ROUTED says that the network gets a subnet, MANAGED that the host's network managers see its
+    devices. What this process lacks the privilege to ask counts
     as not there.
     """
-    managers = tuple(name for name, sign in _MANAGERS.items() if os.path.exists(sign))
+    signs = _MANAGERS.items() if managed else ()
+    managers = tuple(name for name, sign in signs if os.path.exists(sign))
     bridged = tuple(f for f, key in _BRIDGED.items() if _is_on(f"/proc/sys/net/bridge/{key}"))
     tables = nft.foreign_tables()
     if not (routed or bridged):

@@ -17,7 +17,12 @@ import os
 import stat
 import struct
 
+from qemu_netwrap.linux import proc
 from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD, _AT_STATX_DONT_SYNC = -100, 0x4000
@@ -43,14 +48,22 @@ def kind(path: str) -> Kind | None:
 
     The file system is not asked (AT_STATX_DONT_SYNC): a user's FUSE might never answer.
     """
+    found = kind_of(path)
+    if found is None and proc.outside is not None:
+        found = proc.outside("kind", path)
+    return Kind(bool(found[0]), found[1], found[2]) if found is not None else None
+
+
+def kind_of(path: str) -> list[int] | None:
+    """Return the same as three numbers, as far as this process itself may see it."""
     raw = ctypes.create_string_buffer(_STATX_SIZE)
     words = (path.encode("utf-8", "surrogateescape"), _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO)
     if _LIBC.statx(_AT_FDCWD, *words, raw):
         return None
     mode, inode, *numbers = _STATX.unpack_from(raw)
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        return Kind(is_device=True, device=os.makedev(*numbers[:2]), inode=stat.S_IFMT(mode))
-    return Kind(is_device=False, device=os.makedev(*numbers[2:]), inode=inode)
+        return [1, os.makedev(*numbers[:2]), stat.S_IFMT(mode)]
+    return [0, os.makedev(*numbers[2:]), inode]
 
 
 def tap(pid: int, fd: int) -> tuple[str, bool] | None:
@@ -59,6 +72,17 @@ def tap(pid: int, fd: int) -> tuple[str, bool] | None:
     "Here" is the network namespace of this process. None if the tap cannot be asked, which takes
     the right to trace the process, and CAP_NET_ADMIN.
     """
+    found = tap_of(pid, fd)
+    if found is None and proc.outside is not None:
+        found = proc.outside("tap", pid, fd)
+    if found is None:
+        return None
+    name, inode = found
+    return name, inode == os.stat("/proc/self/ns/net").st_ino
+
+
+def tap_of(pid: int, fd: int) -> tuple[str, int] | None:
+    """Return the name, and the inode number of the tap's network namespace, or None likewise."""
     try:
         copy = _copy(pid, fd)
     except OSError:
@@ -71,10 +95,27 @@ def tap(pid: int, fd: int) -> tuple[str, bool] | None:
     finally:
         os.close(copy)
     try:
-        is_here = os.path.samestat(os.fstat(there), os.stat("/proc/self/ns/net"))
+        inode = os.fstat(there).st_ino
     finally:
         os.close(there)
-    return name.rstrip(b"\0").decode("utf-8", "surrogateescape"), is_here
+    return name.rstrip(b"\0").decode("utf-8", "surrogateescape"), inode
+
+
+def net_of_taps(pid: int) -> Iterator[int]:
+    """Yield the network namespace, as a descriptor, of each tap that a process has open."""
+    for fd in proc.fds(pid):
+        if "iff:\t" not in proc.read(f"{pid}/fdinfo/{fd}"):
+            continue
+        try:
+            copy = _copy(pid, fd)
+        except OSError:
+            continue
+        try:
+            yield fcntl.ioctl(copy, _TUNGETDEVNETNS)
+        except OSError:
+            continue  # it belongs to another user, or to no tap yet
+        finally:
+            os.close(copy)
 
 
 def _copy(pid: int, fd: int) -> int:

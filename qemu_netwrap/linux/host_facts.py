@@ -120,12 +120,19 @@ def is_ours(link: Link) -> bool:
 
 
 def surroundings(
-    bridge: str, *, places: tuple[Subnet, ...], forwarding: frozenset[str], inner: tuple[str, ...]
+    bridge: str,
+    *,
+    places: tuple[Subnet, ...],
+    forwarding: frozenset[str],
+    inner: tuple[str, ...],
+    resolv_conf: str = "",
 ) -> NetworkFacts:
     """Return the facts that matter for creating a network on BRIDGE.
 
     PLACES are where its subnet may be, none for a plain bridge. FORWARDING are the devices on which
-    qemu-netwrap has switched forwarding on, INNER the bridges of its networks.
+    qemu-netwrap has switched forwarding on, INNER the bridges of its networks. RESOLV_CONF has the
+    name servers that are reached from a user's realm, where the host's may not be; no network
+    manager of the host sees that realm.
     """
     rtnl = Rtnl()
     try:
@@ -138,7 +145,7 @@ def surroundings(
         d for d in devices if d not in forwarding and sysctl.read("ipv4", d, "forwarding") == "1"
     )
     is_bridge = there is None or there.kind in BRIDGE_KINDS
-    path, in_order = resolver() if places else ("", True)
+    path, in_order = (resolv_conf, False) if resolv_conf or not places else resolver()
     return NetworkFacts(
         there is not None,
         is_bridge,
@@ -147,7 +154,7 @@ def surroundings(
         ("lo", *inner),
         path,
         machine(),
-        others=linux.coexistence.look(bridge, routed=bool(places)),
+        others=linux.coexistence.look(bridge, routed=bool(places), managed=not resolv_conf),
         in_order=in_order,
         is_left=there is not None and is_ours(there),
     )

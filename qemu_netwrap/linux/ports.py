@@ -15,6 +15,7 @@ _BOTH = ((IPV4, UDP), (IPV4, TCP), (IPV6, UDP), (IPV6, TCP))
 # The first is a loopback address; the second is reserved for documentation (RFC 3849), and can be
 # bound with IP_FREEBIND (ip(7)).
 _NOBODYS = {IPV4: "127.110.119.1", IPV6: "2001:db8:716e::1"}
+_BACKLOG = 128  # connections that wait to be accepted; SOMAXCONN before Linux 5.4
 _IP_FREEBIND, _IPV6_V6ONLY = 15, 26  # linux/in.h, linux/in6.h
 
 
@@ -66,12 +67,12 @@ def first_free(ports: tuple[int, ...]) -> int:
     return next(free, 0)
 
 
-def take(protocol: str, address: str, port: int) -> int:
+def take(protocol: str, address: str, port: int, *, serves: bool = False) -> int:
     """Return the descriptor of a socket that holds a port of ADDRESS. Raises `OSError`.
 
     PROTOCOL is `tcp` or `udp`. A TCP port is taken even if connections of an earlier server are in
-    TIME_WAIT (SO_REUSEADDR), so it must be listened on, or two sockets could have it. A filter
-    drops whatever arrives: QEMU only inherits the socket, and does not serve it.
+    TIME_WAIT (SO_REUSEADDR), so it must be listened on, or two sockets could have it. Unless it is
+    taken for a process that SERVES it, a filter drops whatever arrives: QEMU only inherits it.
     """
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     kind = _socket.SOCK_STREAM if protocol == "tcp" else _socket.SOCK_DGRAM
@@ -81,10 +82,11 @@ def take(protocol: str, address: str, port: int) -> int:
             taken.setsockopt(_socket.IPPROTO_IPV6, _IPV6_V6ONLY, 1)
         if protocol == "tcp":
             taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        linux.socket_filter.drop_all(taken)
+        if not serves:
+            linux.socket_filter.drop_all(taken)
         taken.bind((address, port))
         if protocol == "tcp":
-            taken.listen(0)
+            taken.listen(_BACKLOG if serves else 0)
     except OSError:
         taken.close()
         raise

@@ -16,7 +16,8 @@ from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 # Fields of /proc/PID/stat, counted from the one behind the name.
 STATE, PARENT, THREADS, STARTED = 0, 1, 17, 19
@@ -24,6 +25,11 @@ STATE, PARENT, THREADS, STARTED = 0, 1, 17, 19
 # The numbers are those of linux/capability.h.
 _NUMBERS = {"net_admin": 12, "net_raw": 13, "net_bind_service": 10, "setuid": 7, "setgid": 6}
 CAPABILITIES = tuple(_NUMBERS)
+
+
+# Asks a process that may see more than this one: `linux.outside` sets it.
+outside: Callable[..., Any] | None = None
+_ALL_IDS = [["0", "0", "4294967295"]]
 
 
 class Process(Record):
@@ -37,6 +43,8 @@ def read(path: str) -> str:
     """Return the text of a file, its PATH given from /proc on."""
     try:
         return _text(path)
+    except PermissionError:
+        return outside("read", path) or "" if outside is not None else ""
     except OSError:
         return ""
 
@@ -45,6 +53,8 @@ def names(path: str) -> list[str]:
     """Return the names in a folder, its PATH given from /proc on."""
     try:
         return os.listdir(f"/proc/{path}")
+    except PermissionError:
+        return outside("names", path) or [] if outside is not None else []
     except OSError:
         return []
 
@@ -146,6 +156,11 @@ def owner(pid: int | str) -> int:
 def mapped_ids(kind: str) -> list[list[str]]:
     """Return the rows of this process's `uid_map` or `gid_map` (KIND), three numbers each."""
     return [line.split() for line in read(f"self/{kind}").splitlines()]
+
+
+def maps_all_ids() -> bool:
+    """Whether all ids are mapped to themselves: this process is in the host's user namespace."""
+    return mapped_ids("uid_map") == _ALL_IDS
 
 
 def pid_namespace(pid: int | str = "self") -> str:

@@ -117,6 +117,26 @@ def container() -> str:
     return next((kind for path, kind in marks.items() if os.path.exists(path)), "")
 
 
+# Settings that keep ordinary users from making user namespaces, with the value that does.
+_USER_NAMESPACES = (
+    ("kernel/unprivileged_userns_clone", "0", "1"),  # Debian's kernels
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu's, from 23.10 on
+    ("user/max_user_namespaces", "0", "15000"),  # user_namespaces(7)
+)
+
+
+def user_namespace(who: Standing) -> Cause:
+    """Return why a user may not make a user namespace, or has no capability in it."""
+    for name, off, on in _USER_NAMESPACES:
+        if files.peek(f"{SETTINGS}/{name}").strip() == off:
+            setting = name.replace("/", ".")
+            return Cause(f"{setting} is {off}", f"sudo sysctl -w {setting}={on}")
+    if who.container:
+        why = "the container forbids user namespaces"
+        return Cause(why, in_container("--security-opt seccomp=unconfined"))
+    return Cause("a security module may forbid user namespaces", "see: dmesg | tail")
+
+
 def _denied(who: Standing) -> Cause:
     lacking = privilege(who)
     if lacking is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_SET_SECCOMP = 24, 38, 47, 22
+_PR_SET_DUMPABLE = 4
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 _KEYCTL_GET_KEYRING_ID, _KEYCTL_JOIN_SESSION_KEYRING = 0, 1
@@ -105,6 +106,30 @@ def forbid_typing() -> None:
     by_reference = _ctypes.byref(filters)
     if failed := _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, by_reference, 0, 0):
         raise _refused("prctl(PR_SET_SECCOMP)", failed)
+
+
+def unshare(flags: int) -> None:
+    """Give this process new namespaces, named by FLAGS (unshare(2)). Raises `OSError`."""
+    _raise(_call("unshare", flags))
+
+
+def set_namespace(fd: int, flag: int) -> None:
+    """Move this process into the namespace FD, of the type FLAG (setns(2)). Raises `OSError`."""
+    _raise(_call("setns", fd, flag))
+
+
+def make_dumpable() -> None:
+    """Give this process its own files in /proc again: the kernel takes them when it gains rights.
+
+    PR_SET_DUMPABLE in prctl(2); the next execve(2) would do the same. Raises `OSError`.
+    """
+    _raise(_call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0))
+
+
+def _raise(number: int) -> None:
+    """Raise the `OSError` of an errno; do nothing for 0."""
+    if number:
+        raise OSError(number, os.strerror(number))
 
 
 def _call(name: str, *args: Any) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources import nftables as nftables
     from qemu_netwrap.resources import other_format as other_format
     from qemu_netwrap.resources import port_filters as port_filters
+    from qemu_netwrap.resources import port_relay as port_relay
     from qemu_netwrap.resources import remark as remark
     from qemu_netwrap.resources import sysctls as sysctls
     from qemu_netwrap.resources import unmanaged as unmanaged

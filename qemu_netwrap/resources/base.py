@@ -51,6 +51,7 @@ KINDS = {
     "VirtualFunctions": "resources.vfio:SriovFunctions",
     "VfSettings": "resources.vfio:VfSettings",
     "GroupNode": "resources.vfio:IommuGroupOwner",
+    "PortRelay": "resources.port_relay:PortRelay",
     "Membership": "runtime.membership:Membership",
 }
 
@@ -188,6 +189,8 @@ class Context:
         self.taps: dict[str, list[int]] = {}  # tap's name: one descriptor per queue
         self.made: dict[str, str] = {}  # created bridge: its description for the user
         self.indexes: dict[str, int] = {}  # created tap: its ifindex
+        # The host's ports for a relay: (protocol, host address, port) to the descriptor.
+        self.ports: dict[tuple[str, str, int, bool], int] = {}
 
 
 def load(kind: str) -> type[Resource]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import qemu_netwrap
 from qemu_netwrap import linux
 from qemu_netwrap.resources.base import Commands, Resource
 
@@ -85,7 +86,7 @@ class DnsmasqServer(Resource):
 
     def renewed(self) -> DnsmasqServer:
         """Return it with the resolver file that the host uses now."""
-        if not self.resolver:
+        if not (self.resolver and qemu_netwrap.realm.is_system()):
             return self
         path, in_order = linux.host_facts.resolver()
         return self.with_resolver(path, in_order=in_order)

@@ -1,11 +1,15 @@
-"""Port forwards: QEMU holds the host's ports as if it listened; nftables forwards to the guest."""
+"""Port forwards: who has the host's ports before anything is made.
+
+QEMU holds them as if it listened, and nftables forwards to the guest; in a user's realm, where the
+host's rules cannot be changed, a relay serves them (resources.port_relay).
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 
-from qemu_netwrap import linux
+from qemu_netwrap import linux, realm
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import polling, ports
 from qemu_netwrap.qemu import hostfwd
@@ -50,7 +54,7 @@ def _take(forward: PortForward) -> int:
     address = forward.host or ("::" if forward.is_ipv6 else "0.0.0.0")  # noqa: S104 - as slirp does
 
     def take() -> int:
-        return ports.take(forward.protocol, address, forward.port)
+        return ports.take(forward.protocol, address, forward.port, serves=realm.is_users())
 
     return polling.retry(take, errno.EADDRINUSE, _RELEASE_TIMEOUT, _POLL_INTERVAL)
 
@@ -89,6 +93,9 @@ def _refusal(nic: TapRequest, forward: PortForward, error: OSError, state: State
             "name another address of this host (ip address), or none",
         )
 
+    if realm.is_users():
+        allow = f"sudo sysctl net.ipv4.ip_unprivileged_port_start={forward.port}"
+        return HostError(f"{port}: {error.strerror}", f"choose one from 1024 on; or {allow}")
     return HostError(
         f"{port}: {error.strerror}", linux.remedies.remedy(error, _NEEDS_ROOT, "ports")
     )

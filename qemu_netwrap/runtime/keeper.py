@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.ipv4 import Subnet
     from qemu_netwrap.model.run import RunSpec
     from qemu_netwrap.passthrough.assign import PassthroughPlan
+    from qemu_netwrap.realm import Realm
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.runtime.kept_code import Copy
     from qemu_netwrap.state import StateDir
@@ -58,6 +59,8 @@ class KeeperJob(Record):
     verbose: bool = False  # show each step
     debug: bool = False  # show a traceback on failure
     passing: PassthroughPlan | None = None  # devices of the host
+    realm: Realm | None = None  # to enter; None if the launcher is in the network namespace
+    held: tuple[int, ...] = ()  # the host's ports that a relay is to lead to the run's NICs
 
 
 def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
@@ -80,6 +83,10 @@ def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
             if keeping.debug:
                 sys.excepthook(*sys.exc_info())
         os._exit(125)
+    if keeping.realm is not None:
+        keeping.realm.close()
+    for fd in keeping.held:
+        os.close(fd)
     its.close()
     os.waitpid(middle, 0)
     return ours
@@ -98,6 +105,9 @@ def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
     try:
         _send(launcher, record_text.write("keeper", {"format": str(FORMAT)}))
         waits.caller.socket = launcher.fileno()
+        if keeping.realm is not None:
+            keeping.realm.enter()
+            keeping.realm.entered()
         open_files.raise_own()
         alive = files.open_locked(f"{folder}/keeper")
         lock = os.open(f"{folder}/lock", os.O_RDONLY | os.O_CLOEXEC)
@@ -189,6 +199,7 @@ def _provision(keeping: KeeperJob, launcher: _socket.socket) -> None:
 
     waits.caller.say = say
     work = Context(keeping.state, say, show)
+    work.ports = _ports(keeping)
     nics = []
     for granted in runs.provision(keeping.wanted, work, keeping.reserved):
         nics.append(granted)
@@ -215,6 +226,13 @@ def _provision(keeping: KeeperJob, launcher: _socket.socket) -> None:
             devices.append(device)
             _send(launcher, record_text.write("device", device.__dict__))
     runs.write_info(keeping.state, keeping.wanted, keeping.pid, nics, devices)
+
+
+def _ports(keeping: KeeperJob) -> dict[tuple[str, str, int, bool], int]:
+    """Return the host's ports that a relay is to serve, as `Context.ports`."""
+    led = (forward for nic in keeping.wanted.nics for forward in nic.forwards)
+    named = ((each.protocol, each.host, each.port, each.is_ipv6) for each in led)
+    return dict(zip(named, keeping.held, strict=False))  # outside of a user's realm none is held
 
 
 def _send(launcher: _socket.socket, line: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import _socket
 import os
 
-from qemu_netwrap import linux, record_text, resources, runtime
+from qemu_netwrap import linux, realm, record_text, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
-from qemu_netwrap.linux import child, files, host_facts, sysctl
+from qemu_netwrap.linux import child, files, host_facts, polling, sysctl
 from qemu_netwrap.model.host import WayOut
 from qemu_netwrap.model.network import Network, traits
 from qemu_netwrap.networks import base
@@ -15,6 +15,8 @@ from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import ALL, Commands, Resource, Unreadable
 from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.runtime import executor, repair
+
+_WAY_OUT_TIMEOUT, _WAY_OUT_INTERVAL = 10.0, 0.002  # seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,11 +233,14 @@ def resources_of(
 ) -> tuple[Resource, ...]:
     """Return the resources that creating NETWORK would need on this host. Raises `HostError`."""
     needs = base.driver(network.mode).needs(network)
+    if needs.way_out and not realm.is_system():
+        _await_way_out(work)
     around = host_facts.surroundings(
         network.bridge,
         places=needs.places,
         forwarding=work.state.forwarding_devices(),
         inner=_closed(work),
+        resolv_conf="" if realm.is_system() else realm.resolv_conf_of(work.state.base),
     )
     if needs.way_out:
         way_out = work.rtnl.default_link()
@@ -245,6 +250,28 @@ def resources_of(
     if needs.uplink:
         around = around.replace(uplink=linux.uplinks.look(needs.uplink))
     return base.network_resources(network, around.replace(reserved=reserved))
+
+
+def _await_way_out(work: Context) -> None:
+    """Wait until the way out of a user's realm is there: what is made for it must know its device.
+
+    If its program ends meanwhile, guests reach each other only: the user is told.
+    """
+    file = realm.way_out_of(work.state.base)
+    started = linux.way_out.read(file)
+
+    def is_there() -> bool:
+        return bool(work.rtnl.default_device()) or linux.way_out.alive(file) is None
+
+    if started is None:
+        return
+    polling.wait_until(is_there, _WAY_OUT_TIMEOUT, _WAY_OUT_INTERVAL)
+    device = work.rtnl.default_device()
+    # slirp4netns advertises IPv6 later, which a host that forwards then heeds only with 2.
+    linux.sysctl.give("ipv6", device, "accept_ra", "2")
+    if not device:
+        why = linux.way_out.errors(file) or "it has ended, or made no route"
+        work.say(f"guests reach each other only: {started.program}: {why}")
 
 
 def gateways(made: tuple[Resource, ...]) -> tuple[str, str]:

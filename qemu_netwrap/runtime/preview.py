@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap import passthrough
+from qemu_netwrap import passthrough, realm
 from qemu_netwrap.config import file
 from qemu_netwrap.linux import programs
 from qemu_netwrap.model.names import guest_names
@@ -12,7 +12,15 @@ from qemu_netwrap.model.run import TapDescriptors, TapRequest
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources.base import Context, Resource
 from qemu_netwrap.resources.explain import Step, explain
-from qemu_netwrap.runtime import launcher, mtu, preflight, provision, run_steps
+from qemu_netwrap.runtime import (
+    host_ports,
+    launcher,
+    mtu,
+    preflight,
+    provision,
+    run_steps,
+    users_networks,
+)
 from qemu_netwrap.runtime.membership import (
     Membership,
     NetworkInfo,
@@ -28,8 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_netwrap.model.ipv4 import Subnet
-    from qemu_netwrap.model.network import Network
+    from qemu_netwrap.model.network import Config, Network
     from qemu_netwrap.runtime.launch_options import LaunchOptions
+    from qemu_netwrap.runtime.plan import Plan
 
 RUN = "RUN"  # stands for the run's name, which is QEMU's process id
 
@@ -69,6 +78,7 @@ def preview(request: LaunchOptions) -> Preview:
         return Preview(line.words)
     config = file.load(request.config)
     plan = provision.make_plan(request, reading, config, RUN)
+    users = _as_user(plan, config) if realm.is_users() and plan.nics else ()
     networks, resources, grants = [], [], {}
     for network in plan.wanted.networks:
         shown, made = _network(network, provision.reserved_subnets(config))
@@ -102,8 +112,20 @@ def preview(request: LaunchOptions) -> Preview:
         tuple(networks),
         tuple(nic.replace(macs=grants[nic.tap].macs, mac_key=()) for nic in nics),
         tuple(explain(resource) for resource in resources),
-        (*plan.details, *mtu.notes(plan)),
+        (*plan.details, *mtu.notes(plan), *users),
     )
+
+
+def _as_user(plan: Plan, config: Config) -> tuple[str, ...]:
+    """Enter an ordinary user's realm, after a look at what is outside; return notes about it.
+
+    Raises the `HostError` that the launch would.
+    """
+    users_networks.check(plan.wanted)
+    host_ports.check((planned.nic for planned in plan.nics), StateDir.here())
+    way_out = users_networks.way_out_note(plan.wanted, config)
+    realm.look_in()
+    return ("in a network namespace of this user's own: no root is needed", *way_out)
 
 
 def _network(

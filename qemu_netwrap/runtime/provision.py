@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from qemu_netwrap import linux, passthrough, record_text, runtime, state
+from qemu_netwrap import linux, passthrough, realm, record_text, runtime, state
 from qemu_netwrap.config import file
 from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import fds as handover
 from qemu_netwrap.linux import host_facts, open_files, proc, waits
 from qemu_netwrap.linux.fds import file_of, inherit
 from qemu_netwrap.model.run import TapDescriptors
+from qemu_netwrap.record import Record
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import keeper, runs
 from qemu_netwrap.runtime import plan as planning
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.model.run import RunSpec, TapRequest
     from qemu_netwrap.passthrough.assign import PassthroughPlan
     from qemu_netwrap.qemu.network_options import NetworkOptions
+    from qemu_netwrap.realm import Realm
     from qemu_netwrap.runtime.launch_options import LaunchOptions
     from qemu_netwrap.runtime.plan import Plan
 
@@ -52,12 +54,34 @@ def provide(request: LaunchOptions, reading: NetworkOptions) -> tuple[str, ...]:
         return reading.line.words
     _check_apart(request, draft.wanted)
     open_files.require(1 + sum(map(_descriptors, draft.wanted.nics)), handover.first())
+    job = _Job(request, reading, config, draft, passing)
+    if not realm.is_users():
+        state.prepare()
+        return _provide(job, state.StateDir.here(), None)
+    runtime.users_networks.check(draft.wanted)
     state.prepare()
-    here = state.StateDir.here()
-    held = _hold(draft.wanted, here)
+    with realm.Realm() as found:
+        runtime.users_networks.connect(found, draft.wanted, config, request)
+        return _provide(job, state.StateDir(found.base), found)
+
+
+class _Job(Record):
+    """A launch that has been planned."""
+
+    request: LaunchOptions
+    reading: NetworkOptions
+    config: Config
+    draft: Plan
+    passing: PassthroughPlan | None
+
+
+def _provide(job: _Job, here: state.StateDir, users: Realm | None) -> tuple[str, ...]:
+    """Provide what JOB needs, with its state in HERE, in the realm of a user if there is one."""
+    request, reading, config = job.request, job.reading, job.config
+    held = _hold(job.draft.wanted, here)
     run, lock = runs.claim_name(here, str(os.getpid()))
     lock = _own(here, run, lock, _uid(request.run_as))
-    plan = draft if draft.run == run else make_plan(request, reading, config, run)
+    plan = job.draft if job.draft.run == run else make_plan(request, reading, config, run)
     wanted = plan.wanted
     keeping = keeper.KeeperJob(
         here,
@@ -66,14 +90,17 @@ def provide(request: LaunchOptions, reading: NetworkOptions) -> tuple[str, ...]:
         os.getpid(),
         verbose=request.verbose,
         debug=request.debug,
-        passing=passing,
+        passing=job.passing,
+        realm=users,
+        held=() if users is None else held,
     )
     _tell_notes(request, reading, plan)
     chosen: list[str] = []
-    grants = run_keeper(keeping, _teller(request, wanted, chosen), lock, *held)
-    for fd in held:
+    for_qemu = held if users is None else ()
+    grants = run_keeper(keeping, _teller(request, wanted, chosen), lock, *for_qemu)
+    for fd in for_qemu:
         inherit(fd)
-    return _new_words(plan, grants, passing, chosen)
+    return _new_words(plan, grants, job.passing, chosen)
 
 
 def _tell_notes(request: LaunchOptions, reading: NetworkOptions, plan: Plan) -> None:
@@ -171,6 +198,8 @@ def run_keeper(
         grants = _receive(socket, heed)
     except EOFError:
         open_files.raise_own()  # this process will not become QEMU now
+        if keeping.realm is not None:
+            realm.step_in()
         failures = runs.release(keeping.state, keeping.wanted.run)
         left = "; ".join(error.message for error in failures)
         raise NetwrapError(
@@ -206,7 +235,7 @@ def make_plan(request: LaunchOptions, reading: NetworkOptions, config: Config, r
         run,
         host_facts.machine(),
         host_facts.existing(asked.ifnames),
-        host_facts.host_bridge() if asked.host_bridge else "",
+        host_facts.host_bridge() if asked.host_bridge and not realm.is_users() else "",
         host_facts.folder(),
         request.yes_uplink,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qemu_netwrap import networks, resources, runtime
+from qemu_netwrap import networks, realm, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
 from qemu_netwrap.linux import files
 from qemu_netwrap.model.mac import unpack
@@ -80,6 +80,9 @@ class NicSteps:
         yield driver.nic_filters(request, self.macs)
         self.forwards, chains = forwards_of(nic, self._addresses, info)
         yield chains
+        if self.forwards and not realm.is_system():
+            led = " ".join(map(str, self.forwards))
+            yield (resources.port_relay.PortRelay(nic.tap, led),)
 
     def _guest_nics(self) -> Iterator[Step]:
         """Yield a name, a MAC and perhaps addresses for each guest NIC behind the port."""

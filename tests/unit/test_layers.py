@@ -21,7 +21,7 @@ ROOT = PACKAGE.name
 
 # From the lowest to the highest: each may import those before it, and nothing after it.
 LAYERS = """
-    lazy printable record record_text errors report model qemu linux uses state pci_state
+    lazy printable record record_text errors report model qemu linux uses realm state pci_state
     resources networks config passthrough runtime doctor cli
 """.split()
 

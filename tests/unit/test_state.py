@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from qemu_netwrap import state
+from qemu_netwrap import realm, state
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files
 from qemu_netwrap.runtime import runs
@@ -31,7 +31,7 @@ def test_who_ends_may_tidy_the_root_folder_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = str(tmp_path / "root")
-    monkeypatch.setattr(state, "ROOT", root)
+    monkeypatch.setattr(realm, "root", lambda: root)
     words = (sys.executable, "-c", TIDYING, root, str(os.getpid()))
     with subprocess.Popen(words) as others:
         try:

@@ -15,6 +15,7 @@ from qemu_netwrap.resources.links import Address, AttachedTap, Bridge, Tap
 from qemu_netwrap.resources.lookout import Lookout
 from qemu_netwrap.resources.nftables import NetworkChains, PortForwardChains
 from qemu_netwrap.resources.port_filters import IpFilter, MacFilter
+from qemu_netwrap.resources.port_relay import PortRelay
 from qemu_netwrap.resources.remark import Remark
 from qemu_netwrap.resources.sysctls import Forwarding, Switch, Sysctl
 from qemu_netwrap.resources.unmanaged import UnmanagedDevices
@@ -245,6 +246,11 @@ SAMPLES: list[tuple[Resource, list[str], list[str]]] = [
             "tc filter del block 954169341 protocol all pref 2 handle 0xd3190078 bpf",
             "# 52:54:00:00:00:02 is forgotten",
         ],
+    ),
+    (
+        PortRelay("t", "tcp::2222-10.0.0.9:22 tcp::80-10.0.0.9:80"),
+        ["# a relay leads tcp::2222-10.0.0.9:22, tcp::80-10.0.0.9:80"],
+        ["# the relay ends"],
     ),
     (Membership("b", "7"), ["# run 7 joins b"], ["# run 7 leaves b"]),
     (

@@ -1,0 +1,141 @@
+"""The process that connects a user's network namespace with the host: slirp4netns or pasta.
+
+It is started outside, where it opens the connections that guests ask for as the user's own, and
+serves all networks of the user's realm. Its pid is written into a file before it becomes the
+program: so it is found, and ended, in whatever way the launcher that started it has died.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from _signal import (
+    SIG_DFL,
+    SIG_SETMASK,
+    SIGKILL,
+    SIGSTOP,
+    SIGTERM,
+    pthread_sigmask,
+    signal,
+    valid_signals,
+)
+
+from qemu_netwrap import linux, record_text
+from qemu_netwrap.linux import files, proc, waits
+from qemu_netwrap.linux.child import ENVIRONMENT
+from qemu_netwrap.linux.proc import Process
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from qemu_netwrap.linux.namespaces import Namespaces
+    from qemu_netwrap.linux.uplink_helpers import UplinkHelper
+
+_END_TIMEOUT = 2.0  # seconds after SIGTERM, until SIGKILL
+_FIRST_FD = 10  # above all that the program gets
+
+
+class WayOut(Record):
+    """A program that connects a user's realm, its process, and the name server in it."""
+
+    program: str
+    process: Process
+    dns: str
+
+
+def read(file: str) -> WayOut | None:
+    """Return the way out that FILE records, which may have ended; None without a record."""
+    try:
+        fields = record_text.read(files.read(file).rstrip("\n"))[1]
+        process = Process(int(fields["pid"]), fields["started"])
+        return WayOut(fields["program"], process, fields["dns"])
+    except (KeyError, ValueError):
+        return None
+
+
+def alive(file: str) -> WayOut | None:
+    """Return the way out that FILE records, if it lives."""
+    found = read(file)
+    return found if found is not None and proc.lives(found.process) else None
+
+
+def start(file: str, inside: Namespaces, wanted: str) -> WayOut | None:
+    """Start the program WANTED (auto, pasta, slirp4netns) for namespaces, and record it in FILE.
+
+    Returns None if the host has none. Raises `HostError` if it does not have the one that is named.
+    It is started by a child that has ended when this returns: it is no child of what this becomes.
+    """
+    helper = linux.uplink_helpers.find(wanted)
+    if helper is None:
+        return None
+    middle = os.fork()
+    if middle == 0:
+        try:
+            os.setsid()
+            _start(file, inside, helper)
+        finally:
+            os._exit(0)
+    os.waitpid(middle, 0)
+    return WayOut(helper.name, Process(0, ""), linux.uplink_helpers.dns_address(helper))
+
+
+def _start(file: str, inside: Namespaces, helper: UplinkHelper) -> None:
+    """Start the program, and a process that is in the namespaces until the program is there too."""
+    ready, told = os.pipe()
+    standing, stood = os.pipe()
+    member = os.fork()
+    if member == 0:
+        inside.enter()
+        os.write(stood, b"+")
+        files.close_from(0, ready)
+        os.read(ready, 1)
+        os._exit(0)
+    os.close(ready)
+    if os.fork() == 0:
+        os.close(stood)
+        os.read(standing, 1)
+        _become(file, helper, member, told)
+
+
+def _become(file: str, helper: UplinkHelper, member: int, told: int) -> NoReturn:
+    """Become the program for the namespaces of the process MEMBER; errors go to FILE's log.
+
+    It writes to the descriptor TOLD when it is ready.
+    """
+    os.chdir("/")
+    os.umask(0o077)
+    told = fcntl.fcntl(told, fcntl.F_DUPFD, _FIRST_FD)
+    files.close_from(0, told)
+    log = f"{file}.log"
+    os.open(os.devnull, os.O_RDWR)
+    os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    os.dup2(1, 2)
+    os.dup2(told, linux.uplink_helpers.READY_FD[helper.name])
+    os.close(told)
+    for number in valid_signals() - {SIGKILL, SIGSTOP}:
+        signal(number, SIG_DFL)  # SIGPIPE for one: pasta insists on its own handlers
+    pthread_sigmask(SIG_SETMASK, ())
+    mine = proc.of(os.getpid())
+    fields = {"pid": str(mine.pid), "started": mine.started, "program": helper.name}
+    fields["dns"] = linux.uplink_helpers.dns_address(helper)
+    files.write(file, record_text.write("way-out", fields) + "\n")
+    words = linux.uplink_helpers.command(helper, member)
+    os.execve(helper.path, words, ENVIRONMENT)
+
+
+def end(file: str) -> None:
+    """End the way out that FILE records, and wait for that; remove its files."""
+    found = read(file)
+    if found is not None:
+        for number in (SIGTERM, SIGKILL):
+            if waits.process(found.process, _END_TIMEOUT, number):
+                break
+    files.remove(file)
+    files.remove(f"{file}.log")
+
+
+def errors(file: str) -> str:
+    """Return the last line that the program has printed."""
+    return (files.peek(f"{file}.log").strip().splitlines() or [""])[-1]

@@ -1,0 +1,342 @@
+"""Whose networks these are: the host's, which are root's, or those of a user without privilege.
+
+The host's networks are in the network namespace that qemu-netwrap is called in, and their state in
+/run/qemu-netwrap. A user's are in a network namespace of the user's own, in a user namespace
+(linux.namespaces): one for each network namespace that the user calls from. Their state:
+
+    $XDG_RUNTIME_DIR/qemu-netwrap/     or /run/user/UID, or /tmp/qemu-netwrap-UID
+        BOOT-N/                        of the user's network namespace N: see state
+        BOOT-M.realm                   for the network namespace M that the user calls from: N
+        BOOT-M.lock                    taken to enter N, to make it and to give it up
+        BOOT-N.way-out, .resolv.conf   the program that connects N with M, and its DNS
+
+N is made by the first run. It lives as long as a process is in it, keepers and dnsmasq, or as QEMU
+has a tap of it open. It goes with the last run; what is left of it in files, `tidy` removes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from qemu_netwrap import linux, record_text
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, proc
+from qemu_netwrap.linux.proc import Process
+from qemu_netwrap.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from qemu_netwrap.linux.namespaces import Namespaces
+
+SYSTEM = "/run/qemu-netwrap"
+_NAME = "qemu-netwrap"
+_REALM, _LOCK = ".realm", ".lock"
+
+
+class Place(Record):
+    """A user's network namespace: its state, how it is found, and a process that is in it."""
+
+    base: str  # the folder of its state
+    inode: int
+    member: Process
+
+
+class _Known:
+    """What `is_users` and `root` have found out, which only `enter` changes."""
+
+    users: bool | None = None
+    root = ""
+
+
+def is_users() -> bool:
+    """Whether this process can only have networks of the user's own, in a user namespace.
+
+    root of the host has the host's. So has root of a user namespace if the network namespace is of
+    that: in `unshare -Urn`, or in a user's realm.
+    """
+    if _Known.users is None:
+        is_root = os.geteuid() == 0
+        _Known.users = not (is_root and (proc.maps_all_ids() or linux.namespaces.is_own_net()))
+    return _Known.users
+
+
+def root() -> str:
+    """Return the folder of all state that this process may write."""
+    if not _Known.root:
+        _Known.root = users_root() if is_users() or _is_inside() else SYSTEM
+    return _Known.root
+
+
+def is_system() -> bool:
+    """Whether this process works on the host's networks, not on a user's."""
+    return root() == SYSTEM
+
+
+def work_in(folder: str) -> None:
+    """Take FOLDER as the root of all state: it belongs to the run that this process releases.
+
+    The code that `tidy` needs is loaded now: it may be in the run's folder, which goes before.
+    """
+    _Known.root = folder
+    if folder != SYSTEM:
+        __import__("qemu_netwrap.linux.way_out")
+
+
+def _is_inside() -> bool:
+    """Whether this process is root in the network namespace of a user's realm."""
+    if os.geteuid() == 0 and proc.maps_all_ids():
+        return False
+    return os.path.isdir(f"{users_root()}/{linux.host_facts.namespace()}")
+
+
+def users_root() -> str:
+    """Return the folder of the state of a user's networks.
+
+    A user who is logged in has a folder in /run (pam_systemd(8)), also where cron or su has not set
+    the variable that names it.
+    """
+    uid = linux.namespaces.outer_uid()
+    for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
+        if folder.startswith("/") and _is_private(folder):
+            return f"{folder.rstrip('/')}/{_NAME}"
+    return f"/tmp/{_NAME}-{uid}"  # noqa: S108 - `state.prepare` checks whose it is
+
+
+def _is_private(folder: str) -> bool:
+    """Whether a folder is this user's, and only this user may write there."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return False
+    is_folder = stat.S_ISDIR(found.st_mode) and os.access(folder, os.W_OK | os.X_OK)
+    return is_folder and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+class Realm:
+    """A user's network namespace, taken or made from `__enter__` on, and locked until `__exit__`.
+
+    The lock is for those that enter, `entered` tells: until then no process may be in it.
+    """
+
+    def __init__(self) -> None:
+        """Name the files of the realm for the network namespace of this process."""
+        self.path = f"{root()}/{linux.host_facts.namespace()}"
+        self.base = ""
+        self._found: Namespaces | None = None
+        self._lock = -1
+        self._member: Process | None = None
+
+    def __enter__(self) -> Self:
+        """Find the namespaces or make them. Raises `HostError`, if the host forbids it say."""
+        if not self.find():
+            try:
+                self._make()
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    def find(self) -> bool:
+        """Find the namespaces, if they exist; return whether they do. Then they are locked."""
+        self._lock = files.open_locked(f"{self.path}{_LOCK}")
+        place = read(self.path)
+        if place is not None:
+            self.base = place.base
+            self._found = _of_member(place) or _searched(place)
+            self._member = place.member
+        return self._found is not None
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """The namespaces, once they are found or made."""
+        if self._found is None:
+            raise ValueError(self.path)
+        return self._found
+
+    def _make(self) -> None:
+        """Make the namespaces, and remove what is left of others, which are gone."""
+        if self.base:
+            give_up(self.path, self.base)
+        try:
+            self._found = linux.namespaces.make()
+        except OSError as error:
+            raise _refusal(error) from error
+        self.base = f"{os.path.dirname(self.path)}/{_cookie(self.namespaces)}"
+        self._write(Process(0, ""))
+
+    def _write(self, member: Process) -> None:
+        """Record the namespaces, with a process that is in them."""
+        fields = {"base": self.base, "inode": str(self.namespaces.inode), "pid": str(member.pid)}
+        files.write(
+            f"{self.path}{_REALM}",
+            record_text.write("realm", {**fields, "started": member.started}) + "\n",
+        )
+
+    def enter(self) -> None:
+        """Enter the namespaces; from now on what concerns the network concerns theirs."""
+        found = root()
+        self.namespaces.enter()
+        _Known.users, _Known.root = False, found
+
+    def entered(self) -> None:
+        """Let others enter: this process is in the namespaces, and stays for a run's whole life."""
+        if self._member is None or not proc.lives(self._member):
+            self._write(proc.of(os.getpid()))
+        self.close()
+
+    def drop(self) -> None:
+        """Remove the lock that this process has: there is no realm."""
+        files.remove(f"{self.path}{_LOCK}")
+        self.close()
+
+    def close(self) -> None:
+        """Close what this process has open of the realm; another one may hold it still."""
+        if self._lock >= 0:
+            os.close(self._lock)
+        if self._found is not None:
+            self._found.close()
+        self._lock, self._found = -1, None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it; remove what has no use."""
+        self.close()
+        if self.base:
+            tidy(self.base)
+
+
+def step_in(*, make: bool = False) -> bool:
+    """Enter the user's realm for a command, if there is one; return whether there is.
+
+    With MAKE it is made, and left to what the command starts in it. Raises `HostError`.
+    """
+    linux.outside.station()
+    found = Realm()
+    if make:
+        found.__enter__()
+    elif not found.find():
+        if found.base:
+            give_up(found.path, found.base)
+        found.drop()
+        return False
+    found.enter()
+    found.close()
+    return True
+
+
+def look_in() -> None:
+    """Enter the user's realm for a command that only looks; one of its own if there is none yet."""
+    if not step_in():
+        found = root()
+        try:
+            linux.namespaces.enter_new()
+        except OSError as error:
+            raise _refusal(error) from error
+        _Known.users, _Known.root = False, found
+
+
+def read(path: str) -> Place | None:
+    """Return the user's network namespace for that of PATH; None if none is recorded."""
+    try:
+        fields = record_text.read(files.read(f"{path}{_REALM}").rstrip("\n"))[1]
+        member = Process(int(fields["pid"]), fields["started"])
+        return Place(fields["base"], int(fields["inode"]), member)
+    except (KeyError, ValueError):
+        return None
+
+
+def _of_member(place: Place) -> Namespaces | None:
+    """Return the namespaces by the process that was recorded as one in them."""
+    if not place.member.pid or not proc.lives(place.member):
+        return None
+    return linux.namespaces.of_process(place.member.pid, place.inode)
+
+
+def _searched(place: Place) -> Namespaces | None:
+    """Return the namespaces by any process that is in them, or has a tap of theirs open.
+
+    The number of an inode is given anew: what was found must be what was recorded.
+    """
+    found = next(_with_inode(place.inode), None) or next(_with_tap(place.inode), None)
+    if found is None or _cookie(found) == os.path.basename(place.base):
+        return found
+    found.close()
+    return None
+
+
+def _with_inode(inode: int) -> Iterator[Namespaces]:
+    """Yield the network namespace with an inode number, for each process that is in it."""
+    for pid in proc.pids():
+        found = linux.namespaces.of_process(pid, inode)
+        if found is not None:
+            yield found
+
+
+def _with_tap(inode: int) -> Iterator[Namespaces]:
+    """Yield the network namespace with an inode number, for each process with a tap of it."""
+    for pid in proc.pids():
+        for net in linux.foreign_fds.net_of_taps(pid):
+            if os.fstat(net).st_ino == inode:
+                yield linux.namespaces.of_net(net)
+            else:
+                os.close(net)
+
+
+def _cookie(found: Namespaces) -> str:
+    """Return the name of a network namespace, which only a process that is in it can ask for."""
+    return linux.namespaces.inside(found, linux.host_facts.namespace)
+
+
+def tidy(base: str) -> None:
+    """Give the realm with the state BASE up if that has gone: its last run has."""
+    folder = os.path.dirname(base)
+    for name in files.listdir(folder):
+        path = f"{folder}/{name.removesuffix(_REALM)}"
+        place = read(path) if name.endswith(_REALM) else None
+        if place is None or place.base != base or os.path.exists(base):
+            continue
+        try:
+            lock = files.open_locked(f"{path}{_LOCK}", wait=False)
+        except BlockingIOError:
+            continue  # a run is entering, and will tidy up itself
+        try:
+            if not os.path.exists(base) and read(path) == place:
+                give_up(path, base)
+                files.remove(f"{path}{_LOCK}")
+        finally:
+            os.close(lock)
+
+
+def give_up(path: str, base: str) -> None:
+    """End the way out of a realm, and remove its files; the caller has its lock."""
+    linux.way_out.end(way_out_of(base))
+    files.remove_folder(base)
+    for name in (way_out_of(base), resolv_conf_of(base), f"{path}{_REALM}"):
+        files.remove(name)
+
+
+def way_out_of(base: str) -> str:
+    """Return the file of the program that connects the realm with the state BASE with the host."""
+    return f"{base}.way-out"
+
+
+def resolv_conf_of(base: str) -> str:
+    """Return the file with the name servers that guests of the realm with the state BASE reach."""
+    return f"{base}.resolv.conf"
+
+
+def _refusal(error: OSError) -> HostError:
+    """Return the error for a host that gives a user no namespaces."""
+    return HostError(
+        f"a network namespace of this user's own: {error.strerror}",
+        str(linux.remedies.user_namespace(linux.remedies.standing())),
+    )

@@ -1,0 +1,67 @@
+"""Networks of an ordinary user: what they cannot be, and their way out."""
+
+from __future__ import annotations
+
+from qemu_netwrap import linux, realm
+from qemu_netwrap.errors import HostError
+from qemu_netwrap.linux import files, host_facts
+from qemu_netwrap.report import tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.network import Config
+    from qemu_netwrap.model.run import RunSpec
+    from qemu_netwrap.realm import Realm
+    from qemu_netwrap.runtime.launch_options import LaunchOptions
+
+_WAYS = (
+    'sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...;'
+    " or QEMU's own setuid helper, with `allow {0}` in /etc/qemu/bridge.conf;"
+    " or a network that needs no root: -nic nat"
+)
+_NO_WAY_OUT = (
+    "guests reach each other only: there is no program that leads out of a user's network;"
+    " install one: apt install slirp4netns"
+)
+
+
+def check(wanted: RunSpec) -> None:
+    """Raise `HostError` for a network that a user cannot make: one with a part of the host.
+
+    A bridge that the host does not have is a segment among the user's own guests.
+    """
+    for network in wanted.networks:
+        if network.uplink:
+            raise HostError(
+                f"network {network.name}: uplink {network.uplink} is the host's, and so root's",
+                _WAYS.format(network.bridge),
+            )
+        if network.traits.is_plain and host_facts.existing((network.bridge,)):
+            raise HostError(
+                f"bridge {network.bridge} is the host's, and so root's",
+                _WAYS.format(network.bridge),
+            )
+
+
+def way_out_note(wanted: RunSpec, config: Config) -> tuple[str, ...]:
+    """Return which program would lead guests out, as a note; none if no guest needs one."""
+    if not any(network.traits.has_way_out for network in wanted.networks):
+        return ()
+    helper = linux.uplink_helpers.find(config.uplink_helper)
+    if helper is None:
+        return (_NO_WAY_OUT,)
+    return (f"way out: {helper.name} ({helper.path}), which opens connections as this user",)
+
+
+def connect(found: Realm, wanted: RunSpec, config: Config, request: LaunchOptions) -> None:
+    """Start the program that connects a user's realm with the host, if guests need it."""
+    if not any(network.traits.has_way_out for network in wanted.networks):
+        return
+    file = realm.way_out_of(found.base)
+    if linux.way_out.alive(file) is not None:
+        return
+    started = linux.way_out.start(file, found.namespaces, config.uplink_helper)
+    dns = f"nameserver {started.dns}\n" if started is not None else ""
+    files.write(realm.resolv_conf_of(found.base), dns, 0o644)
+    if started is None and not request.quiet:
+        tell(_NO_WAY_OUT)
