@@ -9,12 +9,14 @@ import _ctypes
 import os
 import sys
 
+from qemu_netwrap import linux
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from qemu_netwrap.linux.seccomp import Abi
 
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_SET_SECCOMP = 24, 38, 47, 22
 _PR_SET_DUMPABLE = 4
@@ -50,10 +52,10 @@ class _Program(_ctypes.Structure):
     _fields_ = (("length", _Short), ("steps", _Bytes))
 
 
-def my_abi() -> seccomp.Abi | None:
+def my_abi() -> Abi | None:
     """Return this process's system call ABI; None on a machine that `seccomp` does not know."""
     bits = 64 if sys.maxsize > 1 << 32 else 32
-    known = seccomp.abis(os.uname().machine)
+    known = linux.seccomp.abis(os.uname().machine)
     return next((abi for abi in known if abi.bits == bits), None)
 
 
@@ -101,7 +103,7 @@ def forbid_new_privileges() -> None:
 
 def forbid_typing() -> None:
     """Install the filter of `seccomp` in this process, which all its children inherit."""
-    steps = seccomp.program(seccomp.abis(os.uname().machine), sys.byteorder)
+    steps = linux.seccomp.program(linux.seccomp.abis(os.uname().machine), sys.byteorder)
     filters = _Program(len(steps) // _STEP, steps)
     by_reference = _ctypes.byref(filters)
     if failed := _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, by_reference, 0, 0):

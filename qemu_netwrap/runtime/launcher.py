@@ -133,7 +133,8 @@ def _is_qemus_alone(
     if shim:
         return not reading.uses_extensions
 
-    if not runtime.unaided.can_do(request, reading, program):
+    # Most launches are decided here: what `unaided` loads takes longer than entering a realm.
+    if reading.uses_extensions or not runtime.unaided.can_do(request, reading, program):
         return False
     if reading.may_pass_through:
         passing = passthrough.assign.look(

@@ -7,7 +7,7 @@ import os
 
 from qemu_netwrap import linux, realm, record_text, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
-from qemu_netwrap.linux import child, files, host_facts, polling, sysctl
+from qemu_netwrap.linux import child, files, host_facts, sysctl
 from qemu_netwrap.model.host import WayOut
 from qemu_netwrap.model.network import Network, traits
 from qemu_netwrap.networks import base
@@ -265,7 +265,7 @@ def _await_way_out(work: Context) -> None:
 
     if started is None:
         return
-    polling.wait_until(is_there, _WAY_OUT_TIMEOUT, _WAY_OUT_INTERVAL)
+    linux.polling.wait_until(is_there, _WAY_OUT_TIMEOUT, _WAY_OUT_INTERVAL)
     device = work.rtnl.default_device()
     # slirp4netns advertises IPv6 later, which a host that forwards then heeds only with 2.
     linux.sysctl.give("ipv6", device, "accept_ra", "2")
