@@ -56,12 +56,13 @@ class _Known:
 def is_users() -> bool:
     """Whether this process can only have networks of the user's own, in a user namespace.
 
-    root of the host has the host's. So has root of a user namespace if the network namespace is of
-    that: in `unshare -Urn`, or in a user's realm.
+    root of the host has the host's, and so has who was given CAP_NET_ADMIN. In a user namespace the
+    network namespace must belong to that: in `unshare -Urn`, or in a user's realm.
     """
     if _Known.users is None:
-        is_root = os.geteuid() == 0
-        _Known.users = not (is_root and (proc.maps_all_ids() or linux.namespaces.is_own_net()))
+        is_privileged = os.geteuid() == 0 or "net_admin" in proc.capabilities()
+        is_here = is_privileged and (proc.maps_all_ids() or linux.namespaces.is_own_net())
+        _Known.users = not is_here
     return _Known.users
 
 
