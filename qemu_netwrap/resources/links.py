@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from qemu_netwrap.resources.journal import Entry
 
 TAP_PREFIX = b"\xfe"  # what a tap's MAC begins with on a bridge
+_HIGH = TAP_PREFIX + b"\xff"
+_HIGHEST = b"\xfe\xff\xff\xff\xff\xff"  # of all unicast MACs
+_STEPS = 1 << 20  # how far above a bridge's MAC a tap's may be
 _GUARDED = (
     ("rp_filter", "1"),
     ("accept_redirects", "0"),
@@ -386,12 +389,10 @@ class AttachedTap(Resource):
 
 
 def _plug(rtnl: Rtnl, tap: Link, bridge: str, *, isolated: bool) -> None:
-    """Attach a tap to a bridge, and bring it up. Raises `HostError` if the bridge is full.
-
-    The MAC's first byte is 0xFE, as by qemu-bridge-helper: a bridge may adopt its lowest port MAC.
-    """
+    """Attach a tap to a bridge, and bring it up. Raises `HostError` if the bridge is full."""
+    made = link_named(rtnl, bridge)
     try:
-        rtnl.plug(tap, link_named(rtnl, bridge), TAP_PREFIX + tap.mac[1:])
+        rtnl.plug(tap, made, _above(made, _HIGH + tap.mac[2:]))
     except OSError as error:
         if error.errno != errno.EXFULL:
             raise
@@ -408,10 +409,25 @@ def _plug_again(port: Tap | AttachedTap, tap: Link | None, context: Context) -> 
     made = context.rtnl.link(port.bridge) if tap is not None else None
     if tap is None or made is None or tap.master:
         return ""
-    context.rtnl.plug(tap, made, tap.mac)
+    context.rtnl.plug(tap, made, _above(made, tap.mac))
     if port.isolated:
         context.rtnl.isolate(tap.index)
     return port.name
+
+
+def _above(bridge: Link, wanted: bytes) -> bytes:
+    """Return the MAC for a port: WANTED, or one above that of the bridge if WANTED is below.
+
+    A bridge without an address of its own takes the lowest of its ports' MACs (Linux,
+    net/bridge/br_stp_if.c, `br_stp_recalculate_bridge_id`), and an uplink's may begin with 0xFE.
+    Only a small step above: each tap of a bridge that has nothing but taps may be above another.
+    """
+    if wanted >= bridge.mac:
+        return wanted
+    low = int.from_bytes(bridge.mac, "big")
+    steps = min(int.from_bytes(_HIGHEST, "big") - low, _STEPS)
+    chance = int.from_bytes(os.urandom(4), "big")
+    return (low + 1 + chance % steps).to_bytes(6, "big") if steps > 0 else _HIGHEST
 
 
 def _quieten(tap: Link, context: Context) -> None:
