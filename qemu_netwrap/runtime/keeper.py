@@ -111,8 +111,7 @@ def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
         open_files.raise_own()
         alive = files.open_locked(f"{folder}/keeper")
         lock = os.open(f"{folder}/lock", os.O_RDONLY | os.O_CLOEXEC)
-        _provision(keeping, launcher)
-        tap = _live_by_tap(keeping) if keeping.by_tap else None
+        tap = _provision(keeping, launcher)
         _send(launcher, "ready")
         waits.caller.leave()
     except Exception as error:
@@ -160,12 +159,16 @@ def _settle(keeping: KeeperJob) -> None:
 
 
 def _live_by_tap(keeping: KeeperJob) -> LiveTap:
-    """Tie the run's life to its first tap; return that tap. Raises `HostError` if it is gone."""
+    """Tie the run's life to its first tap; return that tap. Raises `HostError` if it is gone.
+
+    A tap that QEMU has made does not keep the run if QEMU is gone by now, and the tap is not.
+    """
     name = keeping.wanted.nics[0].tap
     link = host_facts.link(name)
     if link is None:
         raise HostError(f"tap {name} has gone", "QEMU has ended, or somebody removed it")
-    tap = LiveTap(link.index, name, link.carrier)
+    by_qemu = runs.has_owner(keeping.state, keeping.wanted.run)
+    tap = LiveTap(link.index, name, link.carrier or by_qemu)
     keeping.state.write_tap(keeping.wanted.run, tap)
     return tap
 
@@ -186,8 +189,12 @@ def _failure(error: Exception, failures: list[NetwrapError]) -> str:
     )
 
 
-def _provision(keeping: KeeperJob, launcher: _socket.socket) -> None:
-    """Acquire what the plan needs; send each NIC's descriptors once they are open."""
+def _provision(keeping: KeeperJob, launcher: _socket.socket) -> LiveTap | None:
+    """Acquire what the plan needs; send each NIC's descriptors once they are open.
+
+    Returns the tap that the run lasts as long as, if it does. The run's info is written last: with
+    that it is no longer being started (`owners.is_starting`).
+    """
 
     def say(line: str) -> None:
         _send(launcher, record_text.write("say", {"line": line}))
@@ -225,7 +232,9 @@ def _provision(keeping: KeeperJob, launcher: _socket.socket) -> None:
         ):
             devices.append(device)
             _send(launcher, record_text.write("device", device.__dict__))
+    tap = _live_by_tap(keeping) if keeping.by_tap else None
     runs.write_info(keeping.state, keeping.wanted, keeping.pid, nics, devices)
+    return tap
 
 
 def _ports(keeping: KeeperJob) -> dict[tuple[str, str, int, bool], int]:

@@ -164,6 +164,15 @@ def keepers(state: StateDir, run: str) -> list[int]:
     return run_locks.keepers(state.run(run))
 
 
+def is_starting(state: StateDir, run: str) -> bool:
+    """Whether what has a run's lock is still provisioning it: there is no info file yet.
+
+    That ends by itself, even if QEMU is gone meanwhile: qemu-ifup finishes for a killed QEMU too.
+    """
+    folder = state.run(run)
+    return not os.path.exists(f"{folder}/info") and bool(others(state, run))
+
+
 def obstacles(state: StateDir, run: str) -> list[str]:
     """Return what keeps a run's lock from its keeper, as text; empty once the lock is free."""
     if not files.is_held(f"{state.run(run)}/lock"):

@@ -104,6 +104,11 @@ def write_owner(
         raise
 
 
+def has_owner(state: StateDir, run: str) -> bool:
+    """Whether it is recorded which process becomes, or is, a run's QEMU (`write_owner`)."""
+    return os.path.exists(f"{state.run(run)}/qemu")
+
+
 def write_info(
     state: StateDir,
     wanted: RunSpec,

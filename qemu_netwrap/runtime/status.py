@@ -221,7 +221,7 @@ def _await_letting_go(state: StateDir, run: str) -> list[str]:
             lambda: not files.is_held(f"{state.run(run)}/lock"), _SETTLE_TIMEOUT, _POLL_INTERVAL
         ):
             return []
-        return _until_nothing(lambda: owners.obstacles(state, run), _RELEASE_TIMEOUT)
+        return _until_nothing(lambda: _obstacles(state, run), _RELEASE_TIMEOUT)
     if polling.wait_until(
         lambda: _is_idle(state, run) or not state.tap_lives(run), _RELEASE_TIMEOUT
     ):
@@ -345,15 +345,20 @@ def _until_nothing(look: Callable[[], list[str]], timeout: float) -> list[str]:
 def _holding(state: StateDir, run: str) -> list[str]:
     """Return what has the lock or the tap that keeps a run alive, as text."""
     if state.tap(run) is None:
-        return [] if owners.is_elsewhere(state, run) else owners.obstacles(state, run)
-    if _is_by_hand(state, run) or not state.tap_lives(run):
+        return [] if owners.is_elsewhere(state, run) else _obstacles(state, run)
+    if _is_by_hand(state, run) or not state.tap_lives(run) or owners.is_starting(state, run):
         return []
     return _tap_holders(state, run)
 
 
+def _obstacles(state: StateDir, run: str) -> list[str]:
+    """Return what keeps a run's lock from its keeper, as text; what starts the run does not."""
+    return [] if owners.is_starting(state, run) else owners.obstacles(state, run)
+
+
 def _is_by_hand(state: StateDir, run: str) -> bool:
     """Whether a run lasts as long as a tap, and it is unknown which QEMU will use that."""
-    return state.tap(run) is not None and not os.path.exists(f"{state.run(run)}/qemu")
+    return state.tap(run) is not None and not runs.has_owner(state, run)
 
 
 def leases(state: StateDir, bridge: str) -> tuple[Lease, ...]:
@@ -392,6 +397,8 @@ def _run(state: StateDir, run: str, family: owners.Family) -> RunStatus:
             faults = _outlived(used, family.main(run))
     elif _is_idle(state, run):
         phase = IDLE
+    elif owners.is_starting(state, run):
+        phase = STARTING
     elif held := _held(state, run):
         phase, faults = HELD, (f"{held}; qemu-netwrap stop {run} releases it",)
     else:
