@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import tap_facts as tap_facts
     from qemu_netwrap.linux import trust as trust
     from qemu_netwrap.linux import tun as tun
+    from qemu_netwrap.linux import uplink_helpers as uplink_helpers
     from qemu_netwrap.linux import uplinks as uplinks
     from qemu_netwrap.linux import users as users
     from qemu_netwrap.linux import waits as waits
