@@ -72,7 +72,7 @@ UDP_CLIENT: Final = f"""
 import socket
 asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 asking.settimeout(5)
-asking.sendto(b"ping", ("{WEB_ADDRESS}", 7000))
+asking.sendto(b"ping", ("{GATEWAY}", 7000))  # what answers from another address is no answer
 print(asking.recv(9000).decode())
 """
 HALF_CLOSED: Final = f"""
