@@ -8,8 +8,10 @@ How they differ (Debian 12's pasta of 2023-03-09 and slirp4netns 1.2.0, pasta of
 - pasta gives the namespace the host's addresses and routes, of the device of its default route: so
   guests do not reach the host's servers at those addresses. slirp4netns has its own network,
   10.0.2.0/24 and fd00::/64, and guests do.
-- slirp4netns configures IPv6 by a router advertisement alone, some 2 seconds after its start, and
-  the kernel heeds that on a router only with `accept_ra` 2: to be set before the device is there.
+- pasta configures IPv6 too. slirp4netns does by a router advertisement alone, some 2 seconds after
+  its start, and the kernel heeds that on a router only with `accept_ra` 2. With the address and
+  route of `ipv6_setup`, set by whoever is inside, it carries IPv6 at once.
+- With --dns-forward the old pasta loses what the host's own resolver answers at its real address.
 - The old pasta fails if the host has no default route. The new one does not, and then adds none.
 - pasta reaches IPv4 or IPv6 only where the host has it when pasta starts.
 - Neither ends with the namespace: the descriptor of its tap keeps that. Only new pasta ends, half a
@@ -67,6 +69,10 @@ _DATE = re.compile(r"(20\d\d)[._-]?([01]\d)[._-]?([0-3]\d)")
 # The resolver inside: slirp4netns' is the third address of its network (slirp4netns(1), --cidr).
 # pasta's can be chosen; podman takes 169.254.1.1 too. A link-local address is no one else's.
 _DNS = {PASTA: "169.254.1.1", SLIRP: "10.0.2.3"}
+
+# slirp4netns.c has the prefix (`vprefix_addr6`), libslirp its own link-local address (src/ip6.h,
+# `LINKLOCAL_ADDR`). 100 is what slirp4netns takes for IPv4.
+_SLIRP_IPV6 = ("fd00::100/64", "fe80::2")
 
 _NO_ROUTE = "External interface not usable"  # pasta: for neither IPv4 nor IPv6
 _NO_SYSLOG = "Failed to send "  # pasta, where nothing listens at /dev/log
@@ -127,6 +133,15 @@ def dns_address(helper: UplinkHelper) -> str:
     alone.
     """
     return _DNS[helper.name]
+
+
+def ipv6_setup(helper: UplinkHelper) -> tuple[str, str] | None:
+    """Return what `DEVICE` needs for IPv6: its address with prefix length, and the gateway.
+
+    None if the helper configures it itself. Without duplicate address detection (`nodad`) the
+    address can be used at once: there is no one else.
+    """
+    return _SLIRP_IPV6 if helper.name == SLIRP else None
 
 
 def command(

@@ -30,7 +30,6 @@ set -eu
 ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
-echo 2 >/proc/sys/net/ipv6/conf/default/accept_ra
 echo made
 exec sleep 600
 """
@@ -179,9 +178,13 @@ def test_carries(user: User, name: str) -> None:
 
 @BOTH
 def test_carries_ipv6(user6: User, name: str) -> None:
-    """Also where the namespace is a router."""
+    """At once, although the namespace is a router."""
+    setup = uplink_helpers.ipv6_setup(UplinkHelper(name, ""))
     with connected(user6, name) as (inside, _):
-        wait_for(lambda: inside.get("[2001:db8:80::80]") == WEB_BODY, "IPv6", 20)
+        if setup:
+            inside.run("ip", "address", "add", setup[0], "dev", DEVICE, "nodad")
+            inside.run("ip", "-6", "route", "add", "default", "via", setup[1], "dev", DEVICE)
+        assert inside.get("[2001:db8:80::80]") == WEB_BODY
 
 
 @BOTH
