@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SIGPIPE = 13
 ENVIRONMENT = {"PATH": f"{SBIN}:/usr/bin:/bin", "LC_ALL": "C"}
-_PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base", "tc": "iproute2"}
+_PACKAGES = {"nft": "nftables", "dnsmasq": "dnsmasq-base", "tc": "iproute2", "pasta": "passt"}
 _OUTPUT = 65536
 _MOST_OUTPUT = 64 << 20  # bytes; more than any list of rules has
 

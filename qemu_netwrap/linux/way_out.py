@@ -136,6 +136,8 @@ def end(file: str) -> None:
     files.remove(f"{file}.log")
 
 
-def errors(file: str) -> str:
-    """Return the last line that the program has printed."""
-    return (files.peek(f"{file}.log").strip().splitlines() or [""])[-1]
+def why(file: str) -> str:
+    """Return why the program that FILE records does not connect, with a remedy."""
+    found = read(file)
+    printed = files.peek(f"{file}.log")
+    return linux.uplink_helpers.why(found.program if found else "the way out", printed)

@@ -270,8 +270,7 @@ def _await_way_out(work: Context) -> None:
     # slirp4netns advertises IPv6 later, which a host that forwards then heeds only with 2.
     linux.sysctl.give("ipv6", device, "accept_ra", "2")
     if not device:
-        why = linux.way_out.errors(file) or "it has ended, or made no route"
-        work.say(f"guests reach each other only: {started.program}: {why}")
+        work.say(f"guests reach each other only: {linux.way_out.why(file)}")
 
 
 def gateways(made: tuple[Resource, ...]) -> tuple[str, str]:
