@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import devices as devices
     from qemu_netwrap.linux import dhcp_probe as dhcp_probe
     from qemu_netwrap.linux import dnsmasq as dnsmasq
+    from qemu_netwrap.linux import event_loop as event_loop
     from qemu_netwrap.linux import fds as fds
     from qemu_netwrap.linux import files as files
     from qemu_netwrap.linux import firewalld as firewalld
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import open_files as open_files
     from qemu_netwrap.linux import pci as pci
     from qemu_netwrap.linux import polling as polling
+    from qemu_netwrap.linux import port_relay as port_relay
     from qemu_netwrap.linux import ports as ports
     from qemu_netwrap.linux import proc as proc
     from qemu_netwrap.linux import processes as processes
@@ -54,8 +56,10 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import syscalls as syscalls
     from qemu_netwrap.linux import sysctl as sysctl
     from qemu_netwrap.linux import tap_facts as tap_facts
+    from qemu_netwrap.linux import tcp_relay as tcp_relay
     from qemu_netwrap.linux import trust as trust
     from qemu_netwrap.linux import tun as tun
+    from qemu_netwrap.linux import udp_relay as udp_relay
     from qemu_netwrap.linux import uplinks as uplinks
     from qemu_netwrap.linux import users as users
     from qemu_netwrap.linux import waits as waits

@@ -300,12 +300,12 @@ def _open_made(path: str, how: int = os.O_RDWR, mode: int = 0o600) -> int:
             make_folder(os.path.dirname(path))
 
 
-def close_from(first: int, keep: int = -1) -> None:
-    """Close every descriptor from FIRST on, KEEP excepted.
+def close_from(first: int, *keep: int) -> None:
+    """Close every descriptor from FIRST on, those in KEEP excepted.
 
     The limit of open files is no upper bound: it may have been lowered below what is open.
     """
-    _do_from(first, lambda fd: os.close(fd) if fd != keep else None)
+    _do_from(first, lambda fd: os.close(fd) if fd not in keep else None)
 
 
 def keep_from_programs(first: int) -> None:
