@@ -35,12 +35,15 @@ class Relayed(Record):
 
 
 def start(relayed: Sequence[Relayed], keep: Iterable[int] = ()) -> int:
-    """Start a child that relays; return its pid.
+    """Start a child that relays; return its pid. Clients can connect at once.
 
     It is in a session of its own, and of the caller's descriptors it keeps the sockets and those in
     KEEP alone: no lock, and no tap. It has no capabilities, and ends by SIGTERM or SIGKILL, or if a
-    socket cannot be relayed.
+    socket cannot be relayed. Raises `OSError` if one cannot be listened on.
     """
+    for each in relayed:
+        if each.proto == "tcp":
+            tcp_relay.listen(each.fd)
     pid = os.fork()
     if pid:
         return pid

@@ -11,6 +11,8 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from lab.netns import wait_for
-from qemu_netwrap.linux import files, port_relay, udp_relay
+from qemu_netwrap.linux import files, port_relay, tcp_relay, udp_relay
 from qemu_netwrap.linux.port_relay import Relayed
 
 if TYPE_CHECKING:
@@ -35,6 +37,45 @@ TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 ADDRESSES: Final = ("198.51.100.1", "198.51.100.2", "2001:db8:51::1", "2001:db8:51::2")
 ANY4, ANY6 = "0.0.0.0", "::"  # noqa: S104
 FAMILIES: Final = [(at, to) for at in ("127.0.0.1", "::1") for to in ("127.0.0.1", "::1")]
+
+# Bind ports, enter a user and network namespace, relay them to servers there, which send back what
+# comes; print the ports and the relay's pid. Ends, with the relay, when its standard input does.
+_ORDINARY: Final = """
+import ctypes, fcntl, os, select, socket, struct, sys
+from qemu_netwrap.linux import port_relay
+
+kinds = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+def bound(kind):
+    made = socket.socket(socket.AF_INET, kind)
+    made.bind(("127.0.0.1", 0))
+    return made
+
+ports = {name: bound(kind) for name, kind in kinds.items()}
+user, group = os.getuid(), os.getgid()
+assert ctypes.CDLL(None).unshare(0x10000000 | 0x40000000) == 0
+for name, text in ("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1"):
+    with open(f"/proc/self/{name}", "w") as file:
+        file.write(text)
+servers = {name: bound(kind) for name, kind in kinds.items()}
+fcntl.ioctl(servers["tcp"], 0x8914, struct.pack("16sH14x", b"lo", 1))  # SIOCSIFFLAGS: up
+servers["tcp"].listen()
+relayed = [
+    port_relay.Relayed(ports[name].fileno(), name, *servers[name].getsockname()) for name in kinds
+]
+pid = port_relay.start(relayed)
+print(*(each.getsockname()[1] for each in ports.values()), pid, flush=True)
+while sys.stdin not in (ready := select.select([sys.stdin, *servers.values()], [], [])[0]):
+    if servers["udp"] in ready:
+        data, source = servers["udp"].recvfrom(100)
+        servers["udp"].sendto(data, source)
+    else:
+        connection, _ = servers["tcp"].accept()
+        connection.sendall(connection.recv(100))
+        connection.close()
+os.kill(pid, 15)
+os.waitpid(pid, 0)
+"""
 
 Address = tuple[str, int]
 
@@ -95,8 +136,6 @@ class Scene:
     def port(self, guest: socket.socket, at: str = "127.0.0.1") -> Address:
         """Relay a port of the machine to one of the guest; return the machine's."""
         bound = self.bound(self.outside, guest.type, at)
-        if guest.type == TCP:
-            bound.listen()
         self.relay((bound, guest.getsockname()[:2]))
         address: Address = bound.getsockname()[:2]
         return address
@@ -138,12 +177,22 @@ def end(pid: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
 
 
+def is_usable(host: Host, address: str) -> bool:
+    """Whether the kernel has finished with a new IPv6 address: its local route comes last."""
+    wanted = socket.inet_pton(socket.AF_INET6, address).hex()
+    routes = (line.split() for line in host.proc_net("ipv6_route").splitlines())
+    local = 0x80000000  # RTF_LOCAL (linux/ipv6_route.h)
+    return any(row[0] == wanted and int(row[8], 16) & local for row in routes)
+
+
 @pytest.fixture
 def scene(host_factory: HostFactory, watch: Watch) -> Iterator[Scene]:
     outside, inside = host_factory("outside"), host_factory("inside")
     for address in ADDRESSES:
         length = "128 nodad" if ":" in address else "32"
-        outside.sh(f"ip address add {address.strip()}/{length} dev lo")
+        outside.sh(f"ip address add {address}/{length} dev lo")
+    for address in filter(lambda each: ":" in each, ADDRESSES):
+        wait_for(lambda: is_usable(outside, address), address)  # noqa: B023
     watch.baseline(outside)
     with contextlib.ExitStack() as stack:
         yield Scene(outside, inside, stack)
@@ -246,7 +295,7 @@ def test_a_socket_of_both_families(scene: Scene) -> None:
     """As it comes: whether it serves IPv4 too is its owner's to say."""
     guest = scene.guest(TCP)
     bound = scene.bound(scene.outside, TCP, ANY6, dual=True)
-    bound.listen()
+    bound.listen()  # already
     scene.relay((bound, guest.getsockname()))
     for address in ("127.0.0.1", "::1", *ADDRESSES):
         client = scene.client((address, bound.getsockname()[1]))
@@ -293,7 +342,6 @@ def test_a_guest_that_refuses_resets_the_client(scene: Scene) -> None:
 
 def test_a_target_that_cannot_be_reached_resets_the_client(scene: Scene) -> None:
     bound = scene.bound(scene.outside, TCP, "127.0.0.1")
-    bound.listen()
     scene.relay((bound, ("203.0.113.9", 1)))  # there is no route
     with pytest.raises(ConnectionResetError):
         scene.client(bound.getsockname()).recv(1)
@@ -356,6 +404,22 @@ def test_without_descriptors_clients_wait(scene: Scene) -> None:
         accepted.append(scene.accepted(guest))
     for each in accepted:
         assert each.recv(1) == b"x"
+
+
+def test_beyond_the_limit_clients_wait(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_relay, "MOST_CONNECTIONS", 3)
+    guest = scene.guest(TCP)
+    address = scene.port(guest)
+    clients = [scene.client(address) for _ in range(9)]
+    for client in clients:
+        client.sendall(b"x")
+    accepted = [scene.accepted(guest) for _ in range(3)]
+    scene.wait_asleep()
+    assert scene.descriptors() == idle_descriptors(1) + 6
+    for _ in range(6):
+        reset(accepted.pop(0))
+        accepted.append(scene.accepted(guest))
+    assert [each.recv(1) for each in accepted] == [b"x"] * 3
 
 
 def test_a_reader_that_does_not_read_costs_no_memory(scene: Scene) -> None:
@@ -543,8 +607,6 @@ def test_without_descriptors_a_session_takes_the_place_of_the_idlest(scene: Scen
 def test_many_ports_by_one_relay(scene: Scene) -> None:
     guests = [scene.guest(kind, to) for kind in (TCP, UDP) for to in ("127.0.0.1", "::1")]
     bound = [scene.bound(scene.outside, guest.type, "127.0.0.1") for guest in guests]
-    for each in bound[:2]:
-        each.listen()
     scene.relay(*zip(bound, (guest.getsockname()[:2] for guest in guests), strict=True))
     for guest, each in zip(guests, bound, strict=True):
         client = scene.client(each.getsockname(), guest.type)
@@ -553,13 +615,29 @@ def test_many_ports_by_one_relay(scene: Scene) -> None:
         assert end_of_guest.recv(10) == b"x"
 
 
+def test_ports_of_an_ordinary_user(scene: Scene) -> None:
+    """Into a namespace of the user's own, where no process outside has any rights."""
+    words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c")
+    pipe = subprocess.PIPE
+    with scene.outside.popen(*words, _ORDINARY, stdin=pipe, stdout=pipe, cwd="/") as user:
+        assert user.stdout is not None
+        tcp, udp, pid = map(int, user.stdout.readline().split())
+        for port, kind in ((tcp, TCP), (udp, UDP)):
+            client = scene.client(("127.0.0.1", port), kind)
+            client.send(b"hello")
+            assert client.recv(100) == b"hello"
+        here, there = (os.readlink(f"/proc/{each}/ns/net") for each in (scene.outside.pid, pid))
+        assert here != there
+        user.communicate("")
+    assert user.returncode == 0
+
+
 def test_nothing_is_kept_of_what_was_inherited(scene: Scene, tmp_path: Path) -> None:
     lock = str(tmp_path / "lock")
     held = files.open_locked(lock)
     out, kept = os.pipe()
     guest = scene.guest(TCP)
     bound = scene.bound(scene.outside, TCP, "127.0.0.1")
-    bound.listen()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         with network_of(scene.inside):
@@ -598,6 +676,8 @@ def test_nothing_is_kept_of_what_was_inherited(scene: Scene, tmp_path: Path) -> 
 
 def test_a_socket_that_cannot_be_relayed_ends_the_child(scene: Scene) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
-    pid = port_relay.start([Relayed(null, "tcp", "127.0.0.1", 1)])
+    with pytest.raises(OSError, match="non-socket"):
+        port_relay.start([Relayed(null, "tcp", "127.0.0.1", 1)])
+    pid = port_relay.start([Relayed(null, "udp", "127.0.0.1", 1)])
     os.close(null)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
