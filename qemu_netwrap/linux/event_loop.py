@@ -28,7 +28,7 @@ class Loop:
         self._calls: dict[int, Callable[[int], None]] = {}
         self._wanted: dict[int, int] = {}
         self._ended: list[socket] = []
-        self._freed: list[Callable[[], None]] = []
+        self._freed: dict[Callable[[], None], None] = {}  # in order, each once
         self._timers: dict[Callable[[], None], float] = {}
 
     def add(self, watched: socket, wanted: int, call: Callable[[int], None]) -> None:
@@ -67,8 +67,8 @@ class Loop:
         self._ended.append(watched)
 
     def when_freed(self, call: Callable[[], None]) -> None:
-        """Call CALL once, when a socket has been closed."""
-        self._freed.append(call)
+        """Call CALL once, when a socket has been closed; once too if asked for it again."""
+        self._freed[call] = None
 
     def call_at(self, when: float, call: Callable[[], None]) -> None:
         """Call CALL once, at a time of the monotonic clock; a later call replaces an earlier."""
@@ -81,9 +81,9 @@ class Loop:
                 call = self._calls.get(fd)
                 if call is not None:
                     call(happened)
-            self._close_ended()
             if self._timers:
                 self._call_timers()
+            self._close_ended()
 
     def _timeout(self) -> float | None:
         """Return for how long nothing has to be done; None for ever."""
@@ -98,7 +98,7 @@ class Loop:
         for socket in self._ended:
             socket.close()
         self._ended.clear()
-        waiting, self._freed = self._freed, []
+        waiting, self._freed = self._freed, {}
         for call in waiting:
             call()
 

@@ -34,24 +34,34 @@ class Relayed(Record):
     port: int
 
 
-def start(relayed: Sequence[Relayed], *, go: int) -> int:
-    """Start a child that relays; return its pid.
+def start(relayed: Sequence[Relayed], go: int = -1) -> int:
+    """Start a child that relays; return its pid. Clients can connect at once.
 
-    It begins with the first byte from the pipe GO, and ends if that is closed without one. It is in
-    a session of its own, and keeps the sockets alone: no lock, and no tap. It has no capabilities,
-    and ends by SIGTERM or SIGKILL, or if a socket cannot be relayed.
+    With GO, the end of a pipe, it serves them from the first byte on, and ends if none comes. It is
+    in a session of its own, and keeps the sockets alone: no lock, and no tap. It has no capabilities, and ends by SIGTERM or SIGKILL, or if a
+    socket cannot be relayed. Raises `OSError` if one cannot be listened on.
     """
+    for each in relayed:
+        if each.proto == "tcp":
+            tcp_relay.listen(each.fd)
     pid = os.fork()
     if pid:
         return pid
     try:
         _set_apart({each.fd for each in relayed} | {go})
-        if os.read(go, 1):
-            os.close(go)
+        if go < 0 or _may_go(go):
             serve(relayed)
     except BaseException:  # noqa: BLE001, S110 - a forked child must not return
         pass
     os._exit(1)
+
+
+def _may_go(go: int) -> bool:
+    """Wait for a byte from a pipe, and close it; return whether one came."""
+    try:
+        return bool(os.read(go, 1))
+    finally:
+        os.close(go)
 
 
 def _set_apart(kept: set[int]) -> None:

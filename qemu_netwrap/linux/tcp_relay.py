@@ -1,8 +1,9 @@
 """TCP relayed: what comes to a listening socket goes to a guest, and back.
 
 Both directions go on by themselves: the end of one (FIN) is passed on, and the other continues. A
-reset of one side resets the other. Data waits in the kernel: an end that does not read stops the
-other one from sending, and what is held here is at most `_CHUNK` bytes for each direction.
+reset of one side resets the other, with what is still on its way. Data waits in the kernel: an end
+that does not read stops the other one from sending, and what is held here is at most `_CHUNK` bytes
+for each direction. A client is connected before the guest has answered, and reset if it refuses.
 """
 
 from __future__ import annotations
@@ -34,6 +35,15 @@ _KEEPALIVE = (
 _RESET = struct.pack("ii", 1, 0)  # struct linger: close(2) sends a RST (socket(7))
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _RETRY_INTERVAL = 1.0  # seconds; where other processes have used up what is scarce
+
+
+def listen(fd: int) -> None:
+    """Listen on a bound socket. Raises `OSError`."""
+    bound = _socket.socket(fileno=fd)
+    try:
+        bound.listen(_BACKLOG)
+    finally:
+        bound.detach()
 
 
 class TcpRelay:

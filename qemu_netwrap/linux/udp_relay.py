@@ -137,9 +137,10 @@ class _Port:
             try:
                 self._bound.sendmsg([data], source, 0, session.client)
                 return
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    return
+            except BlockingIOError:
+                return
+            except OSError:
+                pass
 
     def _end(self, key: Key) -> None:
         """End a session."""

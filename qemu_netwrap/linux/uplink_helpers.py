@@ -120,7 +120,8 @@ def command(
 
     The program stays in the foreground. It writes to the descriptor 1 (pasta) or 3 (slirp4netns)
     once the device `DEVICE` is up, with address and IPv4 default route: 5 to 75 ms later. No port
-    is forwarded in either direction, and the host's loopback addresses are not reachable, but for `dns_address`.
+    is forwarded in either direction, and the host's loopback addresses are not reachable, but for
+    `dns_address`.
 
     The program is `helper.path`, whatever the first word: passt knows by it that it is to be pasta.
     """

@@ -35,7 +35,7 @@ class PortRelay(Resource):
         """Start the relay; it serves nothing until its process is recorded."""
         relayed = [_relayed(each, context) for each in hostfwd.known(self.forwards.split())]
         waiting, go = os.pipe2(os.O_CLOEXEC)
-        pid = linux.port_relay.start(relayed, go=waiting)
+        pid = linux.port_relay.start(relayed, waiting)
         os.close(waiting)
         process = linux.proc.of(pid)
         context.remember(pid=str(process.pid), started=process.started)
