@@ -38,8 +38,9 @@ def start(relayed: Sequence[Relayed], go: int = -1) -> int:
     """Start a child that relays; return its pid. Clients can connect at once.
 
     With GO, the end of a pipe, it serves them from the first byte on, and ends if none comes. It is
-    in a session of its own, and keeps the sockets alone: no lock, and no tap. It has no capabilities, and ends by SIGTERM or SIGKILL, or if a
-    socket cannot be relayed. Raises `OSError` if one cannot be listened on.
+    in a session of its own, and keeps the sockets alone: no lock, and no tap. It has no
+    capabilities, and ends by SIGTERM or SIGKILL, or if a socket cannot be relayed. Raises `OSError`
+    if one cannot be listened on.
     """
     for each in relayed:
         if each.proto == "tcp":
