@@ -121,7 +121,7 @@ def _is_private(folder: str) -> bool:
 class Realm:
     """A user's network namespace, taken or made from `__enter__` on, and locked until `__exit__`.
 
-    The lock is for those that enter, `entered` tells: until then no process may be in it.
+    Until a process has entered, which `entered` tells, there may be none in it to find it by.
     """
 
     def __init__(self) -> None:
@@ -134,7 +134,11 @@ class Realm:
 
     def __enter__(self) -> Self:
         """Find the namespaces or make them. Raises `HostError`, if the host forbids it say."""
-        if not self.find():
+        if self.find():
+            return self
+        os.close(self._lock)
+        # Alone now: another process may have made them meanwhile.
+        if not self.find(shared=False):
             try:
                 self._make()
             except BaseException:
@@ -142,9 +146,12 @@ class Realm:
                 raise
         return self
 
-    def find(self) -> bool:
-        """Find the namespaces, if they exist; return whether they do. Then they are locked."""
-        self._lock = files.open_locked(f"{self.path}{_LOCK}")
+    def find(self, *, shared: bool = True) -> bool:
+        """Find the namespaces, if they exist; return whether they do. They are locked in any case.
+
+        With SHARED others may enter at the same time, but none make them or give them up.
+        """
+        self._lock = files.open_locked(f"{self.path}{_LOCK}", shared=shared)
         place = read(self.path)
         if place is not None:
             self.base = place.base
@@ -224,7 +231,7 @@ def step_in(*, make: bool = False) -> bool:
     found = Realm()
     if make:
         found.__enter__()
-    elif not found.find():
+    elif not found.find(shared=False):
         if found.base:
             give_up(found.path, found.base)
         found.drop()

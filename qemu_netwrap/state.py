@@ -293,7 +293,8 @@ class StateDir(Record):
         boot = name.partition("-")[0]
         for other in files.listdir(root):
             if other.partition("-")[0] != boot:
-                files.remove_folder(f"{root}/{other}")
+                path = f"{root}/{other}"
+                (files.remove_folder if os.path.isdir(path) else files.remove)(path)
 
     def tidy(self) -> None:
         """Remove empty folders, from the inside out, and locks that are no longer needed."""

@@ -50,17 +50,18 @@ class Lock:
         os.close(self._fd)
 
 
-def open_locked(path: str, *, wait: bool = True) -> int:
+def open_locked(path: str, *, wait: bool = True, shared: bool = False) -> int:
     """Return a locked descriptor of PATH, which is created if it does not exist.
 
-    Raises `BlockingIOError` if another process has the lock and WAIT is false. The descriptor is
+    Raises `BlockingIOError` if another process has the lock and WAIT is false. SHARED lets others
+    share it; that is waited for. The descriptor is
     read-only: a process that inherits it could otherwise fill the file system.
     """
     while True:
         fd = _open_made(path, os.O_RDONLY)
         try:
             if wait:
-                waits.lock(fd, fcntl.LOCK_EX, path)
+                waits.lock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, path)
             else:
                 _flock(fd)
             if same_file(fd, path):
