@@ -143,9 +143,12 @@ CASES = {
         ("-nic", "nat"), ("dnsmasq",), setup=hidden("dnsmasq"), hint="dnsmasq-base"
     ),
     "nft missing": Case(("-nic", "nat"), ("nft",), setup=hidden("nft"), hint="nftables"),
-    "no privilege": Case(("-nic", "nat"), ("ermi",), user=NOBODY, hint="root"),
+    "no privilege": Case(
+        ("-nic", "bridge,br=br7,uplink=eth0"), ("root's",), user=NOBODY, hint="sudo"
+    ),
     "no privilege, but a state folder": Case(
-        ("-nic", "nat"), (), user=NOBODY, hint="root", prepare="mkdir -m 711 /run/qemu-netwrap",
+        ("-nic", "bridge,br=br7,uplink=eth0"), ("root's",), user=NOBODY, hint="sudo",
+        prepare="mkdir -m 711 /run/qemu-netwrap",
         undo="rmdir /run/qemu-netwrap",
     ),
     "root without CAP_NET_ADMIN": Case(
@@ -356,13 +359,14 @@ def nothing_left(host: Host, before: Snapshot) -> None:
 
 
 def test_no_privilege_while_a_run_lives(host: Host) -> None:
-    """He who forgets sudo is told so, also when others have networks up."""
-    mine = host.popen(*(COMMAND, "--", QEMU, *IDLE, "-nic", "nat"), stderr=subprocess.DEVNULL)
+    """An ordinary user is not let into a network that root has up."""
+    segment = ("-nic", "tap,br=br7")
+    mine = host.popen(*(COMMAND, "--", QEMU, *IDLE, *segment), stderr=subprocess.DEVNULL)
     wait_for(lambda: "qemu-system" in host.processes().get(mine.pid, "").partition(" ")[0], "QEMU")
-    done = launch(host, Case(("-nic", "nat"), (), user=NOBODY))
+    done = launch(host, Case(segment, (), user=NOBODY))
     mine.kill()
     mine.wait()
-    check(done, Case((), ("/run/qemu-netwrap",), hint="root"))
+    check(done, Case((), ("bridge br7 is the host's",), hint="sudo"))
 
 
 # What QEMU refuses, or answers and ends: nothing of it is ours, and nothing needs a privilege.

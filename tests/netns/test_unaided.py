@@ -79,7 +79,6 @@ def test_root_has_a_tap_of_the_programs(helped: Host) -> None:
         (f"echo deny br0 >{ACL}", BRIDGE),
         (f"rm {ACL}", BRIDGE),
         ("chmod 600 /run/tun", BRIDGE),
-        (":", ("-nic", "bridge,br=br7")),
         (":", (*BRIDGE, "-nic", "tap")),
         (":", (*BRIDGE, "-nic", "nat")),
         (":", (*BRIDGE, "-sandbox", "on,spawn=deny")),
