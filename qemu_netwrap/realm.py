@@ -201,6 +201,7 @@ class Realm:
         """Remove the lock that this process has: there is no realm."""
         files.remove(f"{self.path}{_LOCK}")
         self.close()
+        files.remove_empty([os.path.dirname(self.path)])
 
     def close(self) -> None:
         """Close what this process has open of the realm; another one may hold it still."""
@@ -225,8 +226,11 @@ class Realm:
 def step_in(*, make: bool = False) -> bool:
     """Enter the user's realm for a command, if there is one; return whether there is.
 
-    With MAKE it is made, and left to what the command starts in it. Raises `HostError`.
+    With MAKE it is made, and left to what the command starts in it. The caller has checked the
+    folder of the state, if there is one (`state.prepare`). Raises `HostError`.
     """
+    if not (make or os.path.lexists(root())):
+        return False
     linux.outside.station()
     found = Realm()
     if make:

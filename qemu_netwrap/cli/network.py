@@ -89,7 +89,7 @@ def _inventory(request: LaunchOptions) -> list[inventory.NetworkSummary]:
     """Return a summary of each network: configured, built in, or up."""
     config = file.load(request.config)
     if realm.is_users():
-        realm.step_in()
+        StateDir.to_look("network")
     return inventory.inventory(config, request.network, Context(StateDir.here()))
 
 

@@ -29,7 +29,7 @@ from qemu_netwrap.runtime.membership import (
     read_info,
     resources_of,
 )
-from qemu_netwrap.state import StateDir
+from qemu_netwrap.state import StateDir, prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def _as_user(plan: Plan, config: Config) -> tuple[str, ...]:
     users_networks.check(plan.wanted)
     host_ports.check((planned.nic for planned in plan.nics), StateDir.here())
     way_out = users_networks.way_out_note(plan.wanted, config)
+    if os.path.lexists(realm.root()):
+        prepare()
     realm.look_in()
     return ("in a network namespace of this user's own: no root is needed", *way_out)
 
