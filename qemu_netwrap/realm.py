@@ -6,8 +6,9 @@ The host's networks are in the network namespace that qemu-netwrap is called in,
 
     $XDG_RUNTIME_DIR/qemu-netwrap/     or /run/user/UID, or /tmp/qemu-netwrap-UID
         BOOT-N/                        of the user's network namespace N: see state
-        BOOT-M.realm                   for the network namespace M that the user calls from: N
-        BOOT-M.lock                    taken to enter N, to make it and to give it up
+        BOOT-M-U.realm                 N's, for the network namespace M and the user namespace U
+                                       that the user calls from
+        BOOT-M-U.lock                  taken to enter N, to make it and to give it up
         BOOT-N.way-out, .resolv.conf   the program that connects N with M, and its DNS
 
 N is made by the first run. It lives as long as a process is in it, keepers and dnsmasq, or as QEMU
@@ -126,7 +127,8 @@ class Realm:
 
     def __init__(self) -> None:
         """Name the files of the realm for the network namespace of this process."""
-        self.path = f"{root()}/{linux.host_facts.namespace()}"
+        own = os.stat("/proc/self/ns/user").st_ino
+        self.path = f"{root()}/{linux.host_facts.namespace()}-{own}"
         self.base = ""
         self._found: Namespaces | None = None
         self._lock = -1
@@ -169,6 +171,11 @@ class Realm:
     def _make(self) -> None:
         """Make the namespaces, and remove what is left of others, which are gone."""
         if self.base:
+            if _is_in_use(self.base):
+                raise HostError(
+                    f"{self.base}: runs live whose network namespace cannot be entered",
+                    "end them (ps -u $USER), then try again",
+                )
             give_up(self.path, self.base)
         try:
             self._found = linux.namespaces.make()
@@ -236,7 +243,7 @@ def step_in(*, make: bool = False) -> bool:
     if make:
         found.__enter__()
     elif not found.find(shared=False):
-        if found.base:
+        if found.base and not _is_in_use(found.base):
             give_up(found.path, found.base)
         found.drop()
         return False
@@ -326,6 +333,12 @@ def tidy(base: str) -> None:
                 files.remove(f"{path}{_LOCK}")
         finally:
             os.close(lock)
+
+
+def _is_in_use(base: str) -> bool:
+    """Whether a run of a realm lives, although the realm was not found."""
+    runs = (f"{base}/runs/{name}" for name in files.listdir(f"{base}/runs"))
+    return any(files.is_locked(f"{run}/{name}") for run in runs for name in ("lock", "keeper"))
 
 
 def give_up(path: str, base: str) -> None:

@@ -94,7 +94,9 @@ class StateDir(Record):
         """
         _check(command)
         if realm.is_users():
+            # A realm that was just made would be tidied away: it has no network yet.
             realm.step_in(make=makes)
+            return cls.here()
         state = cls.here()
         state.tidy()
         return state
