@@ -222,12 +222,14 @@ class Realm:
             tidy(self.base)
 
 
-def step_in(*, make: bool = False) -> bool:
+def step_in(*, make: bool = False, looks_out: bool = True) -> bool:
     """Enter the user's realm for a command, if there is one; return whether there is.
 
-    With MAKE it is made, and left to what the command starts in it. Raises `HostError`.
+    With MAKE it is made, and left to what the command starts in it. Without LOOKS_OUT the command
+    sees no more of the processes outside (linux.outside). Raises `HostError`.
     """
-    linux.outside.station()
+    if looks_out:
+        linux.outside.station()
     found = Realm()
     if make:
         found.__enter__()

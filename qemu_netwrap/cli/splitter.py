@@ -13,7 +13,7 @@ from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 # begin generated words: by tools/generate.py, from cli/options.py
 COMMANDS = frozenset(
-    "plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio".split()
+    "plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio".split()
 )
 WITH_VALUE = {
     "--network": "network",
