@@ -101,7 +101,7 @@ def main(
         force_uplink,
         ",".join(keep_env or ()),
     )
-    if context.invoked_subcommand in ("plan", "network", "config") and not quiet:
+    if context.invoked_subcommand in ("plan", "exec", "network", "config") and not quiet:
         for note in under_sudo.notes(context.obj):
             echo(f"qemu-netwrap: {note}", err=True)
     if context.invoked_subcommand is None:

@@ -207,8 +207,7 @@ COMMANDS = (
         ),
         more="Guests are reached by their names: `qemu-netwrap exec nat -- ssh web`."
         " An ordinary user's networks are in a network namespace of the user's own; in there the"
-        " user has all rights over the network. A program that wants to be another user fails:"
-        " `tcpdump` takes `-Z root`."
+        " user has all rights over the network."
         " The exit status is 127 if there is no such command, 126 if it cannot be executed, and 125"
         " if the network is not up.",
     ),

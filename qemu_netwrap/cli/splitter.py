@@ -41,7 +41,7 @@ ALIASES = {
     "poweroff": "stop", "halt": "stop", "quit": "stop", "end": "stop",
     "clean": "gc", "cleanup": "gc", "prune": "gc",
     "check": "doctor", "test": "doctor", "diagnose": "doctor",
-    "dry-run": "plan", "preview": "plan", "show": "plan",
+    "dry-run": "plan", "preview": "plan", "show": "plan", "enter": "exec", "shell": "exec",
     "up": "network up", "down": "network down", "net": "network", "networks": "network list",
     "install": "hooks install", "configure": "config", "settings": "config show",
     "version": "--version", "help": "--help", "man": "--help", "usage": "--help",

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import run_locks as run_locks
     from qemu_netwrap.linux import seccomp as seccomp
     from qemu_netwrap.linux import session as session
+    from qemu_netwrap.linux import setgroups as setgroups
     from qemu_netwrap.linux import shims as shims
     from qemu_netwrap.linux import socket_filter as socket_filter
     from qemu_netwrap.linux import syscalls as syscalls

@@ -11,6 +11,8 @@ from qemu_netwrap.linux import files
 RESOLV_CONF = "/etc/resolv.conf"
 _NSSWITCH = "/etc/nsswitch.conf"
 _NSCD = "/run/nscd/socket"
+# What tcpdump becomes when it is called by uid 0, unless -Z names another account.
+_TCPDUMP = "tcpdump:x:0:0::/:/usr/sbin/nologin"
 
 
 def hosts(server: str, domain: str) -> dict[str, str]:
@@ -31,24 +33,25 @@ def hosts(server: str, domain: str) -> dict[str, str]:
 def root_as_this_user() -> dict[str, str]:
     """Return the texts, by file, with which uid 0 and gid 0 have the names of this process's.
 
-    They are for a user namespace in which this user is root: passwd(5) also has the home and the
-    shell. What comes first in a file counts. Without an account, no file is changed.
+    They are for a user namespace in which this user is root, and the only user: passwd(5) also has
+    the home and the shell, and tcpdump's account is the same. What comes first in a file counts.
+    Without an account, no file is changed.
     """
     found = {_NSCD: ""}
     try:
         user = pwd.getpwuid(os.geteuid())
         words = (user.pw_name, "x", "0", "0", user.pw_gecos, user.pw_dir, user.pw_shell)
-        found["/etc/passwd"] = _with_first(":".join(words), "/etc/passwd")
+        found["/etc/passwd"] = _with_first("/etc/passwd", ":".join(words), _TCPDUMP)
         group = grp.getgrgid(os.getegid())
-        found["/etc/group"] = _with_first(f"{group.gr_name}:x:0:", "/etc/group")
+        found["/etc/group"] = _with_first("/etc/group", f"{group.gr_name}:x:0:")
     except KeyError:
         pass
     return found
 
 
-def _with_first(line: str, path: str) -> str:
-    """Return the text of a file with LINE before its others."""
-    return _text([line, *files.peek(path).splitlines()])
+def _with_first(path: str, *lines: str) -> str:
+    """Return the text of a file with LINES before its others."""
+    return _text([*lines, *files.peek(path).splitlines()])
 
 
 def _text(lines: list[str]) -> str:

@@ -110,6 +110,13 @@ def forbid_typing() -> None:
         raise _refused("prctl(PR_SET_SECCOMP)", failed)
 
 
+def add_filter(steps: bytes) -> None:
+    """Install a seccomp filter, an array of `sock_filter`, in this process. Raises `OSError`."""
+    filters = _Program(len(steps) // _STEP, steps)
+    by_reference = _ctypes.byref(filters)
+    _raise(_call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, by_reference, 0, 0))
+
+
 def unshare(flags: int) -> None:
     """Give this process new namespaces, named by FLAGS (unshare(2)). Raises `OSError`."""
     _raise(_call("unshare", flags))

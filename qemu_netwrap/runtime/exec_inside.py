@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -49,6 +50,9 @@ def run(name: str, request: LaunchOptions, given: Inherited) -> NoReturn:
         if is_users:
             # A run that ended meanwhile has left the realm's end to who was entering.
             realm.tidy(state.base)
+    if is_users:
+        with contextlib.suppress(OSError):  # a nicety
+            linux.setgroups.pretend()
     given.give_back()
     launcher.undo_pythons()
     _become(program, words)

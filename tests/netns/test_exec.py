@@ -6,22 +6,35 @@ import contextlib
 import json
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fidelity.terminal import Terminal
 from lab.netns import wait_for
-from lab.tool import COMMAND, IDLE, QEMU, netwrap
+from lab.tool import COMMAND, IDLE, QEMU, netwrap, running
+from netns.test_ports import DNSMASQ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lab.fixtures import Watch
     from lab.netns import Host, Uplinked
     from lab.user import User
 
 EXEC = (COMMAND, "exec", "nat", "--")
 PIPE = subprocess.PIPE
+WAITS = """
+import os, signal, sys, time
+def end(*_):
+    print("caught", flush=True)
+    sys.exit(3)
+signal.signal(signal.SIGINT, end)
+print("ready on", os.ttyname(0), flush=True)
+while True:
+    time.sleep(0.1)
+"""
 
 
 @contextlib.contextmanager
@@ -80,6 +93,12 @@ def test_process_is_the_command(up: User) -> None:
     assert child.wait() == 7
 
 
+def test_program_that_drops_its_groups_runs(up: User) -> None:
+    """As tcpdump does, which becomes another user; in a user namespace of one id that is denied."""
+    become = ("setpriv", "--reuid=tcpdump", "--regid=0", "--init-groups")
+    assert said(up, *become, "id", "-un") == "alice\n"
+
+
 def test_signal_is_the_commands(up: User) -> None:
     child = up.popen(*EXEC, "sh", "-c", "echo in; exec sleep 1000", stdout=PIPE)
     assert child.stdout is not None
@@ -97,8 +116,8 @@ def test_command_has_what_its_parent_gave(up: User) -> None:
 
 
 def test_terminal_is_the_commands(up: User) -> None:
-    with Terminal(up, *EXEC, "sh", "-c", "tty; trap 'echo caught; exit 3' INT; sleep 1000") as seen:
-        seen.wait_shown("/dev/pts/")
+    with Terminal(up, *EXEC, sys.executable, "-c", WAITS) as seen:
+        seen.wait_shown("ready on /dev/pts/")
         seen.type("\x03")
         seen.wait_shown("caught")
         assert seen.child.wait(60) == 3
@@ -206,3 +225,15 @@ def test_root_in_the_hosts_namespace(uplinked: Uplinked) -> None:
     assert "guests' names are not resolved" in no_mounts.stderr
     assert host.run("cat", "/proc/self/mountinfo").stdout == mounts
     netwrap(host, "network", "down", "nat", check=True)
+
+
+def test_other_dns_server_on_every_address(uplinked: Uplinked, watch: Watch) -> None:
+    """The network's is on another port then, which resolv.conf has no words for."""
+    host = uplinked.host
+    host.popen(*DNSMASQ, "--port=53", stderr=subprocess.DEVNULL)
+    host.wait_listening("udp", 53)
+    watch.baseline(host)
+    with running(host):
+        done = host.run(*EXEC, "cat", "/etc/resolv.conf")
+    assert done.stdout == host.run("cat", "/etc/resolv.conf").stdout
+    assert "port 53 is another DNS server's" in done.stderr
