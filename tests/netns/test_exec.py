@@ -29,6 +29,7 @@ WAITS = """
 import os, signal, sys, time
 def end(*_):
     print("caught", flush=True)
+    input()  # what is written in the last moment may be lost with the terminal
     sys.exit(3)
 signal.signal(signal.SIGINT, end)
 print("ready on", os.ttyname(0), flush=True)
@@ -120,6 +121,7 @@ def test_terminal_is_the_commands(up: User) -> None:
         seen.wait_shown("ready on /dev/pts/")
         seen.type("\x03")
         seen.wait_shown("caught")
+        seen.type("\n")
         assert seen.child.wait(60) == 3
 
 
