@@ -10,7 +10,7 @@ _qemu_netwrap_table()
     subcommands='' flags='--help' valued='' kinds=''
     case "$1" in
         '')
-            subcommands='plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio'
+            subcommands='plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio'
             flags='-- --network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help'
             valued='--network:network --config:toml --run-as:user --keep-env:variable'
             kinds='qemu'
@@ -44,6 +44,10 @@ _qemu_netwrap_table()
             ;;
         'wait')
             kinds='run...'
+            ;;
+        'exec')
+            flags='-- --help'
+            kinds='network command...'
             ;;
         'gc')
             ;;
@@ -199,6 +203,10 @@ _qemu_netwrap_kind()
         folder) _filedir -d ;;
         user) COMPREPLY=($(compgen -u -- "$cur")) ;;
         variable) COMPREPLY=($(compgen -e -- "$cur")) ;;
+        command)
+            COMPREPLY=($(compgen -c -- "$cur"))
+            [[ $cur == */* ]] && _filedir
+            ;;
         program | qemu)
             COMPREPLY=($(compgen -c -- "${cur:-qemu-system-}" | grep -E '^(qemu|kvm)'))
             [[ $cur == */* ]] && _filedir
@@ -231,6 +239,9 @@ _qemu_netwrap()
             _qemu_netwrap_table "$typed"
         elif [[ $kinds == qemu ]]; then
             _qemu_netwrap_qemu "$at"
+            return
+        elif [[ $kinds == *' command...' && $given == 1 ]]; then
+            _command_offset "$at"
             return
         else
             ((given += 1))

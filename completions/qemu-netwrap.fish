@@ -12,7 +12,7 @@ function __qemu_netwrap_table
     set -g __qemu_netwrap_kinds
     switch "$argv"
         case ''
-            set __qemu_netwrap_subcommands plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio
+            set __qemu_netwrap_subcommands plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio
             set __qemu_netwrap_flags -- --network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help
             set __qemu_netwrap_valued --network:network --config:toml --run-as:user --keep-env:variable
             set __qemu_netwrap_kinds qemu
@@ -37,6 +37,9 @@ function __qemu_netwrap_table
             set __qemu_netwrap_kinds run...
         case 'wait'
             set __qemu_netwrap_kinds run...
+        case 'exec'
+            set __qemu_netwrap_flags -- --help
+            set __qemu_netwrap_kinds network command...
         case 'gc'
         case 'network list'
             set __qemu_netwrap_flags --json --help
@@ -167,6 +170,8 @@ function __qemu_netwrap_kind
             __fish_complete_users
         case variable
             set -nx
+        case command
+            complete -C (commandline -ct)
         case program qemu
             __qemu_netwrap_programs
     end
@@ -197,6 +202,9 @@ function __qemu_netwrap
             __qemu_netwrap_table $typed
         else if test "$__qemu_netwrap_kinds" = qemu
             __qemu_netwrap_qemu $words
+            return
+        else if test "$__qemu_netwrap_kinds[$given]" = command...
+            complete -C "$(string join ' ' -- $words $cur)"
             return
         else
             set given (math $given + 1)

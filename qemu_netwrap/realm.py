@@ -230,15 +230,17 @@ class Realm:
             tidy(self.base)
 
 
-def step_in(*, make: bool = False) -> bool:
+def step_in(*, make: bool = False, looks_out: bool = True) -> bool:
     """Enter the user's realm for a command, if there is one; return whether there is.
 
-    With MAKE it is made, and left to what the command starts in it. The caller has checked the
-    folder of the state, if there is one (`state.prepare`). Raises `HostError`.
+    With MAKE it is made, and left to what the command starts in it. Without LOOKS_OUT the command
+    sees no more of the processes outside (linux.outside). The caller has checked the folder of the
+    state, if there is one (`state.prepare`). Raises `HostError`.
     """
     if not (make or os.path.lexists(root())):
         return False
-    linux.outside.station()
+    if looks_out:
+        linux.outside.station()
     found = Realm()
     if make:
         found.__enter__()

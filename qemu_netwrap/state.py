@@ -74,15 +74,16 @@ class StateDir(Record):
         return cls(base), of_file(file)
 
     @classmethod
-    def to_look(cls, command: str) -> StateDir:
+    def to_look(cls, command: str, *, looks_out: bool = True) -> StateDir:
         """Return the state of this network namespace for a COMMAND that only reads it.
 
-        Nothing is created. Raises `HostError` if there is a root folder that is not the user's.
+        Nothing is created. LOOKS_OUT is for `realm.step_in`. Raises `HostError` if there is a root
+        folder that is not the user's.
         """
         if os.path.lexists(realm.root()):
             _check(command)
             if realm.is_users():
-                realm.step_in()
+                realm.step_in(looks_out=looks_out)
         return cls.here()
 
     @classmethod

@@ -115,7 +115,8 @@ def states() -> Iterator[tuple[str, tuple[list[str], ...]]]:
         kinds = [each.kind + "..." * each.is_list for each in command.arguments]
         if command.arguments and command.arguments[0].kind == options.QEMU:
             kinds = [options.QEMU]
-        flags = ["--"] * (kinds == [options.QEMU]) + [option.name for option in shown]
+        has_dashes = any(_has_dashes(each) for each in command.arguments)
+        flags = ["--"] * has_dashes + [option.name for option in shown]
         valued = [f"{n}:{option.kind}" for option in shown if option.value for n in option.names]
         yield command.words, ([*options.subcommands(command.words)], flags, valued, kinds)
 
@@ -229,9 +230,15 @@ def _usage(command: Command) -> Iterator[str]:
         value = f" {_italic(option.value)}" if option.value else ""
         yield f"[{_bold(option.name)}{value}]"
     for argument in command.arguments:
-        if argument.kind == options.QEMU and not argument.is_optional:
+        if _has_dashes(argument):
             yield f"[{_bold('--')}]"
         yield _argument(argument)
+
+
+def _has_dashes(argument: Argument) -> bool:
+    """Whether `--` may stand before an argument: a program, whose options follow."""
+    is_qemu = argument.kind == options.QEMU and not argument.is_optional
+    return is_qemu or argument.kind == options.COMMAND
 
 
 def _argument(argument: Argument) -> str:

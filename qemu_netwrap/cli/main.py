@@ -28,7 +28,8 @@ from qemu_netwrap.cli import (
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import open_files
-from qemu_netwrap.runtime import ifup_hook, status, under_sudo
+from qemu_netwrap.linux.inherited import Inherited
+from qemu_netwrap.runtime import exec_inside, ifup_hook, status, under_sudo
 from qemu_netwrap.runtime.launch_options import LaunchOptions
 from qemu_netwrap.runtime.preview import preview
 from qemu_netwrap.state import StateDir
@@ -42,17 +43,19 @@ app = typer.Typer(
     context_settings=declare.CONTEXT,
 )
 
+_GIVEN = f"{__name__}.given"  # in click's `meta`: what this process has from its parent
 # click.UsageError: typer bundles click from 0.29 on, and does not export this class.
 _WrongUsage: Any = typer.BadParameter.__base__
 
 
 def run(argv: list[str]) -> None:
     """Run the command line ARGV. Raises `NetwrapError`; exits otherwise."""
+    given = Inherited.now()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, waiting for nft fails
     open_files.raise_own()
     os.umask(0o022)  # as in the keeper: other users read some files of `network up`
     try:
-        sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False))
+        sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False, obj=given))
     except _WrongUsage as error:
         where = error.ctx.command_path if error.ctx else "qemu-netwrap"
         raise UsageError(error.format_message(), f"see {where} --help") from None
@@ -84,6 +87,7 @@ def main(
     if version:
         echo(f"qemu-netwrap {qemu_netwrap.__version__}")
         raise typer.Exit
+    context.meta[_GIVEN] = context.obj
     context.obj = LaunchOptions(
         (),
         network,
@@ -97,7 +101,7 @@ def main(
         force_uplink,
         ",".join(keep_env or ()),
     )
-    if context.invoked_subcommand in ("plan", "network", "config") and not quiet:
+    if context.invoked_subcommand in ("plan", "exec", "network", "config") and not quiet:
         for note in under_sudo.notes(context.obj):
             echo(f"qemu-netwrap: {note}", err=True)
     if context.invoked_subcommand is None:
@@ -151,6 +155,25 @@ def wait(
     state = StateDir.to_look("wait")
     for run_name in names or state.runs():
         status.wait(state, status.find(state, run_name, over=True))
+
+
+@declare.command(app, "exec", allow_interspersed_args=False)
+def exec_(
+    context: typer.Context,
+    network: Annotated[str, declare.argument("NETWORK", "exec")],
+    command: Annotated[list[str] | None, declare.argument("COMMAND", "exec")] = None,
+) -> None:
+    """Become a command, or a shell, in a network's namespace, with its DNS."""
+    words = command or []
+    if words[:1] == ["--"]:
+        del words[0]
+    elif words and words[0].startswith("-"):
+        raise UsageError(
+            f"{words[0]}: exec {network} has no such option",
+            f"a command stands behind --: qemu-netwrap exec {network} -- ssh web",
+        )
+    request: LaunchOptions = context.obj.replace(words=tuple(words))
+    exec_inside.run(network, request, context.meta[_GIVEN])
 
 
 @declare.command(app, "gc")

@@ -22,8 +22,12 @@ NETWORK, RUN, TAP, DEVICE = "network", "run", "tap", "device"
 FILE, TOML, FOLDER = "file", "toml", "folder"
 USER, VARIABLE, PROGRAM = "user", "variable", "program"
 QEMU = "qemu"  # a program, followed by its own options
+COMMAND = "command"  # the same, of any program
 SECONDS = "seconds"
-KINDS = (NETWORK, RUN, TAP, DEVICE, FILE, TOML, FOLDER, USER, VARIABLE, PROGRAM, QEMU, SECONDS)
+KINDS = (
+    *(NETWORK, RUN, TAP, DEVICE, FILE, TOML, FOLDER, USER, VARIABLE, PROGRAM, QEMU),
+    *(COMMAND, SECONDS),
+)
 
 
 class Option(Record):
@@ -185,6 +189,27 @@ COMMANDS = (
 
         It returns immediately for runs that have already ended.""",
         (Argument("RUN", "Runs; without one, all.", RUN, is_optional=True, is_list=True),),
+    ),
+    Command(
+        "exec",
+        """Run a command, or a shell, on a network, with its DNS.
+
+        `qemu-netwrap` becomes the command: terminal, signals and exit status are the command's.""",
+        (
+            Argument("NETWORK", "A network that is up, or its bridge.", NETWORK),
+            Argument(
+                "COMMAND",
+                "A command with its options; without one, `$SHELL`.",
+                COMMAND,
+                is_optional=True,
+                is_list=True,
+            ),
+        ),
+        more="Guests are reached by their names: `qemu-netwrap exec nat -- ssh web`."
+        " An ordinary user's networks are in a network namespace of the user's own; in there the"
+        " user has all rights over the network."
+        " The exit status is 127 if there is no such command, 126 if it cannot be executed, and 125"
+        " if the network is not up.",
     ),
     Command("gc", "Release what dead runs have left. Living runs are not touched."),
     Command(

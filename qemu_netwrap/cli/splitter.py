@@ -13,7 +13,7 @@ from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 # begin generated words: by tools/generate.py, from cli/options.py
 COMMANDS = frozenset(
-    "plan ps stop wait gc network config doctor ifup ifdown hooks shim vfio".split()
+    "plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio".split()
 )
 WITH_VALUE = {
     "--network": "network",
@@ -41,7 +41,7 @@ ALIASES = {
     "poweroff": "stop", "halt": "stop", "quit": "stop", "end": "stop",
     "clean": "gc", "cleanup": "gc", "prune": "gc",
     "check": "doctor", "test": "doctor", "diagnose": "doctor",
-    "dry-run": "plan", "preview": "plan", "show": "plan",
+    "dry-run": "plan", "preview": "plan", "show": "plan", "enter": "exec", "shell": "exec",
     "up": "network up", "down": "network down", "net": "network", "networks": "network list",
     "install": "hooks install", "configure": "config", "settings": "config show",
     "version": "--version", "help": "--help", "man": "--help", "usage": "--help",

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import hook_files as hook_files
     from qemu_netwrap.linux import host_facts as host_facts
     from qemu_netwrap.linux import ingress_filter as ingress_filter
+    from qemu_netwrap.linux import inherited as inherited
     from qemu_netwrap.linux import installed as installed
     from qemu_netwrap.linux import iptables as iptables
     from qemu_netwrap.linux import ipv6_facts as ipv6_facts
+    from qemu_netwrap.linux import lookups as lookups
+    from qemu_netwrap.linux import mounts as mounts
     from qemu_netwrap.linux import namespaces as namespaces
     from qemu_netwrap.linux import netlink as netlink
     from qemu_netwrap.linux import network_managers as network_managers
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.linux import run_locks as run_locks
     from qemu_netwrap.linux import seccomp as seccomp
     from qemu_netwrap.linux import session as session
+    from qemu_netwrap.linux import setgroups as setgroups
     from qemu_netwrap.linux import shims as shims
     from qemu_netwrap.linux import socket_filter as socket_filter
     from qemu_netwrap.linux import syscalls as syscalls

@@ -110,6 +110,13 @@ def forbid_typing() -> None:
         raise _refused("prctl(PR_SET_SECCOMP)", failed)
 
 
+def add_filter(steps: bytes) -> None:
+    """Install a seccomp filter, an array of `sock_filter`, in this process. Raises `OSError`."""
+    filters = _Program(len(steps) // _STEP, steps)
+    by_reference = _ctypes.byref(filters)
+    _raise(_call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, by_reference, 0, 0))
+
+
 def unshare(flags: int) -> None:
     """Give this process new namespaces, named by FLAGS (unshare(2)). Raises `OSError`."""
     _raise(_call("unshare", flags))
@@ -120,6 +127,17 @@ def set_namespace(fd: int, flag: int) -> None:
     _raise(_call("setns", fd, flag))
 
 
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """Put SOURCE, or a file system of a KIND, on TARGET (mount(2)). Raises `OSError`."""
+    words = (source.encode(), os.fsencode(target), kind.encode())
+    _raise(_call("mount", *words, flags, data.encode()), target)
+
+
+def unmount(target: str, flags: int) -> None:
+    """Remove what is mounted on TARGET (umount2(2)). Raises `OSError`."""
+    _raise(_call("umount2", os.fsencode(target), flags), target)
+
+
 def make_dumpable() -> None:
     """Give this process its own files in /proc again: the kernel takes them when it gains rights.
 
@@ -128,10 +146,10 @@ def make_dumpable() -> None:
     _raise(_call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0))
 
 
-def _raise(number: int) -> None:
-    """Raise the `OSError` of an errno; do nothing for 0."""
+def _raise(number: int, where: str = "") -> None:
+    """Raise the `OSError` of an errno, at a file WHERE; do nothing for 0."""
     if number:
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, os.strerror(number), where or None)
 
 
 def _call(name: str, *args: Any) -> int:

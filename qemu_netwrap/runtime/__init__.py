@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qemu_netwrap.runtime import addresses as addresses
     from qemu_netwrap.runtime import bridge_helper as bridge_helper
+    from qemu_netwrap.runtime import exec_inside as exec_inside
     from qemu_netwrap.runtime import executor as executor
     from qemu_netwrap.runtime import host_ports as host_ports
     from qemu_netwrap.runtime import ifup_hook as ifup_hook

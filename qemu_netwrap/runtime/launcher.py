@@ -205,6 +205,17 @@ def user_of(request: LaunchOptions) -> User | None:
     return None
 
 
+def undo_pythons() -> None:
+    """Undo what Python has changed at its start, for the program that this process becomes.
+
+    Python ignores two signals. What its parent had set is unknown by now: almost always the
+    default.
+    """
+    for number in (SIGPIPE, SIGXFSZ):
+        signal(number, SIG_DFL)
+    _restore_locale()
+
+
 def _restore_locale() -> None:
     """Restore LC_CTYPE: in the C locale Python sets it when it starts (PEP 538)."""
     if "LC_CTYPE" not in os.environ:
@@ -225,11 +236,7 @@ def _become(
     program: str, argv: tuple[str, ...], user: User | None, keep: tuple[str, ...]
 ) -> NoReturn:
     """Replace this process by QEMU. With USER: in that user's environment plus KEEP's variables."""
-    # Python ignores these two. What the launcher's parent had set is unknown by now: almost always
-    # the default.
-    for number in (SIGPIPE, SIGXFSZ):
-        signal(number, SIG_DFL)
-    _restore_locale()
+    undo_pythons()
     environment = dict(os.environ)
     if user is not None:
         environment = linux.users.environment(user, keep)

@@ -14,12 +14,13 @@ from lab.netns import wait_for
 
 if TYPE_CHECKING:
     from lab.netns import Host
+    from lab.user import User
 
 
 class Terminal:
     """A terminal, and the program on it; all that is shown is read and kept."""
 
-    def __init__(self, host: Host, *words: str) -> None:
+    def __init__(self, host: Host | User, *words: str) -> None:
         """Start WORDS on a new terminal of HOST, which becomes their controlling one."""
         self.master, slave = os.openpty()
         self.child = host.popen(
