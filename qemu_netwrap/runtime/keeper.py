@@ -253,15 +253,10 @@ def _send(launcher: _socket.socket, line: str) -> None:
 
 
 def _hand_over(launcher: _socket.socket, kind: str, fds: tuple[int, ...]) -> None:
-    """Send descriptors in messages of text KIND, which says what they are: taps or vhosts.
-
-    They are closed here: messages under way hold them, and a tap is to live as long as QEMU does.
-    """
+    """Send descriptors in messages of text KIND, which says what they are: taps or vhosts."""
     for at in range(0, len(fds), _FDS_A_MESSAGE):
         raw = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds[at : at + _FDS_A_MESSAGE])
         launcher.sendmsg([kind.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, raw)])
-    for fd in fds:
-        os.close(fd)
 
 
 def _close_all_but(lock: int, alive: int) -> None:
