@@ -17,6 +17,7 @@ has a tap of it open. It goes with the last run; what is left of it in files, `t
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 SYSTEM = "/run/qemu-netwrap"
 _NAME = "qemu-netwrap"
 _REALM, _LOCK = ".realm", ".lock"
+_LOCK_TIMEOUT = 1.0  # seconds; who enters has the lock for some 50 ms
 
 
 class Place(Record):
@@ -86,7 +88,8 @@ def work_in(folder: str) -> None:
     """
     _Known.root = folder
     if folder != SYSTEM:
-        __import__("qemu_netwrap.linux.way_out")
+        for name in ("way_out", "polling"):
+            __import__(f"qemu_netwrap.linux.{name}")
 
 
 def _is_inside() -> bool:
@@ -131,30 +134,43 @@ class Realm:
         self.path = f"{root()}/{linux.host_facts.namespace()}-{own}"
         self.base = ""
         self._found: Namespaces | None = None
-        self._lock = -1
+        self._lock, self._is_alone = -1, False
         self._member: Process | None = None
 
     def __enter__(self) -> Self:
         """Find the namespaces or make them. Raises `HostError`, if the host forbids it say."""
-        if self.find():
-            return self
-        os.close(self._lock)
-        # Alone now: another process may have made them meanwhile.
-        if not self.find(shared=False):
-            try:
-                self._make()
-            except BaseException:
-                self.close()
-                raise
+        try:
+            if not self.find():
+                self.be_alone()
+        except BaseException:
+            self.close()
+            raise
         return self
+
+    def be_alone(self) -> None:
+        """Lock it alone, to change what all that enter it use.
+
+        Another process may have made it, or given it up, before: it is found anew, or made.
+        """
+        if not self._is_alone:
+            self.close()
+            if not self.find(shared=False):
+                self._make()
 
     def find(self, *, shared: bool = True) -> bool:
         """Find the namespaces, if they exist; return whether they do. They are locked in any case.
 
         With SHARED others may enter at the same time, but none make them or give them up.
+        Raises `HostError` if it is recorded in no readable way where they are.
         """
         self._lock = files.open_locked(f"{self.path}{_LOCK}", shared=shared)
+        self._is_alone = not shared
         place = read(self.path)
+        if place is None and os.path.exists(f"{self.path}{_REALM}"):
+            raise HostError(
+                f"{self.path}{_REALM} is damaged: it is not known where this user's networks are",
+                f"end the guests that use them; then remove {root()}",
+            )
         if place is not None:
             self.base = place.base
             self._found = _of_member(place) or _searched(place)
@@ -180,6 +196,7 @@ class Realm:
         try:
             self._found = linux.namespaces.make()
         except OSError as error:
+            self.drop()
             raise _refusal(error) from error
         self.base = f"{os.path.dirname(self.path)}/{_cookie(self.namespaces)}"
         self._write(Process(0, ""))
@@ -206,6 +223,7 @@ class Realm:
 
     def drop(self) -> None:
         """Remove the lock that this process has: there is no realm."""
+        _remove_scratch(self.path)
         files.remove(f"{self.path}{_LOCK}")
         self.close()
         files.remove_empty([os.path.dirname(self.path)])
@@ -325,10 +343,9 @@ def tidy(base: str) -> None:
         place = read(path) if name.endswith(_REALM) else None
         if place is None or place.base != base or os.path.exists(base):
             continue
-        try:
-            lock = files.open_locked(f"{path}{_LOCK}", wait=False)
-        except BlockingIOError:
-            continue  # a run is entering, and will tidy up itself
+        lock = _locked(path)
+        if lock < 0:
+            continue
         try:
             if not os.path.exists(base) and read(path) == place:
                 give_up(path, base)
@@ -343,12 +360,39 @@ def _is_in_use(base: str) -> bool:
     return any(files.is_locked(f"{run}/{name}") for run in runs for name in ("lock", "keeper"))
 
 
+def _locked(path: str) -> int:
+    """Take the lock of a realm; return its descriptor, -1 if another process has it for long.
+
+    That is a run which is entering, and will tidy up itself; or a child of one that is gone already
+    has it still, for a moment.
+    """
+    found = [-1]
+
+    def is_ours() -> bool:
+        try:
+            found[0] = files.open_locked(f"{path}{_LOCK}", wait=False)
+        except BlockingIOError:
+            return False
+        return True
+
+    linux.polling.wait_until(is_ours, _LOCK_TIMEOUT)
+    return found[0]
+
+
 def give_up(path: str, base: str) -> None:
     """End the way out of a realm, and remove its files; the caller has its lock."""
     linux.way_out.end(way_out_of(base))
     files.remove_folder(base)
     for name in (way_out_of(base), resolv_conf_of(base), f"{path}{_REALM}"):
         files.remove(name)
+    _remove_scratch(path)
+    _remove_scratch(base)
+
+
+def _remove_scratch(path: str) -> None:
+    """Remove what a crash left of writing the files of a realm, which has PATH before their dot."""
+    folder, _, name = path.rpartition("/")
+    files.remove_scratch(folder, name)
 
 
 def way_out_of(base: str) -> str:
@@ -361,8 +405,15 @@ def resolv_conf_of(base: str) -> str:
     return f"{base}.resolv.conf"
 
 
+def has_way_out(base: str) -> bool:
+    """Whether a program was started that leads out of the realm with the state BASE."""
+    return bool(files.read(resolv_conf_of(base)))
+
+
 def _refusal(error: OSError) -> HostError:
     """Return the error for a host that gives a user no namespaces."""
+    if error.errno == errno.EINTR:
+        return HostError(f"a network namespace of this user's own: {error.strerror}", "try again")
     return HostError(
         f"a network namespace of this user's own: {error.strerror}",
         str(linux.remedies.user_namespace(linux.remedies.standing())),

@@ -40,6 +40,7 @@ def network_text(known: NetworkSummary, up: NetworkStatus | None) -> str:
         rows += [
             ("ports", " ".join(up.ports)),
             ("dnsmasq", str(up.dnsmasq or "")),
+            ("way out", up.way_out),
             *(("lease", f"{le.mac} {le.address} {le.name}".rstrip()) for le in up.leases),
             *(("fault", fault) for fault in up.faults),
         ]

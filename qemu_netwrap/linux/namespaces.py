@@ -11,6 +11,7 @@ or has a tap in them open.
 from __future__ import annotations
 
 import _socket
+import errno
 import fcntl
 import os
 
@@ -108,7 +109,8 @@ def outer_uid() -> int:
 def make() -> Namespaces:
     """Make both namespaces, with the loopback interface up; no process is left in them.
 
-    A child makes them and sends their descriptors. Raises the `OSError` of the step that failed.
+    A child makes them and sends their descriptors. Raises the `OSError` of the step that failed,
+    with EINTR if the child was killed.
     """
     ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     child = os.fork()
@@ -122,6 +124,8 @@ def make() -> Namespaces:
         os.waitpid(child, 0)
     fds = [int.from_bytes(raw[at : at + 4], "little") for *_, raw in ancillary for at in (0, 4)]
     if not fds:
+        if not data:
+            raise OSError(errno.EINTR, "the process that makes it was killed")
         number, _, where = data.decode().partition(" ")
         raise OSError(int(number or 0), os.strerror(int(number or 0)), where or "unshare")
     for fd in fds:

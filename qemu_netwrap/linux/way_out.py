@@ -82,9 +82,14 @@ def start(file: str, inside: Namespaces, wanted: str) -> WayOut | None:
 
 
 def _start(file: str, inside: Namespaces, helper: UplinkHelper) -> None:
-    """Start the program, and a process that is in the namespaces until the program is there too."""
+    """Start the program, and a process that is in the namespaces until the program is there too.
+
+    The program begins when it is recorded. Until then it ends with this process, which has the lock
+    of the realm: who takes that next finds what there is.
+    """
     ready, told = os.pipe()
     standing, stood = os.pipe()
+    going, go = os.pipe()
     member = os.fork()
     if member == 0:
         inside.enter()
@@ -92,11 +97,18 @@ def _start(file: str, inside: Namespaces, helper: UplinkHelper) -> None:
         files.close_from(0, ready)
         os.read(ready, 1)
         os._exit(0)
-    os.close(ready)
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         os.close(stood)
-        os.read(standing, 1)
-        _become(file, helper, member, told)
+        os.close(go)
+        if os.read(going, 1) and os.read(standing, 1):
+            _become(file, helper, member, told)
+        os._exit(0)
+    mine = proc.of(child)
+    fields = {"pid": str(mine.pid), "started": mine.started, "program": helper.name}
+    fields["dns"] = linux.uplink_helpers.dns_address(helper)
+    files.write(file, record_text.write("way-out", fields) + "\n")
+    os.write(go, b"+")
 
 
 def _become(file: str, helper: UplinkHelper, member: int, told: int) -> NoReturn:
@@ -117,10 +129,6 @@ def _become(file: str, helper: UplinkHelper, member: int, told: int) -> NoReturn
     for number in valid_signals() - {SIGKILL, SIGSTOP}:
         signal(number, SIG_DFL)  # SIGPIPE for one: pasta insists on its own handlers
     pthread_sigmask(SIG_SETMASK, ())
-    mine = proc.of(os.getpid())
-    fields = {"pid": str(mine.pid), "started": mine.started, "program": helper.name}
-    fields["dns"] = linux.uplink_helpers.dns_address(helper)
-    files.write(file, record_text.write("way-out", fields) + "\n")
     words = linux.uplink_helpers.command(helper, member)
     os.execve(helper.path, words, ENVIRONMENT)
 

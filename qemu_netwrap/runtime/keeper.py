@@ -116,6 +116,8 @@ def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
         waits.caller.leave()
     except Exception as error:
         waits.caller.leave()
+        if keeping.realm is not None:
+            keeping.realm.close()  # so that releasing can take its lock
         # On unexpected errors too: everything that was acquired must be released.
         failures = runs.release(keeping.state, run)
         _send(launcher, _failure(error, failures))

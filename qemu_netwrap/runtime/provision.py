@@ -78,7 +78,7 @@ class _Job(Record):
 def _provide(job: _Job, here: state.StateDir, users: Realm | None) -> tuple[str, ...]:
     """Provide what JOB needs, with its state in HERE, in the realm of a user if there is one."""
     request, reading, config = job.request, job.reading, job.config
-    held = _hold(job.draft.wanted, here)
+    held = _hold(job.draft.wanted, here, users)
     run, lock = runs.claim_name(here, str(os.getpid()))
     lock = _own(here, run, lock, _uid(request.run_as))
     plan = job.draft if job.draft.run == run else make_plan(request, reading, config, run)
@@ -166,16 +166,25 @@ def _check_apart(request: LaunchOptions, wanted: RunSpec) -> None:
             )
 
 
-def _hold(wanted: RunSpec, here: state.StateDir) -> tuple[int, ...]:
+def _hold(wanted: RunSpec, here: state.StateDir, users: Realm | None) -> tuple[int, ...]:
     """Take the host's ports that lead to the run's NICs; return the descriptors that hold them.
 
+    In a realm of USERS a relay outlives its QEMU if the keeper has died: then that is ended first.
     Raises `HostError`, before anything is made.
     """
     if not any(nic.forwards for nic in wanted.nics):
         return ()
 
+    def release() -> str:
+        return " ".join(runs.release_dead_runs(here)[0])
+
     try:
-        return runtime.host_ports.hold(wanted.nics, here)
+        try:
+            return runtime.host_ports.hold(wanted.nics, here)
+        except NetwrapError:
+            if users is None or not linux.namespaces.inside(users.namespaces, release):
+                raise
+            return runtime.host_ports.hold(wanted.nics, here)
     except NetwrapError:
         here.tidy()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from qemu_netwrap import runtime
+from qemu_netwrap import realm, runtime
 from qemu_netwrap.errors import HostError, NetwrapError, UsageError
 from qemu_netwrap.linux import (
     commands,
@@ -16,6 +16,7 @@ from qemu_netwrap.linux import (
     polling,
     processes,
     sysctl,
+    way_out,
 )
 from qemu_netwrap.linux.netlink import link_stats
 from qemu_netwrap.linux.netlink.links import name_of
@@ -108,6 +109,7 @@ class NetworkStatus(Record):
     ports: tuple[str, ...]
     leases: tuple[Lease, ...]
     dnsmasq: int  # its pid; 0 without one
+    way_out: str  # a user's: the program that leads out, if it lives
     faults: tuple[str, ...]
 
 
@@ -490,8 +492,15 @@ def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
         tuple(port.name for port in link_stats.ports(bridge)),
         leases(state, bridge),
         server.pid if server else 0,
+        _way_out(state) if traits(info.mode).has_way_out else "",
         tuple(faults),
     )
+
+
+def _way_out(state: StateDir) -> str:
+    """Return the program that leads out of the user's realm; empty if none does."""
+    found = None if realm.is_system() else way_out.alive(realm.way_out_of(state.base))
+    return found.program if found is not None else ""
 
 
 def _unreadable(info: membership.NetworkInfo, entries: list[Resource]) -> list[str]:
@@ -513,6 +522,8 @@ def _way_faults(info: membership.NetworkInfo, folder: str, work: Context) -> Ite
                 f"the host's default route leads by {device}, which does not forward {name}: guests"
                 f" are cut off{REMEDY}"
             )
+    if realm.has_way_out(work.state.base) and not _way_out(work.state):
+        yield f"the program that led out has died: guests are cut off{REMEDY}"
     if membership.follows(info.bridge, work) and lookout.find(folder) is None:
         yield f"nothing has it follow the host's way out any more{REMEDY}"
 

@@ -57,9 +57,12 @@ def connect(found: Realm, wanted: RunSpec, config: Config, request: LaunchOption
     """Start the program that connects a user's realm with the host, if guests need it."""
     if not any(network.traits.has_way_out for network in wanted.networks):
         return
+    if linux.way_out.alive(realm.way_out_of(found.base)) is not None:
+        return
+    found.be_alone()
     file = realm.way_out_of(found.base)
     if linux.way_out.alive(file) is not None:
-        return
+        return  # another one has started it meanwhile
     started = linux.way_out.start(file, found.namespaces, config.uplink_helper)
     dns = f"nameserver {started.dns}\n" if started is not None else ""
     files.write(realm.resolv_conf_of(found.base), dns, 0o644)

@@ -4,7 +4,8 @@ Nothing in the product knows of this: the functions by which it writes or does s
 here. Each call is an event: a line in the trial's log, numbered per role. When an event's number is
 a rule's, the rule's victims get SIGKILL, right before the effect; a journal's line is also cut in
 its middle. Roles: `launcher`, `middle` (the process between the two forks), `keeper`, `waiter` (the
-keeper once it sleeps, and the teardown), `gc`.
+keeper once it sleeps, and the teardown), `gc`. Other children have a role of their own, their
+parent's with a number: `launcher-1` is the first of the launcher.
 
 As a program with the word `serve` it is a server on a simulated machine, which has everything
 imported and forks for every command; else it stands for the product's waiter.
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
 
 TRIAL: Final = "CRASH_TRIAL"
 PASSES: Final = "CRASH_PASSES"  # in the environment: devices are passed through
-STATE: Final = "/run/qemu-netwrap"
+FOLDER: Final = "CRASH_STATE"  # in the environment: the state's folder, if it is not root's
+STATE: Final = os.environ.get(FOLDER, "/run/qemu-netwrap")
 SELF: Final = "self"
 LAUNCHER, MIDDLE, KEEPER, WAITER, GC = ROLES = ("launcher", "middle", "keeper", "waiter", "gc")
 DNSMASQ, QEMU = "dnsmasq", "qemu"
-STAND_INS: Final = ("sleep", "qemu-system-x86_64")
+STAND_INS: Final = ("sleep", "qemu-system-x86")  # as the kernel calls them
 
 _PATIENCE: Final = 120.0
 # The functions themselves, for what is done here.
@@ -58,6 +60,7 @@ class Injector:
             self.rules: dict[str, Any] = json.load(file)
         self._number = 0
         self._since = 0
+        self._children = 0
         self._tell_pid(role, os.getpid())
 
     def event(self, name: str, half: Callable[[], object] = lambda: None) -> None:
@@ -81,13 +84,17 @@ class Injector:
                 half()
             self._strike("fired", rules["victims"])
 
-    def forked(self, child: int) -> None:
-        """Take over the next role in a forked child, and note who that is in its parent."""
-        role = ROLES[ROLES.index(self.role) + 1]
+    def forked(self, child: int, *, on: bool) -> None:
+        """Take over a role in a forked child, and note who that is in its parent.
+
+        ON says that it goes on with the run: it has the next role.
+        """
+        self._children += not on
+        role = ROLES[ROLES.index(self.role) + 1] if on else f"{self.role}-{self._children}"
         if child:
             self._tell_pid(role, child)
         else:
-            self.role, self._number = role, 0
+            self.role, self._number, self._children = role, 0, 0
 
     def _strike(self, file: str, victims: list[str]) -> None:
         """Kill; oneself at last."""
@@ -146,14 +153,15 @@ def lives(pid: int) -> bool:
 def is_qemu(pid: int) -> bool:
     """Whether the launcher has become QEMU, or what stands for it."""
     try:
-        return os.path.basename(os.readlink(f"/proc/{pid}/exe")) in STAND_INS
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+            return file.read().strip() in STAND_INS
     except OSError:
         return False
 
 
 def dnsmasqs() -> list[int]:
-    """Return the dnsmasq processes of ours in this network namespace."""
-    here = os.stat("/proc/self/ns/net").st_ino
+    """Return the dnsmasq processes of ours on this machine."""
+    here = os.stat("/proc/self/ns/mnt").st_ino
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -161,7 +169,7 @@ def dnsmasqs() -> list[int]:
                 words = file.read()
             if (
                 f"--conf-file={STATE}/".encode() in words
-                and os.stat(f"/proc/{pid}/ns/net").st_ino == here
+                and os.stat(f"/proc/{pid}/ns/mnt").st_ino == here
             ):
                 found.append(int(pid))
         except OSError:
@@ -208,9 +216,10 @@ def install(injector: Injector) -> None:
     real_fork, real_write = os.fork, os.write
 
     def fork() -> int:
-        injector.event("fork")
+        place = sys._getframe(1).f_globals["__name__"].rpartition(".")[2]
+        injector.event(f"fork in {place}")
         child = real_fork()
-        injector.forked(child)
+        injector.forked(child, on=place == KEEPER)
         return child
 
     def write(fd: int, data: bytes) -> int:
@@ -224,7 +233,7 @@ def install(injector: Injector) -> None:
     os.write = write  # type: ignore[assignment] # its second parameter takes more
     wrap(os, "open", lambda path, how, *_: bool(how & os.O_CREAT) and _is_new(path))
     wrap(os, "mkdir", lambda path, *_: _is_new(path))
-    for name in "chmod rename ftruncate posix_spawn waitpid execv setsid".split():
+    for name in "chmod rename ftruncate posix_spawn waitpid execv execve setsid".split():
         wrap(os, name)
     wrap(os, "unlink", os.path.lexists)
     wrap(os, "rmdir", lambda path: os.path.isdir(path) and not os.listdir(path))
@@ -242,7 +251,7 @@ def install(injector: Injector) -> None:
 
         wrap(provision, "inherit")
         wrap(keeper, "_send")
-        wrap(keeper, "_send_fds")
+        wrap(keeper, "_hand_over")
         keep = kept_code.keep
         kept_code.keep = lambda *args: keep(*args).replace(script=__file__)
 

@@ -20,8 +20,9 @@ from crash.injected import DNSMASQ, KEEPER, LAUNCHER, MIDDLE, QEMU, SELF, WAITER
 from lab import neighbours
 from lab.leaks import snapshot, wait_same
 from lab.netns import Host, wait_for
-from lab.tool import IDLE
+from lab.tool import IDLE, netwrap
 from lab.tool import QEMU as REAL_QEMU
+from lab.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ MODES: Final = {
     "bridge existing": ("-nic", "tap,br=br0"),
     "uplink": ("-nic", "tap,network=lan"),
     "neighbours": ("-nic", "nat"),
+    "user": ("-nic", "nat,hostfwd=tcp::2222-:22"),
 }
 BRIDGES: Final = {
     "nat": "qn-nat",
@@ -43,10 +45,11 @@ BRIDGES: Final = {
     "bridge existing": "br0",
     "uplink": "br-lan",
     "neighbours": "qn-nat",
+    "user": "qn-nat",
 }
 # What it adds is the keeper's alone; of cut lines nat tells.
 ADDS_TO_NAT: Final = frozenset({"neighbours"})
-SERVED: Final = frozenset({"nat", "hostfwd", "host-only", "neighbours"})  # by dnsmasq
+SERVED: Final = frozenset({"nat", "hostfwd", "host-only", "neighbours", "user"})  # by dnsmasq
 _CONFIG: Final = """
 [networks.lan]
 mode = "bridge"
@@ -56,6 +59,7 @@ stp = true
 """
 _STAND_IN: Final = "#!/bin/sh\nexec sleep infinity\n"
 _DOCKER: Final = "iptables-nft"
+_SHOWN: Final = Path("/mnt")  # where a user, whose /tmp is another one, has the trials' folders
 _CLOSED: Final = """
 table inet theirs {
     chain passing { type filter hook forward priority 0; policy drop; }
@@ -94,7 +98,9 @@ class Case:
     @property
     def who(self) -> str:
         """The victims as the table names them."""
-        names = {SELF: {MIDDLE: KEEPER, WAITER: KEEPER}.get(self.role, self.role)}
+        parent, _, child = self.role.partition("-")
+        own = {MIDDLE: KEEPER, WAITER: KEEPER}.get(parent, parent)
+        names = {SELF: f"a child of the {own}" if child else own}
         who = " + ".join(names.get(victim, victim) for victim in self.victims)
         return f"{who}, then the clean-up" if self.after else who
 
@@ -128,9 +134,9 @@ class Subject:
         self._folder = folder
         self._number = 0
         folder.mkdir(parents=True, exist_ok=True)
-        self._program = folder / "guest"
-        self._program.write_text(_STAND_IN, "utf-8")
-        self._program.chmod(0o755)
+        program = folder / "guest"
+        program.write_text(_STAND_IN, "utf-8")
+        program.chmod(0o755)
         self._begin()
 
     def __enter__(self) -> Self:
@@ -152,11 +158,15 @@ class Subject:
             self.host.run("sh", "-euc", _UPLINK_SETUP)
             self.host.write("/etc/qemu-netwrap/config.toml", _CONFIG)
         self._until(self._is_up)
-        self._server = self.host.popen(
-            *(sys.executable, injected.__file__, "serve"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        serve = (sys.executable, injected.__file__, "serve")
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        if self.mode == "user":
+            self.host.run("mount", "--bind", str(self._folder), str(_SHOWN))
+            self._user = User(self.host)
+            state = {injected.FOLDER: f"{self._user.runtime_folder}/qemu-netwrap"}
+            self._server = self._user.popen(*serve, env=state, **pipes)
+        else:
+            self._server = self.host.popen(*serve, **pipes)
         self.launch(self.trial(), self._words("true"))  # everything is loaded now
         self.wait_keeper()
         self.before = snapshot(self.host)
@@ -174,6 +184,8 @@ class Subject:
         self._number += 1
         self.folder = self._folder / str(self._number)
         self.folder.mkdir()
+        if self.mode == "user":
+            os.chown(self.folder, self._user.uid, self._user.uid)
         case = case or Case()
         rules: dict[str, Any] = {"dry": dry}
         if case.role:
@@ -201,8 +213,12 @@ class Subject:
 
     def launch(self, folder: Path, words: tuple[str, ...] = ()) -> dict[str, Any]:
         """Launch; return the server's answer: `pid`, `lives`, `status`."""
-        argv = ("--", *(words or self._words(str(self._program))))
-        return self._ask(folder=str(folder), argv=argv)
+        argv = ("--", *(words or self._words(self._shown(self._folder / "guest"))))
+        return self._ask(folder=self._shown(folder), argv=argv)
+
+    def _shown(self, path: Path) -> str:
+        """Return the path by which the program has what is in the subject's folder."""
+        return str(_SHOWN / path.relative_to(self._folder) if self.mode == "user" else path)
 
     def launch_real(self, folder: Path) -> dict[str, Any]:
         """Launch a real QEMU."""
@@ -214,7 +230,7 @@ class Subject:
 
     def gc(self, folder: Path) -> int:
         """Run `gc` under the injector; return its status."""
-        status: int = self._ask(folder=str(folder), argv=("gc",))["status"]
+        status: int = self._ask(folder=self._shown(folder), argv=("gc",))["status"]
         return status
 
     def told(self) -> str:
@@ -257,6 +273,9 @@ class Subject:
     def check_network(self, pid: int, *, served: bool = True) -> None:
         """See that the network of a living QEMU is all there; SERVED if dnsmasq has to be."""
         bridge = BRIDGES[self.mode]
+        if self.mode == "user":
+            self._check_users(pid, served=served)
+            return
         net = Path(f"/proc/{self.host.pid}/root/sys/class/net")
         assert (net / f"qn{pid}-0/master").readlink().name == bridge
         assert int((net / bridge / "flags").read_text("utf-8"), 16) & 1
@@ -275,6 +294,25 @@ class Subject:
         if self.mode in ("nat", "hostfwd", "neighbours"):
             assert self.host.sysctl("net/ipv4/conf/eth0/forwarding") == "1"
             assert self.host.sysctl(f"net/ipv4/conf/{bridge}/forwarding") == "1"
+
+    def _check_users(self, pid: int, *, served: bool) -> None:
+        """See that the run of a user's living QEMU is up, and its network whole if SERVED.
+
+        A network follows its way out, whose IPv6 comes a moment later than the rest.
+        """
+
+        def told() -> dict[str, Any]:
+            found = json.loads(netwrap(self._user, "ps", "--json", check=True).stdout)
+            (run,), (network,) = found["runs"], found["networks"]
+            assert (run["pid"], run["state"], run["faults"]) == (pid, "running", [])
+            return dict(network)
+
+        if served:
+            self._until(lambda: not told()["faults"])
+            assert told()["dnsmasq"]
+            assert self.host.listening("tcp", 2222)
+        else:
+            told()
 
     def _check_accepts(self, what: str) -> None:
         """See that every firewall of others lets the network's packets through."""
@@ -299,7 +337,9 @@ class Subject:
                 self.settle()
             self._bury(started["pid"])  # it may have been killed last of all
             if injected.lives(started["pid"]):
-                self.check_network(started["pid"], served=DNSMASQ not in case.victims)
+                # What leads out was a child of the launcher's, the relay one of the keeper's.
+                served = DNSMASQ not in case.victims and "-" not in case.role
+                self.check_network(started["pid"], served=served)
             self.end(started["pid"])
         self.wait_keeper()
         told = self.told()
@@ -354,7 +394,7 @@ class Subject:
         self.end(started["pid"])
         self.wait_keeper()
         if KEEPER in victims:
-            other = "bridge existing" if self.mode != "bridge existing" else "host-only"
+            other = "host-only" if self.mode in ("bridge existing", "user") else "bridge existing"
             self._clean(folder, by_launch=by_launch, mode=other)
         wait_same(self.host, self.before)
 
@@ -412,6 +452,8 @@ def singles(events: list[Event]) -> Iterator[Case]:
             continue
         if event.role == LAUNCHER and _has_keeper(events, event):
             yield replace(case, victims=(KEEPER,))
+        if event.role.startswith(f"{LAUNCHER}-"):
+            yield replace(case, victims=(LAUNCHER,))
         if event.role == KEEPER:
             late = event.number > ready
             yield replace(case, victims=(QEMU if late else LAUNCHER,))
@@ -429,6 +471,8 @@ def pairs(events: list[Event]) -> Iterator[Case]:
             yield replace(case, victims=(launcher, SELF))
         if event.role == LAUNCHER and _has_keeper(events, event):
             yield replace(case, victims=(KEEPER, SELF))
+        if event.role.startswith(f"{LAUNCHER}-"):
+            yield replace(case, victims=(LAUNCHER, SELF))
         if event.served and event.role in (KEEPER, WAITER):
             yield replace(case, victims=(DNSMASQ, SELF))
         if event.served and event.role == KEEPER and not event.is_half:
@@ -437,5 +481,7 @@ def pairs(events: list[Event]) -> Iterator[Case]:
 
 def _has_keeper(events: list[Event], event: Event) -> bool:
     """Whether a launcher's event comes after it has started the keeper."""
-    waited = next(e.number for e in events if e.role == LAUNCHER and e.name.startswith("waitpid"))
+    own = [e for e in events if e.role == LAUNCHER]
+    forked = next(e.number for e in own if e.name == "fork in keeper")
+    waited = next(e.number for e in own if e.number > forked and e.name.startswith("waitpid"))
     return event.number > waited

@@ -94,8 +94,7 @@ class User:
         self._script(_TUN, "" if self.tun is None else f"{self.tun:o}")
         shared = ["/tmp"] if "/tmp" not in self.host.own else []  # noqa: S108  the machine's
         self.host.own += [self.home, *shared]
-        if self.runtime:
-            self._script(_RUNTIME, str(self.uid))
+        self.log_in()
         if self.subids:
             self._script(_SUBIDS, self.name, *map(str, self.subids))
         self.host.uids.extend(self.uids)
@@ -190,6 +189,11 @@ class User:
     def processes(self) -> dict[int, str]:
         """Return process id and command line of all that this user has running on the machine."""
         return {pid: cmd for pid, cmd in self.host.processes().items() if is_of(pid, self.uids)}
+
+    def log_in(self) -> None:
+        """Make what a login makes, again after `log_out`."""
+        if self.runtime:
+            self._script(_RUNTIME, str(self.uid))
 
     def log_out(self, patience: float = 10.0) -> None:
         """End the login as systemd-logind does with KillUserProcesses=yes; nothing can run after.

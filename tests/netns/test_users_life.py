@@ -1,0 +1,299 @@
+"""An ordinary user's networks when what keeps them dies, and when they come and go at once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from lab.chance import SOAK, sampled
+from lab.netns import wait_for
+from lab.tool import COMMAND, IDLE, QEMU, netwrap
+from lab.user import User
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lab.fixtures import Watch
+    from lab.netns import Host
+
+NAT: Final = "nat"
+LED: Final = f"{NAT},hostfwd=tcp::8080-:80"
+STATE: Final = "/run/user/1000/qemu-netwrap"
+
+# What a user's run and network consist of, by their command lines.
+PARTS: Final = {
+    "qemu": f"^{QEMU} ",
+    "keeper": r"^flock .*/runs/{run}\b",
+    "relay": r"python.*hostfwd",
+    "way out": "^(slirp4netns|pasta) ",
+    "dnsmasq": "dnsmasq .*--conf-file",
+    "lookout": "^(sh -c head|head) ",
+}
+_PAIRS: Final = 4
+
+
+def launch(user: User, nic: str = NAT) -> subprocess.Popen[str]:
+    """Start an idle QEMU with a network; what it says is in its standard error."""
+    words = (COMMAND, "-q", "--", QEMU, *IDLE, "-nic", nic)
+    return user.popen(*words, stderr=subprocess.PIPE)
+
+
+def ps(user: User) -> dict[str, Any]:
+    """Return what `ps` tells."""
+    told: dict[str, Any] = json.loads(netwrap(user, "ps", "--json", check=True).stdout)
+    return told
+
+
+def is_qemu(child: subprocess.Popen[str]) -> bool:
+    """Whether a launcher has become QEMU."""
+    return os.path.basename(os.readlink(f"/proc/{child.pid}/exe")).startswith("qemu-system")
+
+
+def started(user: User, *nics: str) -> list[subprocess.Popen[str]]:
+    """Start QEMUs, and return them when they all run, and their keepers sleep."""
+
+    def has_failed(child: subprocess.Popen[str]) -> bool:
+        return child.poll() is not None
+
+    def sleeps(child: subprocess.Popen[str]) -> bool:
+        return bool(part(user, "keeper", child.pid))
+
+    children = [launch(user, each) for each in nics]
+    # The last thing that a keeper does is to become flock(1).
+    wait_for(lambda: any(map(has_failed, children)) or all(map(sleeps, children)), "the keepers")
+    for child in children:
+        assert not has_failed(child), child.communicate()
+    return children
+
+
+def part(user: User, name: str, run: int) -> list[int]:
+    """Return the processes of a part; QEMU and the keeper are those of a run."""
+    if name == "qemu":
+        return [run]
+    wanted = re.compile(PARTS[name].format(run=run))
+    return [pid for pid, cmd in user.processes().items() if wanted.search(cmd)]
+
+
+def kill(*pids: int) -> None:
+    """Kill processes at once; some may have ended with others."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def end(*children: subprocess.Popen[str]) -> None:
+    """Kill QEMUs, and wait for their end."""
+    for child in children:
+        child.kill()
+    for child in children:
+        child.communicate(timeout=60)
+
+
+def wait_ended(user: User, pids: Iterable[int]) -> None:
+    """Wait until processes have ended."""
+    wait_for(lambda: not set(pids) & set(user.processes()), "their end")
+
+
+def wait_members(user: User, *children: subprocess.Popen[str]) -> None:
+    """Wait until the network has these QEMUs' runs alone."""
+    wanted = {str(child.pid) for child in children}
+    wait_for(lambda: set(ps(user)["networks"][0]["members"]) == wanted, "the others' end", 20)
+
+
+def is_gone(user: User) -> bool:
+    """Whether nothing of the user's networks is left."""
+    state = Path(f"/proc/{user.host.pid}/root{STATE}")
+    return not (user.processes() or state.exists())
+
+
+def gc(user: User) -> None:
+    """Run `gc`; then nothing may be left."""
+    done = netwrap(user, "gc")
+    assert (done.returncode, done.stderr) == (0, "")
+    wait_for(lambda: is_gone(user), f"the end of all: {user.processes()}", 30)
+
+
+def faults(user: User) -> list[str]:
+    """Return the faults of the network that is up."""
+    (network,) = ps(user)["networks"]
+    found: list[str] = network["faults"]
+    return found
+
+
+def _combinations() -> list[tuple[str, ...]]:
+    """Return every part, and a sample of the pairs."""
+    pairs = list(itertools.combinations(PARTS, 2))
+    return [*((each,) for each in PARTS), *sampled(pairs, _PAIRS, "users' pairs")]
+
+
+def test_a_part_is_killed_beside_a_living_guest(user: User) -> None:
+    """Its network lives, `ps` tells what is missing, who joins puts that back; then all goes."""
+    told = {"way out": "led out has died", "dnsmasq": "dnsmasq has died", "lookout": "follow"}
+    for victims in _combinations():
+        one, two = started(user, LED, NAT)
+        pids = [pid for name in victims for pid in part(user, name, one.pid)]
+        assert len(pids) >= len(victims), (victims, user.processes())
+        kill(*pids)
+        wait_ended(user, pids)
+        assert two.poll() is None
+        found = "\n".join(faults(user))
+        assert all(words in found for name, words in told.items() if name in victims), found
+        (three,) = started(user, NAT)
+        wait_for(lambda: not faults(user), f"all to be put back after {victims}", 30)
+        (network,) = ps(user)["networks"]
+        assert network["way_out"] in ("slirp4netns", "pasta")
+        assert {str(two.pid), str(three.pid)} <= set(network["members"])
+        end(one, two, three)
+        if "keeper" not in victims:
+            wait_for(lambda: is_gone(user), f"the end after {victims}", 20)
+        gc(user)
+
+
+def test_all_but_a_qemu_are_killed(user: User) -> None:
+    """Its tap alone holds the namespace then: who joins finds the same one."""
+    (one,) = started(user, LED)
+    before = ps(user)["networks"][0]["address"]
+    kill(*(pid for pid in user.processes() if pid != one.pid))
+    wait_for(lambda: set(user.processes()) == {one.pid}, "the end of the others")
+    (run,) = ps(user)["runs"]
+    assert (run["pid"], run["state"]) == (one.pid, "running")
+    assert netwrap(user, "gc").returncode == 0
+    (two,) = started(user, NAT)
+    wait_for(lambda: not faults(user), "all to be put back", 30)
+    (network,) = ps(user)["networks"]
+    assert set(network["members"]) == {str(one.pid), str(two.pid)}
+    assert network["address"] == before
+    end(two)
+    wait_members(user, one)
+    end(one)
+    gc(user)
+
+
+@pytest.mark.parametrize("then", ["gc", "launch", "ps"])
+def test_all_are_killed(user: User, then: str) -> None:
+    """The namespaces are gone; whatever comes next removes what is left of them in files."""
+    started(user, LED, NAT)
+    kill(*user.processes())
+    wait_for(lambda: not user.processes(), "the end of all")
+    if then == "launch":
+        (one,) = started(user, LED)
+        assert ps(user)["networks"][0]["members"] == [str(one.pid)]
+        end(one)
+    elif then == "ps":
+        assert ps(user) == {"runs": [], "networks": []}
+    else:
+        gc(user)
+    wait_for(lambda: is_gone(user), "the end of what was left", 20)
+
+
+def test_all_but_the_way_out_are_killed(user: User) -> None:
+    """It holds the namespace by its tap, and does not end by itself."""
+    for then in ("gc", "launch"):
+        (one,) = started(user, NAT)
+        kept = part(user, "way out", one.pid)
+        others = set(user.processes()) - set(kept)
+        kill(*others)
+        wait_ended(user, others)
+        if then == "launch":
+            (two,) = started(user, NAT)
+            wait_for(lambda: not faults(user), "a whole network", 30)
+            end(two)
+        else:
+            gc(user)
+        wait_for(lambda: is_gone(user), f"the end by {then}", 20)
+
+
+@pytest.mark.parametrize("text", ["", "garbage\n", "realm\tbase=/nowhere\tinode=x\tpid=1\n"])
+def test_a_damaged_file_is_told(user: User, text: str) -> None:
+    (one,) = started(user, NAT)
+    place = next(Path(f"/proc/{user.host.pid}/root{STATE}").glob("*.realm"))
+    kept = place.read_text("utf-8")
+    place.write_text(text, "utf-8")
+    for words in (("gc",), ("ps",), ("--", "true", "-nic", "nat")):
+        done = netwrap(user, *words)
+        assert done.returncode == 125 or words[0] != "--", done
+        assert f"{place.name} is damaged" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert one.poll() is None
+    place.write_text(kept, "utf-8")
+    end(one)
+    wait_for(lambda: is_gone(user), "the end", 20)
+
+
+def test_who_has_the_lock_is_told(user: User) -> None:
+    (one,) = started(user, NAT)
+    lock = next(Path(f"/proc/{user.host.pid}/root{STATE}").glob("*.lock")).name
+    holder = user.popen("flock", "--no-fork", f"{STATE}/{lock}", "sleep", "1000")
+    comm = Path(f"/proc/{holder.pid}/comm")
+    wait_for(lambda: comm.read_text("utf-8") == "sleep\n", "the lock to be taken")
+    two = launch(user)
+    assert two.stderr is not None
+    line = two.stderr.readline()
+    assert f"waiting for sleep (pid {holder.pid})" in line
+    assert f"{STATE}/{lock}" in line
+    end(holder)
+    wait_for(lambda: is_qemu(two), "QEMU")
+    end(one, two)
+    wait_for(lambda: is_gone(user), "the end", 20)
+
+
+def test_two_at_the_same_moment_make_one_realm(user: User) -> None:
+    for _ in range(40 if SOAK else 10):
+        children = started(user, NAT, LED)
+        (network,) = ps(user)["networks"]
+        assert set(network["members"]) == {str(child.pid) for child in children}
+        end(*children)
+        wait_for(lambda: is_gone(user), "the end", 20)
+
+
+def test_the_last_one_leaves_while_another_joins(user: User) -> None:
+    (last,) = started(user, NAT)
+    for _ in range(60 if SOAK else 8):
+        last.kill()
+        (joined,) = started(user, NAT)
+        last.communicate(timeout=60)
+        wait_members(user, joined)
+        wait_for(lambda: not faults(user), "a whole network", 30)
+        last = joined
+    end(last)
+    wait_for(lambda: is_gone(user), "the end", 20)
+
+
+def test_two_users_do_not_meet(users: tuple[User, User]) -> None:
+    alice, bob = users
+    hers, his = started(alice, NAT), started(bob, NAT)
+    for user, (own,) in ((alice, hers), (bob, his)):
+        told = ps(user)
+        assert [run["pid"] for run in told["runs"]] == [own.pid]
+        assert told["networks"][0]["members"] == [str(own.pid)]
+        other = (his if user is alice else hers)[0]
+        assert "there is no such run" in netwrap(user, "stop", str(other.pid)).stderr
+        assert netwrap(user, "gc").returncode == 0
+        assert [each.poll() for each in (*hers, *his)] == [None, None]
+    wait_for(lambda: not faults(alice), "a whole network", 30)
+    end(*hers)
+    wait_for(lambda: not alice.processes(), "the end of hers", 20)
+    wait_for(lambda: not faults(bob), "a whole network", 30)
+    end(*his)
+
+
+@pytest.mark.parametrize("runtime", [True, False], ids=["run", "tmp"])
+def test_logging_out_leaves_nothing(host: Host, watch: Watch, *, runtime: bool) -> None:
+    """Neither in the runtime folder, which goes, nor in /tmp, which stays."""
+    user = User(host, runtime=runtime)
+    user.log_out()
+    watch.baseline(host)
+    user.log_in()
+    started(user, LED, NAT)
+    user.log_out()
+    assert not user.processes()
