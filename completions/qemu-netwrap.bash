@@ -35,7 +35,7 @@ _qemu_netwrap_table()
             kinds='qemu'
             ;;
         'ps')
-            flags='--json --help'
+            flags='--all --json --help'
             ;;
         'stop')
             flags='--timeout --help'

@@ -30,7 +30,7 @@ function __qemu_netwrap_table
             set __qemu_netwrap_flags -- --json --help
             set __qemu_netwrap_kinds qemu
         case 'ps'
-            set __qemu_netwrap_flags --json --help
+            set __qemu_netwrap_flags --all --json --help
         case 'stop'
             set __qemu_netwrap_flags --timeout --help
             set __qemu_netwrap_valued --timeout:seconds

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import qemu_netwrap
+from qemu_netwrap import realm
 from qemu_netwrap.cli import (
     config as config_commands,
 )
@@ -29,7 +30,7 @@ from qemu_netwrap.cli.output import echo
 from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import open_files
 from qemu_netwrap.linux.inherited import Inherited
-from qemu_netwrap.runtime import exec_inside, ifup_hook, status, under_sudo
+from qemu_netwrap.runtime import exec_inside, ifup_hook, status, under_sudo, users_runs
 from qemu_netwrap.runtime.launch_options import LaunchOptions
 from qemu_netwrap.runtime.preview import preview
 from qemu_netwrap.state import StateDir
@@ -123,15 +124,23 @@ def plan(
 
 
 @declare.command(app, "ps")
-def ps(json: declare.Json = False) -> None:
-    """Show runs with their NICs, and networks with their members."""
+def ps(
+    all_users: Annotated[bool, declare.option("--all", "ps")] = False,
+    json: declare.Json = False,
+) -> None:
+    """Show runs with their NICs, and networks with their members; of all users for root."""
+    if all_users and not realm.is_system():
+        raise UsageError(
+            "ps --all: the runs of others are root's to see", "sudo qemu-netwrap ps --all"
+        )
     state = StateDir.to_look("ps")
     runs, networks = status.all_runs(state), status.all_networks(state)
+    looks = [users_runs.Look("root", tuple(runs), tuple(networks))]
+    looks += users_runs.looks() if all_users else []
     if json:
-        data = {"runs": render.plain(runs), "networks": render.plain(networks)}
-        echo(json_module.dumps(data, indent=2))
+        echo(json_module.dumps(render.ps_data(looks, users=all_users), indent=2))
     else:
-        echo(render.ps_text(runs, networks))
+        echo(render.ps_text(looks, users=all_users))
 
 
 @declare.command(app, "stop")

@@ -89,7 +89,10 @@ def _inventory(request: LaunchOptions) -> list[inventory.NetworkSummary]:
     """Return a summary of each network: configured, built in, or up."""
     config = file.load(request.config)
     if realm.is_users():
+        # Never on the host: a bridge of root's would be taken for what is left of a network.
         StateDir.to_look("network")
+        if realm.is_users():
+            realm.look_in()
     return inventory.inventory(config, request.network, Context(StateDir.here()))
 
 

@@ -155,7 +155,7 @@ COMMANDS = (
     Command(
         "ps",
         "Show runs with their NICs and leases, and networks in use.",
-        options=(_JSON,),
+        options=(Option(("--all",), "Of all users; for root."), _JSON),
     ),
     Command(
         "stop",

@@ -12,6 +12,7 @@ from qemu_netwrap.model.ipv6 import Prefix
 from qemu_netwrap.record import Record
 from qemu_netwrap.runtime.preview import NetworkPlan, Preview
 from qemu_netwrap.runtime.status import NetworkStatus, RunStatus
+from qemu_netwrap.runtime.users_runs import Look
 
 _RUN_HEAD = ("RUN", "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY")
 _NIC_HEAD = ("NIC", "NETWORK", "MAC", "ADDRESS")
@@ -83,20 +84,35 @@ def _network_line(shown: NetworkPlan) -> str:
     return f"network {network.name} ({network.mode}, {where}): {shown.action}"
 
 
-def ps_text(runs: list[RunStatus], networks: list[NetworkStatus]) -> str:
-    """Return runs and networks as tables, with their faults."""
-    blocks = []
-    if runs:
-        blocks.append(columns([(*_RUN_HEAD, *_NIC_HEAD), *(row for r in runs for row in _rows(r))]))
-    forwards = [row for run in runs for row in _forward_rows(run)]
-    if forwards:
-        blocks.append(columns([_FORWARD_HEAD, *forwards]))
-    if networks:
-        blocks.append(columns([_NETWORK_HEAD, *map(_network_row, networks)]))
-    faults = [f"run {r.run}: {fault}" for r in runs for fault in r.faults]
-    faults += [f"network {n.name or n.bridge}: {fault}" for n in networks for fault in n.faults]
+def ps_data(looks: list[Look], *, users: bool) -> dict[str, Any]:
+    """Return runs and networks as data for JSON; with USERS each tells whose it is."""
+    found: dict[str, Any] = {"runs": [], "networks": []}
+    for look in looks:
+        whose = {"user": look.user} if users else {}
+        found["runs"] += [{**whose, **plain(run)} for run in look.runs]
+        found["networks"] += [{**whose, **plain(network)} for network in look.networks]
+    faults = [{"user": look.user, "fault": look.fault} for look in looks if look.fault]
+    return {**found, "faults": faults} if users else found
+
+
+def ps_text(looks: list[Look], *, users: bool) -> str:
+    """Return runs and networks as tables, with their faults; with USERS each tells whose it is."""
+    runs = [(look.user, run) for look in looks for run in look.runs]
+    networks = [(look.user, network) for look in looks for network in look.networks]
+    tables = (
+        ((*_RUN_HEAD, *_NIC_HEAD), [(user, *row) for user, run in runs for row in _rows(run)]),
+        (_FORWARD_HEAD, [(user, *row) for user, run in runs for row in _forward_rows(run)]),
+        (_NETWORK_HEAD, [(user, *_network_row(network)) for user, network in networks]),
+    )
+    first = 0 if users else 1
+    blocks = [
+        columns([row[first:] for row in (("USER", *head), *rows)]) for head, rows in tables if rows
+    ]
+    faults = [(user, f"run {r.run}: {fault}") for user, r in runs for fault in r.faults]
+    faults += [(u, f"network {n.name or n.bridge}: {f}") for u, n in networks for f in n.faults]
+    faults += [(look.user, look.fault) for look in looks if look.fault]
     if faults:
-        blocks.append("\n".join(faults))
+        blocks.append("\n".join(f"{u}: {f}" if users else f for u, f in faults))
     return "\n\n".join(blocks) or "nothing runs"
 
 

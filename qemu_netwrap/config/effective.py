@@ -72,6 +72,7 @@ def settings(
     found = [
         Setting("", "default", chosen or config.default or None, where),
         Setting("", "bind_group", config.bind_group, source("", "bind_group")),
+        Setting("", "uplink_helper", config.uplink_helper, source("", "uplink_helper")),
     ]
     for network in networks:
         for key in driver(network.mode).readers():

@@ -13,6 +13,9 @@ TOP = {
     " Without it: the bridge that carries the host's default route, else `nat`.",
     "bind_group": "`true` stands for `--bind-group`: devices that share an IOMMU group with one"
     " that is passed through go to `vfio-pci` with it. By default `false`.",
+    "uplink_helper": "The program that connects an ordinary user's networks with the host's:"
+    ' `"pasta"`, `"slirp4netns"`, or `"auto"`, the better one that is installed; by default'
+    ' `"auto"`. Networks of root need none.',
     "networks": "Tables, one for each network.",
 }
 

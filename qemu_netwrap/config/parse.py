@@ -7,7 +7,7 @@ import tomllib
 from qemu_netwrap.config.toml_position import line_of
 from qemu_netwrap.errors import ConfigError
 from qemu_netwrap.model import names, reservations
-from qemu_netwrap.model.network import MODES, Config, Network, types
+from qemu_netwrap.model.network import MODES, UPLINK_HELPERS, Config, Network, types
 from qemu_netwrap.model.suggest import suggestion
 from qemu_netwrap.networks.base import driver
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-TOP = ("default", "bind_group", "networks")
+TOP = ("default", "bind_group", "uplink_helper", "networks")
 _DIGITS = 4300  # of the longest number that Python parses (sys.get_int_max_str_digits)
 _SHOWN = 200  # characters of a wrong value in a hint
 
@@ -62,7 +62,12 @@ def parse(text: str, path: str) -> Config:
         raise at.error(
             "", "bind_group", "expected true or false", f"it is now {_shown(bind_group)}"
         )
-    return Config(default, described, path, bind_group)
+    helper = data.get("uplink_helper", UPLINK_HELPERS[0])
+    if helper not in UPLINK_HELPERS:
+        near = suggestion(helper, UPLINK_HELPERS) if isinstance(helper, str) else ""
+        what = f"expected one of: {', '.join(UPLINK_HELPERS)}"
+        raise at.error("", "uplink_helper", what, f"{near}it is now {_shown(helper)}")
+    return Config(default, described, path, bind_group, helper)
 
 
 def _loaded(text: str, path: str) -> dict[str, Any]:

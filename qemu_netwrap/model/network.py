@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 BRIDGE = "bridge"
 NAT = "nat"
 HOST_ONLY = "host-only"
+UPLINK_HELPERS = ("auto", "pasta", "slirp4netns")  # what leads out of a user's realm
 
 
 class Mode(Record):
@@ -112,7 +113,7 @@ class Config(Record):
     networks: tuple[Network, ...] = ()
     path: str = ""  # of the file that was read; empty if there is none
     bind_group: bool = False  # whether to bind the whole IOMMU group of a device to vfio-pci
-    uplink_helper: str = "auto"  # the program that leads out of a user's realm
+    uplink_helper: str = UPLINK_HELPERS[0]
 
     def network(self, name: str) -> Network | None:
         """Return the network of that name; None if there is none."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime import under_sudo as under_sudo
     from qemu_netwrap.runtime import uplink_follower as uplink_follower
     from qemu_netwrap.runtime import users_networks as users_networks
+    from qemu_netwrap.runtime import users_runs as users_runs
     from qemu_netwrap.runtime import vfio_bind as vfio_bind
     from qemu_netwrap.runtime import waiter as waiter
     from qemu_netwrap.runtime import way_out as way_out

@@ -139,7 +139,7 @@ def test_an_ordinary_user_has_networks_of_their_own(configured: Host) -> None:
     before = snapshot(configured)
     assert found_up(configured, NOBODY) == {}
     shown = told(configured, "network", "show", "lab", user=NOBODY)
-    assert (shown["state"], shown["address"]) == ("down", "10.77.0.0/24")
+    assert (shown["state"], shown["address"]) == ("down", "10.77.0.1/24")
     words = ("--", QEMU, *IDLE, "-nic", "tap", "-nic", "nat")
     plan = configured.run(*NOBODY, COMMAND, "plan", *words, cwd="/").stdout
     assert "network lab (nat, qn-lab 10.77.0.1/24 fd" in plan

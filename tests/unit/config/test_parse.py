@@ -108,6 +108,12 @@ def test_bind_group(text: str, *, found: bool) -> None:
     assert parse.parse(text, "c.toml").bind_group is found
 
 
+@pytest.mark.parametrize("name", ["auto", "pasta", "slirp4netns"])
+def test_uplink_helper(name: str) -> None:
+    assert parse.parse(f'uplink_helper = "{name}"', "c.toml").uplink_helper == name
+    assert parse.parse("", "c.toml").uplink_helper == "auto"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message", "hint"),
     [
@@ -115,8 +121,13 @@ def test_bind_group(text: str, *, found: bool) -> None:
         ("\nx", 2, "Expected '=' after a key", "TOML"),
         ("a = 1\n\na = [", 3, "", "TOML"),
         ("a = 1\na = 2\n", 2, "Cannot overwrite a value", "TOML"),
-        ('\ndefalt = "lab"', 2, "defalt: unknown key", "default, bind_group, networks"),
-        (f"{NAT}\n[network]\nx = 1", 4, "network: unknown key", "default, bind_group, networks"),
+        ('\ndefalt = "lab"', 2, "defalt: unknown key", "default, bind_group, uplink_helper"),
+        (
+            f"{NAT}\n[network]\nx = 1",
+            4,
+            "network: unknown key",
+            "default, bind_group, uplink_helper",
+        ),
         ("\nnetworks = 5", 2, "networks: expected tables", "[networks.NAME]"),
         ("\nnetworks = [{}]", 2, "networks: expected tables", "[networks.NAME]"),
         # default
@@ -126,6 +137,10 @@ def test_bind_group(text: str, *, found: bool) -> None:
         ("default = true", 1, "default: expected a string", "known networks"),
         # bind_group
         ("\nbind_group = 1", 2, "bind_group: expected true or false", "it is now 1"),
+        # uplink_helper
+        ("\nuplink_helper = 1", 2, "uplink_helper: expected one of: auto, pasta", "it is now 1"),
+        ('uplink_helper = "slirp"', 1, "uplink_helper: expected one of", "it is now 'slirp'"),
+        ("uplink_helper = []", 1, "uplink_helper: expected one of", "it is now []"),
         # a network
         ("\n[networks.1st]", 2, "networks.1st: the name must begin with a letter", "rename"),
         ('[networks."a b"]', 1, "networks.a b: the name must begin", "rename"),
