@@ -29,7 +29,7 @@ from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -248,20 +248,22 @@ class Realm:
             tidy(self.base)
 
 
-def step_in(*, make: bool = False, looks_out: bool = True) -> bool:
+def step_in(make: Callable[[Realm], None] | None = None, *, looks_out: bool = True) -> bool:
     """Enter the user's realm for a command, if there is one; return whether there is.
 
-    With MAKE it is made, and left to what the command starts in it. Without LOOKS_OUT the command
+    With MAKE it is made, and left to what the command starts in it; MAKE is called with it before
+    it is entered. Without LOOKS_OUT the command
     sees no more of the processes outside (linux.outside). The caller has checked the folder of the
     state, if there is one (`state.prepare`). Raises `HostError`.
     """
-    if not (make or os.path.lexists(root())):
+    if not (make is not None or os.path.lexists(root())):
         return False
     if looks_out:
         linux.outside.station()
     found = Realm()
-    if make:
+    if make is not None:
         found.__enter__()
+        make(found)
     elif not found.find(shared=False):
         if found.base and not _is_in_use(found.base):
             give_up(found.path, found.base)

@@ -39,6 +39,10 @@ from qemu_netwrap.model.names import as_file, of_file
 from qemu_netwrap.record import Record
 from qemu_netwrap.uses import Uses
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _NEEDS_ROOT = (
     'taps and bridges need root: sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...;'
     " -nic user needs no privilege"
@@ -87,16 +91,16 @@ class StateDir(Record):
         return cls.here()
 
     @classmethod
-    def to_change(cls, command: str, *, makes: bool = False) -> StateDir:
+    def to_change(cls, command: str, make: Callable[[realm.Realm], None] | None = None) -> StateDir:
         """Return the state of this network namespace for a COMMAND that changes something.
 
-        The root folder is created if needed. MAKES says that the command makes networks: a user's
-        realm is made then. Raises `HostError` without the privilege.
+        The root folder is created if needed. MAKE is for `realm.step_in`, by a command that makes
+        networks. Raises `HostError` without the privilege.
         """
         _check(command)
         if realm.is_users():
             # A realm that was just made would be tidied away: it has no network yet.
-            realm.step_in(make=makes)
+            realm.step_in(make)
             return cls.here()
         state = cls.here()
         state.tidy()

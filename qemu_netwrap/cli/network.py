@@ -11,14 +11,18 @@ from qemu_netwrap import realm
 from qemu_netwrap.cli import declare, render, tables
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.config import file
+from qemu_netwrap.errors import UsageError
 from qemu_netwrap.linux import open_files
 from qemu_netwrap.resources.base import Context
 from qemu_netwrap.resources.explain import explain
-from qemu_netwrap.runtime import inventory, network_choice, pinning, status
+from qemu_netwrap.runtime import inventory, network_choice, pinning, status, users_networks
 from qemu_netwrap.runtime.provision import reserved_subnets
 from qemu_netwrap.state import StateDir
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qemu_netwrap.realm import Realm
     from qemu_netwrap.resources.base import Resource
     from qemu_netwrap.runtime.launch_options import LaunchOptions
 
@@ -58,7 +62,16 @@ def up(
     request: LaunchOptions = context.obj
     config = file.load(request.config)
     network = network_choice.named(name, config, name)
-    work = _work(request, f"network up {name}", makes=True)
+    if realm.is_users() and not network.traits.is_routed:
+        raise UsageError(
+            f"{name}: without a guest nothing keeps a plain bridge of an ordinary user's up",
+            "start a guest on it; or keep up a network of mode nat or host-only",
+        )
+    work = _work(
+        request,
+        f"network up {name}",
+        lambda found: users_networks.connect(found, (network,), config, request),
+    )
     info = pinning.pin(network, work, reserved_subnets(config))
     if info is None:
         _say(request, f"{network.name}: bridge {network.bridge} is there, and not ours to keep up")
@@ -96,10 +109,12 @@ def _inventory(request: LaunchOptions) -> list[inventory.NetworkSummary]:
     return inventory.inventory(config, request.network, Context(StateDir.here()))
 
 
-def _work(request: LaunchOptions, command: str, *, makes: bool = False) -> Context:
+def _work(
+    request: LaunchOptions, command: str, make: Callable[[Realm], None] | None = None
+) -> Context:
     """Return the context to change networks in; with -v it prints each step's commands.
 
-    MAKES says that the command may make the first network.
+    MAKE is for `StateDir.to_change`, by a command that may make the first network.
     """
 
     def show_step(resource: Resource) -> None:
@@ -109,7 +124,7 @@ def _work(request: LaunchOptions, command: str, *, makes: bool = False) -> Conte
 
     open_files.require()
     return Context(
-        StateDir.to_change(command, makes=makes),
+        StateDir.to_change(command, make),
         lambda line: echo(f"qemu-netwrap: {line}", err=True),
         show_step,
     )

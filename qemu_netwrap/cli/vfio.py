@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from qemu_netwrap import realm
 from qemu_netwrap.cli import declare, render, tables
 from qemu_netwrap.cli.output import echo
+from qemu_netwrap.errors import HostError
 from qemu_netwrap.runtime import vfio_bind
 from qemu_netwrap.runtime.vfio_bind import DeviceStatus
 from qemu_netwrap.state import StateDir
@@ -32,13 +34,21 @@ def list_(json: declare.Json = False) -> None:
 @declare.command(app, "vfio bind")
 def bind(context: typer.Context, bdf: Address) -> None:
     """Give a device to vfio-pci until `unbind`, or until the host is started anew."""
+    _require_root("vfio bind", bdf)
     vfio_bind.bind(StateDir.to_change("vfio bind"), bdf, force_uplink=context.obj.force_uplink)
 
 
 @declare.command(app, "vfio unbind")
 def unbind(bdf: Address) -> None:
     """Give a device that `bind` has taken back to its driver, as it was."""
+    _require_root("vfio unbind", bdf)
     vfio_bind.unbind(StateDir.to_change("vfio unbind"), bdf)
+
+
+def _require_root(command: str, bdf: str) -> None:
+    """Raise `HostError` for an ordinary user: PCI devices are in no user's realm."""
+    if realm.is_users():
+        raise HostError(f"{command}: PCI devices are root's", f"sudo qemu-netwrap {command} {bdf}")
 
 
 def _row(device: DeviceStatus) -> tuple[str, ...]:

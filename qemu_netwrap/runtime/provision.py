@@ -61,7 +61,7 @@ def provide(request: LaunchOptions, reading: NetworkOptions) -> tuple[str, ...]:
     runtime.users_networks.check(draft.wanted)
     state.prepare()
     with realm.Realm() as found:
-        runtime.users_networks.connect(found, draft.wanted, config, request)
+        runtime.users_networks.connect(found, draft.wanted.networks, config, request)
         return _provide(job, state.StateDir(found.base), found)
 
 

@@ -9,7 +9,9 @@ from qemu_netwrap.report import tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qemu_netwrap.model.network import Config
+    from collections.abc import Iterable
+
+    from qemu_netwrap.model.network import Config, Network
     from qemu_netwrap.model.run import RunSpec
     from qemu_netwrap.realm import Realm
     from qemu_netwrap.runtime.launch_options import LaunchOptions
@@ -53,9 +55,11 @@ def way_out_note(wanted: RunSpec, config: Config) -> tuple[str, ...]:
     return (f"way out: {helper.name} ({helper.path}), which opens connections as this user",)
 
 
-def connect(found: Realm, wanted: RunSpec, config: Config, request: LaunchOptions) -> None:
-    """Start the program that connects a user's realm with the host, if guests need it."""
-    if not any(network.traits.has_way_out for network in wanted.networks):
+def connect(
+    found: Realm, networks: Iterable[Network], config: Config, request: LaunchOptions
+) -> None:
+    """Start the program that connects a user's realm with the host, if one of NETWORKS needs it."""
+    if not any(network.traits.has_way_out for network in networks):
         return
     if linux.way_out.alive(realm.way_out_of(found.base)) is not None:
         return

@@ -36,7 +36,13 @@ def test_guest_has_lease_names_and_way_out(user: User, uplinked: Uplinked) -> No
         assert user.host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "0\n"
         assert user.host.run("ls", "/run/qemu-netwrap", check=False).returncode
         assert "one" in netwrap(user, "ps", check=True).stdout
+        joined = netwrap(user, "plan", "--", QEMU, "-nic", NIC, check=True).stdout
+        assert "): joined\n" in joined
+        assert "network namespace of this user's own" in joined
     netwrap(user, "wait", check=True)
+    made = netwrap(user, "plan", "--", QEMU, "-nic", NIC, check=True).stdout
+    assert "): made\n" in made
+    assert "way out: slirp4netns" in made
 
 
 def test_hostfwd_leads_from_outside_the_host_and_a_neighbour(
