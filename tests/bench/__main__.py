@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from bench import budget, libvirt, peers, plot, report, rounds, stages, throughput
+from bench import budget, libvirt, peers, plot, report, rounds, stages, throughput, users
 from bench.report import Row
 from lab.netns import CommandFailedError, Host, internet
 
@@ -50,6 +50,9 @@ def measure(host: Host, large: Host, count: int) -> dict[str, Any]:
         found["bridge"] = rounds.measure(host, peers.ON_A_BRIDGE, count)
     say("NAT from nothing")
     found["nat"] = rounds.measure(host, peers.NAT, count)
+    say("an ordinary user")
+    with internet() as theirs:  # an account changes the machine
+        found["user, nat is up"], found["user, nat made"] = users.measure(theirs.host, count)
     say("libvirt")
     found["libvirt"] = from_libvirt(some)
     say("stages")
@@ -103,6 +106,14 @@ def tables(found: dict[str, Any]) -> list[str]:
         "",
         *report.launchers(found["nat"], ends="quit to gone"),
         "",
+        "### An ordinary user: nat that is up",
+        "",
+        *report.launchers(found["user, nat is up"], ends="quit to gone"),
+        "",
+        "### An ordinary user: nat made from nothing, until DHCP answers",
+        "",
+        *report.launchers(found["user, nat made"], ends="quit to gone"),
+        "",
         "### libvirt",
         "",
         *([virt] if isinstance(virt, str) else report.commands(virt)),
@@ -121,11 +132,13 @@ def tables(found: dict[str, Any]) -> list[str]:
 def rows(found: dict[str, Any]) -> list[Row]:
     """Return the rows of the budget."""
     nothing, bridge, nat = found["nothing"], found["bridge"], found["nat"]
+    joins, makes = found["user, nat is up"], found["user, nat made"]
 
     def added(table: dict[str, rounds.Figures], name: str) -> list[float]:
         base, *_ = table.values()
         return [a - b for a, b in zip(table[name].up, base.up, strict=True)]
 
+    to_root = [a / b for a, b in zip(joins[users.USER].up, joins[users.ROOT].up, strict=True)]
     on_nat = "qemu-netwrap, nat that is up"
     more = f"{budget.INTERFACES} interfaces, {budget.RULES} rules, {budget.ROUTES} routes"
     crowded = [Row(f"{more}: {n}", v, "ms", 2, 1) for n, v in found["crowded"].items()]
@@ -134,6 +147,8 @@ def rows(found: dict[str, Any]) -> list[Row]:
         Row("added, nat that is up", added(bridge, on_nat), "ms", 40, 15),
         Row("added, nat made from nothing", added(nat, "qemu-netwrap, nat"), "ms", 55, 25),
         Row("added, nothing to provision", added(nothing, "qemu-netwrap"), "ms", 15, 9),
+        Row("an ordinary user's launch, nat that is up, to root's", to_root, "", 1.1),
+        Row("an ordinary user's nat made, more than root's", added(makes, users.USER), "ms", 120),
         Row("last QEMU reaped to all gone", nat["qemu-netwrap, nat"].gone, "ms", 80, 60),
         Row(f"keeper's PSS, {budget.KEPT} running", found["memory"], "MB", 6.5, 3),
         *crowded,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 from lab.tool import QEMU
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lab.netns import Host
+    from lab.user import User
 
 # A machine without a guest: what is measured is how QEMU comes up, not what runs in it.
 MACHINE: Final = (
@@ -29,8 +30,19 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 class Vm:
     """One QEMU, or a launcher that becomes one, on a simulated machine."""
 
-    def __init__(self, host: Host, argv: Sequence[str], *, fds: Sequence[int] = ()) -> None:
-        """Start ARGV, which inherits FDS; the watch starts right before its exec."""
+    def __init__(
+        self,
+        host: Host,
+        argv: Sequence[str],
+        *,
+        fds: Sequence[int] = (),
+        user: User | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start ARGV as USER, else as root, in the environment ENV, else this one; it inherits FDS.
+
+        The watch starts right before its exec.
+        """
         clock, told = os.pipe()
 
         def enter() -> None:
@@ -38,6 +50,11 @@ class Vm:
             if _LIBC.setns(fd, _NAMESPACES):
                 raise OSError(ctypes.get_errno(), "setns")
             os.close(fd)
+            if user is not None:
+                os.chdir(user.home)
+                os.setgroups([])
+                os.setresgid(user.uid, user.uid, user.uid)
+                os.setresuid(user.uid, user.uid, user.uid)
             os.write(told, time.monotonic_ns().to_bytes(8))
 
         self.argv = argv
@@ -47,6 +64,7 @@ class Vm:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=fds,
+            env=env,
             preexec_fn=enter,  # noqa: PLW1509  there are no threads
             bufsize=0,
         )

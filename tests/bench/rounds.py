@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from bench.peers import Start
     from lab.netns import Host
+    from lab.user import User
 
 
 class Figures(NamedTuple):
@@ -42,20 +43,22 @@ def measure(host: Host, starts: Mapping[str, Start], rounds: int) -> dict[str, F
 
 
 @contextlib.contextmanager
-def nat_up(host: Host) -> Iterator[None]:
-    """Have a VM running that keeps the nat network up."""
-    vm = Vm(host, [*US, *BARE, "-netdev", "nat,id=n0"])
+def nat_up(host: Host, user: User | None = None) -> Iterator[None]:
+    """Have a VM running that keeps the nat network up, root's or USER's."""
+    before, env = runs(host), None if user is None else user.env
+    vm = Vm(host, [*US, *BARE, "-netdev", "nat,id=n0"], user=user, env=env)
     vm.up()
     yield
     vm.quit()
-    gone(host, set())
+    gone(host, before)
 
 
 def runs(host: Host) -> set[str]:
-    """Return the runs that there is a trace of on HOST."""
-    state = Path(f"/proc/{host.pid}/root/run/qemu-netwrap")
+    """Return the runs that there is a trace of on HOST, root's and users', and users' realms."""
+    folder = Path(f"/proc/{host.pid}/root/run")
+    ours = ("qemu-netwrap/*/runs/*", *(f"user/*/qemu-netwrap/{n}" for n in ("*/runs/*", "*.realm")))
     try:
-        return {str(run) for run in state.glob("*/runs/*")}
+        return {str(found) for pattern in ours for found in folder.glob(pattern)}
     except FileNotFoundError:  # it goes just now
         return runs(host)
 
