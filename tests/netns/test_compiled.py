@@ -22,8 +22,9 @@ PROGRAMS: Final = ("qemu-netwrap", "qemu-netwrap-bridge-helper", "qemu-ifup", "q
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a venv of another user's, with nothing compiled yet."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     made = Installation(tmp_path / "venv").with_libraries()
     for name in PROGRAMS:
         _, _, text = Path(COMMAND).with_name(name).read_text("utf-8").partition("\n")
