@@ -65,7 +65,8 @@ def plan_data(shown: Preview) -> dict[str, Any]:
 def plan_text(shown: Preview) -> str:
     """Return a plan as text."""
     if not shown.steps:
-        return f"nothing to provision; QEMU gets its words as they are:\n  {shlex.join(shown.argv)}"
+        nothing = "nothing to provision; QEMU gets its words as they are:"
+        return "\n".join((*shown.notes, nothing, f"  {shlex.join(shown.argv)}"))
     do = [command for step in shown.steps for command in step.do]
     undo = [command for step in reversed(shown.steps) for command in step.undo]
     lines = [

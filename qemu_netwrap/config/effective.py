@@ -21,6 +21,7 @@ DEFAULT = "default"
 # Defaults of keys that are not set, for display.
 _UNSET = {
     "default": "the bridge that carries the host's default route, else nat",
+    "run_as": "QEMU runs as the user who starts it",
     "uplink": "none: a segment of its own",
     "subnet": "a /24 that no route of the host overlaps",
     "subnet6": "a /64 of the host's own ULAs, where the host has IPv6",
@@ -73,6 +74,7 @@ def settings(
         Setting("", "default", chosen or config.default or None, where),
         Setting("", "bind_group", config.bind_group, source("", "bind_group")),
         Setting("", "uplink_helper", config.uplink_helper, source("", "uplink_helper")),
+        Setting("", "run_as", config.run_as or None, source("", "run_as")),
     ]
     for network in networks:
         for key in driver(network.mode).readers():

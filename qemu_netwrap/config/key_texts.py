@@ -16,6 +16,8 @@ TOP = {
     "uplink_helper": "The program that connects an ordinary user's networks with the host's:"
     ' `"pasta"`, `"slirp4netns"`, or `"auto"`, the better one that is installed; by default'
     ' `"auto"`. Networks of root need none.',
+    "run_as": '`"invoker"`: under sudo QEMU runs as the user who called it, as if by `--run-as`,'
+    " which wins. It has no effect without sudo. By default QEMU runs as the user who starts it.",
     "networks": "Tables, one for each network.",
 }
 

@@ -7,7 +7,7 @@ import tomllib
 from qemu_netwrap.config.toml_position import line_of
 from qemu_netwrap.errors import ConfigError
 from qemu_netwrap.model import names, reservations
-from qemu_netwrap.model.network import MODES, UPLINK_HELPERS, Config, Network, types
+from qemu_netwrap.model.network import INVOKER, MODES, UPLINK_HELPERS, Config, Network, types
 from qemu_netwrap.model.suggest import suggestion
 from qemu_netwrap.networks.base import driver
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-TOP = ("default", "bind_group", "uplink_helper", "networks")
+TOP = ("default", "bind_group", "uplink_helper", "run_as", "networks")
 _DIGITS = 4300  # of the longest number that Python parses (sys.get_int_max_str_digits)
 _SHOWN = 200  # characters of a wrong value in a hint
 
@@ -67,7 +67,16 @@ def parse(text: str, path: str) -> Config:
         near = suggestion(helper, UPLINK_HELPERS) if isinstance(helper, str) else ""
         what = f"expected one of: {', '.join(UPLINK_HELPERS)}"
         raise at.error("", "uplink_helper", what, f"{near}it is now {_shown(helper)}")
-    return Config(default, described, path, bind_group, helper)
+    return Config(default, described, path, bind_group, helper, _run_as(data, at))
+
+
+def _run_as(data: dict[str, Any], at: _At) -> str:
+    """Return whom QEMU runs as, `INVOKER` or "". Raises `ConfigError`."""
+    run_as = data.get("run_as", "")
+    if run_as not in ("", INVOKER):
+        hint = f"it is now {_shown(run_as)}; for one launch: --run-as"
+        raise at.error("", "run_as", f'expected "{INVOKER}"', hint)
+    return INVOKER if run_as else ""
 
 
 def _loaded(text: str, path: str) -> dict[str, Any]:

@@ -106,6 +106,9 @@ class Network(Record):
         return self.filters_macs if self.ip_filter is None else self.ip_filter
 
 
+INVOKER = "invoker"  # the value of run_as
+
+
 class Config(Record):
     """The configuration: named networks, and which of them is the default."""
 
@@ -114,6 +117,7 @@ class Config(Record):
     path: str = ""  # of the file that was read; empty if there is none
     bind_group: bool = False  # whether to bind the whole IOMMU group of a device to vfio-pci
     uplink_helper: str = UPLINK_HELPERS[0]
+    run_as: str = ""  # INVOKER: QEMU runs as the user who called sudo, unless --run-as names one
 
     def network(self, name: str) -> Network | None:
         """Return the network of that name; None if there is none."""

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from qemu_netwrap.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qemu_netwrap.model.network import Config
+
 # The environment variable that names the network of taps without one, unless --network does.
 NETWORK = "QEMU_NETWRAP_NETWORK"
+# What sudo(8) tells in the environment of the user who called it.
+SUDOS = ("SUDO_UID", "SUDO_USER")
 
 
 class LaunchOptions(Record):
@@ -22,3 +28,4 @@ class LaunchOptions(Record):
     bind_group: bool = False
     force_uplink: bool = False
     keep_env: str = ""  # names of environment variables, separated by commas
+    loaded: Config | None = None  # the configuration, if it has been read already

@@ -52,6 +52,8 @@ def launch(request: LaunchOptions, *, known: Iterable[str] = (), shim: str = "")
     # If the parent ignores it, children cannot be waited for. QEMU gets the parent's setting back.
     ignored = signal(SIGCHLD, SIG_DFL)
     program = find_behind(shim) if shim else find_program(request.words[0], known)
+    if not os.environ.keys().isdisjoint(runtime.launch_options.SUDOS):
+        request = runtime.under_sudo.settled(request)
     user = user_of(request)
     line, reading = read_line(request.words, program, user)
     argv = line.words
@@ -62,6 +64,8 @@ def launch(request: LaunchOptions, *, known: Iterable[str] = (), shim: str = "")
         # This loads `provision`: a QEMU without networks of ours does not pay for it.
 
         argv = runtime.provision.provide(request, reading)
+    elif "SUDO_UID" in os.environ and line.runs:
+        runtime.under_sudo.tell_root(request)
     if not (request.quiet or os.path.basename(program).startswith(_QEMUS)):
         _hint_at_order(request.words)
     signal(SIGCHLD, ignored)

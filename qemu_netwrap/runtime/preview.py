@@ -19,6 +19,7 @@ from qemu_netwrap.runtime import (
     preflight,
     provision,
     run_steps,
+    under_sudo,
     users_networks,
 )
 from qemu_netwrap.runtime.membership import (
@@ -69,14 +70,15 @@ class Preview(Record):
 def preview(request: LaunchOptions) -> Preview:
     """Plan a launch. Raises the `NetwrapError` that the launch would, if it can be foreseen."""
     program = launcher.find_program(request.words[0])
+    request = under_sudo.settled(request)
     # Only root can run QEMU as USER to list its options; any other user runs it as that user.
     user = launcher.user_of(request) if os.geteuid() == 0 else None
     # For a mere preview root does not run a program that another user may have written.
     asks = os.geteuid() != 0 or user is not None or programs.is_trusted(program)
     line, reading = launcher.read_line(request.words, program, user, asks=asks)
     if reading is None:
-        return Preview(line.words)
-    config = file.load(request.config)
+        return Preview(line.words, notes=under_sudo.settled_notes(request))
+    config = request.loaded or file.load(request.config)
     plan = provision.make_plan(request, reading, config, RUN)
     users = _as_user(plan, config) if realm.is_users() and plan.nics else ()
     networks, resources, grants = [], [], {}
@@ -112,7 +114,7 @@ def preview(request: LaunchOptions) -> Preview:
         tuple(networks),
         tuple(nic.replace(macs=grants[nic.tap].macs, mac_key=()) for nic in nics),
         tuple(explain(resource) for resource in resources),
-        (*plan.details, *mtu.notes(plan), *users),
+        (*under_sudo.settled_notes(request), *plan.details, *mtu.notes(plan), *users),
     )
 
 

@@ -47,9 +47,11 @@ def provide(request: LaunchOptions, reading: NetworkOptions) -> tuple[str, ...]:
     if "SUDO_UID" in os.environ and not request.quiet:
         for note in runtime.under_sudo.notes(request):
             tell(note)
-    config = file.load(request.config)
+    config = request.loaded or file.load(request.config)
     draft = make_plan(request, reading, config, str(os.getpid()))
     passing = passing_of(request, reading, config, draft)
+    if "SUDO_UID" in os.environ:
+        runtime.under_sudo.tell_root(request, reading, draft, passing)
     if not draft.nics and passing is None:
         return reading.line.words
     _check_apart(request, draft.wanted)

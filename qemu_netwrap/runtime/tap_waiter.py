@@ -22,6 +22,7 @@ def main() -> None:
     places = sys.argv[4:] or [__file__.rsplit("/", 3)[0]]
     if places[0].startswith("format=") and places.pop(0) not in FORMATS:
         sys.exit(f"{folder}: the keeper was of another version: run qemu-netwrap gc")
+    sys.dont_write_bytecode = True
     sys.path[:0] = places
     while True:
         try:

@@ -16,6 +16,7 @@ _LOOKS = 5
 def main() -> None:
     """Make the network follow; sleep again if the network is still up."""
     folder = sys.argv[1]
+    sys.dont_write_bytecode = True  # the package may be in a user's home
     sys.path.insert(0, __file__.rsplit("/", 3)[0])
     if follow(folder):
         from qemu_netwrap.resources import lookout  # noqa: PLC0415 - run as a file

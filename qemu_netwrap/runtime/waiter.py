@@ -22,6 +22,7 @@ def main() -> None:
     if places[0].startswith("format=") and places.pop(0) not in FORMATS:
         sys.exit(f"{folder}: the keeper was of another version: run qemu-netwrap gc")
     fcntl.flock(lock, fcntl.LOCK_EX)
+    sys.dont_write_bytecode = True  # the places may be in a user's home
     sys.path[:0] = places
     from qemu_netwrap.runtime.teardown import finish  # noqa: PLC0415 - run as a file
 

@@ -229,3 +229,128 @@ def test_what_sudo_drops_is_said(host: Host, sudo: tuple[str, ...], command: tup
         assert "QEMU_NETWRAP_NETWORK=lab is not passed on by sudo; --network lab does" in said
     assert "sudo" not in run("-q")
     assert "sudo" not in run("--config", path, "--network", "lab")
+
+
+_PLAIN: Final = ("--", "/bin/true")
+_WAY_OUT: Final = "leave out sudo"
+
+
+def _shown(host: Host, *words: str) -> str:
+    """Return what a program that ends by itself shows on a terminal."""
+    with Terminal(host, *words) as terminal:
+        assert terminal.child.wait(60) == 0
+    host.run(COMMAND, "wait")
+    return terminal.shown
+
+
+@pytest.mark.parametrize("sudo", [CALLERS["nobody"]], indirect=True, ids=["nobody"])
+@pytest.mark.parametrize(
+    "nic",
+    [(), ("-nic", "user"), _NAT, ("-nic", "host-only"), ("-nic", "tap,br=br7")],
+    ids=" ".join,
+)
+def test_on_a_terminal_root_is_told(host: Host, sudo: tuple[str, ...], nic: tuple[str]) -> None:
+    shown = _shown(host, *sudo, COMMAND, *_PLAIN, *nic)
+    assert shown.count("QEMU runs as root: --run-as nobody runs it as that user") == 1
+    assert _WAY_OUT in shown
+    for options in (("-q",), ("--run-as", "nobody")):
+        assert "as root" not in _shown(host, *sudo, COMMAND, *options, *_PLAIN, *nic)
+    done = host.run(*sudo, COMMAND, *_PLAIN, *nic)
+    host.run(COMMAND, "wait")
+    assert "as root" not in done.stderr
+
+
+@pytest.mark.parametrize("sudo", [CALLERS["nobody"]], indirect=True, ids=["nobody"])
+@pytest.mark.parametrize(
+    "nic", ["tap,br=br9", "bridge,br=br9", "nat,hostfwd=tcp::80-:80", "tap,network=up"]
+)
+def test_where_root_is_needed_leaving_out_sudo_is_no_way(
+    host: Host, sudo: tuple[str, ...], nic: str
+) -> None:
+    host.run("ip", "link", "add", "br9", "type", "bridge")
+    host.run("ip", "link", "add", "eth9", "type", "veth", "peer", "name", "eth8")
+    text = "[networks.up]\nmode = 'bridge'\nuplink = 'eth9'\n"
+    host.write("/etc/qemu-netwrap/config.toml", text)
+    shown = _shown(host, *sudo, COMMAND, *_PLAIN, "-nic", nic)
+    for name in ("br9", "eth9"):
+        host.run("ip", "link", "delete", name)
+    assert shown.count("QEMU runs as root: --run-as nobody") == 1
+    assert _WAY_OUT not in shown
+
+
+@pytest.mark.parametrize("sudo", [CALLERS["root"]], indirect=True, ids=["root"])
+def test_root_is_not_told_what_it_knows(host: Host, sudo: tuple[str, ...]) -> None:
+    host.write("/etc/qemu-netwrap/config.toml", 'run_as = "invoker"\n')
+    for words in (sudo, ()):
+        assert "as root" not in _shown(host, *words, COMMAND, *_PLAIN, *_NAT)
+        assert host.run(*words, COMMAND, "--", "/usr/bin/id", "-un").stdout == "root\n"
+
+
+@pytest.mark.parametrize("sudo", [CALLERS["nobody"]], indirect=True, ids=["nobody"])
+@pytest.mark.parametrize("nic", [(), _NAT], ids=["none", "nat"])
+def test_the_invoker(host: Host, sudo: tuple[str, ...], nic: tuple[str, ...]) -> None:
+    host.write("/etc/qemu-netwrap/config.toml", 'run_as = "invoker"\n')
+    who = ("--", "/bin/sh", "-c", "id -un; printenv USER", "sh", *nic)
+
+    def run(*options: str) -> list[str]:
+        done = host.run(*sudo, COMMAND, *options, *who)
+        host.run(COMMAND, "wait")
+        return done.stdout.split()
+
+    assert run() == ["nobody", "nobody"]
+    assert run("--run-as", "daemon") == ["daemon", "daemon"]
+    assert run("--config", "/dev/null")[0] == "root"
+    plan = host.run(*sudo, COMMAND, "plan", *_PLAIN, *nic).stdout
+    assert "QEMU runs as nobody: run_as in /etc/qemu-netwrap/config.toml" in plan
+    assert "QEMU runs" not in host.run(COMMAND, "plan", *_PLAIN, *nic).stdout
+    assert "as root" not in _shown(host, *sudo, COMMAND, *who)
+
+
+@pytest.mark.parametrize("sudo", [CALLERS["nobody"]], indirect=True, ids=["nobody"])
+def test_a_configuration_that_can_be_read_once(host: Host, sudo: tuple[str, ...]) -> None:
+    text = 'run_as = "invoker"\n[networks.lab]\nmode = "host-only"\n'
+    options = ("--config", "/dev/stdin", "--network", "lab")
+    who = ("--", "/bin/sh", "-c", "id -un", "sh", "-nic", "tap")
+    pipe = f"printf '%s' '{text}' | \"$@\""
+    assert host.run("sh", "-c", pipe, "sh", *sudo, COMMAND, *options, *who).stdout == "nobody\n"
+    host.run(COMMAND, "wait")
+
+
+@pytest.mark.parametrize("sudo", [CALLERS["nobody"]], indirect=True, ids=["nobody"])
+def test_a_shim_has_its_user_from_the_configuration(host: Host, sudo: tuple[str, ...]) -> None:
+    folder = "/etc/shims"
+    host.run(COMMAND, "shim", "install", folder)
+    words = (*sudo, f"PATH={folder}:/usr/sbin:/usr/bin:/sbin:/bin", f"{folder}/{QEMU}")
+    with Terminal(host, *words, *IDLE, *_NAT) as terminal:
+        pid = _started_by(terminal.pid)
+        assert 'run_as = "invoker" in /etc/qemu-netwrap/config.toml' in terminal.shown
+        assert "--run-as" not in terminal.shown
+        terminal.type("\x03")
+        assert terminal.child.wait(30) == 0
+    _gone(host)
+    host.write("/etc/qemu-netwrap/config.toml", 'run_as = "invoker"\n')
+    child = host.popen(*words, *IDLE, *_NAT, **QUIET)
+    pid = _started_by(child.pid)
+    assert set(status(pid)["Uid"].split()) == {NOBODY}
+    child.terminate()
+    assert child.wait(30) == 0
+    _gone(host)
+    host.run(COMMAND, "shim", "remove", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "uid"),
+    [("nobody", "1"), ("nobody", ""), ("", NOBODY), ("no-such", NOBODY), ("no\nbody", "x")],
+)
+@pytest.mark.parametrize("command", [(), ("plan",)], ids=["launch", "plan"])
+def test_an_invoker_who_is_no_user(
+    host: Host, name: str, uid: str, command: tuple[str, ...]
+) -> None:
+    host.write("/etc/qemu-netwrap/config.toml", 'run_as = "invoker"\n')
+    env = {"SUDO_USER": name, "SUDO_UID": uid}
+    done = host.run(COMMAND, *command, *_PLAIN, *_NAT, env=env, check=False)
+    assert done.returncode == 125
+    assert 'run_as = "invoker": SUDO_USER=' in done.stderr
+    assert "hint: call it by sudo itself" in done.stderr
+    for words in (("--run-as", "nobody"), ("--config", "/dev/null")):
+        host.run(COMMAND, *words, *command, *_PLAIN, env=env)

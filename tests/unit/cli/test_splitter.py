@@ -117,6 +117,6 @@ def test_options_and_commands_are_those_that_typer_knows() -> None:
     assert flags.pop("--version") == "version"
     assert flags == splitter.FLAGS
     assert {w: p.name for p in options if not p.is_flag for w in p.opts} == splitter.WITH_VALUE
-    assert {"words", *splitter.WITH_VALUE.values(), *splitter.FLAGS.values()} == set(
+    assert {"words", "loaded", *splitter.WITH_VALUE.values(), *splitter.FLAGS.values()} == set(
         LaunchOptions.fields
     )

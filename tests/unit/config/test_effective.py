@@ -47,6 +47,7 @@ def test_every_key_that_is_for_the_mode_is_told() -> None:
     assert by_network[""]["default"] == Setting("", "default", None, "default")
     assert by_network[""]["bind_group"] == Setting("", "bind_group", False, "default")
     assert by_network[""]["uplink_helper"].text == 'uplink_helper = "auto"'
+    assert by_network[""]["run_as"] == Setting("", "run_as", None, "default")
     assert by_network["a"]["subnet"].text.startswith("# subnet: ")
     assert by_network["a"]["mode"].text == 'mode = "nat"'
     assert by_network["b"]["uplink"].text == "# uplink: none: a segment of its own"

@@ -114,6 +114,11 @@ def test_uplink_helper(name: str) -> None:
     assert parse.parse("", "c.toml").uplink_helper == "auto"
 
 
+@pytest.mark.parametrize("text", ["", 'run_as = ""', 'run_as = "invoker"'])
+def test_run_as(text: str) -> None:
+    assert parse.parse(text, "c.toml").run_as == ("invoker" if "invoker" in text else "")
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message", "hint"),
     [
@@ -141,6 +146,10 @@ def test_uplink_helper(name: str) -> None:
         ("\nuplink_helper = 1", 2, "uplink_helper: expected one of: auto, pasta", "it is now 1"),
         ('uplink_helper = "slirp"', 1, "uplink_helper: expected one of", "it is now 'slirp'"),
         ("uplink_helper = []", 1, "uplink_helper: expected one of", "it is now []"),
+        # run_as
+        ('\nrun_as = "alice"', 2, 'run_as: expected "invoker"', "it is now 'alice'"),
+        ("run_as = 1", 1, 'run_as: expected "invoker"', "--run-as"),
+        ("run_as = []", 1, 'run_as: expected "invoker"', "it is now []"),
         # a network
         ("\n[networks.1st]", 2, "networks.1st: the name must begin with a letter", "rename"),
         ('[networks."a b"]', 1, "networks.a b: the name must begin", "rename"),
