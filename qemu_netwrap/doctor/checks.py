@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qemu_netwrap.doctor.facts import HostFacts, Ipv6, Program
+    from qemu_netwrap.doctor.facts import HostFacts, Ipv6, Program, UserFacts
     from qemu_netwrap.linux.devices import Device
 
 OK, WARNING, BROKEN = "ok", "warning", "broken"
@@ -38,7 +38,7 @@ def diagnose(seen: HostFacts) -> tuple[Line, ...]:
     """Return a line for each check of what was seen, in the order in which they are printed."""
     lines = [
         _qemu(seen),
-        _privilege(seen),
+        _privilege(seen) if seen.user is None else _user(seen.user),
         _tun(seen),
         _kernel("bridge", seen.bridge, "bridge", seen),
         _kernel("nf_tables", seen.nf_tables, "nat and host-only", seen),
@@ -46,16 +46,39 @@ def diagnose(seen: HostFacts) -> tuple[Line, ...]:
         _program("dnsmasq", seen.dnsmasq, "dnsmasq-base"),
         _kvm(seen.kvm),
         _vhost(seen.vhost_net),
-        _iommu(seen),
-        _forwarding(seen),
-        _ipv6(seen.ipv6),
-        _uplink(seen),
-        *_beside(seen),
-        *_managers(seen),
+        *(_host(seen) if seen.user is None else (_way_out(seen.user),)),
         *_leftovers(seen),
         *_faults(seen),
     ]
     return tuple(lines)
+
+
+def _host(seen: HostFacts) -> Iterator[Line]:
+    """Yield what concerns networks on the host itself, and its devices."""
+    yield _iommu(seen)
+    yield _forwarding(seen)
+    yield _ipv6(seen.ipv6)
+    yield _uplink(seen)
+    yield from _beside(seen)
+    yield from _managers(seen)
+
+
+def _user(user: UserFacts) -> Line:
+    """Rate whether an ordinary user can have networks."""
+    if user.refused:
+        found = f"an ordinary user, who can make no network namespace: {user.refused}"
+        return Line("privilege", BROKEN, found, user.remedy)
+    found = "an ordinary user: nat and host-only are in a network namespace of the user's own"
+    return Line("privilege", OK, found)
+
+
+def _way_out(user: UserFacts) -> Line:
+    """Rate what leads out of an ordinary user's networks."""
+    if user.way_out.path:
+        return Line("way out", OK, _where(user.way_out))
+    found = user.way_out_error or "no program leads out of a user's nat"
+    found = f"{found}: guests reach each other only"
+    return Line("way out", WARNING, found, "apt install slirp4netns")
 
 
 def _qemu(seen: HostFacts) -> Line:
@@ -70,9 +93,6 @@ def _privilege(seen: HostFacts) -> Line:
         found = "root" if seen.is_root else "not root, with capabilities"
         alone = ", alone in its user namespace: dnsmasq runs as root of it" if seen.is_lone else ""
         return Line("privilege", OK, f"{found}{alone}")
-    if not seen.is_root:
-        found = "an ordinary user: networks are made by root, who also sees more here"
-        return Line("privilege", BROKEN, found, "sudo qemu-netwrap doctor")
     return Line("privilege", BROKEN, lacking.why, lacking.remedy)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from qemu_netwrap import realm
+from qemu_netwrap.config import file
 from qemu_netwrap.doctor import probe
 from qemu_netwrap.doctor.checks import diagnose
-from qemu_netwrap.errors import HostError
+from qemu_netwrap.errors import ConfigError, HostError
 from qemu_netwrap.linux import devices, dhcp_probe
+from qemu_netwrap.model.network import Config
 from qemu_netwrap.resources.base import Context
 from qemu_netwrap.runtime import membership, status, strays
 from qemu_netwrap.state import StateDir
@@ -18,8 +21,23 @@ if TYPE_CHECKING:
 
 
 def checkup() -> tuple[Line, ...]:
-    """Collect facts about the host and return them rated."""
-    return diagnose(probe.look(leftovers()).replace(faults=faults()))
+    """Collect facts about the host and return them rated.
+
+    For an ordinary user, facts of the host come first: then the user's realm is entered.
+    """
+    seen = probe.look(None)
+    if realm.is_users():
+        seen = probe.look_as_user(seen, _wanted_helper())
+        StateDir.to_look("doctor")
+    return diagnose(seen.replace(leftovers=leftovers(), faults=faults()))
+
+
+def _wanted_helper() -> str:
+    """Return the `uplink_helper` of the configuration; its default if that cannot be read."""
+    try:
+        return file.load().uplink_helper
+    except ConfigError:
+        return Config().uplink_helper  # `config check` tells what is wrong with it
 
 
 def leftovers() -> tuple[str, ...] | None:

@@ -36,6 +36,15 @@ class Ipv6(Record):
     by_device: bool = True  # forwarding can be switched on device by device (Linux 6.17)
 
 
+class UserFacts(Record):
+    """What an ordinary user has for networks of their own."""
+
+    refused: str = ""  # why no network can be made in a namespace of theirs; empty if it can
+    remedy: str = ""
+    way_out: Program = Program()  # what leads out of it
+    way_out_error: str = ""  # why there is none: the one that the configuration wants is missing
+
+
 class HostFacts(Record):
     """The host. What only root can see is None for others."""
 
@@ -58,6 +67,7 @@ class HostFacts(Record):
     running: frozenset[str]  # those of firewalld and the network managers that run
     leftovers: tuple[str, ...] | None  # of dead runs
     ipv6: Ipv6
+    user: UserFacts | None = None  # for an ordinary user
     is_lone: bool = False  # in a user namespace with no user id but root's
     # Of networks that are up: the name, the fault, whether a run that joins repairs it.
     faults: tuple[tuple[str, str, bool], ...] = ()

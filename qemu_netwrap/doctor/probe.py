@@ -5,7 +5,8 @@ from __future__ import annotations
 import _socket
 import os
 
-from qemu_netwrap.doctor.facts import DefaultRouteDevice, HostFacts, Ipv6, Program
+from qemu_netwrap.doctor.facts import DefaultRouteDevice, HostFacts, Ipv6, Program, UserFacts
+from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import (
     coexistence,
     commands,
@@ -13,11 +14,13 @@ from qemu_netwrap.linux import (
     dnsmasq,
     files,
     ipv6_facts,
+    namespaces,
     proc,
     processes,
     programs,
     remedies,
     sysctl,
+    uplink_helpers,
 )
 from qemu_netwrap.linux.netlink.links import Rtnl
 from qemu_netwrap.model.coexistence import CoexistenceFacts
@@ -26,6 +29,7 @@ from qemu_netwrap.model.network_managers import FIREWALLD, MANAGERS
 _MACHINES = {"i686": "i386", "i586": "i386", "armv7l": "arm", "ppc64le": "ppc64"}
 _OTHER_QEMUS = ("qemu-kvm", "/usr/libexec/qemu-kvm", "kvm")
 _ARPHRD_ETHER = "1"
+_MAC = bytes.fromhex("525400000001")
 _BRIDGE = "qn-nat"  # the bridge that doctor assumes for a network
 
 
@@ -56,6 +60,42 @@ def look(leftovers: tuple[str, ...] | None) -> HostFacts:
         leftovers=leftovers,
         ipv6=_ipv6(),
     )
+
+
+def look_as_user(seen: HostFacts, wanted: str) -> HostFacts:
+    """Return what was SEEN with what an ordinary user has; WANTED is `uplink_helper`.
+
+    A network namespace is made, and a bridge in it: where user namespaces are restricted, it may
+    be the second that is refused.
+    """
+    cause = None
+    try:
+        made = namespaces.make()
+    except OSError:
+        cause = remedies.user_namespace(remedies.standing())
+    else:
+        if not namespaces.inside(made, _make_bridge):
+            cause = remedies.user_namespace(remedies.standing())
+        made.close()
+    user = UserFacts() if cause is None else UserFacts(cause.why, cause.remedy)
+    try:
+        helper = uplink_helpers.find(wanted)
+    except HostError as error:
+        return seen.replace(user=user.replace(way_out_error=error.message))
+    if helper is not None:
+        version = commands.version(helper.path)
+        user = user.replace(way_out=Program(helper.path, version))
+    return seen.replace(user=user)
+
+
+def _make_bridge() -> str:
+    """Make a bridge, which goes with the namespace; return its name, empty if it is refused."""
+    rtnl = Rtnl()
+    try:
+        rtnl.add_bridge(_BRIDGE, _MAC, stp=False, forward_delay=0, hello_time=-1)
+    except OSError:
+        return ""
+    return _BRIDGE
 
 
 def _beside() -> CoexistenceFacts:

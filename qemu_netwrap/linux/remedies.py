@@ -175,7 +175,7 @@ def _device(number: int, path: str, who: Standing) -> Cause:
         made = f"mknod -m 666 {path} c 10 {'200' if path == TUN else '238'}"
         return Cause(f"what is there is not the {module} device", f"rm {path} && {made}")
     if number == errno.EACCES:
-        user = "root" if who.is_root else "this user"
+        user = "root" if who.is_root and proc.maps_all_ids() else "this user"
         return Cause(f"{user} may not open it", f"sudo chmod 666 {path}")
     lacking = privilege(who) if number == errno.EPERM else None
     if lacking is not None and ("net_admin" in who.lacking):

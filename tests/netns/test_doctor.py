@@ -60,9 +60,11 @@ def test_an_ordinary_user(uplinked: Uplinked) -> None:
     netwrap(uplinked.host, "network", "up", "nat", check=True)
     before = snapshot(uplinked.host)
     status, seen = doctor(uplinked.host, *NOBODY)
-    assert status == 1
-    assert seen["privilege"]["state"] == "broken"
-    assert seen["privilege"]["remedy"].startswith("sudo ")
+    # The machine's /dev/net/tun may be closed to users: that is told in a line of its own.
+    assert status == (seen["/dev/net/tun"]["state"] == "broken")
+    assert seen["privilege"]["state"] == "ok"
+    assert "uplink" not in seen
+    assert seen["way out"]["found"].startswith("/usr/bin/slirp4netns, ")
     assert changes(uplinked.host, before) == []
     netwrap(uplinked.host, "network", "down", "nat", check=True)
 

@@ -140,7 +140,7 @@ def test_an_ordinary_user_has_networks_of_their_own(configured: Host) -> None:
     assert found_up(configured, NOBODY) == {}
     shown = told(configured, "network", "show", "lab", user=NOBODY)
     assert (shown["state"], shown["address"]) == ("down", "10.77.0.1/24")
-    down = configured.run(*NOBODY, COMMAND, "network", "down", "lab", cwd="/").stderr
+    down = configured.run(*NOBODY, COMMAND, "network", "down", "lab", cwd="/").stdout
     assert "lab: it is not up" in down
     assert snapshot(configured) == before
     netwrap(configured, "network", "down", "lab", check=True)

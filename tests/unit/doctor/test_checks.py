@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qemu_netwrap.doctor.checks import BROKEN, OK, WARNING, Line, diagnose, works
-from qemu_netwrap.doctor.facts import DefaultRouteDevice, HostFacts, Ipv6, Program
+from qemu_netwrap.doctor.facts import DefaultRouteDevice, HostFacts, Ipv6, Program, UserFacts
 from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING, WRONG_NODE, Device
 from qemu_netwrap.linux.proc import CAPABILITIES
 from qemu_netwrap.model.coexistence import ClosedChain, CoexistenceFacts, IptablesFilter
@@ -60,7 +60,7 @@ def test_a_good_host() -> None:
         ("dnsmasq", {"dnsmasq": Program()}, "no nat", "apt install dnsmasq-base"),
         ("kernel: bridge", {"bridge": MISSING}, "missing", "modprobe bridge"),
         ("kernel: nf_tables", {"nf_tables": MISSING}, "missing", "modprobe nf_tables"),
-        ("privilege", {"is_root": False, "capabilities": frozenset()}, "ordinary user", "sudo"),
+        ("privilege", {"user": UserFacts("it is off", "sudo sysctl")}, "ordinary user", "sysctl"),
         ("privilege", {"capabilities": frozenset(CAPABILITIES[1:])}, "CAP_NET_ADMIN", "capsh"),
         (
             "privilege",
