@@ -11,6 +11,7 @@ from lab.tool import COMMAND, netwrap
 if TYPE_CHECKING:
     from lab.fixtures import Watch
     from lab.netns import Host
+    from lab.user import User
 
 TEXT = '[networks.evil]\nmode = "nat"\n'
 USUAL = "/etc/qemu-netwrap/config.toml"
@@ -108,3 +109,16 @@ def test_the_current_folder_has_no_configuration(host: Host, env: dict[str, str]
     done = netwrap(host, "network", "list", cwd="/etc/cwd", env={"XDG_CONFIG_HOME": "", **env})
     assert done.returncode == 0
     assert "evil" not in done.stdout
+
+
+@pytest.mark.parametrize("words", [*COMMANDS, ("--", "/bin/true", "-nic", "nat")], ids=" ".join)
+def test_the_users_own_file_is_named(user: User, words: tuple[str, ...]) -> None:
+    """It is in the home that the host's list of users has: sudo has made HOME root's."""
+    path = "/home/alice/.config/qemu-netwrap/config.toml"
+    user.write(path, TEXT)
+    env = {"SUDO_UID": "1000", "SUDO_GID": "1000", "SUDO_USER": "alice", "HOME": "/root"}
+    said = f"{path} is not read under sudo; --config {path} reads it\n"
+    for options, is_said in (((), True), (("-q",), False), (("--config", "/dev/null"), False)):
+        done = netwrap(user.host, *options, *words, env={**env, "XDG_CONFIG_HOME": ""})
+        netwrap(user.host, "wait", check=True)
+        assert (said in done.stderr) is is_said
