@@ -672,7 +672,8 @@ def test_nothing_is_kept_of_what_was_inherited(scene: Scene, tmp_path: Path) -> 
             assert int(status[mask], 16) == 0
         glibcs = 0b11 << 31  # the two that it keeps for itself (signal(7))
         assert int(status["SigCgt"], 16) & ~glibcs == 0
-        assert int(status["SigIgn"], 16) == 1 << signal.SIGPIPE - 1
+        # The C library lets nobody set those two: what started the tests may have ignored one.
+        assert int(status["SigIgn"], 16) & ~glibcs == 1 << signal.SIGPIPE - 1
         assert os.getsid(pid) == pid
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
     finally:
