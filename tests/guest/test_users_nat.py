@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lab.user import User
 
 NIC = "nat,model=virtio"
+WEB6 = "2001:db8:80::80"
 WEB = "http://www.example.test/"
 
 
@@ -65,3 +66,31 @@ def test_hostfwd_leads_from_outside_the_host_and_a_neighbour(
     free = netwrap(user, "--", "true", "-nic", led)
     assert (free.returncode, free.stderr) == (0, "")
     netwrap(user, "wait", check=True)
+
+
+def test_a_bridge_that_the_host_does_not_have_is_a_segment(user: User) -> None:
+    nic = ("-nic", "bridge,br=seg0,model=virtio")
+    with (
+        Shell(user, *nic, address="192.0.2.11/24") as first,
+        Shell(user, *nic, address="192.0.2.12/24") as second,
+    ):
+        for guest in (first, second):
+            guest.wait_report("ready")
+        assert first.reached("192.0.2.12") == {"192.0.2.12"}
+        assert "seg0" not in user.host.run("ip", "-o", "link").stdout
+    netwrap(user, "wait", check=True)
+
+
+def test_host_only_leads_nowhere_else(user: User) -> None:
+    with Shell(user, "-nic", "host-only,model=virtio", name="one") as one:
+        assert one.lease.gateway == "-"
+        assert one.lease.domain == "host-only.internal"
+        assert "one" in netwrap(user, "exec", "host-only", "--", "curl", "-s", "http://one/").stdout
+    netwrap(user, "wait", check=True)
+
+
+def test_ipv6_leads_out_by_slirp4netns(user6: User) -> None:
+    """It advertises itself some seconds after its start."""
+    with Shell(user6, "-nic", NIC, name="one") as one:
+        assert one.ask(f"try 150 wget -qO- http://[{WEB6}]/") == WEB_BODY
+    netwrap(user6, "wait", check=True)
