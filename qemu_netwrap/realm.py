@@ -354,6 +354,7 @@ def tidy(base: str) -> None:
                 files.remove(f"{path}{_LOCK}")
         finally:
             os.close(lock)
+    files.remove_empty([folder])
 
 
 def _is_in_use(base: str) -> bool:
