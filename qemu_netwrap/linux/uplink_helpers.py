@@ -10,6 +10,8 @@ How they differ (Debian 12's pasta of 2023-03-09 and slirp4netns 1.2.0, pasta of
   10.0.2.0/24 and fd00::/64, and guests do.
 - pasta configures IPv6 too. slirp4netns does by a router advertisement alone, some 2 seconds after
   its start, and the kernel heeds that on a router only with `accept_ra` 2.
+- The old pasta stalls on a connection of which one half is closed, as Debian's changelog of passt
+  says: it wakes without end until 0.0~git20240906.6b38f07-1. The other two carry it.
 - With --dns-forward the old pasta loses what the host's own resolver answers at its real address.
 - The old pasta fails if the host has no default route. The new one does not, and then adds none.
 - pasta reaches IPv4 or IPv6 only where the host has it when pasta starts.
@@ -33,16 +35,12 @@ How they differ (Debian 12's pasta of 2023-03-09 and slirp4netns 1.2.0, pasta of
 
 from __future__ import annotations
 
-import re
-
-from qemu_netwrap import linux
 from qemu_netwrap.linux.child import require
 from qemu_netwrap.linux.programs import SBIN, find_trusted
 from qemu_netwrap.record import Record
 
 DEVICE = "uplink0"  # inside the namespace
 PASTA, SLIRP = "pasta", "slirp4netns"
-CHOICES = ("auto", PASTA, SLIRP)
 
 _MTU = 65520  # the most that both take, and a multiple of IPv4's words
 
@@ -50,12 +48,6 @@ _MTU = 65520  # the most that both take, and a multiple of IPv4's words
 # (`close_open_files`, since 2024-08) before it writes its "pid file"; slirp4netns prints to both
 # standard descriptors.
 READY_FD = {PASTA: 1, SLIRP: 3}
-
-# Until this date (of a version, YYYYMMDD) pasta wakes without end for a connection of which one
-# half is closed: "Fix possible EPOLLRDHUP event storms with half-closed TCP connections", Debian's
-# changelog of passt, 0.0~git20240906.6b38f07-1.
-_HALF_CLOSED_FIXED = 20240906
-_DATE = re.compile(r"(20\d\d)[._-]?([01]\d)[._-]?([0-3]\d)")
 
 # The resolver inside: slirp4netns' is the third address of its network (slirp4netns(1), --cidr).
 # pasta's can be chosen; podman takes 169.254.1.1 too. A link-local address is no one else's.
@@ -70,7 +62,6 @@ class UplinkHelper(Record):
 
     name: str  # "pasta" or "slirp4netns"
     path: str
-    version: str = ""  # the first line that --version prints; empty if it was not asked
 
 
 def find(wanted: str = "auto") -> UplinkHelper | None:
@@ -86,22 +77,6 @@ def find(wanted: str = "auto") -> UplinkHelper | None:
         if path:
             return UplinkHelper(name, path)
     return None
-
-
-def with_version(helper: UplinkHelper) -> UplinkHelper:
-    """Return the helper with its version, which it is asked for: that takes 2 to 5 ms."""
-    printed = linux.program_query.ask((helper.path, "--version"), None)
-    return helper.replace(version=printed.partition("\n")[0].strip())
-
-
-def handles_half_closed(version: str) -> bool:
-    """Whether a pasta with this version text carries half-closed connections; an older one hangs.
-
-    It has a date, as in `pasta 0.0~git20250503.587980c-2` or `2024_09_06.6b38f07`. Debian 12's has
-    none ("pasta unknown version"), and hangs.
-    """
-    found = _DATE.search(version)
-    return found is not None and int("".join(found.groups())) >= _HALF_CLOSED_FIXED
 
 
 def dns_address(helper: UplinkHelper) -> str:

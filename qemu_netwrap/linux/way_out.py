@@ -38,11 +38,10 @@ _FIRST_FD = 10  # above all that the program gets
 
 
 class WayOut(Record):
-    """A program that connects a user's realm, its process, and the name server in it."""
+    """A program that connects a user's realm, and its process."""
 
     program: str
     process: Process
-    dns: str
 
 
 def read(file: str) -> WayOut | None:
@@ -50,7 +49,7 @@ def read(file: str) -> WayOut | None:
     try:
         fields = record_text.read(files.read(file).rstrip("\n"))[1]
         process = Process(int(fields["pid"]), fields["started"])
-        return WayOut(fields["program"], process, fields["dns"])
+        return WayOut(fields["program"], process)
     except (KeyError, ValueError):
         return None
 
@@ -61,11 +60,12 @@ def alive(file: str) -> WayOut | None:
     return found if found is not None and proc.lives(found.process) else None
 
 
-def start(file: str, inside: Namespaces, wanted: str) -> WayOut | None:
+def start(file: str, inside: Namespaces, wanted: str) -> UplinkHelper | None:
     """Start the program WANTED (auto, pasta, slirp4netns) for namespaces, and record it in FILE.
 
-    Returns None if the host has none. Raises `HostError` if it does not have the one that is named.
-    It is started by a child that has ended when this returns: it is no child of what this becomes.
+    Returns the program; None if the host has none. Raises `HostError` if it does not have the one
+    that is named. It is started by a child that has ended when this returns: it is no child of what
+    this becomes.
     """
     helper = linux.uplink_helpers.find(wanted)
     if helper is None:
@@ -78,7 +78,7 @@ def start(file: str, inside: Namespaces, wanted: str) -> WayOut | None:
         finally:
             os._exit(0)
     os.waitpid(middle, 0)
-    return WayOut(helper.name, Process(0, ""), linux.uplink_helpers.dns_address(helper))
+    return helper
 
 
 def _start(file: str, inside: Namespaces, helper: UplinkHelper) -> None:
@@ -106,7 +106,6 @@ def _start(file: str, inside: Namespaces, helper: UplinkHelper) -> None:
         os._exit(0)
     mine = proc.of(child)
     fields = {"pid": str(mine.pid), "started": mine.started, "program": helper.name}
-    fields["dns"] = linux.uplink_helpers.dns_address(helper)
     files.write(file, record_text.write("way-out", fields) + "\n")
     os.write(go, b"+")
 

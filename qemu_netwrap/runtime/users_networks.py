@@ -67,8 +67,8 @@ def connect(
     file = realm.way_out_of(found.base)
     if linux.way_out.alive(file) is not None:
         return  # another one has started it meanwhile
-    started = linux.way_out.start(file, found.namespaces, config.uplink_helper)
-    dns = f"nameserver {started.dns}\n" if started is not None else ""
+    helper = linux.way_out.start(file, found.namespaces, config.uplink_helper)
+    dns = f"nameserver {linux.uplink_helpers.dns_address(helper)}\n" if helper is not None else ""
     files.write(realm.resolv_conf_of(found.base), dns, 0o644)
-    if started is None and not request.quiet:
+    if helper is None and not request.quiet:
         tell(_NO_WAY_OUT)
