@@ -360,6 +360,16 @@ def _made_root() -> os.stat_result:
             raise _no_root(error) from error
 
 
+def look_in() -> None:
+    """Enter an ordinary user's realm, or an empty one, to look. Raises `HostError`.
+
+    Never on the host: a bridge of root's would be taken for what is left of a network.
+    """
+    if os.path.lexists(realm.root()):
+        prepare()
+    realm.look_in()
+
+
 def foresee() -> None:
     """Raise the `HostError` of a launch if state cannot be written; create nothing."""
     root = realm.root()

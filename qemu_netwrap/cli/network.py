@@ -17,7 +17,7 @@ from qemu_netwrap.resources.base import Context
 from qemu_netwrap.resources.explain import explain
 from qemu_netwrap.runtime import inventory, network_choice, pinning, status, users_networks
 from qemu_netwrap.runtime.provision import reserved_subnets
-from qemu_netwrap.state import StateDir
+from qemu_netwrap.state import StateDir, look_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,10 +102,7 @@ def _inventory(request: LaunchOptions) -> list[inventory.NetworkSummary]:
     """Return a summary of each network: configured, built in, or up."""
     config = file.load(request.config)
     if realm.is_users():
-        # Never on the host: a bridge of root's would be taken for what is left of a network.
-        StateDir.to_look("network")
-        if realm.is_users():
-            realm.look_in()
+        look_in()
     return inventory.inventory(config, request.network, Context(StateDir.here()))
 
 

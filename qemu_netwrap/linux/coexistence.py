@@ -16,7 +16,6 @@ TYPE_CHECKING = False
 # Those after the first are not assigned (IANA); bindresvport(3) gives out ports from 600 on only.
 DNS_PORTS = (53, *range(288, 308), 28, 30, 32, 34, 36)
 DHCP_PORT, DHCP6_PORT = 67, 547
-_OPEN_FROM = "/proc/sys/net/ipv4/ip_unprivileged_port_start"  # for IPv6 too
 # What a network manager (model.network_managers) creates when it starts.
 _MANAGERS = {
     "NetworkManager": "/run/NetworkManager",
@@ -32,8 +31,7 @@ def look(
     """Return what affects a network on BRIDGE; None if nothing does.
 
     ROUTED says that the network gets a subnet, MANAGED that the host's network managers see its
-    devices. What this process lacks the privilege to ask counts
-    as not there.
+    devices. What this process lacks the privilege to ask counts as not there.
     """
     signs = _MANAGERS.items() if managed else ()
     managers = tuple(name for name, sign in signs if os.path.exists(sign))
@@ -43,7 +41,7 @@ def look(
         # Without br_netfilter only firewalls for bridges see the frames of a plain bridge.
         tables = tuple(table for table in tables if table[0] == "bridge")
     legacy = tuple(f for f in _BRIDGED if (routed or bridged) and nft.legacy_tables(f))
-    open_from = int(files.read(_OPEN_FROM) or 1024)
+    open_from = linux.sysctl.open_from()
     dns_port, taken = _ports(open_from) if routed else (DNS_PORTS[0], ())
     is_moved = dns_port != DNS_PORTS[0]
     is_open = routed and open_from <= DHCP6_PORT

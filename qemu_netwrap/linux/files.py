@@ -54,8 +54,8 @@ def open_locked(path: str, *, wait: bool = True, shared: bool = False) -> int:
     """Return a locked descriptor of PATH, which is created if it does not exist.
 
     Raises `BlockingIOError` if another process has the lock and WAIT is false. SHARED lets others
-    share it; that is waited for. The descriptor is
-    read-only: a process that inherits it could otherwise fill the file system.
+    share it; that is waited for. The descriptor is read-only: a process that inherits it could
+    otherwise fill the file system.
     """
     while True:
         fd = _open_made(path, os.O_RDONLY)

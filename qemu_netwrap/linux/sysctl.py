@@ -1,4 +1,4 @@
-"""Network sysctls of devices, by their files, in the network namespace of this process."""
+"""Network sysctls, most of them of devices, as files of this process's network namespace."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ def refusal(path: str, error: OSError) -> HostError:
 def is_writable() -> bool:
     """Whether settings can be written: in most containers /proc/sys is read-only."""
     return os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK)
+
+
+def open_from() -> int:
+    """Return the lowest port that any local user can bind, of IPv4 and IPv6 (ip-sysctl.rst)."""
+    return int(files.read("/proc/sys/net/ipv4/ip_unprivileged_port_start") or 1024)
 
 
 def write_if_there(family: str, device: str, key: str, value: str) -> None:

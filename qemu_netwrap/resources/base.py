@@ -189,7 +189,7 @@ class Context:
         self.taps: dict[str, list[int]] = {}  # tap's name: one descriptor per queue
         self.made: dict[str, str] = {}  # created bridge: its description for the user
         self.indexes: dict[str, int] = {}  # created tap: its ifindex
-        # The host's ports for a relay: (protocol, host address, port) to the descriptor.
+        # The host's ports for a relay: (protocol, address, port, is it IPv6) to the descriptor.
         self.ports: dict[tuple[str, str, int, bool], int] = {}
 
 

@@ -255,7 +255,7 @@ def resources_of(
 def _await_way_out(work: Context) -> None:
     """Wait until the way out of a user's realm is there: what is made for it must know its device.
 
-    If its program ends meanwhile, guests reach each other only: the user is told.
+    If its program ends meanwhile, this tells the user that guests reach only each other.
     """
     file = realm.way_out_of(work.state.base)
     started = linux.way_out.read(file)

@@ -30,7 +30,7 @@ from qemu_netwrap.runtime.membership import (
     read_info,
     resources_of,
 )
-from qemu_netwrap.state import StateDir, prepare
+from qemu_netwrap.state import StateDir, look_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,9 +126,7 @@ def _as_user(plan: Plan, config: Config) -> tuple[str, ...]:
     users_networks.check(plan.wanted)
     host_ports.check((planned.nic for planned in plan.nics), StateDir.here())
     way_out = users_networks.way_out_note(plan.wanted, config)
-    if os.path.lexists(realm.root()):
-        prepare()
-    realm.look_in()
+    look_in()
     return ("in a network namespace of this user's own: no root is needed", *way_out)
 
 

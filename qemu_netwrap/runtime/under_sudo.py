@@ -12,7 +12,7 @@ import sys
 
 from qemu_netwrap.config import file
 from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import files, session
+from qemu_netwrap.linux import session, sysctl
 from qemu_netwrap.report import tell
 from qemu_netwrap.runtime import users_networks
 from qemu_netwrap.runtime.launch_options import NETWORK, SUDOS
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime.plan import Plan
 
 _SHIMS = ("qemu-system-", "qemu-kvm", "kvm")  # what qemu-netwrap is called as a shim
-_OPEN_FROM = "/proc/sys/net/ipv4/ip_unprivileged_port_start"  # for IPv6 too
 
 
 def settled(request: LaunchOptions) -> LaunchOptions:
@@ -95,7 +94,7 @@ def _needs_host(reading: NetworkOptions | None, draft: Plan | None) -> bool:
     except HostError:
         return True
     ports = [forward.port for planned in draft.nics for forward in planned.nic.forwards]
-    closed = bool(ports) and min(ports) < int(files.read(_OPEN_FROM) or 0)
+    closed = bool(ports) and min(ports) < sysctl.open_from()
     return closed or any(planned.nic.foreign for planned in draft.nics)
 
 
