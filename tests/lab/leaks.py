@@ -305,7 +305,7 @@ def _mounts(host: Host) -> Facts:
     mounts = (
         {"on": row[4], "root": row[3], "options": row[5], "type": row[row.index("-") + 1]}
         for row in host.mounts()
-        if row[4] not in host.private and row[0] not in host.foreign_mounts
+        if row[4] not in host.private and (row[0], row[4]) not in host.foreign_mounts
     )
     return _counted("mount", mounts)
 

@@ -145,8 +145,9 @@ class Host:
             output, _ = self._holder.communicate(timeout=60)
             message = f"cannot make the simulated machine {name}: {output}"
             raise RuntimeError(message)
-        # Bound namespaces of the machine below: its users remove them as they like.
-        self.foreign_mounts = frozenset(row[0] for row in self.mounts() if "nsfs" in row)
+        # Bound namespaces of the machine below: its users remove them as they like. By number and
+        # place, as the kernel gives a number that is free again to the next mount.
+        self.foreign_mounts = frozenset((row[0], row[4]) for row in self.mounts() if "nsfs" in row)
 
     def __enter__(self) -> Self:
         """Return the machine itself."""

@@ -49,6 +49,8 @@ def guest_of(host: Host) -> Iterator[Host]:
         (shown,) = json.loads(netwrap(host, "ps", "--json", check=True).stdout)["networks"]
         four, six = (shown[key].partition("/")[0] for key in ("address", "address6"))
         with Host("guest") as guest:
+            # Or the network's advertisement gives it the default route first.
+            guest.set_sysctl("net/ipv6/conf/default/accept_ra", 0)
             link(host, "port7", guest, "eth0")
             batch(host, "link set port7 master qn-nat")
             batch(
