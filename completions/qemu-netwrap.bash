@@ -10,7 +10,7 @@ _qemu_netwrap_table()
     subcommands='' flags='--help' valued='' kinds=''
     case "$1" in
         '')
-            subcommands='plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio'
+            subcommands='plan ps stop wait exec gc network config doctor help ifup ifdown hooks shim vfio'
             flags='-- --network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help'
             valued='--network:network --config:toml --run-as:user --keep-env:variable'
             kinds='qemu'
@@ -105,6 +105,29 @@ _qemu_netwrap_table()
             ;;
         'vfio unbind')
             kinds='device'
+            ;;
+        'help')
+            subcommands='plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio'
+            ;;
+        'help network')
+            subcommands='list show up down'
+            flags=''
+            ;;
+        'help config')
+            subcommands='check show'
+            flags=''
+            ;;
+        'help hooks')
+            subcommands='install remove status'
+            flags=''
+            ;;
+        'help shim')
+            subcommands='install remove'
+            flags=''
+            ;;
+        'help vfio')
+            subcommands='list bind unbind'
+            flags=''
             ;;
     esac
 }

@@ -12,7 +12,7 @@ function __qemu_netwrap_table
     set -g __qemu_netwrap_kinds
     switch "$argv"
         case ''
-            set __qemu_netwrap_subcommands plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio
+            set __qemu_netwrap_subcommands plan ps stop wait exec gc network config doctor help ifup ifdown hooks shim vfio
             set __qemu_netwrap_flags -- --network --config --run-as --keep-env --yes-uplink --bind-group --force-uplink --quiet --verbose --debug --version --help
             set __qemu_netwrap_valued --network:network --config:toml --run-as:user --keep-env:variable
             set __qemu_netwrap_kinds qemu
@@ -79,6 +79,23 @@ function __qemu_netwrap_table
             set __qemu_netwrap_kinds device
         case 'vfio unbind'
             set __qemu_netwrap_kinds device
+        case 'help'
+            set __qemu_netwrap_subcommands plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio
+        case 'help network'
+            set __qemu_netwrap_subcommands list show up down
+            set __qemu_netwrap_flags 
+        case 'help config'
+            set __qemu_netwrap_subcommands check show
+            set __qemu_netwrap_flags 
+        case 'help hooks'
+            set __qemu_netwrap_subcommands install remove status
+            set __qemu_netwrap_flags 
+        case 'help shim'
+            set __qemu_netwrap_subcommands install remove
+            set __qemu_netwrap_flags 
+        case 'help vfio'
+            set __qemu_netwrap_subcommands list bind unbind
+            set __qemu_netwrap_flags 
     end
 end
 # end generated

@@ -28,6 +28,8 @@ def main() -> None:
         if typed.command or not typed.qemu:
             cli.main.run(argv)
         else:
+            if cli.splitter.leaves_qemu_out(typed.qemu):
+                typed = typed.replace(qemu=(linux.programs.qemu_of_machine(), *typed.qemu))
             runtime.launcher.launch(cli.splitter.request(typed), known=cli.splitter.COMMANDS)
     except (NetwrapError, OSError) as problem:
         if debug:

@@ -111,6 +111,8 @@ def states() -> Iterator[tuple[str, tuple[list[str], ...]]]:
     `--name:kind`, and the kinds of arguments, the last with `...` if it can be repeated.
     """
     for command in (options.PROGRAM_ITSELF, *options.GROUPS, *options.COMMANDS):
+        if command.words == "help":
+            continue
         shown = [*command.options] if command.words == "" else [*command.options, options.HELP]
         kinds = [each.kind + "..." * each.is_list for each in command.arguments]
         if command.arguments and command.arguments[0].kind == options.QEMU:
@@ -119,6 +121,10 @@ def states() -> Iterator[tuple[str, tuple[list[str], ...]]]:
         flags = ["--"] * has_dashes + [option.name for option in shown]
         valued = [f"{n}:{option.kind}" for option in shown if option.value for n in option.names]
         yield command.words, ([*options.subcommands(command.words)], flags, valued, kinds)
+    topics = [each for each in options.subcommands("") if each != "help"]
+    yield "help", (topics, [options.HELP.name], [], [])
+    for group in options.GROUPS:
+        yield f"help {group.words}", ([*options.subcommands(group.words)], [], [], [])
 
 
 def _differing(lists: tuple[list[str], ...]) -> Iterator[tuple[str, str]]:

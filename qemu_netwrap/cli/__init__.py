@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.cli import network as network
     from qemu_netwrap.cli import options as options
     from qemu_netwrap.cli import output as output
+    from qemu_netwrap.cli import overview as overview
     from qemu_netwrap.cli import render as render
     from qemu_netwrap.cli import shim as shim
     from qemu_netwrap.cli import splitter as splitter

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     Handler = TypeVar("Handler", bound=Callable[..., object])
 
-CONTEXT: Final[dict[str, Any]] = {"help_option_names": [*options.HELP.names]}
+HELP_NAMES: Final = options.HELP.names
+CONTEXT: Final[dict[str, Any]] = {"help_option_names": [*HELP_NAMES]}
 
 _LONGEST = 1_000_000  # seconds: poll(2) takes no more than twice that
 

@@ -9,6 +9,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import qemu_netwrap
 from qemu_netwrap import realm
@@ -19,8 +20,10 @@ from qemu_netwrap.cli import (
     declare,
     doctor,
     hooks,
+    overview,
     render,
     shim,
+    splitter,
     vfio,
 )
 from qemu_netwrap.cli import (
@@ -28,19 +31,28 @@ from qemu_netwrap.cli import (
 )
 from qemu_netwrap.cli.output import echo
 from qemu_netwrap.errors import NetwrapError, UsageError
-from qemu_netwrap.linux import open_files
+from qemu_netwrap.linux import open_files, programs
 from qemu_netwrap.linux.inherited import Inherited
 from qemu_netwrap.runtime import exec_inside, ifup_hook, status, under_sudo, users_runs
 from qemu_netwrap.runtime.launch_options import LaunchOptions
 from qemu_netwrap.runtime.preview import preview
 from qemu_netwrap.state import StateDir
 
+
+class _Program(TyperGroup):
+    """The program itself, whose help is the overview: typer's sorts nothing and cuts sentences."""
+
+    def format_help(self, _context: object, formatter: Any) -> None:  # noqa: ANN401 - click's own
+        """Write the help."""
+        formatter.write(overview.text(with_options=True))
+
+
 app = typer.Typer(
     name="qemu-netwrap",
+    cls=_Program,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    subcommand_metavar="[--] QEMU [ARGS]... | COMMAND [ARGS]...",
     context_settings=declare.CONTEXT,
 )
 
@@ -55,20 +67,40 @@ def run(argv: list[str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, waiting for nft fails
     open_files.raise_own()
     os.umask(0o022)  # as in the keeper: other users read some files of `network up`
+    if not argv:
+        # A status of failure: a script whose variable is empty meant something else.
+        echo(overview.text())
+        sys.exit(UsageError.status)
+    argv = _with_qemu(argv)
     try:
         sys.exit(app(argv, prog_name="qemu-netwrap", standalone_mode=False, obj=given))
     except _WrongUsage as error:
         where = error.ctx.command_path if error.ctx else "qemu-netwrap"
+        if error.ctx and error.message == "Missing command.":
+            echo(error.ctx.get_help())
+            sys.exit(UsageError.status)
         raise UsageError(error.format_message(), f"see {where} --help") from None
     except typer.Abort:
         sys.exit(130)
 
 
+def _with_qemu(argv: list[str]) -> list[str]:
+    """Return ARGV, with this machine's QEMU behind `plan` if none is named there."""
+    typed = splitter.split(argv)
+    at = len(typed.options) + 1
+    while argv[at : at + 1] == ["--json"]:
+        at += 1
+    behind = at + (argv[at : at + 1] == ["--"])
+    if typed.command != "plan" or not argv[behind:] or argv[behind] in declare.HELP_NAMES:
+        return argv
+    if splitter.leaves_qemu_out(tuple(argv[behind:])):
+        return [*argv[:at], "--", programs.qemu_of_machine(), *argv[behind:]]
+    return argv
+
+
 @app.callback(
     invoke_without_command=True,
     help=declare.help_of(""),
-    epilog="In QEMU's options: -nic nat, -nic host-only, -nic tap[,network=NAME],"
-    " -nic bridge,br=BR, and the same with -netdev and -net.",
 )
 def main(
     context: typer.Context,
@@ -107,6 +139,14 @@ def main(
             echo(f"qemu-netwrap: {note}", err=True)
     if context.invoked_subcommand is None:
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
+
+
+@declare.command(app, "help")
+def help_(
+    words: Annotated[list[str] | None, declare.argument("COMMAND", "help")] = None,
+) -> None:
+    """Show the help of a command, as its --help does."""
+    app([*(words or ()), "--help"], prog_name="qemu-netwrap", standalone_mode=False)
 
 
 @declare.command(app, "plan", allow_interspersed_args=False)

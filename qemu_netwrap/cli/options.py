@@ -24,9 +24,10 @@ USER, VARIABLE, PROGRAM = "user", "variable", "program"
 QEMU = "qemu"  # a program, followed by its own options
 COMMAND = "command"  # the same, of any program
 SECONDS = "seconds"
+TOPIC = "topic"  # a command or a group of qemu-netwrap
 KINDS = (
     *(NETWORK, RUN, TAP, DEVICE, FILE, TOML, FOLDER, USER, VARIABLE, PROGRAM, QEMU),
-    *(COMMAND, SECONDS),
+    *(COMMAND, SECONDS, TOPIC),
 )
 
 
@@ -99,10 +100,10 @@ _LINKS = Argument("DIR", "The folder of the links.", FOLDER)
 
 PROGRAM_ITSELF = Command(
     "",
-    """Provision the networks that a QEMU command line names, and become QEMU.
+    """Set up the networks that a QEMU command line asks for, and become QEMU.
 
-    When QEMU ends, everything that was created for it is removed. QEMU's options stay as they are,
-    except those that name a network of qemu-netwrap.""",
+    When QEMU exits, everything that was set up is removed. QEMU gets its options unchanged, except
+    those that name a network of qemu-netwrap.""",
     (_QEMU, _ARGS),
     (
         Option(("--network",), "The network of taps that name none.", "NAME", NETWORK),
@@ -254,6 +255,19 @@ COMMANDS = (
         more="On a network that is up it sends one DHCP request and one answer of its own.",
     ),
     Command(
+        "help",
+        "Show the help of a command.",
+        (
+            Argument(
+                "COMMAND",
+                "A command of qemu-netwrap, or a group.",
+                TOPIC,
+                is_optional=True,
+                is_list=True,
+            ),
+        ),
+    ),
+    Command(
         "ifup",
         """Put a tap on the default network, as `qemu-ifup` does.
 
@@ -318,6 +332,42 @@ GROUPS = (
     Command("hooks", "Install the scripts that QEMU calls by default."),
     Command("shim", "Install links, so that qemu-system-* runs through qemu-netwrap."),
     Command("vfio", "Show devices that can be passed through, and bind them by hand."),
+)
+
+
+class Subject(Record):
+    """Commands that belong together on the first screen."""
+
+    title: str
+    words: tuple[str, ...]  # of commands and groups
+    examples: tuple[str, ...]
+
+
+SUBJECTS = (
+    Subject(
+        "Launch a VM",
+        ("plan",),
+        (
+            "qemu-netwrap -m 2G -nic nat,model=virtio disk.qcow2",
+            "qemu-netwrap -- qemu-system-aarch64 -M virt -nic nat -name web disk.img",
+            "qemu-netwrap plan -m 2G -nic nat disk.qcow2",
+        ),
+    ),
+    Subject(
+        "Running VMs",
+        ("ps", "stop", "wait", "exec", "gc"),
+        ("qemu-netwrap exec nat -- ssh web", "qemu-netwrap stop web"),
+    ),
+    Subject(
+        "Networks",
+        ("network", "config"),
+        ("qemu-netwrap network show nat", "qemu-netwrap config check"),
+    ),
+    Subject(
+        "This host",
+        ("doctor", "hooks", "ifup", "ifdown", "shim", "vfio", "help"),
+        ("qemu-netwrap doctor", "qemu-netwrap shim install ~/.local/lib/qemu-netwrap"),
+    ),
 )
 
 # What the completions offer after -nic, -netdev and -net: types, and keys that need a value.

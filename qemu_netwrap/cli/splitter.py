@@ -13,7 +13,7 @@ from qemu_netwrap.runtime.launch_options import LaunchOptions
 
 # begin generated words: by tools/generate.py, from cli/options.py
 COMMANDS = frozenset(
-    "plan ps stop wait exec gc network config doctor ifup ifdown hooks shim vfio".split()
+    "plan ps stop wait exec gc network config doctor help ifup ifdown hooks shim vfio".split()
 )
 WITH_VALUE = {
     "--network": "network",
@@ -44,9 +44,10 @@ ALIASES = {
     "dry-run": "plan", "preview": "plan", "show": "plan", "enter": "exec", "shell": "exec",
     "up": "network up", "down": "network down", "net": "network", "networks": "network list",
     "install": "hooks install", "configure": "config", "settings": "config show",
-    "version": "--version", "help": "--help", "man": "--help", "usage": "--help",
+    "version": "--version", "man": "help", "usage": "help",
 }  # fmt: skip
-_EXAMPLE = "qemu-netwrap -- qemu-system-x86_64"
+# The endings of disk images. A program of such a name can still be started as `-- ./name.raw -S`.
+IMAGES = tuple(".qcow2 .qcow .img .raw .iso .vmdk .vdi .vhd .vhdx .qed".split())
 
 
 class Typed(Record):
@@ -58,7 +59,10 @@ class Typed(Record):
 
 
 def split(argv: list[str]) -> Typed:
-    """Split ARGV where QEMU's command line begins: at `--`, or at the first program."""
+    """Split ARGV where QEMU's command line begins.
+
+    That is behind `--`, or else at the first program, image or option of QEMU's.
+    """
     at = 0
     while at < len(argv):
         word = argv[at]
@@ -70,11 +74,13 @@ def split(argv: list[str]) -> Typed:
         if not word.startswith("-"):
             if word in COMMANDS:
                 return Typed(tuple(argv[:at]), word)
-            if not is_program(word):
-                raise _unknown_command(argv[at:])
+            if not (is_program(word) or is_image(word)):
+                raise _unknown_command(word)
             return Typed(tuple(argv[:at]), "", tuple(argv[at:]))
         if name not in WITH_VALUE and word not in FLAGS:
-            raise _unknown_option(argv[at:])
+            if not _is_qemus(word):
+                raise _unknown_option(word)
+            return Typed(tuple(argv[:at]), "", tuple(argv[at:]))
         at += 2 if word in WITH_VALUE else 1
     return Typed(tuple(argv))
 
@@ -87,30 +93,38 @@ def is_program(word: str) -> bool:
     return word.startswith("qemu") or word == "kvm" or "/" in word
 
 
-def _unknown_command(argv: list[str]) -> UsageError:
+def is_image(word: str) -> bool:
+    """Whether WORD, in the place of a command, names a disk image, by its ending."""
+    return word.lower().endswith(IMAGES)
+
+
+def leaves_qemu_out(words: tuple[str, ...]) -> bool:
+    """Whether QEMU's command line begins with an option or an image instead of a program."""
+    return words[0].startswith("-") or is_image(words[0])
+
+
+def _is_qemus(word: str) -> bool:
+    """Whether WORD is an option of QEMU's, with one dash.
+
+    QEMU takes two as well, but `--net lab` is rather meant for `--network lab`.
+    """
+    return word[1:] in qemu.known_options.WITH_ARGUMENT | qemu.known_options.WITHOUT_ARGUMENT
+
+
+def _unknown_command(word: str) -> UsageError:
     """Return the error for a first word that is neither a command nor a QEMU."""
-    word = argv[0]
     meant = ALIASES.get(word.lower())
     near = f"did you mean {meant}? " if meant else model.suggest.suggestion(word, COMMANDS)
-    if "." in word:
-        hint = f"QEMU's program comes first: {_EXAMPLE} {word}"
-    else:
-        hint = f"{near}see qemu-netwrap --help; a program stands behind --: qemu-netwrap -- {word}"
+    hint = f"{near}see qemu-netwrap --help; a program stands behind --: qemu-netwrap -- {word}"
     return UsageError(f"{word}: unknown command", hint)
 
 
-def _unknown_option(argv: list[str]) -> UsageError:
-    """Return the error for an option that is not the launcher's; it may be QEMU's."""
-    word = argv[0]
+def _unknown_option(word: str) -> UsageError:
+    """Return the error for an option that is neither the launcher's nor QEMU's."""
     near = model.suggest.suggestion(word.partition("=")[0], [*WITH_VALUE, *FLAGS, *INFORM])
-    name = word[2:] if word.startswith("--") else word[1:]
-    if name in qemu.known_options.WITH_ARGUMENT | qemu.known_options.WITHOUT_ARGUMENT:
-        near = near if word.startswith("--") else ""
-        return UsageError(
-            f"{word}: this is an option of QEMU's, and QEMU is not named",
-            f"{near}QEMU's program comes first: {_EXAMPLE} {' '.join(argv)}",
-        )
-    return UsageError(f"{word}: unknown option", f"{near}see qemu-netwrap --help")
+    qemus = f"QEMU's own stand behind --: qemu-netwrap -- {word}" if _is_qemus(word[1:]) else ""
+    hint = f"{near}{qemus or 'see qemu-netwrap --help'}"
+    return UsageError(f"{word}: unknown option", hint)
 
 
 def request(typed: Typed) -> LaunchOptions:

@@ -8,6 +8,12 @@ import stat
 from qemu_netwrap import linux
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+# QEMU's names of targets that are not as uname(2) has them (QEMU, configs/targets).
+_TARGETS = {
+    "i486": "i386", "i586": "i386", "i686": "i386",
+    "armv6l": "arm", "armv7l": "arm", "armv8l": "arm",
+    "ppc64le": "ppc64",
+}  # fmt: skip
 
 
 def find(name: str, beyond: str = "") -> str:
@@ -119,6 +125,17 @@ def beginning(prefix: str) -> list[str]:
         except OSError:
             continue
     return sorted(found)
+
+
+def qemu_of_machine() -> str:
+    """Return the name of the QEMU for this machine's own architecture, whether it is there or not.
+
+    Where there is none by QEMU's name on PATH but the distribution's `kvm` or `qemu-kvm`, that.
+    """
+    machine = os.uname().machine
+    name = f"qemu-system-{_TARGETS.get(machine, machine)}"
+    others = ("qemu-kvm", "/usr/libexec/qemu-kvm", "kvm")  # RHEL has but the second
+    return next((found for found in (name, *others) if find(found)), name)
 
 
 def _candidates(name: str, beyond: str) -> list[str]:

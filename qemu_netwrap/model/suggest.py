@@ -9,7 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], alike: float = 0.5) -> str:
+    """Return the known word that is most similar to WORD; "" if none is similar.
+
+    ALIKE is the least ratio of `difflib`, from 0 to 1.
+    """
+    near = get_close_matches(word, list(known), n=1, cutoff=alike)
+    return near[0] if near else ""
+
+
+def suggestion(word: str, known: Iterable[str], alike: float = 0.5) -> str:
     """Return `did you mean X? ` for the most similar known word; "" if none is similar."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]}? " if near else ""
+    near = nearest(word, known, alike)
+    return f"did you mean {near}? " if near else ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.qemu import json_options as json_options
     from qemu_netwrap.qemu import keyval as keyval
     from qemu_netwrap.qemu import known_options as known_options
+    from qemu_netwrap.qemu import misspelt as misspelt
     from qemu_netwrap.qemu import netdev_options as netdev_options
     from qemu_netwrap.qemu import netdev_schema as netdev_schema
     from qemu_netwrap.qemu import network_options as network_options

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qemu_netwrap import qemu
+from qemu_netwrap import model, qemu
 from qemu_netwrap.errors import UsageError
 from qemu_netwrap.model import names, numbers
-from qemu_netwrap.qemu import guest_nics, netdev_options, option_groups
+from qemu_netwrap.qemu import guest_nics, netdev_options, netdev_schema, option_groups
 from qemu_netwrap.record import Record
 
 TYPE_CHECKING = False
@@ -81,17 +81,21 @@ def interpret(
     line: CommandLine,
     files: Mapping[int, ConfigFile] | None = None,
     knows: Knows = netdev_options.nothing_more,
+    *,
+    leaves_typos: bool = False,
 ) -> NetworkOptions | None:
     """Return the network options of LINE; None if QEMU should get it unchanged.
 
     That is if QEMU will reject it or only print something, or if there is nothing to provision.
     FILES are its -readconfig files by the index of the option; KNOWS returns which of some unknown
     words the QEMU in use supports. Raises `UsageError` for a mistake in a command line with
-    extensions.
+    extensions, and for a mistyped network type; with LEAVES_TYPOS that is left to QEMU.
     """
     if not line.runs:
         return None
     reading = read(line, files or {})
+    if not leaves_typos:
+        _refuse_unknown_types(reading, knows)
     if not reading.needs_provisioning:
         return None
     wrong = tuple(faults(reading, knows))
@@ -125,6 +129,22 @@ def faults(reading: NetworkOptions, knows: Knows = netdev_options.nothing_more) 
     yield from _too_many(reading.nets, one_more=reading.wiring.has_default)
     yield from reading.wiring.faults
     yield from ((n.entry.option, n.fault) for n in reading.wiring.nics if n.fault)
+
+
+def _refuse_unknown_types(reading: NetworkOptions, knows: Knows) -> None:
+    """Raise `UsageError` for a type that QEMU would refuse, if a known one is like it.
+
+    QEMU's own message names neither the types that it has nor those of qemu-netwrap.
+    """
+    known = (*netdev_schema.TYPES, *netdev_options.OUR_TYPES, netdev_options.SRIOV, "")
+    for net in reading.nets:
+        if net.type not in known and not knows(frozenset({net.type})):
+            meant = qemu.misspelt.type_meant(net.type)
+            if meant:
+                raise UsageError(
+                    f"{net.option.typed}: there is no network type {net.type!r}",
+                    f"did you mean -{net.form} {meant}?",
+                )
 
 
 def _refuse_no_queues(reading: NetworkOptions) -> None:
@@ -186,9 +206,10 @@ def _remedy(net: Option, wrong: str) -> str:
         instead = qemu.user_keys.instead(wrong.split("'")[1])
         if instead:
             return instead
-        return f"it takes {', '.join(_keys(net))}"
+        near = model.suggest.suggestion(wrong.split("'")[1], _keys(net), 0.7)
+        return f"{near}it takes {', '.join(_keys(net))}"
     fits = (hint for part, hint in _REMEDIES.items() if part in wrong)
-    return next(fits, "see qemu-netwrap --help for the words of ours")
+    return next(fits, "see qemu-netwrap --help")
 
 
 def _keys(net: Option) -> list[str]:
@@ -201,6 +222,7 @@ def _keys(net: Option) -> list[str]:
 
 # Hints by a part of the message.
 _REMEDIES = {
+    "'type' does not accept": "qemu-netwrap --help names its network types, -netdev help QEMU's",
     "'id' is missing": "a netdev needs an id=, by which its -device names it",
     "Multiqueue": "leave out queues=, or use -nic instead of -net",
     "type for 'hostfwd'": 'in JSON it is a list: "hostfwd": [{"str": "tcp::2222-:22"}]',

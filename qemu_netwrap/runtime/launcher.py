@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 _QEMUS = ("qemu", "kvm")
 SHIMS = ("qemu-kvm", "kvm")
 SHIM_PREFIX = "qemu-system-"
+# Debian's packages, by the targets in them; the rest are in qemu-system-misc.
+_PACKAGES = {
+    "x86_64": "x86", "i386": "x86", "aarch64": "arm", "arm": "arm", "ppc": "ppc", "ppc64": "ppc",
+    "mips": "mips", "mipsel": "mips", "mips64": "mips", "mips64el": "mips",
+    "sparc": "sparc", "sparc64": "sparc",
+}  # fmt: skip
 # The file that QEMU reads before its options, where Debian, Fedora and Arch have it: the folder is
 # chosen when QEMU is built (CONFIG_QEMU_CONFDIR), and no option of QEMU prints it.
 OWN_CONFIG = "/etc/qemu/qemu.conf"
@@ -55,7 +61,7 @@ def launch(request: LaunchOptions, *, known: Iterable[str] = (), shim: str = "")
     if not os.environ.keys().isdisjoint(runtime.launch_options.SUDOS):
         request = runtime.under_sudo.settled(request)
     user = user_of(request)
-    line, reading = read_line(request.words, program, user)
+    line, reading = read_line(request.words, program, user, leaves_typos=bool(shim))
     argv = line.words
     alone = reading is not None and _is_qemus_alone(request, reading, program, shim)
     if (line.may_set_up_taps or (alone and shim)) and not request.quiet:
@@ -107,7 +113,7 @@ def find_program(name: str, known: Iterable[str] = ()) -> str:
         return path
     if programs.exists(name):
         raise NotExecutableError(f"{name}: it cannot be executed", "look at its mode: ls -l")
-    hint = "install it: apt install qemu-system-x86" if "qemu" in name else "is it on PATH?"
+    hint = f"install it: {_package(name)}" if "qemu" in name else "is it on PATH?"
 
     near = model.suggest.suggestion(name, [*known, *programs.beginning("qemu-system-")])
     raise NotFoundError(f"{name}: there is no such program", f"{near}{hint}")
@@ -121,8 +127,15 @@ def find_behind(shim: str) -> str:
     name = os.path.basename(shim)
     raise NotFoundError(
         f"{name}: there is none on PATH behind {shim}, which is qemu-netwrap",
-        "install it: apt install qemu-system-x86; or put its folder on PATH, after the shim's",
+        f"install it: {_package(name)}; or put its folder on PATH, after the shim's",
     )
+
+
+def _package(name: str) -> str:
+    """Return the command that installs the QEMU of that name on Debian and its kin."""
+    target = name.rpartition("qemu-system-")[2].partition("-")[0]
+    package = _PACKAGES.get(target, "misc" if target != name else "x86")
+    return f"apt install qemu-system-{package}"
 
 
 def _is_qemus_alone(
@@ -152,13 +165,19 @@ def _is_qemus_alone(
 
 
 def read_line(
-    argv: tuple[str, ...], program: str, user: User | None, *, asks: bool = True
+    argv: tuple[str, ...],
+    program: str,
+    user: User | None,
+    *,
+    asks: bool = True,
+    leaves_typos: bool = False,
 ) -> tuple[command_line.CommandLine, NetworkOptions | None]:
     """Return QEMU's command line and its network options; None for these if there are none.
 
     QEMU is run to list its options only if one is unknown here, or is not in every QEMU; another
     program, a script that starts QEMU say, is never run for that. QEMU is run, and files are read,
-    as USER, the user that QEMU will run as. Without ASKS it is not run.
+    as USER, the user that QEMU will run as. Without ASKS it is not run. With LEAVES_TYPOS, as for a
+    shim, a mistyped network type is QEMU's to report.
     """
     line = command_line.parse(argv)
     if asks and line.is_uncertain and os.path.basename(program).startswith(_QEMUS):
@@ -180,7 +199,10 @@ def read_line(
     # This loads the parser: a QEMU without network options does not pay for it.
 
     return line, qemu.network_options.interpret(
-        line, files, lambda new: known(program, new, user) if asks else new
+        line,
+        files,
+        lambda new: known(program, new, user) if asks else new,
+        leaves_typos=leaves_typos,
     )
 
 

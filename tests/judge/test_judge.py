@@ -161,7 +161,9 @@ def package(typed: tuple[str, ...], program: str) -> Made:
         line, wanted = launcher.read_line(typed, program, None)
         made = plan.make(wanted, Config(), plan.Facts(RUN, "machine")) if wanted else None
     except UsageError as error:
-        return Made(accepts=False, why=error.message, is_error=True)
+        # QEMU must refuse such a type too, but its message may go unseen.
+        is_typo = "there is no network type" in error.message
+        return Made(accepts=False, why=error.message, is_error=not is_typo)
     if line.refused or line.prints_and_exits:
         return Made(accepts=False, why="refused by its words, or only prints")
     seen = wanted or network_options.read(line, qemu_files.load(line, program, launcher.OWN_CONFIG))

@@ -13,9 +13,9 @@ import typer.main
 import typer.testing
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
-from qemu_netwrap.cli import declare, main, options
+from qemu_netwrap.cli import declare, main, options, overview, splitter
 from qemu_netwrap.config import key_texts, parse
-from qemu_netwrap.qemu import command_line, netdev_options, netdev_schema
+from qemu_netwrap.qemu import command_line, netdev_options, netdev_schema, network_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,9 @@ def test_lists_of_commands_show_whole_sentences(words: str) -> None:
     runner = typer.testing.CliRunner(env={"COLUMNS": "80"})
     shown = runner.invoke(main.app, [*words.split(), "--help"]).stdout.splitlines()
     assert len(shown) > 8
-    assert [line for line in shown if line.endswith("...") and not line.startswith("Usage")] == []
+    cut = [line for line in shown if line.endswith("...") and "qemu-netwrap " not in line]
+    assert cut == []
+    assert max(map(len, shown)) <= 80
 
 
 def test_what_is_completed_has_a_kind() -> None:
@@ -155,3 +157,29 @@ def test_every_key_of_the_configuration_has_a_text() -> None:
 def test_a_part_without_its_marker_is_a_mistake(generate: ModuleType) -> None:
     with pytest.raises(ValueError, match="begin generated"):
         generate.filled("nothing\n", {"words": lambda: iter(())})
+
+
+def test_the_overview_has_every_command_once() -> None:
+    tops = [words for subject in options.SUBJECTS for words in subject.words]
+    assert sorted(tops) == sorted(options.subcommands(""))
+    assert all(subject.examples for subject in options.SUBJECTS)
+
+
+@pytest.mark.parametrize(
+    "example", [each for subject in options.SUBJECTS for each in subject.examples]
+)
+def test_the_overviews_examples_are_what_the_program_takes(example: str) -> None:
+    name, *words = example.split()
+    typed = splitter.split(words)
+    assert name == "qemu-netwrap"
+    assert typed.command in splitter.COMMANDS or splitter.request(typed).words == typed.qemu
+    if typed.command == "":
+        line = command_line.parse(("qemu-system-x86_64", *typed.qemu))
+        assert network_options.interpret(line) is not None
+
+
+def test_the_overview_fits_a_terminal() -> None:
+    for shown in (overview.text(), overview.text(with_options=True)):
+        assert max(map(len, shown.splitlines())) <= 80
+        assert "`" not in shown
+    assert "--bind-group" in shown

@@ -83,14 +83,11 @@ def test_programs(word: str) -> None:
         ("rm web", "did you mean stop?"),
         ("list", "did you mean ps?"),
         ("version", "did you mean --version?"),
-        ("help", "did you mean --help?"),
+        ("usage", "did you mean help?"),
         ("plann qemu", "did you mean plan?"),
         ("gx", "did you mean gc?"),
         ("kvmtool run", "qemu-netwrap -- kvmtool"),
-        ("disk.img", "QEMU's program comes first: qemu-netwrap -- qemu-system-x86_64 disk.img"),
-        ("-nic nat disk.img", "qemu-netwrap -- qemu-system-x86_64 -nic nat disk.img"),
-        ("--net nic", "did you mean --network? QEMU's program comes first"),
-        ("-q -m 2G", "qemu-netwrap -- qemu-system-x86_64 -m 2G"),
+        ("--net nic", "did you mean --network? QEMU's own stand behind --: qemu-netwrap -- --net"),
         ("", "qemu-netwrap --help"),
     ],
 )
@@ -98,6 +95,21 @@ def test_what_is_neither_a_command_nor_a_qemu(typed: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         splitter.split(typed.split() or [""])
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "words", ["disk.img", "./disk.QCOW2 -S", "/srv/a.iso", "-nic nat disk.img", "-m 2G", "-S"]
+)
+@pytest.mark.parametrize("dashes", [[], ["--"]])
+def test_qemu_may_be_left_out(words: str, dashes: list[str]) -> None:
+    typed = splitter.split(["-q", *dashes, *words.split()])
+    assert typed == Typed(("-q",), "", tuple(words.split()))
+    assert splitter.leaves_qemu_out(typed.qemu)
+
+
+@pytest.mark.parametrize("word", ["qemu-system-x86_64", "kvm", "./qemu", "/bin/true"])
+def test_a_program_is_no_image(word: str) -> None:
+    assert not splitter.leaves_qemu_out((word, "disk.img"))
 
 
 @pytest.mark.parametrize("options", [("--network",), ("-q", "--config="), ("--run-as", "")])
