@@ -342,7 +342,7 @@ def prepare() -> None:
         raise HostError(f"{root}: it is root's", _NEEDS_ROOT)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022 or not stat.S_ISDIR(found.st_mode):
         raise HostError(
-            f"{root} belongs to somebody else, or others may write to it",
+            f"{root} belongs to another user, or others may write to it",
             "run as its owner; if it should not be there, remove it",
         )
 

@@ -16,13 +16,13 @@ Root = Annotated[str, declare.option("--root", "hooks install")]
 
 @declare.command(app, "hooks install")
 def install(root: Root = "/") -> None:
-    """Put our scripts there. What is there is kept beside them."""
+    """Install the scripts. What is there is kept beside them."""
     echo(render.hooks_text(hook_files.install(root)))
 
 
 @declare.command(app, "hooks remove")
 def remove(root: Root = "/") -> None:
-    """Take our scripts away. What was there before is put back."""
+    """Remove the scripts, and put back what was there before."""
     echo(render.hooks_text(hook_files.remove(root)))
 
 

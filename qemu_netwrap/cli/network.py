@@ -74,7 +74,8 @@ def up(
     )
     info = pinning.pin(network, work, reserved_subnets(config))
     if info is None:
-        _say(request, f"{network.name}: bridge {network.bridge} is there, and not ours to keep up")
+        there = f"bridge {network.bridge} exists and is not qemu-netwrap's"
+        _say(request, f"{network.name}: {there}: it needs no keeping up")
     else:
         where = f"{info.bridge} {info.address}".rstrip()
         _say(request, f"{network.name}: up ({where}) until qemu-netwrap network down {name}")

@@ -15,9 +15,9 @@ from qemu_netwrap.runtime.status import NetworkStatus, RunStatus
 from qemu_netwrap.runtime.users_runs import Look
 
 _RUN_HEAD = ("RUN", "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY")
-_NIC_HEAD = ("NIC", "NETWORK", "MAC", "ADDRESS")
+_NIC_HEAD = ("RUN", "NIC", "NETWORK", "MAC", "ADDRESS")
 _FORWARD_HEAD = ("RUN", "HOST", "GUEST")
-_NETWORK_HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "MEMBERS", "KEPT", "PORTS", "DNSMASQ")
+_NETWORK_HEAD = ("NETWORK", "MODE", "BRIDGE", "RUNS", "KEPT", "DNSMASQ", "ADDRESS")
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
@@ -65,7 +65,7 @@ def plan_data(shown: Preview) -> dict[str, Any]:
 def plan_text(shown: Preview) -> str:
     """Return a plan as text."""
     if not shown.steps:
-        nothing = "nothing to provision; QEMU gets its words as they are:"
+        nothing = "nothing to set up; QEMU gets its options unchanged:"
         return "\n".join((*shown.notes, nothing, f"  {shlex.join(shown.argv)}"))
     do = [command for step in shown.steps for command in step.do]
     undo = [command for step in reversed(shown.steps) for command in step.undo]
@@ -101,7 +101,8 @@ def ps_text(looks: list[Look], *, users: bool) -> str:
     runs = [(look.user, run) for look in looks for run in look.runs]
     networks = [(look.user, network) for look in looks for network in look.networks]
     tables = (
-        ((*_RUN_HEAD, *_NIC_HEAD), [(user, *row) for user, run in runs for row in _rows(run)]),
+        (_RUN_HEAD, [(user, *_run_row(run)) for user, run in runs]),
+        (_NIC_HEAD, [(user, *row) for user, run in runs for row in _nic_rows(run)]),
         (_FORWARD_HEAD, [(user, *row) for user, run in runs for row in _forward_rows(run)]),
         (_NETWORK_HEAD, [(user, *_network_row(network)) for user, network in networks]),
     )
@@ -119,13 +120,13 @@ def ps_text(looks: list[Look], *, users: bool) -> str:
 
 def hooks_text(hooks: list[Hook]) -> str:
     """Return the scripts that QEMU calls by default, one a line with its state."""
-    kept = (f"; before: {hook.saved}" if hook.saved else "" for hook in hooks)
+    kept = (f" (the former script is {hook.saved})" if hook.saved else "" for hook in hooks)
     return "\n".join(f"{h.path}: {h.state}{more}" for h, more in zip(hooks, kept, strict=True))
 
 
-def _rows(run: RunStatus) -> list[tuple[str, ...]]:
-    """Return a run's rows: one for each NIC; the first row also has the run's columns."""
-    head = (
+def _run_row(run: RunStatus) -> tuple[str, ...]:
+    """Return a run's row."""
+    return (
         run.run,
         run.name or "-",
         run.state,
@@ -134,14 +135,17 @@ def _rows(run: RunStatus) -> list[tuple[str, ...]]:
         f"{run.cpu:.1f}s",
         f"{run.memory / 1048576:.0f}M",
     )
-    nics: list[tuple[str, ...]] = [
+
+
+def _nic_rows(run: RunStatus) -> list[tuple[str, ...]]:
+    """Return a row for each of a run's NICs: its taps and its devices of the host."""
+    return [
         *(
-            (n.tap, n.network, ",".join(n.macs) or "-", ",".join(n.addresses) or "-")
+            (run.run, n.tap, n.network, ",".join(n.macs) or "-", "\n".join(n.addresses) or "-")
             for n in run.nics
         ),
-        *((d.bdf, d.pf or "-", d.mac or "-", "-") for d in run.devices),
-    ] or [("-",) * len(_NIC_HEAD)]
-    return [(*(head if not at else ("",) * len(head)), *nic) for at, nic in enumerate(nics)]
+        *((run.run, d.bdf, d.pf or "-", d.mac or "-", "-") for d in run.devices),
+    ]
 
 
 def _forward_rows(run: RunStatus) -> list[tuple[str, ...]]:
@@ -159,11 +163,10 @@ def _network_row(network: NetworkStatus) -> tuple[str, ...]:
         network.name,
         network.mode,
         network.bridge,
-        ",".join(filter(None, (network.address, network.address6))) or "-",
         str(len(network.members)),
         "yes" if network.kept else "-",
-        str(len(network.ports)),
         str(network.dnsmasq or "-"),
+        "\n".join(filter(None, (network.address, network.address6))) or "-",
     )
 
 

@@ -10,14 +10,26 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime.inventory import NetworkSummary
     from qemu_netwrap.runtime.status import NetworkStatus
 
-_HEAD = ("NETWORK", "MODE", "BRIDGE", "ADDRESS", "STATE", "KEPT", "RUNS")
+_WIDTH = 80  # columns of a terminal that nobody has made wider
+_HEAD = ("NETWORK", "MODE", "BRIDGE", "STATE", "KEPT", "RUNS", "ADDRESS")
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows as text, with each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    """Return rows as text, with each column as wide as its widest cell.
+
+    Further lines of a last cell stand below the row. If one would not end within 80 columns there,
+    it begins at an earlier column.
+    """
+    cells = [(*row[:-1], *row[-1].split("\n", 1)[:1]) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    starts = [sum(widths[:at]) + 2 * at for at in range(len(widths))]
+    lines = []
+    for row, own in zip(rows, cells, strict=True):
+        lines.append("  ".join(c.ljust(w) for c, w in zip(own, widths, strict=True)).rstrip())
+        for more in row[-1].split("\n")[1:]:
+            fitting = [start for start in starts if start + len(more) <= _WIDTH]
+            lines.append(" " * (fitting[-1] if fitting else 0) + more)
+    return "\n".join(lines)
 
 
 def networks_text(known: list[NetworkSummary]) -> str:
@@ -53,8 +65,8 @@ def _row(known: NetworkSummary) -> tuple[str, ...]:
         f"{known.name}*" if known.is_default else known.name,
         known.mode,
         known.bridge,
-        known.address or "-",
         known.state,
         "yes" if known.kept else "-",
         str(len(known.runs)),
+        "\n".join(filter(None, (known.address, known.address6))) or "-",
     )

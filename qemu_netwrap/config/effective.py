@@ -31,7 +31,7 @@ _UNSET = {
     "ip_filter": "as mac_filter",
     "addresses": "whatever is free",
     "tftp": "none: no TFTP server",
-    "bootfile": "none: guests are not told what to boot",
+    "bootfile": "none: DHCP names no boot file",
     "host_services": "DHCP, DNS and ping where a firewall of the host closes the rest; else all",
     "forward_delay": "0; with stp the kernel's 15",
     "hello_time": "the kernel's 2",

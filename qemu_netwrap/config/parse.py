@@ -79,6 +79,9 @@ def _run_as(data: dict[str, Any], at: _At) -> str:
     return INVOKER if run_as else ""
 
 
+_SYNTAX = 'the file is not valid TOML: texts need quotes, as in mode = "bridge"'
+
+
 def _loaded(text: str, path: str) -> dict[str, Any]:
     """Return the tables of TOML text. Raises `ConfigError`."""
     try:
@@ -89,7 +92,7 @@ def _loaded(text: str, path: str) -> dict[str, Any]:
         number = line if line.isdigit() else _last_line(text)
         if not isinstance(error, tomllib.TOMLDecodeError):
             what = "a number has too many digits, or tables are nested too deeply"
-        raise ConfigError(f"{path}:{number}: {what or error}", "this is no TOML") from None
+        raise ConfigError(f"{path}:{number}: {what or error}", _SYNTAX) from None
 
 
 def _last_line(text: str) -> int:

@@ -228,26 +228,26 @@ def _beside(seen: HostFacts) -> Iterator[Line]:
     ]
     found = "none drops by default"
     if closed:
-        found = f"{', '.join(closed)}: told to let a network's packets through, while it is up"
+        found = f"{', '.join(closed)}: rules let a network's packets through while it is up"
     yield Line("other firewalls", OK, found)
     if FIREWALLD in seen.running and not near.firewalld:
         remedy = "firewall-cmd --zone=trusted --add-interface=qn-nat"
         yield Line(FIREWALLD, WARNING, "its chains are not seen: it may keep guests off", remedy)
     if near.taken:
         port = near.taken[0]
-        found = f"somebody has port {port} on every address: no nat and host-only"
+        found = f"another program has port {port} on every address: no nat and host-only"
         yield Line("DHCP", WARNING, found, f"ss -lunp 'sport = {port}'  # have it keep to its own")
     if near.open_from <= DHCP6_PORT:
         found = f"any local user may bind to ports from {near.open_from} on, and answer guests"
         remedy = "sysctl -w net.ipv4.ip_unprivileged_port_start=1024"
         yield Line("local users", WARNING, found, remedy)
     if not near.dns_port:
-        found = f"somebody has port {DNS_PORT} on every address: no nat and host-only"
+        found = f"another program has port {DNS_PORT} on every address: no nat and host-only"
         remedy = f"ss -lunp 'sport = {DNS_PORT}'  # have it keep to its own"
         yield Line("DNS", WARNING, found, remedy)
     elif near.dns_port != DNS_PORT:
-        found = f"somebody has port {DNS_PORT} on every address; ours takes {near.dns_port}"
-        yield Line("DNS", OK, f"{found}, guests do not see it")
+        found = f"another program has port {DNS_PORT} on every address"
+        yield Line("DNS", OK, f"{found}; networks use {near.dns_port}, guests do not see it")
 
 
 def _managers(seen: HostFacts) -> Iterator[Line]:
@@ -256,10 +256,10 @@ def _managers(seen: HostFacts) -> Iterator[Line]:
         return
     for name in sorted(seen.running - {FIREWALLD}):
         if name in seen.beside.managers:
-            yield Line(name, OK, "told to leave our interfaces alone, while there are any")
+            yield Line(name, OK, "leaves qemu-netwrap's interfaces alone")
         else:
             manager = MANAGERS[name]
-            found = "it cannot be told by D-Bus to leave our interfaces alone, and may take them"
+            found = "D-Bus cannot have it leave qemu-netwrap's interfaces alone: it may take them"
             text = manager.text_of("qn-*").replace("\n", "\\n")
             path = manager.path_of("all").replace("/run/", "/etc/")
             remedy = f"printf '{text}' >{path}  # then restart it"

@@ -80,7 +80,7 @@ class Bus:
         self._socket.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode())
         self._socket.sendall(b"\r\n")
         if not self._line().startswith(b"OK "):
-            raise DBusError("", "the system's D-Bus does not let us in")
+            raise DBusError("", "the system's D-Bus refuses the connection")
         self._socket.sendall(b"BEGIN\r\n")
 
     def __enter__(self) -> Self:

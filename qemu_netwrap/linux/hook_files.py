@@ -14,10 +14,10 @@ NAMES = ("qemu-ifup", "qemu-ifdown")
 SAVED = ".before-qemu-netwrap"
 _MARK = "# qemu-netwrap hooks install put this here; qemu-netwrap hooks remove takes it away."
 
-OURS = "ours"
-BROKEN = "ours, but the program it calls is gone"
-FOREIGN = "not ours"
-MISSING = "not there"
+OURS = "installed"
+BROKEN = "installed, but the program it calls is gone"
+FOREIGN = "another program's"
+MISSING = "not installed"
 
 
 class Hook(Record):
@@ -43,8 +43,8 @@ def install(root: str = "") -> list[Hook]:
     for hook in hooks:
         if hook.state == FOREIGN and hook.saved and not _is_same(hook.path, hook.saved):
             raise HostError(
-                f"{hook.path} is not ours, and {hook.saved} keeps what was there before",
-                "somebody has replaced ours: remove or rename one of the two",
+                f"{hook.path} is another program's, and {hook.saved} keeps an earlier one",
+                "qemu-netwrap's script was replaced: remove or rename one of the two",
             )
     for hook in hooks:
         text = _script(os.path.basename(hook.path))
@@ -68,8 +68,8 @@ def remove(root: str = "") -> list[Hook]:
                 os.unlink(hook.path)
         elif hook.saved:
             raise HostError(
-                f"{hook.path} is {hook.state}: somebody has replaced or removed ours",
-                f"what was there before is {hook.saved}: rename or remove it",
+                f"{hook.path} is {hook.state}: qemu-netwrap's script was replaced or removed",
+                f"the former script is {hook.saved}: rename or remove it",
             )
     return status(root)
 

@@ -190,7 +190,7 @@ COUNT_REFUSALS = {
     ),
     errno.ENOSPC: (
         "the firmware has left too little room of bus numbers or memory",
-        "look for an SR-IOV switch in the firmware's setup; kernel word: pci=realloc",
+        "enable SR-IOV in the firmware's setup; kernel parameter: pci=realloc",
     ),
     errno.ERANGE: ("the device has not that many", "sriov_totalvfs says how many it has"),
     errno.ENOENT: ("its driver makes none", "load the vendor's driver for it"),

@@ -21,7 +21,7 @@ def install(folder: str, names: list[str]) -> list[str]:
     taken = [path for path in paths if os.path.lexists(path) and not is_ours(path)]
     if taken:
         raise HostError(
-            f"{taken[0]} is there already, and not ours",
+            f"{taken[0]} exists already, and is not qemu-netwrap's",
             "choose another folder, which comes before this one on PATH",
         )
     files.make_folder(folder, 0o755)

@@ -137,4 +137,4 @@ def why(name: str, printed: str) -> str:
             "the host has no default route, which this pasta needs when it starts; connect the"
             " host first, or: apt install slirp4netns, which needs none"
         )
-    return f"{name}: {told[-1] if told else 'it ended without a word'}"
+    return f"{name}: {told[-1] if told else 'it ended without a message'}"

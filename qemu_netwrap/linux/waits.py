@@ -158,8 +158,8 @@ def _wait_locked(fd: int, how: int, path: str) -> None:
             if caller.has_gone():
                 raise HostError("the launcher has gone meanwhile", "nothing is left to do")
             if not announced:
-                by = linux.holders.lockers(path) or "somebody"
-                caller.say(f"waiting for {by}, who holds the lock {path}")
+                by = linux.holders.lockers(path) or "a process"
+                caller.say(f"waiting for {by}, which holds the lock {path}")
                 announced = True
     finally:
         signal(SIGALRM, handler)

@@ -58,7 +58,7 @@ def dnsmasq(config: str) -> str:
             continue
         directive, _, value = each.partition("=")
         if directive not in DIRECTIVES or _SPECIAL & set(value) or " " in value:
-            raise HostError(f"{each!r} is nothing that dnsmasq is to be told", _HINT)
+            raise HostError(f"{each!r} cannot be passed to dnsmasq", _HINT)
     return config
 
 
@@ -75,5 +75,5 @@ def lease_words(words: Iterable[str]) -> str:
         found[-1] = f"{name}."
     told = line(",".join(found))
     if told.count(",") != len(found) - 1 or " " in told:
-        raise HostError(f"{told!r} is nothing that dnsmasq is to be told", _HINT)
+        raise HostError(f"{told!r} cannot be passed to dnsmasq", _HINT)
     return told

@@ -316,7 +316,8 @@ def _over_foreign_bridge(network: Network, closed: list[ClosedChain]) -> Remark:
     return Remark(
         network.bridge,
         f"network {network.name}: {chains} may drop frames of its guests, and bridge"
-        f" {network.bridge} is not ours to open there; remedy: nft 'insert rule {closed[0]} meta"
+        f" {network.bridge} cannot be opened there by qemu-netwrap;"
+        f" remedy: nft 'insert rule {closed[0]} meta"
         f' ibrname "{network.bridge}" accept\'',
     )
 

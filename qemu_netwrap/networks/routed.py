@@ -101,7 +101,8 @@ def segment(
         )
     if facts.bridge_exists:
         raise HostError(
-            f"network {network.name}: an interface {network.bridge} is there already, and not ours",
+            f"network {network.name}: an interface {network.bridge} exists already,"
+            " and is not qemu-netwrap's",
             f"give the network another bridge, or look at it with: ip link show {network.bridge}",
         )
     bridge = own_bridge(network, facts).replace(mtu=mtu_of(network, facts))

@@ -60,8 +60,8 @@ def _check(network: Network, nic: UplinkCandidate) -> None:
         )
     if nic.is_default and not network.agreed:
         raise HostError(
-            f"{where}: the host is reached by it: {', '.join(nic.addresses) or 'its addresses'}"
-            f" and its routes would go to {network.bridge} until the last VM has ended",
-            "connections live on, and all goes back if the gateway does not answer: say"
-            " --yes-uplink, or configure it",
+            f"{where}: this host is reached by it: {', '.join(nic.addresses) or 'its addresses'}"
+            f" and its routes would move to {network.bridge} until the last VM exits",
+            "connections live on, and everything is rolled back if the gateway does not answer:"
+            " pass --yes-uplink, or set uplink= in the configuration",
         )

@@ -136,7 +136,7 @@ def check_host(*, has_iommu: bool, remaps_interrupts: bool) -> None:
     if not has_iommu:
         raise HostError(
             "no device can be passed through: the kernel uses no IOMMU",
-            "switch on VT-d or AMD-Vi in the firmware's setup, and boot with the kernel word"
+            "switch on VT-d or AMD-Vi in the firmware's setup, and boot with the kernel parameter"
             " intel_iommu=on (AMD's is on by itself)",
         )
     if not remaps_interrupts:

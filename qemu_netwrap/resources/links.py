@@ -105,14 +105,14 @@ class Bridge(Resource):
             others = _ports_of_others(link, context) if self.open else []
             if others:
                 ports = ", ".join(others)
-                context.say(f"bridge {self.name} is left: it has ports of somebody else: {ports}")
+                context.say(f"bridge {self.name} is left: it has other ports: {ports}")
                 context.rtnl.set_alias(link.index, linux.host_facts.LEFT)
             else:
                 _delete(context.rtnl, link)
         elif link is None and "index" in saved:
             name = context.rtnl.index_name(int(saved["index"]))
             if name:
-                context.say(f"bridge {self.name} is left: somebody has renamed it to {name}")
+                context.say(f"bridge {self.name} is left: it was renamed to {name}")
         yield
 
     def explain(self) -> Commands:
@@ -348,7 +348,7 @@ class AttachedTap(Resource):
         """Attach QEMU's tap to the bridge. Raises `HostError` if the tap no longer exists."""
         tap = context.rtnl.link_at(self.index)
         if tap is None:
-            raise HostError(f"tap {self.name} has gone", "QEMU has ended, or somebody removed it")
+            raise HostError(f"tap {self.name} has gone", "QEMU has ended, or the tap was removed")
         context.remember(generate=linux.sysctl.read("ipv6", tap.name, "addr_gen_mode"))
         _quieten(tap, context)
         _plug(context.rtnl, tap, self.bridge, isolated=self.isolated)
@@ -454,7 +454,7 @@ def link_named(rtnl: Rtnl, name: str) -> Link:
     """Return the interface NAME. Raises `HostError` if it does not exist."""
     found = rtnl.link(name)
     if found is None:
-        raise HostError(f"interface {name} has gone", "somebody removed it; try again")
+        raise HostError(f"interface {name} has gone", "it was removed meanwhile; try again")
     return found
 
 

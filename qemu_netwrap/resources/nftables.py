@@ -132,4 +132,4 @@ def _explained(rules: str) -> Commands:
     do = f"nft -f - <<'EOF'\ntable {table} {{\n{rules}}}\nEOF"
     chains = [line.split()[1] for line in rules.splitlines() if line.startswith("chain ")]
     undo = [f"nft delete chain {table} {chain}" for chain in chains]
-    return Commands((do,), (*undo, f"nft delete table {table}  # with the last chain of ours"))
+    return Commands((do,), (*undo, f"nft delete table {table}  # with its last chain"))

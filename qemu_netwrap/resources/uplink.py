@@ -95,9 +95,7 @@ class BridgeUplink(Resource):
                     noted = linux.files.read(_saved(self, context))
                     move.restore(mover, nic, move.of_text(noted))
                 if nic.master and (bridge is None or nic.master != bridge.index):
-                    context.say(
-                        f"uplink {nic.name} is left where it is: somebody has put it elsewhere"
-                    )
+                    context.say(f"uplink {nic.name} is left where it is: it was moved elsewhere")
                 bodies = [bytes.fromhex(raw) for raw in saved["rules"].split()]
                 mover.batch([linux.netlink.messages.Rule(body).deleted for body in bodies])
             linux.files.remove(_saved(self, context))

@@ -89,7 +89,7 @@ def _refusal(nic: TapRequest, forward: PortForward, error: OSError, state: State
         )
     if error.errno == errno.EINVAL:
         return HostError(
-            f"{nic.label}: {forward.host} is an address of one link alone, or of nobody",
+            f"{nic.label}: {forward.host} is a link-local or multicast address",
             "name another address of this host (ip address), or none",
         )
 

@@ -168,7 +168,7 @@ def _live_by_tap(keeping: KeeperJob) -> LiveTap:
     name = keeping.wanted.nics[0].tap
     link = host_facts.link(name)
     if link is None:
-        raise HostError(f"tap {name} has gone", "QEMU has ended, or somebody removed it")
+        raise HostError(f"tap {name} has gone", "QEMU has ended, or the tap was removed")
     by_qemu = runs.has_owner(keeping.state, keeping.wanted.run)
     tap = LiveTap(link.index, name, link.carrier or by_qemu)
     keeping.state.write_tap(keeping.wanted.run, tap)

@@ -85,7 +85,7 @@ def _hint_at_order(argv: tuple[str, ...]) -> None:
     if at:
         before = " ".join(argv[:at])
         qemu_netwrap.report.tell(
-            f"{argv[0]} is no QEMU, and gets these words as they are: put it in front:"
+            f"{argv[0]} is not QEMU and gets these arguments unchanged: put it in front:"
             f" {before} qemu-netwrap -- {argv[at]} ..."
         )
 

@@ -30,6 +30,8 @@ def network_of(
     network say.
     """
     where = net.option.typed
+    if net.has("br") and not net.value("br"):
+        raise UsageError(f"{where}: br= names no bridge", "is a variable unset? br0 is br=br0")
     if needs_default(net):
         return default(config, chosen, chosen_by or f"--network {chosen}", host_bridge, where)
     if net.type in OUR_TYPES:

@@ -534,7 +534,7 @@ def _mac_faults(taps: list[tuple[str, Link]], bridge: str, work: Context) -> Ite
         if tap.mac[:1] != TAP_PREFIX:
             yield (
                 f"{tap.name} has the MAC {unpack(tap.mac)}, which may be a neighbour's: the QEMU of"
-                f" run {run} has set it, unless somebody did as root; qemu-netwrap stop {run}"
+                f" run {run} has set it, unless root did by hand; qemu-netwrap stop {run}"
             )
     for run, mac in dhcp_hosts.missing(bridge, work):
         yield f"run {run} is not reached: the bridge has lost its MAC {mac}{REMEDY}"

@@ -56,7 +56,7 @@ def warnings(net: NetOption, seen: TapFacts) -> Iterator[str]:
     for script in seen.scripts_missing:
         yield f"script {script} is not there, or cannot be executed; script=no is for none"
     if seen.forbids_programs and (seen.helper or scripts(net)):
-        yield "-sandbox spawn=deny forbids scripts and helpers: QEMU will die of it without a word"
+        yield "-sandbox spawn=deny forbids scripts and helpers: QEMU will end without a message"
     if opens_vhost(net) and seen.no_vhost:
         yield f"vhost=on: {VHOST} cannot be opened: leave out vhost=on; {seen.no_vhost}"
     if net.type == "tap" and net.has("br") and not net.has("helper"):

@@ -382,7 +382,7 @@ def test_bridge_that_was_replaced(routed: Host, actors: Actors) -> None:
     actor.join("1", **LAB)
     routed.sh("ip link del qn-lab; ip link add qn-lab type bridge")
     done = actor.join("2", **LAB)
-    assert "not ours" in done["errors"][0]
+    assert "not qemu-netwrap" in done["errors"][0]
     for run in ("2", "1"):
         assert actor.end(run)["errors"] == []
     actor.kill()

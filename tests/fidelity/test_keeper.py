@@ -66,6 +66,8 @@ def test_the_keeper_is_apart_from_everything(host: Host) -> None:
 def test_the_keeper_sleeps_all_the_time(host: Host) -> None:
     child = start(host, "-nic", "nat")
     keeper = keeper_of(host, child.pid)
+    stack = Path(f"/proc/{keeper}/stack")
+    wait_for(lambda: "flock" in stack.read_text("utf-8"), "the keeper to wait for the lock")
     before = _switches(keeper)
     time.sleep(2.5)
     assert _switches(keeper) == before

@@ -124,7 +124,7 @@ def test_uplink_and_other_firewalls(uplinked: Uplinked, watch: Watch) -> None:
     assert status == 0
     assert seen["uplink"]["found"].startswith("eth0, a port of br0")
     assert seen["other firewalls"]["state"] == "ok"
-    assert seen["other firewalls"]["found"].startswith("iptables-nft: told to let")
+    assert seen["other firewalls"]["found"].startswith("iptables-nft: rules let")
 
 
 def test_leftovers_of_dead_runs(uplinked: Uplinked) -> None:

@@ -31,10 +31,10 @@ def test_qemu_calls_them_by_default(uplinked: Uplinked) -> None:
     host = uplinked.host
     for path in SCRIPTS:
         host.write(path, KEPT, mode=0o750)
-    assert states(host) == ["not ours"] * 2
+    assert states(host) == ["another program's"] * 2
     netwrap(host, "hooks", "install", check=True)
     netwrap(host, "hooks", "install", check=True)  # again: nothing is lost
-    assert states(host) == ["ours"] * 2
+    assert states(host) == ["installed"] * 2
     assert [host.read(f"{path}{SAVED}") for path in SCRIPTS] == [KEPT] * 2
     child = start(host, "-nic", "tap")
     assert links(host)["tap0"]["master"] == "qn-nat"

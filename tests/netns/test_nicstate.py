@@ -42,11 +42,14 @@ ip neighbour add proxy 192.0.2.10 dev nic0
 _IMPORT = "import sys; from qemu_netwrap.linux.netlink import interface_state as state;"
 _SAVE = f"{_IMPORT} print(state.save(sys.argv[1]))"
 _RESTORE = f"{_IMPORT} state.restore(*sys.argv[1:])"
+# Without what the kernel's workers bring a moment later: the carrier, and what follows from it.
 _LOOK = """
-ip -d link show nic0 | sed 's/^[0-9]*: //; s/ qdisc [a-z]*//; s/ minmtu.*//'
-ip address show dev nic0 | sed 's/^[0-9]*: //; s/ qdisc [a-z]*//; s/valid_lft [0-9].*//'
-ip route show table all | grep -vE 'far0|other0|fe80' | sort
-ip -6 route show table all | grep -vE 'far0|other0|fe80' | sort
+carrier='s/ state [A-Z]*//; s/NO-CARRIER,//; s/,LOWER_UP//; s/ tentative//'
+ip -d link show nic0 | sed "s/^[0-9]*: //; s/ qdisc [a-z]*//; s/ minmtu.*//; $carrier"
+ip address show dev nic0 |
+    sed "s/^[0-9]*: //; s/ qdisc [a-z]*//; s/valid_lft [0-9].*//; /inet6 fe80/,+1d; $carrier"
+ip route show table all | grep -vE 'far0|other0|fe80' | sed 's/ linkdown//' | sort
+ip -6 route show table all | grep -vE 'far0|other0|fe80' | sed 's/ linkdown//' | sort
 ip nexthop show
 ip neighbour show nud permanent
 ip neighbour show proxy

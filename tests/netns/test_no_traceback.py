@@ -63,7 +63,7 @@ def test_odd_values_are_refused_with_their_line(host: Host, key: str) -> None:
 
 def test_what_is_not_ours_is_passed_on(host: Host) -> None:
     done = netwrap(host, "plan", "/bin/true", "-nic", f"foo,x={DIGITS}", check=True)
-    assert "nothing to provision" in done.stdout
+    assert "nothing to set up" in done.stdout
     helper = host.run(HELPER, "--br=br0", f"--fd={DIGITS}", check=False)
     assert helper.returncode == 125
     assert "Traceback" not in helper.stderr

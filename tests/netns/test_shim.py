@@ -205,7 +205,7 @@ def test_what_is_not_ours_is_not_replaced(host: Host, tmp_path: Path) -> None:
     (tmp_path / "kvm").write_text("mine", "utf-8")
     done = netwrap(host, "shim", "install", str(tmp_path), QEMU, "kvm")
     assert done.returncode == 125
-    assert f"{tmp_path / 'kvm'} is there already" in done.stderr
+    assert f"{tmp_path / 'kvm'} exists already" in done.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["kvm"]
     assert netwrap(host, "shim", "remove", str(tmp_path), check=True).stdout == ""
     assert (tmp_path / "kvm").read_text("utf-8") == "mine"

@@ -242,10 +242,10 @@ def refused(host: Host, *words: str) -> str:
 def test_the_default_route_is_not_taken_unasked(net: Lan) -> None:
     for words in (("--", QEMU, *WORDS), ("plan", QEMU, *WORDS)):
         told = refused(net.machine, *words)
-        assert "uplink eth0: the host is reached by it: 192.0.2.2/24" in told
+        assert "uplink eth0: this host is reached by it: 192.0.2.2/24" in told
         assert "--yes-uplink" in told
     batch(net.machine, f"route del default via {ROUTER} dev eth0")
-    assert "the host is reached by it" in refused(net.machine)  # by IPv6 still
+    assert "this host is reached by it" in refused(net.machine)  # by IPv6 still
 
 
 def test_what_cannot_be_bridged(net: Lan) -> None:

@@ -50,7 +50,7 @@ def test_a_folder_that_is_not_to_be_trusted(host: Host, watch: Watch, script: st
     for words in (NAT, ("ps",), ("gc",), ("plan", *NAT)):
         done = netwrap(user, *words)
         assert done.returncode == 125
-        assert f"{folder} belongs to somebody else, or others may write to it" in done.stderr
+        assert f"{folder} belongs to another user, or others may write to it" in done.stderr
 
 
 def test_root_of_a_user_namespace_with_one_id(user: User) -> None:

@@ -69,7 +69,7 @@ def take(
         has = mover.belongings(bridge.index)
         mover.batch(interface_copy.addresses_given(had, has, nic, bridge))
     raise HostError(
-        f"uplink {nic.name}: somebody keeps giving it addresses or routes",
+        f"uplink {nic.name}: another program keeps giving it addresses or routes",
         f"have the program that manages {nic.name} make the bridge, and use that by br=",
     )
 
@@ -92,7 +92,9 @@ def give_back(mover: InterfaceNetlink, bridge: Link, nic: Link, *, up: bool) -> 
             ]
         )
         master = 0
-    raise HostError(f"uplink {nic.name}: somebody keeps giving its addresses to {bridge.name}", "")
+    raise HostError(
+        f"uplink {nic.name}: another program keeps giving its addresses to {bridge.name}", ""
+    )
 
 
 def restore(mover: InterfaceNetlink, nic: Link, had: InterfaceConfig) -> None:

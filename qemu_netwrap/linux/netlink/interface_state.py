@@ -36,7 +36,7 @@ def save(ifname: str) -> str:
     try:
         link = mover.link(ifname)
         if link is None:
-            raise HostError(f"interface {ifname} has gone", "somebody removed it; try again")
+            raise HostError(f"interface {ifname} has gone", "it was removed meanwhile; try again")
         had = mover.belongings(link.index)
         fields = {
             "index": str(link.index),

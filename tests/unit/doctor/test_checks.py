@@ -160,16 +160,16 @@ def test_uplinks(uplink: DefaultRouteDevice, found: str) -> None:
                     firewalld=True,
                 )
             },
-            "iptables-nft, inet theirs in, firewalld: told to let",
+            "iptables-nft, inet theirs in, firewalld: rules let",
         ),
-        ("DNS", {"beside": CoexistenceFacts(dns_port=288)}, "ours takes 288"),
+        ("DNS", {"beside": CoexistenceFacts(dns_port=288)}, "networks use 288"),
         (
             "systemd-networkd",
             {
                 "beside": CoexistenceFacts(managers=("systemd-networkd",)),
                 "running": frozenset({"systemd-networkd"}),
             },
-            "told to leave",
+            "leaves qemu-netwrap",
         ),
     ],
 )

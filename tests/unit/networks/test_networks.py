@@ -166,7 +166,7 @@ def test_a_bridge_that_is_there_is_not_made() -> None:
     there = NetworkFacts(bridge_exists=True)
     assert network_resources(Network("lan", "bridge", "lan0"), there) == ()
     for mode in (NAT, HOST_ONLY):
-        with pytest.raises(HostError, match="lan0 is there already"):
+        with pytest.raises(HostError, match="lan0 exists already"):
             network_resources(Network("lan", mode, "lan0"), there)
 
 
