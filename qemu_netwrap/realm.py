@@ -2,7 +2,8 @@
 
 The host's networks are in the network namespace that qemu-netwrap is called in, and their state in
 /run/qemu-netwrap. A user's are in a network namespace of the user's own, in a user namespace
-(linux.namespaces): one for each network namespace that the user calls from. Their state:
+(linux.namespaces): one for each network namespace that the user calls from. root without
+CAP_NET_ADMIN, in a container say, is such a user. Their state:
 
     $XDG_RUNTIME_DIR/qemu-netwrap/     or /run/user/UID, or /tmp/qemu-netwrap-UID
         BOOT-N/                        of the user's network namespace N: see state
@@ -10,6 +11,9 @@ The host's networks are in the network namespace that qemu-netwrap is called in,
                                        that the user calls from
         BOOT-M-U.lock                  taken to enter N, to make it and to give it up
         BOOT-N.way-out, .resolv.conf   the program that connects N with M, and its DNS
+
+Who has made a user and a network namespace already (`unshare -Urn`) works in there as root does on
+the host. If /run is another's there, the state is in the user's folder too, without a .realm.
 
 N is made by the first run. It lives as long as a process is in it, keepers and dnsmasq, or as QEMU
 has a tap of it open. It goes with the last run; what is left of it in files, `tidy` removes.
@@ -50,20 +54,21 @@ class Place(Record):
 
 
 class _Known:
-    """What `is_users` and `root` have found out, which only `enter` changes."""
+    """What `is_users`, `is_system` and `root` have found out, which only `enter` changes."""
 
     users: bool | None = None
+    system: bool | None = None
     root = ""
 
 
 def is_users() -> bool:
     """Whether this process can only have networks of the user's own, in a user namespace.
 
-    root of the host has the host's, and so has who was given CAP_NET_ADMIN. In a user namespace the
-    network namespace must belong to that: in `unshare -Urn`, or in a user's realm.
+    Who has CAP_NET_ADMIN has the host's: root, unless that was taken from it. In a user namespace
+    the network namespace must belong to that: in `unshare -Urn`, or in a user's realm.
     """
     if _Known.users is None:
-        is_privileged = os.geteuid() == 0 or "net_admin" in proc.capabilities()
+        is_privileged = "net_admin" in proc.capabilities()
         is_here = is_privileged and (proc.maps_all_ids() or linux.namespaces.is_own_net())
         _Known.users = not is_here
     return _Known.users
@@ -72,31 +77,58 @@ def is_users() -> bool:
 def root() -> str:
     """Return the folder of all state that this process may write."""
     if not _Known.root:
-        _Known.root = users_root() if is_users() or _is_inside() else SYSTEM
+        _Known.root = SYSTEM if is_system() and _has_run() else users_root()
     return _Known.root
 
 
 def is_system() -> bool:
-    """Whether this process works on the host's networks, not on a user's."""
-    return root() == SYSTEM
+    """Whether this process works on the networks of where it was called, not on those of a realm.
+
+    They are the host's, or those of a network namespace that the user has made.
+    """
+    if _Known.system is None:
+        _Known.system = not (is_users() or _is_inside())
+    return _Known.system
 
 
-def work_in(folder: str) -> None:
-    """Take FOLDER as the root of all state: it belongs to the run that this process releases.
+def work_in(base: str) -> None:
+    """Take the state BASE: it has the run that this process releases.
 
     The code that `tidy` needs is loaded now: it may be in the run's folder, which goes before.
     """
-    _Known.root = folder
-    if folder != SYSTEM:
+    _Known.root = os.path.dirname(base)
+    _Known.system = _Known.root == SYSTEM or not _is_realms(base)
+    if not _Known.system:
         for name in ("way_out", "polling"):
             __import__(f"qemu_netwrap.linux.{name}")
+
+
+def _has_run() -> bool:
+    """Whether /run is this machine's, or this container's: in a namespace of a user's it is not."""
+    if proc.maps_all_ids():
+        return True
+    try:
+        return os.stat(os.path.dirname(SYSTEM)).st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _is_inside() -> bool:
     """Whether this process is root in the network namespace of a user's realm."""
     if os.geteuid() == 0 and proc.maps_all_ids():
         return False
-    return os.path.isdir(f"{users_root()}/{linux.host_facts.namespace()}")
+    return _is_realms(f"{users_root()}/{linux.host_facts.namespace()}")
+
+
+def _is_realms(base: str) -> bool:
+    """Whether BASE is the state of a realm, or would be: a realm's file names it."""
+    folder = os.path.dirname(base)
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(_REALM)]
+        places = [read(f"{folder}/{name.removesuffix(_REALM)}") for name in names]
+    except OSError:
+        return False
+    return any(place is not None and place.base == base for place in places)
 
 
 def users_root() -> str:
@@ -213,7 +245,7 @@ class Realm:
         """Enter the namespaces; from now on what concerns the network concerns theirs."""
         found = root()
         self.namespaces.enter()
-        _Known.users, _Known.root = False, found
+        _Known.users, _Known.system, _Known.root = False, False, found
 
     def entered(self) -> None:
         """Let others enter: this process is in the namespaces, and stays for a run's whole life."""
@@ -282,7 +314,7 @@ def look_in() -> None:
             linux.namespaces.enter_new()
         except OSError as error:
             raise _refusal(error) from error
-        _Known.users, _Known.root = False, found
+        _Known.users, _Known.system, _Known.root = False, False, found
 
 
 def read(path: str) -> Place | None:

@@ -44,8 +44,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NEEDS_ROOT = (
-    'taps and bridges need root: sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...;'
-    " -nic user needs no privilege"
+    "taps and bridges on the host itself need root:"
+    ' sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...; -nic user needs no privilege'
+)
+_ANOTHER = (
+    "name a folder of your own that is closed to others, for all commands:"
+    ' mkdir -pm 700 "$HOME/.run" && export XDG_RUNTIME_DIR="$HOME/.run"'
 )
 _FORWARDING = "forwarding-"
 _SWITCH = "ipv6-"
@@ -74,7 +78,7 @@ class StateDir(Record):
     def of_folder(cls, folder: str) -> tuple[StateDir, str]:
         """Return the state that contains a run's FOLDER, and the run's name."""
         base, _, file = folder.rpartition("/runs/")
-        realm.work_in(os.path.dirname(base))
+        realm.work_in(base)
         return cls(base), of_file(file)
 
     @classmethod
@@ -338,12 +342,14 @@ def _remove_locks(base: str) -> None:
 def prepare() -> None:
     """Create the root folder. Raises `HostError` without the privilege, or if it is unsafe."""
     found, root = _made_root(), realm.root()
-    if realm.is_system() and found.st_uid == 0 != os.geteuid():
+    if root == realm.SYSTEM and found.st_uid == 0 != os.geteuid():
         raise HostError(f"{root}: it is root's", _NEEDS_ROOT)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022 or not stat.S_ISDIR(found.st_mode):
         raise HostError(
             f"{root} belongs to another user, or others may write to it",
-            "run as its owner; if it should not be there, remove it",
+            "run as its owner; if it should not be there, remove it"
+            if root == realm.SYSTEM
+            else f"if it is not yours, have it removed; or {_ANOTHER}",
         )
 
 
@@ -352,7 +358,7 @@ def _made_root() -> os.stat_result:
     root = realm.root()
     while True:
         try:
-            files.make_folder(root, 0o755 if realm.is_system() else 0o700)
+            files.make_folder(root, 0o755 if root == realm.SYSTEM else 0o700)
             return os.lstat(root)
         except FileNotFoundError:
             continue  # a process that is ending has removed it as empty
@@ -387,7 +393,11 @@ def foresee() -> None:
 def _no_root(error: OSError) -> HostError:
     """Return the error for a root folder that cannot be created or written to."""
     root = realm.root()
-    return HostError(f"{root}: {error.strerror}", linux.remedies.remedy(error, _NEEDS_ROOT, root))
+    if root != realm.SYSTEM and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = f"state is kept there; {_ANOTHER}"
+    else:
+        hint = linux.remedies.remedy(error, _NEEDS_ROOT, root)
+    return HostError(f"{root}: {error.strerror}", hint)
 
 
 def _check(command: str) -> None:
@@ -397,5 +407,8 @@ def _check(command: str) -> None:
     except HostError as error:
         if os.geteuid() == 0:
             raise
-        message = f"{command}: runs and networks are root's ({error.message})"
+        if realm.root() != realm.SYSTEM:
+            raise HostError(f"{command}: {error.message}", error.hint) from error
+        # Who has CAP_NET_ADMIN works on the host's networks, as root.
+        message = f"{command}: the host's runs and networks are root's ({error.message})"
         raise HostError(message, f"sudo qemu-netwrap {command}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from qemu_netwrap.linux import devices, proc, remedies
+from qemu_netwrap.linux import tun as tun_device
 from qemu_netwrap.linux.devices import LOADABLE, LOADED, MISSING
 from qemu_netwrap.model.network_managers import FIREWALLD, MANAGERS
 from qemu_netwrap.record import Record
@@ -38,8 +39,8 @@ def diagnose(seen: HostFacts) -> tuple[Line, ...]:
     """Return a line for each check of what was seen, in the order in which they are printed."""
     lines = [
         _qemu(seen),
-        _privilege(seen) if seen.user is None else _user(seen.user),
-        _tun(seen),
+        _privilege(seen) if seen.user is None else _user(seen.user, is_root=seen.is_root),
+        *_tun(seen),
         _kernel("bridge", seen.bridge, "bridge", seen),
         _kernel("nf_tables", seen.nf_tables, "nat and host-only", seen),
         _program("nft", seen.nft, "nftables"),
@@ -63,12 +64,13 @@ def _host(seen: HostFacts) -> Iterator[Line]:
     yield from _managers(seen)
 
 
-def _user(user: UserFacts) -> Line:
-    """Rate whether an ordinary user can have networks."""
+def _user(user: UserFacts, *, is_root: bool) -> Line:
+    """Rate whether an ordinary user, or root without CAP_NET_ADMIN, can have networks."""
+    who = "root without CAP_NET_ADMIN" if is_root else "an ordinary user"
     if user.refused:
-        found = f"an ordinary user, who can make no network namespace: {user.refused}"
+        found = f"{who}, who can make no network namespace: {user.refused}"
         return Line("privilege", BROKEN, found, user.remedy)
-    found = "an ordinary user: nat and host-only are in a network namespace of the user's own"
+    found = f"{who}: nat and host-only are in a network namespace of the user's own"
     return Line("privilege", OK, found)
 
 
@@ -97,14 +99,16 @@ def _privilege(seen: HostFacts) -> Line:
 
 
 def _standing(seen: HostFacts) -> remedies.Standing:
-    lacking = tuple(name for name in proc.CAPABILITIES if name not in seen.capabilities)
+    """Return the privilege by which networks are made: a user lacks none in their own namespace."""
+    needed = proc.CAPABILITIES if seen.user is None else ()
+    lacking = tuple(name for name in needed if name not in seen.capabilities)
     loaded = {"tun": seen.tun, "vhost_net": seen.vhost_net}
     drivers = frozenset(name for name, device in loaded.items() if device.driver == LOADED)
     return remedies.Standing(seen.is_root, lacking, seen.container, drivers)
 
 
-def _tun(seen: HostFacts) -> Line:
-    """Distinguish a missing node, a missing driver and a missing permission."""
+def _tun(seen: HostFacts) -> Iterator[Line]:
+    """Distinguish a missing node, driver and permission; say what works without taps."""
     tun, what = seen.tun, seen.tun.path
     error = tun.error
     if tun.driver == MISSING and error != errno.ENOENT:
@@ -112,8 +116,10 @@ def _tun(seen: HostFacts) -> Line:
     found = remedies.cause(error, devices.TUN, _standing(seen)) if error else None
     if found is not None:
         more = f"; its driver {_is(tun.driver)}" if error == errno.ENOENT else ""
-        return Line(what, BROKEN, f"{found.why}{more}", found.remedy)
-    return Line(what, OK, "there" if tun.driver == LOADED else "there, its driver on demand")
+        yield Line(what, BROKEN, f"{found.why}{more}", found.remedy)
+        yield Line("without taps", OK, tun_device.WITHOUT)
+        return
+    yield Line(what, OK, "there" if tun.driver == LOADED else "there, its driver on demand")
 
 
 def _kernel(what: str, state: str, used_by: str, seen: HostFacts) -> Line:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_SLAVE = 2, 4, 4096, 16384, 1 << 19  # linux/mount.h
+_MS_NOEXEC, _MS_PRIVATE = 8, 1 << 18
 _MNT_DETACH = 2
 
 
@@ -36,6 +37,28 @@ def cover(texts: Mapping[str, str], place: str) -> None:
             syscalls.mount(own, path, "", _MS_BIND)
     finally:
         syscalls.unmount(place, _MNT_DETACH)  # the files stay as long as they cover others
+
+
+def changes_root() -> bool:
+    """Try to leave this process nothing but /etc and /run; return whether the host allows that.
+
+    These are the steps of slirp4netns' sandbox (its sandbox.c). A container's AppArmor profile
+    denies each mount, and on the initial ramdisk there is no pivot_root(2).
+    """
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    try:
+        syscalls.unshare(_CLONE_NEWNS)
+        syscalls.mount("", "/", "", _MS_PRIVATE)
+        syscalls.mount("tmpfs", "/tmp", "tmpfs", flags, "mode=755")  # noqa: S108 - see above
+        for name in ("etc", "run", "old"):
+            os.mkdir(f"/tmp/{name}")  # noqa: S108
+        for name in ("etc", "run"):
+            syscalls.mount(f"/{name}", f"/tmp/{name}", "", _MS_BIND | _MS_REC | _MS_SLAVE)  # noqa: S108
+        os.chdir("/tmp")  # noqa: S108
+        syscalls.pivot_root(".", "old")
+    except OSError:
+        return False
+    return True
 
 
 def present(texts: Mapping[str, str]) -> dict[str, str]:

@@ -38,9 +38,13 @@ class Namespaces(Record):
 
     def enter(self) -> None:
         """Move this process into both, where it has all capabilities. Raises `OSError`."""
-        linux.syscalls.set_namespace(self.user, _CLONE_NEWUSER)
+        self.enter_user()
         linux.syscalls.set_namespace(self.net, _CLONE_NEWNET)
         linux.syscalls.make_dumpable()
+
+    def enter_user(self) -> None:
+        """Move this process into the user namespace alone. Raises `OSError`."""
+        linux.syscalls.set_namespace(self.user, _CLONE_NEWUSER)
 
     def close(self) -> None:
         """Close the descriptors."""

@@ -25,6 +25,8 @@ STATE, PARENT, THREADS, STARTED = 0, 1, 17, 19
 # The numbers are those of linux/capability.h.
 _NUMBERS = {"net_admin": 12, "net_raw": 13, "net_bind_service": 10, "setuid": 7, "setgid": 6}
 CAPABILITIES = tuple(_NUMBERS)
+MAPS_ROOT = "setfcap"  # what root needs to be root of a user namespace (user_namespaces(7))
+_NUMBERS[MAPS_ROOT] = 31
 
 
 # Asks a process that may see more than this one: `linux.outside` sets it.
@@ -223,6 +225,6 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def capabilities() -> frozenset[str]:
-    """Return those of `CAPABILITIES` that this process has."""
+    """Return those of `CAPABILITIES` and `MAPS_ROOT` that this process has."""
     bits = int(status("self", "CapEff")[0], 16)
     return frozenset(name for name, number in _NUMBERS.items() if bits >> number & 1)

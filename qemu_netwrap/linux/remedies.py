@@ -26,6 +26,7 @@ _ANYWHERE = {
 }
 _DENIED = (errno.EPERM, errno.EACCES)
 _MODULES = {TUN: "tun", VHOST: "vhost_net"}
+_START, _KINDS = "start the container ", "  # docker, podman"
 _NODES = {TUN: "mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200"}
 
 
@@ -75,16 +76,17 @@ def privilege(who: Standing) -> Cause | None:
     """Return which privilege is lacking, and the remedy; None if none is."""
     if not who.lacking:
         return None
+    without = f"without {', '.join(f'CAP_{name.upper()}' for name in who.lacking)}"
     if not who.is_root:
-        return Cause(
-            "networks are made by root",
-            'sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...'
-            "; -nic user needs no privilege",
-        )
-    found = f"root without {', '.join(f'CAP_{name.upper()}' for name in who.lacking)}"
+        sudo = 'sudo qemu-netwrap --run-as "$USER" -- qemu-system-x86_64 ...'
+        if "net_admin" in who.lacking:
+            return Cause("this user is not root", f"{sudo}; -nic nat and host-only need no root")
+        # It works on the host's networks, and may not do all that they need.
+        own = "without CAP_NET_ADMIN too, this user's nat and host-only need no root"
+        return Cause(f"not root, and {without}", f"{sudo}; {own}")
+    found = f"root {without}"
     if who.container:
-        what = " ".join(f"--cap-add {name.upper()}" for name in who.lacking)
-        return Cause(f"{found}, in {who.container}", in_container(what))
+        return Cause(f"{found}, in {who.container}", in_container(_added(who.lacking)))
     return Cause(
         found,
         "start it from a shell, or a unit, whose bounding set has them:"
@@ -92,9 +94,14 @@ def privilege(who: Standing) -> Cause | None:
     )
 
 
+def _added(capabilities: tuple[str, ...]) -> str:
+    """Return the options of docker and podman that give a container CAPABILITIES."""
+    return " ".join(f"--cap-add {name.upper()}" for name in capabilities)
+
+
 def in_container(what: str) -> str:
     """Return the remedy of starting the container with WHAT, options of docker and podman."""
-    return f"start the container with {what}  # docker, podman"
+    return f"{_START}with {what}{_KINDS}"
 
 
 def standing() -> Standing:
@@ -118,29 +125,67 @@ def container() -> str:
 
 
 # Settings that keep ordinary users from making user namespaces, with the value that does.
+_APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 _USER_NAMESPACES = (
     ("kernel/unprivileged_userns_clone", "0", "1"),  # Debian's kernels
-    ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu's, from 23.10 on
+    (_APPARMOR, "1", "0"),  # Ubuntu's, from 23.10 on
     ("user/max_user_namespaces", "0", "15000"),  # user_namespaces(7)
 )
+# Ubuntu's way to exempt one program, which docs/rootless.md spells out.
+_PROFILE = "  # or give it a profile with `userns,`: docs/rootless.md"
 
 
 def user_namespace(who: Standing) -> Cause:
-    """Return why a user may not make a user namespace, or has no capability in it."""
+    """Return why a user may not make a user namespace, or has no capability in it.
+
+    For root that is the second way: the first is the capabilities that it lacks.
+    """
     for name, off, on in _USER_NAMESPACES:
         if files.peek(f"{SETTINGS}/{name}").strip() == off:
-            setting = name.replace("/", ".")
-            return Cause(f"{setting} is {off}", f"sudo sysctl -w {setting}={on}")
+            found = _switched_off(name, off, on)
+            break
+    else:
+        found = _forbidden(who)
+    lacking = privilege(who) if who.is_root else None
+    if lacking is None:
+        return found
+    why = f"{lacking.why}; and for networks of its own: {found.why}"
+    if lacking.remedy.endswith(_KINDS) and found.remedy.startswith(_START):
+        other = found.remedy.removeprefix(_START)
+        return Cause(why, f"{lacking.remedy.removesuffix(_KINDS)}, or {other}")
+    return Cause(why, f"{lacking.remedy}; or {found.remedy}")
+
+
+def _switched_off(name: str, off: str, on: str) -> Cause:
+    """Return the cause for a setting, its NAME a path, that is OFF and should be ON."""
+    setting = name.replace("/", ".")
+    is_apparmor = name == _APPARMOR
+    why = f"AppArmor allows users no capability in one ({setting} is {off})"
+    return Cause(
+        why if is_apparmor else f"{setting} is {off}",
+        f"sudo sysctl -w {setting}={on}{_PROFILE if is_apparmor else ''}",
+    )
+
+
+def _forbidden(who: Standing) -> Cause:
+    """Return what may forbid user namespaces where no setting does."""
+    if who.is_root and proc.MAPS_ROOT not in proc.capabilities():
+        # Since Linux 5.12 root maps itself only with that (user_namespaces(7), file capabilities).
+        why = "root without CAP_SETFCAP has no user namespace"
+        return Cause(why, in_container("--cap-add SETFCAP") if who.container else "see: capsh")
     if who.container:
         why = "the container forbids user namespaces"
         return Cause(why, in_container("--security-opt seccomp=unconfined"))
-    return Cause("a security module may forbid user namespaces", "see: dmesg | tail")
+    why = "a security module, or a unit's RestrictNamespaces=, may forbid user namespaces"
+    return Cause(why, "see: dmesg | tail")
 
 
 def _denied(who: Standing) -> Cause:
     lacking = privilege(who)
     if lacking is not None:
         return lacking
+    if not proc.maps_all_ids() and files.peek(f"{SETTINGS}/{_APPARMOR}").strip() == "1":
+        return _switched_off(_APPARMOR, "1", "0")  # it takes what /proc/self/status still shows
     found = "root has the capabilities, and something else forbids it"
     return Cause(found, "see a security module (dmesg), seccomp, or the container's rules")
 

@@ -138,6 +138,14 @@ def unmount(target: str, flags: int) -> None:
     _raise(_call("umount2", os.fsencode(target), flags), target)
 
 
+def pivot_root(root: str, old: str) -> None:
+    """Make the mount ROOT the root of this process, and move the former to OLD (pivot_root(2)).
+
+    Raises `OSError`.
+    """
+    _raise(_call("pivot_root", os.fsencode(root), os.fsencode(old)), root)
+
+
 def make_dumpable() -> None:
     """Give this process its own files in /proc again: the kernel takes them when it gains rights.
 

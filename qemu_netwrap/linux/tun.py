@@ -16,6 +16,13 @@ TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE, IFF_TUN_EXCL = 0x2, 0x1000, 0x4000, 0x100, 0x8000
 IFF_PERSIST = 0x800
 _IFREQ = struct.Struct("16sH22x")
+_SOCKET = '"$HOME/passt.sock"'
+WITHOUT = (
+    "without a tap: -nic user"
+    f"; or, with QEMU from 7.2 on, passt: passt --one-off -s {_SOCKET}"
+    f" && qemu-system-x86_64 -netdev stream,id=n0,server=off,addr.type=unix,addr.path={_SOCKET}"
+    " -device virtio-net-pci,netdev=n0"
+)
 
 
 def open_tap(name: str, queues: int, *, vnet_hdr: bool) -> list[int]:
@@ -60,7 +67,7 @@ def open_vhost(count: int) -> list[int]:
 def no_tap(error: OSError) -> HostError:
     """Return the error for taps that cannot be created."""
     hint = linux.remedies.remedy(error, f"is it the tun device? ls -l {DEVICE}: 10, 200", DEVICE)
-    return HostError(f"taps: {DEVICE}: {error.strerror}", hint)
+    return HostError(f"taps: {DEVICE}: {error.strerror}", f"{hint}; {WITHOUT}")
 
 
 def no_vhost(error: OSError) -> HostError:

@@ -18,6 +18,8 @@ How they differ (Debian 12's pasta of 2023-03-09 and slirp4netns 1.2.0, pasta of
 - Neither ends with the namespace: the descriptor of its tap keeps that. Only new pasta ends, half a
   second after the process that it was given.
 - When `DEVICE` is deleted pasta ends, and slirp4netns takes a whole CPU.
+- As root each takes itself for the host's: slirp4netns makes its sandbox without entering the user
+  namespace first, and pasta becomes nobody. In the user namespace already, both do as for a user.
 - Each survives that the host's uplink goes and comes back.
 - What is sent at more than some 100 Mbit/s stalls in pasta: it drops what its socket does not take,
   and the sender waits for a retransmission time-out. slirp4netns does not, and it has what QEMU's
@@ -54,6 +56,7 @@ READY_FD = {PASTA: 1, SLIRP: 3}
 _DNS = {PASTA: "169.254.1.1", SLIRP: "10.0.2.3"}
 
 _NO_ROUTE = "External interface not usable"  # pasta: for neither IPv4 nor IPv6
+NO_MOUNTS = "pasta has a sandbox of mounts, and here nothing can be mounted"
 _NO_SYSLOG = "Failed to send "  # pasta, where nothing listens at /dev/log
 
 
@@ -88,8 +91,14 @@ def dns_address(helper: UplinkHelper) -> str:
     return _DNS[helper.name]
 
 
-def command(
-    helper: UplinkHelper, pid: int, *, ipv6: bool = True, mtu: int = _MTU
+def command(  # noqa: PLR0913 - what may differ between two starts
+    helper: UplinkHelper,
+    pid: int,
+    *,
+    ipv6: bool = True,
+    mtu: int = _MTU,
+    sandbox: bool = True,
+    is_root: bool = False,
 ) -> tuple[str, ...]:
     """Return the argument list that connects the user and network namespaces of the process PID.
 
@@ -98,10 +107,17 @@ def command(
     is forwarded in either direction, and the host's loopback addresses are not reachable, but for
     `dns_address`.
 
+    Without SANDBOX, where nothing can be mounted, slirp4netns has its filter of system calls alone,
+    and for pasta there is no such list: () is returned. IS_ROOT: who starts it has entered the user
+    namespace, where it is root.
+
     The program is `helper.path`, whatever the first word: passt knows by it that it is to be pasta.
     """
     if helper.name == SLIRP:
-        return _slirp(pid, mtu, ipv6=ipv6)
+        return _slirp(pid, mtu, ipv6=ipv6, sandbox=sandbox)
+    if not sandbox:
+        return ()
+    user = ("--netns-only",) if is_root else ("--userns", f"/proc/{pid}/ns/user")
     return (
         *(PASTA, "--foreground", "--quiet", "--config-net"),
         *("--pid", f"/proc/self/fd/{READY_FD[PASTA]}"),  # written when all is configured
@@ -109,11 +125,11 @@ def command(
         *("--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"),
         *("--dns-forward", _DNS[PASTA]),
         *(() if ipv6 else ("--ipv4-only",)),
-        *("--userns", f"/proc/{pid}/ns/user", "--netns", f"/proc/{pid}/ns/net"),
+        *(*user, "--netns", f"/proc/{pid}/ns/net"),
     )
 
 
-def _slirp(pid: int, mtu: int, *, ipv6: bool) -> tuple[str, ...]:
+def _slirp(pid: int, mtu: int, *, ipv6: bool, sandbox: bool) -> tuple[str, ...]:
     """Return slirp4netns' argument list.
 
     By a pid: with paths of the namespaces --enable-sandbox fails at setegid(0), since it joins the
@@ -121,7 +137,8 @@ def _slirp(pid: int, mtu: int, *, ipv6: bool) -> tuple[str, ...]:
     """
     return (
         *(SLIRP, "--configure", "--mtu", str(mtu), "--disable-host-loopback"),
-        *("--enable-sandbox", "--enable-seccomp"),
+        *(("--enable-sandbox",) if sandbox else ()),
+        "--enable-seccomp",
         *(("--enable-ipv6",) if ipv6 else ()),
         *("--ready-fd", str(READY_FD[SLIRP])),
         *(str(pid), DEVICE),
@@ -132,6 +149,8 @@ def why(name: str, printed: str) -> str:
     """Return why the helper NAME does not connect, from what it has PRINTED, with a remedy."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(_NO_SYSLOG)]
+    if NO_MOUNTS in told:
+        return f"{NO_MOUNTS}; apt install slirp4netns, which does without"
     if any(_NO_ROUTE in line for line in told):
         return (
             "the host has no default route, which this pasta needs when it starts; connect the"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _END_TIMEOUT = 2.0  # seconds after SIGTERM, until SIGKILL
 _FIRST_FD = 10  # above all that the program gets
+_CONFINED, _BARE = b"+", b"-"  # whether the program's sandbox can be made
 
 
 class WayOut(Record):
@@ -93,16 +94,27 @@ def _start(file: str, inside: Namespaces, helper: UplinkHelper) -> None:
     member = os.fork()
     if member == 0:
         inside.enter()
-        os.write(stood, b"+")
-        files.close_from(0, ready)
+        files.close_from(0, ready, stood)
+        # No one else has this process's mounts: who joins it takes user and network namespace.
+        is_confined = linux.mounts.changes_root()
+        # pasta keeps few capabilities; who has more does not show it the namespaces (ptrace(2)).
+        linux.syscalls.drop_capabilities()
+        os.write(stood, _CONFINED if is_confined else _BARE)
+        os.close(stood)
         os.read(ready, 1)
         os._exit(0)
     child = os.fork()
     if child == 0:
         os.close(stood)
         os.close(go)
-        if os.read(going, 1) and os.read(standing, 1):
-            _become(file, helper, member, told)
+        if os.read(going, 1) and (stands := os.read(standing, 1)):
+            # Either program takes root for one with all capabilities, which it has only in there.
+            is_root = os.geteuid() == 0
+            if is_root:
+                inside.enter_user()
+            sandbox = stands == _CONFINED
+            words = linux.uplink_helpers.command(helper, member, sandbox=sandbox, is_root=is_root)
+            _become(file, helper, told, words)
         os._exit(0)
     mine = proc.of(child)
     fields = {"pid": str(mine.pid), "started": mine.started, "program": helper.name}
@@ -110,10 +122,11 @@ def _start(file: str, inside: Namespaces, helper: UplinkHelper) -> None:
     os.write(go, b"+")
 
 
-def _become(file: str, helper: UplinkHelper, member: int, told: int) -> NoReturn:
-    """Become the program for the namespaces of the process MEMBER; errors go to FILE's log.
+def _become(file: str, helper: UplinkHelper, told: int, words: tuple[str, ...]) -> NoReturn:
+    """Become the program, with WORDS as its arguments; errors go to FILE's log.
 
-    It writes to the descriptor TOLD when it is ready.
+    It writes to the descriptor TOLD when it is ready. Without WORDS it is of no use here: this
+    process ends, and the log tells.
     """
     os.chdir("/")
     os.umask(0o077)
@@ -128,7 +141,9 @@ def _become(file: str, helper: UplinkHelper, member: int, told: int) -> NoReturn
     for number in valid_signals() - {SIGKILL, SIGSTOP}:
         signal(number, SIG_DFL)  # SIGPIPE for one: pasta insists on its own handlers
     pthread_sigmask(SIG_SETMASK, ())
-    words = linux.uplink_helpers.command(helper, member)
+    if not words:
+        os.write(2, linux.uplink_helpers.NO_MOUNTS.encode())
+        os._exit(1)
     os.execve(helper.path, words, ENVIRONMENT)
 
 

@@ -198,6 +198,8 @@ def follow(bridge: str, work: Context) -> bool:
     Releases what was set up for devices that no route leaves by any more, and recreates what others
     removed. Returns whether such a network is up.
     """
+    if not os.path.exists(work.state.network(bridge)):
+        return False  # it went while this process started: a lock would be left in its place
     with files.Lock(work.state.network_lock(bridge)):
         info = peek_info(work, bridge)
         if info is None or not traits(info.mode).has_way_out:

@@ -9,8 +9,7 @@ import errno
 import os
 
 from qemu_netwrap import state
-from qemu_netwrap.errors import HostError
-from qemu_netwrap.linux import devices, host_facts, remedies, sysctl, tun
+from qemu_netwrap.linux import devices, host_facts, sysctl, tun
 from qemu_netwrap.resources.links import taken
 from qemu_netwrap.runtime import host_ports
 
@@ -32,7 +31,6 @@ def check(nics: tuple[TapRequest, ...], here: state.StateDir) -> None:
         return
     state.foresee()
     host_ports.check(nics, here)
-    _check_privilege()
     for name in host_facts.existing(tuple(nic.tap for nic in nics)):
         raise taken(name)
     refused = _refusal(devices.tun())
@@ -49,13 +47,6 @@ def check_settings(resources: Iterable[Resource]) -> None:
     if device and os.statvfs("/proc/sys").f_flag & os.ST_RDONLY:
         error = OSError(errno.EROFS, os.strerror(errno.EROFS))
         raise sysctl.refusal(_ANY_SETTING.format(device), error)
-
-
-def _check_privilege() -> None:
-    """Raise a `HostError` if root lacks CAP_NET_ADMIN; an ordinary user plans for root."""
-    if os.geteuid() == 0 and "net_admin" in remedies.standing().lacking:
-        error = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        raise HostError(f"taps and bridges: {error.strerror}", remedies.remedy(error, ""))
 
 
 def _refusal(device: Device) -> OSError | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.confined import filtered
 from lab.leaks import snapshot
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
@@ -80,7 +81,12 @@ def test_an_ordinary_user(uplinked: Uplinked) -> None:
             "may not open",
         ),
         ("mount --bind /dev/null /dev/net/tun", (), "/dev/net/tun", "not the tun device"),
-        (":", ("setpriv", "--bounding-set=-net_admin"), "privilege", "CAP_NET_ADMIN"),
+        (
+            ":",
+            (*filtered(), "setpriv", "--bounding-set=-net_admin"),
+            "privilege",
+            "CAP_NET_ADMIN",
+        ),
         ("mount --bind /dev/null /usr/sbin/nft", (), "nft", "missing"),
         (
             "mount --bind /dev/null /usr/sbin/dnsmasq",
@@ -104,7 +110,8 @@ def test_in_a_container(host: Host) -> None:
     """The remedy is the container's to give; systemd's CONTAINER_INTERFACE tells of one."""
     told = "mkdir /run/systemd; echo podman >/run/systemd/container"
     setup = f"mount -t tmpfs run /run; {told}; {NO_TUN}"
-    _, seen = doctor(host, "setpriv", "--bounding-set=-net_admin,-net_raw", setup=setup)
+    words = (*filtered(), "setpriv", "--bounding-set=-net_admin,-net_raw")
+    _, seen = doctor(host, *words, setup=setup)
     assert "--device /dev/net/tun" in seen["/dev/net/tun"]["remedy"]
     assert "--cap-add NET_ADMIN --cap-add NET_RAW" in seen["privilege"]["remedy"]
     assert "podman" in seen["privilege"]["found"]

@@ -60,7 +60,13 @@ def test_a_good_host() -> None:
         ("dnsmasq", {"dnsmasq": Program()}, "no nat", "apt install dnsmasq-base"),
         ("kernel: bridge", {"bridge": MISSING}, "missing", "modprobe bridge"),
         ("kernel: nf_tables", {"nf_tables": MISSING}, "missing", "modprobe nf_tables"),
-        ("privilege", {"user": UserFacts("it is off", "sudo sysctl")}, "ordinary user", "sysctl"),
+        (
+            "privilege",
+            {"user": UserFacts("it is off", "sudo sysctl"), "is_root": False},
+            "ordinary user",
+            "sysctl",
+        ),
+        ("privilege", {"user": UserFacts("it is off", "mend it")}, "root without CAP_NET", "mend"),
         ("privilege", {"capabilities": frozenset(CAPABILITIES[1:])}, "CAP_NET_ADMIN", "capsh"),
         (
             "privilege",
