@@ -209,6 +209,18 @@ class Realm:
             self._member = place.member
         return self._found is not None
 
+    def find_alone(self) -> bool:
+        """Find the namespaces, locked alone; return whether they exist.
+
+        If not, what is left of them is removed, the lock too. Raises `HostError` as `find` does.
+        """
+        if self.find(shared=False):
+            return True
+        if self.base and not _is_in_use(self.base):
+            give_up(self.path, self.base)
+        self.drop()
+        return False
+
     @property
     def namespaces(self) -> Namespaces:
         """The namespaces, once they are found or made."""
@@ -296,10 +308,7 @@ def step_in(make: Callable[[Realm], None] | None = None, *, looks_out: bool = Tr
     if make is not None:
         found.__enter__()
         make(found)
-    elif not found.find(shared=False):
-        if found.base and not _is_in_use(found.base):
-            give_up(found.path, found.base)
-        found.drop()
+    elif not found.find_alone():
         return False
     found.enter()
     found.close()

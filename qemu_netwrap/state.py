@@ -53,6 +53,7 @@ _ANOTHER = (
 )
 _FORWARDING = "forwarding-"
 _SWITCH = "ipv6-"
+_RELAY = "relay-"
 _KEPT = "-kept"  # the member by which a network stays up without a run
 
 
@@ -119,6 +120,15 @@ class StateDir(Record):
     def run(self, run: str) -> str:
         """Return the folder of a run."""
         return f"{self.base}/runs/{as_file(run)}"
+
+    def relay(self, run: str, tap: str) -> str:
+        """Return the file of the process that leads ports of the host to a run's NIC."""
+        return f"{self.run(run)}/{_RELAY}{as_file(tap)}"
+
+    def relays(self, run: str) -> list[str]:
+        """Return the files of the processes that lead ports of the host to a run's NICs."""
+        folder = self.run(run)
+        return [f"{folder}/{name}" for name in files.listdir(folder) if name.startswith(_RELAY)]
 
     def runs(self) -> list[str]:
         """Return the names of all runs that have a folder, living or dead."""

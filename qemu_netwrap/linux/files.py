@@ -72,6 +72,22 @@ def open_locked(path: str, *, wait: bool = True, shared: bool = False) -> int:
         os.close(fd)
 
 
+def open_locked_again(path: str) -> int:
+    """Return a descriptor of PATH, to read and write it, with its lock; -1 if the file has gone.
+
+    Nothing is created: what had the file may be over.
+    """
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except _NO_SUCH:
+            return -1
+        waits.lock(fd, fcntl.LOCK_EX, path)
+        if same_file(fd, path):
+            return fd
+        os.close(fd)
+
+
 def replace_locked(path: str) -> int:
     """Replace the lock file PATH by a new one; return its locked descriptor.
 

@@ -81,6 +81,12 @@ def lives(process: Process) -> bool:
     return started(process.pid) == process.started
 
 
+def is_running(process: Process) -> bool:
+    """Whether a process lives and is no zombie, which is left of one until its parent reaps it."""
+    fields = stat(process.pid)
+    return bool(fields) and fields[STARTED] == process.started and fields[STATE] != "Z"
+
+
 def stat(pid: int | str) -> list[str]:
     """Return the fields of /proc/PID/stat behind the name: see `STATE` and the others."""
     # The name, in parentheses, may contain anything, spaces and parentheses too.

@@ -58,7 +58,7 @@ def read(file: str) -> WayOut | None:
 def alive(file: str) -> WayOut | None:
     """Return the way out that FILE records, if it lives."""
     found = read(file)
-    return found if found is not None and proc.lives(found.process) else None
+    return found if found is not None and proc.is_running(found.process) else None
 
 
 def start(file: str, inside: Namespaces, wanted: str) -> UplinkHelper | None:

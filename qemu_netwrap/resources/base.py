@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import ClassVar, Self
 
+    from qemu_netwrap.model.run import PortForward
     from qemu_netwrap.state import StateDir
 
     Saved = dict[str, str]  # the facts that `Context.remember` stored for a resource
@@ -147,6 +148,17 @@ class Resource(Record):
 
     def add_again(self, context: Context) -> None:
         """Add again what may have been flushed together with the network's chains."""
+
+    def loss(self, context: Context) -> str:
+        """Return what of it has died that can be started again, as a fault for `ps`; or ""."""
+        return ""
+
+    def ports_lost(self, context: Context) -> tuple[PortForward, ...]:
+        """Return the forwards whose ports `start_again` needs as `Context.ports`."""
+        return ()
+
+    def start_again(self, context: Context) -> None:
+        """Start again what `loss` tells of, unless its run is being released."""
 
     def plug_again(self, context: Context, saved: Saved, bridge: str) -> str:
         """Attach its tap to the recreated BRIDGE; return the tap's name, "" if it did not."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime import launch_options as launch_options
     from qemu_netwrap.runtime import launcher as launcher
     from qemu_netwrap.runtime import membership as membership
+    from qemu_netwrap.runtime import mending as mending
     from qemu_netwrap.runtime import mtu as mtu
     from qemu_netwrap.runtime import network_choice as network_choice
     from qemu_netwrap.runtime import owners as owners
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime import users_runs as users_runs
     from qemu_netwrap.runtime import vfio_bind as vfio_bind
     from qemu_netwrap.runtime import waiter as waiter
+    from qemu_netwrap.runtime import warden as warden
     from qemu_netwrap.runtime import way_out as way_out
 else:
     __getattr__ = lazy.submodules(__name__)

@@ -41,7 +41,7 @@ def hold(nics: Iterable[TapRequest], state: StateDir) -> tuple[int, ...]:
     for nic in nics:
         for forward in nic.forwards:
             try:
-                held.append(_take(forward))
+                held.append(take(forward))
             except OSError as error:
                 for fd in held:
                     os.close(fd)
@@ -49,14 +49,17 @@ def hold(nics: Iterable[TapRequest], state: StateDir) -> tuple[int, ...]:
     return tuple(held)
 
 
-def _take(forward: PortForward) -> int:
-    """Take a port and return its descriptor; retry while a QEMU that was just killed has it."""
+def take(forward: PortForward) -> int:
+    """Take a port and return its descriptor; retry while a QEMU that was just killed has it.
+
+    Raises `OSError`.
+    """
     address = forward.host or ("::" if forward.is_ipv6 else "0.0.0.0")  # noqa: S104 - as slirp does
 
-    def take() -> int:
+    def bound() -> int:
         return ports.take(forward.protocol, address, forward.port, serves=realm.is_users())
 
-    return polling.retry(take, errno.EADDRINUSE, _RELEASE_TIMEOUT, _POLL_INTERVAL)
+    return polling.retry(bound, errno.EADDRINUSE, _RELEASE_TIMEOUT, _POLL_INTERVAL)
 
 
 def check(nics: Iterable[TapRequest], state: StateDir) -> None:

@@ -1,7 +1,8 @@
 """The keeper: the process beside QEMU that acquires what a run needs, waits, and releases it.
 
-It has a session of its own, out of reach of the terminal's signals, and is no child of QEMU. It
-sends the launcher text and tap descriptors over a socket pair, one message each:
+It has a session of its own, out of reach of the terminal's signals, and is no child of QEMU. Where
+it enters a user's realm, a `warden` stays outside. It sends the launcher text and tap descriptors
+over a socket pair, one message each:
 
     keeper format=1    comes first: the format of the others
     nic <tab> ...      a NIC is ready; its descriptors come with the message
@@ -17,7 +18,19 @@ import _socket
 import fcntl
 import os
 import sys
-from _signal import SIG_IGN, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask, signal
+from _signal import (
+    SIG_DFL,
+    SIG_IGN,
+    SIG_SETMASK,
+    SIGHUP,
+    SIGINT,
+    SIGKILL,
+    SIGSTOP,
+    SIGTERM,
+    pthread_sigmask,
+    signal,
+    valid_signals,
+)
 
 from qemu_netwrap import linux, passthrough, record_text, resources, runtime
 from qemu_netwrap.errors import HostError, NetwrapError
@@ -70,6 +83,8 @@ def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
     so that it is no child of the process that becomes QEMU.
     """
     ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    has_warden = keeping.realm is not None and not keeping.by_tap
+    waiting, told = os.pipe2(os.O_CLOEXEC) if has_warden else (-1, -1)
     middle = os.fork()
     if middle == 0:
         try:
@@ -78,22 +93,44 @@ def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
             os.setsid()
             if os.fork() == 0:
                 ours.close()
-                _keep(keeping, its)
+                _keep(keeping, its, told)
+            if has_warden and os.fork() == 0:
+                _leave_warden(keeping, waiting)
         except BaseException:  # noqa: BLE001 - a forked child must not return
             if keeping.debug:
                 sys.excepthook(*sys.exc_info())
         os._exit(125)
     if keeping.realm is not None:
         keeping.realm.close()
-    for fd in keeping.held:
+    for fd in (*keeping.held, *((waiting, told) if has_warden else ())):
         os.close(fd)
     its.close()
     os.waitpid(middle, 0)
     return ours
 
 
-def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
-    """Run as the keeper: acquire, hand over, then become the waiter. Does not return."""
+def _leave_warden(keeping: KeeperJob, waiting: int) -> NoReturn:
+    """Become the warden of a run in a user's realm, which reads from WAITING what to watch."""
+    os.chdir("/")
+    waiting = fcntl.fcntl(waiting, fcntl.F_DUPFD, _WAITER_FDS)
+    files.close_from(0, waiting)
+    for _ in range(_LOCK_FD):
+        os.open(os.devnull, os.O_RDWR)
+    for fd in range(_LOCK_FD):
+        os.set_inheritable(fd, True)  # noqa: FBT003 - has no name
+    os.dup2(waiting, _LOCK_FD)
+    for number in valid_signals() - {SIGKILL, SIGSTOP}:
+        signal(number, SIG_DFL)
+    pthread_sigmask(SIG_SETMASK, ())
+    words = runtime.warden.command(keeping.state.run(keeping.wanted.run), keeping.pid)
+    os.execve(runtime.warden.SHELL, words, linux.child.ENVIRONMENT)
+
+
+def _keep(keeping: KeeperJob, launcher: _socket.socket, told: int) -> None:
+    """Run as the keeper: acquire, hand over, then become the waiter. Does not return.
+
+    The run's warden hears by the pipe TOLD what to watch; -1 if there is none.
+    """
     for number in _ENDING_SIGNALS:
         signal(number, SIG_IGN)
     # dnsmasq inherits the mask, and must get SIGTERM even if the user blocked it for QEMU.
@@ -124,6 +161,8 @@ def _keep(keeping: KeeperJob, launcher: _socket.socket) -> None:
         raise
     copy = kept_code.keep(keeping.state, run, "waiter" if tap is None else "tap_waiter")
     _settle(keeping)
+    if told >= 0:
+        _tell_warden(keeping, told)
     _close_all_but(lock, alive)
     if tap is None:
         _sleep(folder, copy)
@@ -158,6 +197,16 @@ def _settle(keeping: KeeperJob) -> None:
         runs.release_dead_runs(keeping.state)  # what earlier runs have left
     except (OSError, NetwrapError):
         pass  # not a failure of this run: gc reports it
+
+
+def _tell_warden(keeping: KeeperJob, told: int) -> None:
+    """Tell the run's warden what to watch; if it is gone, the next run to join puts things back."""
+    own = (keeping.pid, os.getpid())
+    try:
+        found = runtime.mending.watched(keeping.state, keeping.wanted.run, own)
+        os.write(told, f"{runtime.mending.as_words(found)}\n".encode())
+    except OSError:
+        pass
 
 
 def _live_by_tap(keeping: KeeperJob) -> LiveTap:

@@ -204,14 +204,33 @@ def follow(bridge: str, work: Context) -> bool:
         info = peek_info(work, bridge)
         if info is None or not traits(info.mode).has_way_out:
             return False
-        journal = journal_of(work, bridge)
-        entries = journal.live()
-        if _stands(entries, work):
-            entries = runtime.way_out.give_up(entries, journal, work)
-            repair.restore(entries, journal, work)
-            _follow_uplink(info, entries, journal, work)
-            _follow_uplink6(info, entries, journal, work)
+        _restore(info, work)
         return True
+
+
+def mend(bridge: str, work: Context) -> None:
+    """Recreate what has died of the network on BRIDGE, of whatever mode, if it is up."""
+    if not os.path.exists(work.state.network(bridge)):
+        return  # a lock is not created for a network that is gone
+    with files.Lock(work.state.network_lock(bridge)):
+        info = peek_info(work, bridge)
+        if info is not None:
+            _restore(info, work)
+
+
+def _restore(info: NetworkInfo, work: Context) -> None:
+    """Recreate what others removed of a network, whose lock the caller holds."""
+    journal = journal_of(work, info.bridge)
+    entries = journal.live()
+    if not _stands(entries, work):
+        return
+    if not traits(info.mode).has_way_out:
+        repair.restore(entries, journal, work)
+        return
+    entries = runtime.way_out.give_up(entries, journal, work)
+    repair.restore(entries, journal, work)
+    _follow_uplink(info, entries, journal, work)
+    _follow_uplink6(info, entries, journal, work)
 
 
 def follows(bridge: str, work: Context) -> bool:
@@ -236,7 +255,7 @@ def resources_of(
     """Return the resources that creating NETWORK would need on this host. Raises `HostError`."""
     needs = base.driver(network.mode).needs(network)
     if needs.way_out and not realm.is_system():
-        _await_way_out(work)
+        await_way_out(work)
     around = host_facts.surroundings(
         network.bridge,
         places=needs.places,
@@ -254,7 +273,7 @@ def resources_of(
     return base.network_resources(network, around.replace(reserved=reserved))
 
 
-def _await_way_out(work: Context) -> None:
+def await_way_out(work: Context) -> None:
     """Wait until the way out of a user's realm is there: what is made for it must know its device.
 
     If its program ends meanwhile, this tells the user that guests reach only each other.

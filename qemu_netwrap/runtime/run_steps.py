@@ -82,7 +82,7 @@ class NicSteps:
         yield chains
         if self.forwards and not realm.is_system():
             led = " ".join(map(str, self.forwards))
-            yield (resources.port_relay.PortRelay(nic.tap, led),)
+            yield (resources.port_relay.PortRelay(nic.tap, led, choice.run),)
 
     def _guest_nics(self) -> Iterator[Step]:
         """Yield a name, a MAC and perhaps addresses for each guest NIC behind the port."""

@@ -26,6 +26,7 @@ from qemu_netwrap.qemu import hostfwd
 from qemu_netwrap.record import Record
 from qemu_netwrap.resources import dhcp_hosts, lookout
 from qemu_netwrap.resources.base import ALL, Context
+from qemu_netwrap.resources.journal import Journal
 from qemu_netwrap.resources.links import TAP_PREFIX
 from qemu_netwrap.runtime import membership, owners, runs
 
@@ -479,6 +480,7 @@ def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
         faults.append(f"its nft rules have been removed{REMEDY}")
     if server is None and os.path.exists(f"{folder}/dnsmasq.conf"):
         faults.append(f"its dnsmasq has died{REMEDY}")
+    faults += [f"{lost}{REMEDY}" for lost in _losses(members, bridge, work)]
     if traits(info.mode).has_way_out:
         faults += _way_faults(info, folder, work)
     return NetworkStatus(
@@ -495,6 +497,14 @@ def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
         _way_out(state) if traits(info.mode).has_way_out else "",
         tuple(faults),
     )
+
+
+def _losses(members: tuple[str, ...], bridge: str, work: Context) -> Iterator[str]:
+    """Yield what has died of the living runs on a network: each is told with one of them."""
+    for run in filter(work.state.is_alive, members):
+        if bridge in [nic.bridge for nic in runs.read_info(work.state, run)[1]][:1]:
+            entries = Journal(f"{work.state.run(run)}/journal").peek()
+            yield from filter(None, (entry.resource.loss(work) for entry in entries))
 
 
 def _way_out(state: StateDir) -> str:

@@ -64,11 +64,18 @@ def connect(
     if linux.way_out.alive(realm.way_out_of(found.base)) is not None:
         return
     found.be_alone()
-    file = realm.way_out_of(found.base)
-    if linux.way_out.alive(file) is not None:
+    if linux.way_out.alive(realm.way_out_of(found.base)) is not None:
         return  # another one has started it meanwhile
-    helper = linux.way_out.start(file, found.namespaces, config.uplink_helper)
+    if not lead_out(found, config.uplink_helper) and not request.quiet:
+        tell(_NO_WAY_OUT)
+
+
+def lead_out(found: Realm, wanted: str) -> bool:
+    """Start the program WANTED (auto, pasta, slirp4netns) for a user's realm, locked alone.
+
+    Returns whether there is one. Raises `HostError` if the one that is named is not installed.
+    """
+    helper = linux.way_out.start(realm.way_out_of(found.base), found.namespaces, wanted)
     dns = f"nameserver {linux.uplink_helpers.dns_address(helper)}\n" if helper is not None else ""
     files.write(realm.resolv_conf_of(found.base), dns, 0o644)
-    if helper is None and not request.quiet:
-        tell(_NO_WAY_OUT)
+    return helper is not None

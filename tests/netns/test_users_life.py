@@ -27,17 +27,29 @@ if TYPE_CHECKING:
 NAT: Final = "nat"
 LED: Final = f"{NAT},hostfwd=tcp::8080-:80"
 STATE: Final = "/run/user/1000/qemu-netwrap"
+RELAYS: Final = "*/runs/*/relay-*"
 
 # What a user's run and network consist of, by their command lines.
 PARTS: Final = {
     "qemu": f"^{QEMU} ",
     "keeper": r"^flock .*/runs/{run}\b",
-    "relay": r"python.*hostfwd",
+    "warden": r"runtime/warden\.py",
     "way out": "^(slirp4netns|pasta) ",
     "dnsmasq": "dnsmasq .*--conf-file",
     "lookout": "^(sh -c head|head) |uplink_follower",
 }
+# A relay has the command line of what started it: files tell which process it is.
+RELAY: Final = "relay"
+VICTIMS: Final = (*PARTS, RELAY)
 _PAIRS: Final = 4
+
+
+HOLDER: Final = """
+import socket, time
+held = socket.create_server(("", 8080))
+print("held", flush=True)
+time.sleep(1000)
+"""
 
 
 def launch(user: User, nic: str = NAT) -> subprocess.Popen[str]:
@@ -78,8 +90,14 @@ def part(user: User, name: str, run: int) -> list[int]:
     """Return the processes of a part; QEMU and the keeper are those of a run."""
     if name == "qemu":
         return [run]
+    known = user.processes()
+    state = Path(f"/proc/{user.host.pid}/root{STATE}")
+    told = [re.search(r"\tpid=(\d+)", file.read_text("utf-8")) for file in state.glob(RELAYS)]
+    relays = known.keys() & {int(each[1]) for each in told if each}
+    if name == RELAY:
+        return sorted(relays)
     wanted = re.compile(PARTS[name].format(run=run))
-    return [pid for pid, cmd in user.processes().items() if wanted.search(cmd)]
+    return [pid for pid, cmd in known.items() if wanted.search(cmd) and pid not in relays]
 
 
 def kill(*pids: int) -> None:
@@ -132,27 +150,33 @@ def faults(user: User) -> list[str]:
 
 def _combinations() -> list[tuple[str, ...]]:
     """Return every part, and a sample of the pairs."""
-    pairs = list(itertools.combinations(PARTS, 2))
-    return [*((each,) for each in PARTS), *sampled(pairs, _PAIRS, "users' pairs")]
+    pairs = list(itertools.combinations(VICTIMS, 2))
+    return [*((each,) for each in VICTIMS), *sampled(pairs, _PAIRS, "users' pairs")]
 
 
 def test_a_part_is_killed_beside_a_living_guest(user: User) -> None:
     """Its network lives, `ps` tells what is missing, who joins puts that back; then all goes.
 
-    The lookout may be faster than `ps`: woken by the way out's end, it repairs the network.
+    The wardens die before, which would be faster than `ps`. So may the lookout be: woken by the way
+    out's end, it repairs the network.
     """
     told = {"way out": "led out has died", "dnsmasq": "dnsmasq has died", "lookout": "follow"}
+    told[RELAY] = "led tcp::8080-"
     for victims in _combinations():
         one, two = started(user, LED, NAT)
+        wardens = part(user, "warden", one.pid)
         pids = [pid for name in victims for pid in part(user, name, one.pid)]
         assert len(pids) >= len(victims), (victims, user.processes())
+        kill(*wardens)
+        wait_ended(user, wardens)
         kill(*pids)
         wait_ended(user, pids)
         assert two.poll() is None
         found = "\n".join(faults(user))
         for name in told.keys() & victims:
-            is_back = name != "way out" and part(user, name, two.pid)
-            assert told[name] in found or is_back, (victims, found)
+            is_back = name in ("dnsmasq", "lookout") and part(user, name, two.pid)
+            is_over = name == RELAY and "qemu" in victims
+            assert told[name] in found or is_back or is_over, (victims, found)
         (three,) = started(user, NAT)
         wait_for(lambda: not faults(user), f"all to be put back after {victims}", 30)
         (network,) = ps(user)["networks"]
@@ -162,6 +186,72 @@ def test_a_part_is_killed_beside_a_living_guest(user: User) -> None:
         if "keeper" not in victims:
             wait_for(lambda: is_gone(user), f"the end after {victims}", 20)
         gc(user)
+
+
+def test_what_dies_is_put_back_beside_living_guests(user: User) -> None:
+    """At once, and without a run that joins; what dies again soon after, a little later."""
+    parts = ("way out", "dnsmasq", "lookout", RELAY)
+    one, two = started(user, LED, NAT)
+    for victims in (*((each,) for each in parts), parts):
+        pids = [pid for name in victims for pid in part(user, name, one.pid)]
+        assert len(pids) >= len(victims), (victims, user.processes())
+        kill(*pids)
+        wait_ended(user, pids)
+        wait_for(
+            lambda: all(part(user, each, one.pid) for each in parts) and not faults(user),
+            f"all to be put back after {victims}",
+        )
+    end(one, two)
+    wait_for(lambda: is_gone(user), "the end", 20)
+
+
+def test_all_that_a_run_has_started_are_killed(user: User) -> None:
+    """As systemd does with the first run's unit: what the second needs is put back at once."""
+    (one,) = started(user, LED)
+    pids = set(user.processes())
+    (two,) = started(user, f"{NAT},hostfwd=tcp::8081-:80")
+    kill(*pids)
+    wait_ended(user, pids)
+    one.communicate(timeout=60)
+    wait_for(
+        lambda: all(part(user, each, two.pid) for each in ("way out", "dnsmasq", "lookout")),
+        "all to be put back",
+    )
+    wait_for(lambda: not faults(user), "a whole network")
+    (relay,) = part(user, RELAY, two.pid)
+    assert relay not in pids
+    end(two)
+    gc(user)
+
+
+def test_the_dnsmasq_of_host_only_is_put_back(user: User) -> None:
+    (one,) = started(user, "host-only")
+    for _ in range(2):
+        (pid,) = part(user, "dnsmasq", one.pid)
+        kill(pid)
+        wait_ended(user, [pid])
+        wait_for(lambda: bool(part(user, "dnsmasq", one.pid)) and not faults(user), "dnsmasq")
+    end(one)
+    wait_for(lambda: is_gone(user), "the end", 20)
+
+
+def test_a_port_that_another_has_by_now_is_told(user: User) -> None:
+    """When it is free again, it is led again."""
+    (one,) = started(user, LED)
+    wardens = part(user, "warden", one.pid)
+    (pid,) = part(user, RELAY, one.pid)
+    kill(*wardens, pid)
+    wait_ended(user, [*wardens, pid])
+    holder = user.popen("python3", "-c", HOLDER, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    (two,) = started(user, NAT)
+    wait_for(lambda: ["led tcp::8080-" in each for each in faults(user)] == [True], "its fault")
+    assert part(user, RELAY, one.pid) == []
+    end(holder)
+    wait_for(lambda: bool(part(user, RELAY, one.pid)) and not faults(user), "the relay")
+    end(one, two)
+    gc(user)
 
 
 def test_all_but_a_qemu_are_killed(user: User) -> None:
