@@ -15,8 +15,8 @@ How they differ (Debian 12's pasta of 2023-03-09 and slirp4netns 1.2.0, pasta of
 - With --dns-forward the old pasta loses what the host's own resolver answers at its real address.
 - The old pasta fails if the host has no default route. The new one does not, and then adds none.
 - pasta reaches IPv4 or IPv6 only where the host has it when pasta starts.
-- Neither ends with the namespace: the descriptor of its tap keeps that. Only new pasta ends, half a
-  second after the process that it was given.
+- Neither ends with the namespace: the descriptor of its tap keeps that. But new pasta, without
+  --no-netns-quit, ends within a second after the process by which it was told the namespace.
 - When `DEVICE` is deleted pasta ends, and slirp4netns takes a whole CPU.
 - As root each takes itself for the host's: slirp4netns makes its sandbox without entering the user
   namespace first, and pasta becomes nobody. In the user namespace already, both do as for a user.
@@ -121,6 +121,7 @@ def command(  # noqa: PLR0913 - what may differ between two starts
     return (
         *(PASTA, "--foreground", "--quiet", "--config-net"),
         *("--pid", f"/proc/self/fd/{READY_FD[PASTA]}"),  # written when all is configured
+        "--no-netns-quit",  # the process PID is there for its start only
         *("--ns-ifname", DEVICE, "--mtu", str(mtu), "--no-map-gw"),
         *("--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"),
         *("--dns-forward", _DNS[PASTA]),

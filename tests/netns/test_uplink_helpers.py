@@ -1,28 +1,35 @@
-"""The way out of a user's network namespace, by Debian's pasta and by its slirp4netns."""
+"""The way out of a user's network namespace, by pasta, old and recent, and by slirp4netns."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from lab import passts
 from lab.netns import GATEWAY, UPLINK_ADDRESS, WEB_ADDRESS, WEB_BODY, WEB_NAME, Host, wait_for
+from lab.tool import COMMAND, IDLE, QEMU, netwrap
 from qemu_netwrap.linux import uplink_helpers
 from qemu_netwrap.linux.uplink_helpers import DEVICE, PASTA, SLIRP, UplinkHelper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from lab.netns import Uplinked
     from lab.user import User
 
-BOTH: Final = pytest.mark.parametrize("name", [PASTA, SLIRP])
+OLD, RECENT = f"old {PASTA}", f"recent {PASTA}"
+PASTAS: Final = [f"{kind} {PASTA}" for kind in passts.kinds()]
+WEB: Final = f"http://{WEB_NAME}/"
+ALL: Final = pytest.mark.parametrize("name", [*PASTAS, SLIRP])
 
 # What keeps the namespace: a router, as the network's namespace is one.
 KEEPER: Final = r"""
@@ -106,20 +113,23 @@ class Namespace:
         """Return the default route, empty without one."""
         return self.run("ip", "route", "show", "default")
 
+    def address(self) -> str:
+        """Return the IPv4 addresses of the device that leads out, empty without any."""
+        return self.run("ip", "-4", "-o", "address", "show", "dev", DEVICE)
+
     def resolve(self, server: str) -> str:
         """Return what a name server says about WEB_NAME."""
         return self.run("busybox", "nslookup", "-type=a", WEB_NAME, server)
 
 
 class WayOut:
-    """A helper that is ready, or has ended."""
+    """A helper that was started."""
 
-    def __init__(self, inside: Namespace, name: str) -> None:
-        """Start it."""
+    def __init__(self, inside: Namespace, name: str, path: str) -> None:
+        """Start it, as it is found on PATH."""
         self.user, self.file = inside.user, f"{inside.user.runtime_folder}/way-out"
         words = (sys.executable, "-c", AGENT, self.file, name, str(inside.keeper.pid))
-        self.pid = int(inside.user.run(*words).stdout)
-        wait_for(lambda: bool(inside.default()) or self.is_over(), f"{name}")
+        self.pid = int(inside.user.run(*words, env={"PATH": path}).stdout)
 
     def is_over(self) -> bool:
         """Whether it has ended."""
@@ -138,15 +148,23 @@ class WayOut:
 
 
 @contextlib.contextmanager
-def connected(user: User, name: str) -> Iterator[tuple[Namespace, WayOut]]:
-    """Yield a user's namespace that a helper connects; afterwards both are gone."""
+def connected(
+    user: User, name: str, until: Callable[[Namespace], str] = Namespace.default
+) -> Iterator[tuple[Namespace, WayOut]]:
+    """Yield a user's namespace that a helper connects; afterwards both are gone.
+
+    It is there as soon as UNTIL gives something, or the helper has ended.
+    """
+    kind, _, program = name.rpartition(" ")
     inside = Namespace(user)
     try:
-        way = WayOut(inside, name)
-        try:
-            yield inside, way
-        finally:
-            way.end()
+        with passts.on_path(user.host, kind or "old", user.env["PATH"]) as path:
+            way = WayOut(inside, program, path)
+            try:
+                wait_for(lambda: bool(until(inside)) or way.is_over(), name)
+                yield inside, way
+            finally:
+                way.end()
     finally:
         inside.end()
 
@@ -160,10 +178,10 @@ def user(uplinked: Uplinked, user: User) -> User:
 
 
 def dns(name: str) -> str:
-    return uplink_helpers.dns_address(UplinkHelper(name, ""))
+    return uplink_helpers.dns_address(UplinkHelper(name.rpartition(" ")[2], ""))
 
 
-@BOTH
+@ALL
 def test_carries(user: User, name: str) -> None:
     """From the moment it is ready: TCP, UDP and the user's resolver; SIGTERM ends it."""
     with connected(user, name) as (inside, way):
@@ -176,7 +194,7 @@ def test_carries(user: User, name: str) -> None:
         wait_for(way.is_over, "its end")
 
 
-@BOTH
+@ALL
 def test_carries_ipv6(user6: User, name: str) -> None:
     """slirp4netns some seconds later, by an advertisement that a router must be told to heed."""
     with connected(user6, name) as (inside, _):
@@ -185,7 +203,7 @@ def test_carries_ipv6(user6: User, name: str) -> None:
         wait_for(lambda: inside.get("[2001:db8:80::80]") == WEB_BODY, "IPv6")
 
 
-@BOTH
+@ALL
 def test_loopback_resolver(user: User, name: str) -> None:
     """A resolver at 127.0.0.53 of the host answers inside, and nothing else there does."""
     host = user.host
@@ -221,7 +239,7 @@ def served(host: Host) -> Iterator[None]:
             each.wait()
 
 
-@BOTH
+@ALL
 def test_no_port_is_taken(user: User, name: str) -> None:
     """What listens inside is not reached from outside, by an address or by localhost."""
     with connected(user, name) as (inside, _):
@@ -234,7 +252,7 @@ def test_no_port_is_taken(user: User, name: str) -> None:
         server.wait()
 
 
-@pytest.mark.parametrize("name", ["auto", SLIRP])
+@pytest.mark.parametrize("name", ["auto", SLIRP, RECENT])
 def test_half_closed(user: User, name: str) -> None:
     """A client that has said all receives what it is sent: by the helper that is chosen.
 
@@ -245,19 +263,43 @@ def test_half_closed(user: User, name: str) -> None:
 
 
 def test_no_default_route(user: User) -> None:
-    """Pasta does not start, and the user is told why; slirp4netns waits for one."""
+    """slirp4netns waits for one."""
     user.host.run("ip", "route", "del", "default")
-    with connected(user, PASTA) as (_, way):
-        assert way.is_over()
-        assert "the host has no default route" in way.why()
-        assert "apt install slirp4netns" in way.why()
     with connected(user, SLIRP) as (inside, _):
         assert not inside.get(WEB_ADDRESS)
         user.host.run("ip", "route", "add", "default", "via", GATEWAY)
         assert inside.get(WEB_ADDRESS) == WEB_BODY
 
 
-@BOTH
+@pytest.mark.parametrize("name", PASTAS)
+def test_no_default_route_for_pasta(user: User, name: str) -> None:
+    """An old one does not start, and the user is told why; a recent one has none to give."""
+    user.host.run("ip", "route", "del", "default")
+    with connected(user, name, Namespace.address) as (inside, way):
+        if name == OLD:
+            assert way.is_over()
+            assert "the host has no default route" in way.why()
+            assert "apt install slirp4netns" in way.why()
+        else:
+            assert not way.is_over()
+            assert UPLINK_ADDRESS in inside.address()
+            assert not inside.default()
+    user.host.run("ip", "route", "add", "default", "via", GATEWAY)
+
+
+@ALL
+def test_stays(user: User, name: str) -> None:
+    """The process by which it was told the namespace ends, and it goes on.
+
+    A pasta that looks for that process does so each second.
+    """
+    with connected(user, name) as (inside, way):
+        time.sleep(2.5)
+        assert not way.is_over()
+        assert inside.get(WEB_ADDRESS) == WEB_BODY
+
+
+@ALL
 def test_uplink_returns(user: User, name: str) -> None:
     """What was connected goes on after the host's uplink was away."""
     with connected(user, name) as (inside, _):
@@ -265,3 +307,27 @@ def test_uplink_returns(user: User, name: str) -> None:
         assert not inside.get(WEB_ADDRESS)
         user.host.sh(f"ip link set eth0 up; ip route replace default via {GATEWAY} dev eth0")
         wait_for(lambda: inside.get(WEB_ADDRESS) == WEB_BODY, "the uplink", 20)
+
+
+@pytest.mark.parametrize("kind", passts.kinds())
+def test_a_pasta_leads_a_run_out(user: User, kind: str) -> None:
+    """The configuration names it; it lives as long as the run, and leaves nothing."""
+    settings = ".config/qemu-netwrap/config.toml"
+    user.write(settings, f'uplink_helper = "{PASTA}"\n')
+    with passts.on_path(user.host, kind, user.env["PATH"]) as path:
+        words = (COMMAND, "-q", "--", QEMU, *IDLE, "-nic", "nat")
+        qemu = user.popen(*words, env={"PATH": path})
+        wait_for(lambda: leads(user) or qemu.poll() is not None, "the network")
+        time.sleep(2.5)  # see test_stays
+        assert leads(user)
+        assert netwrap(user, "exec", "nat", "--", "curl", "-s", WEB).stdout == WEB_BODY
+        qemu.kill()
+        qemu.wait(60)
+        netwrap(user, "wait", check=True)
+        wait_for(lambda: not user.processes(), "their end")
+
+
+def leads(user: User) -> bool:
+    """Whether pasta leads a network of the user's out, of which there is no fault."""
+    networks = json.loads(netwrap(user, "ps", "--json", check=True).stdout)["networks"]
+    return [(each["way_out"], each["faults"]) for each in networks] == [(PASTA, [])]
