@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-from bench import budget, libvirt, peers, plot, report, rounds, stages, throughput, users
+from bench import (
+    between,
+    beyond,
+    budget,
+    libvirt,
+    peers,
+    plot,
+    report,
+    rounds,
+    stages,
+    throughput,
+    users,
+)
 from bench.report import Row
 from lab.netns import CommandFailedError, Host, internet
+from lab.user import User
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGE: Final = DOCS / "benchmarks.md"
@@ -25,6 +40,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="every value, instead of tables")
     parser.add_argument("--write", action="store_true", help="tables and plot into docs/")
     args = parser.parse_args()
+    # It led here. With it the commands under measure would start their interpreter twice.
+    os.environ.pop("PYTHONPATH", None)
     with internet() as small, internet() as large:
         found = measure(small.host, large.host, args.rounds)
     if args.json:
@@ -53,6 +70,11 @@ def measure(host: Host, large: Host, count: int) -> dict[str, Any]:
     say("an ordinary user")
     with internet() as theirs:  # an account changes the machine
         found["user, nat is up"], found["user, nat made"] = users.measure(theirs.host, count)
+    say("an ordinary user's throughput")
+    with internet() as theirs:
+        found["between"] = between.measure(User(theirs.host), some)
+    with internet() as theirs:
+        found["beyond"] = beyond.measure(theirs, User(theirs.host), count)
     say("libvirt")
     found["libvirt"] = from_libvirt(some)
     say("stages")
@@ -114,6 +136,10 @@ def tables(found: dict[str, Any]) -> list[str]:
         "",
         *report.launchers(found["user, nat made"], ends="quit to gone"),
         "",
+        "### An ordinary user: TCP of a guest with a server beyond the host",
+        "",
+        *beyond.table(found["beyond"]),
+        "",
         "### libvirt",
         "",
         *([virt] if isinstance(virt, str) else report.commands(virt)),
@@ -149,6 +175,11 @@ def rows(found: dict[str, Any]) -> list[Row]:
         Row("added, nothing to provision", added(nothing, "qemu-netwrap"), "ms", 15, 9),
         Row("an ordinary user's launch, nat that is up, to root's", to_root, "", 1.1),
         Row("an ordinary user's nat made, more than root's", added(makes, users.USER), "ms", 120),
+        Row("TCP guest to guest, a user's nat to root's", found["between"], "", 1.03, None, 0.97),
+        *(Row(f"TCP beyond the host, a guest {way}, a user's nat to `-nic user`",
+              beyond.ratios(found["beyond"], way, beyond.AUTO, beyond.SLIRP),
+              "", math.inf, None, 0.97)
+          for way in (beyond.SENDS, beyond.RECEIVES)),
         Row("last QEMU reaped to all gone", nat["qemu-netwrap, nat"].gone, "ms", 80, 60),
         Row(f"keeper's PSS, {budget.KEPT} running", found["memory"], "MB", 6.5, 3),
         *crowded,

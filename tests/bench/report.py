@@ -38,7 +38,9 @@ class Row(NamedTuple):
     @property
     def mark(self) -> str:
         """Whether it is within the budget."""
-        return "pass" if self.low <= self.median <= self.limit else "**over**"
+        if self.median < self.low:
+            return "**below**"
+        return "pass" if self.median <= self.limit else "**over**"
 
 
 def machine() -> dict[str, str]:
@@ -79,12 +81,18 @@ def budget(rows: Sequence[Row]) -> list[str]:
     """Return the table of the budget."""
     lines = table("figure", "measured", "spread", "at most", "aim", "")
     for each in rows:
-        limit = f"{each.low:g} to {each.limit:g}" if each.low > -math.inf else f"{each.limit:g}"
         aim = "-" if each.aim is None else f"{each.aim:g}"
         measured = f"{each.median:.2f} {each.unit}".rstrip()
         scatter = spread(each.values, 1 if each.unit == "ms" else 2)
-        lines.append(row(each.name, measured, scatter, limit, aim, each.mark))
+        lines.append(row(each.name, measured, scatter, _allowed(each), aim, each.mark))
     return lines
+
+
+def _allowed(each: Row) -> str:
+    """Return what the figure may be."""
+    if each.limit == math.inf:
+        return f"at least {each.low:g}"
+    return f"{each.low:g} to {each.limit:g}" if each.low > -math.inf else f"{each.limit:g}"
 
 
 def commands(found: Mapping[str, list[float]]) -> list[str]:

@@ -11,6 +11,7 @@ import socket
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.peers import BRIDGE, US
@@ -60,7 +61,8 @@ def measure(host: Host, rounds: int) -> dict[str, list[float]]:
         net += ["-netdev", f"{tap},id=n{nic}", "-device", device]
     with Guest(host, (sys.executable, "-c", _HOLD, *US), net, _JOB) as guest:
         guest.wait_report("ready")
-        end = host.run(sys.executable, __file__, str(rounds), timeout=30 * rounds)
+        env = {"PYTHONPATH": str(Path(__file__).parents[1])}
+        end = host.run(sys.executable, __file__, str(rounds), timeout=30 * rounds, env=env)
         found = dict(json.loads(end.stdout))
     host.run("ip", "link", "del", "tcp0")
     return found

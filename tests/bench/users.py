@@ -29,8 +29,7 @@ _LOGIN: Final = {
 def measure(host: Host, count: int) -> tuple[dict[str, Figures], dict[str, Figures]]:
     """Return the figures where both have nat up already, and where each launch makes it.
 
-    Root gets the environment of a login too: with the PYTHONPATH of `make bench` the command starts
-    its interpreter twice.
+    Root gets the environment of a login too, so that both search as many folders.
     """
     user = User(host)
     env = {name: value for name, value in user.env.items() if name != "XDG_RUNTIME_DIR"} | _LOGIN

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab import packages
@@ -16,7 +18,6 @@ from lab.guest import cache, tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lab.netns import Host
 
@@ -68,7 +69,15 @@ def _tree() -> Path:
             packages.unpack(words, target, *_PACKAGES)
     (target / _BIN).mkdir(exist_ok=True)
     for name in ("pasta", "passt"):
-        path = target / _BIN / name
-        path.write_text(_WRAPPER, encoding="ascii")
-        path.chmod(0o755)
+        _put(target / _BIN / name)
     return target
+
+
+def _put(path: Path) -> None:
+    """Make PATH the wrapper, in one step: another run of the tests may start it now."""
+    if path.exists() and path.read_text(encoding="ascii") == _WRAPPER:
+        return
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="ascii", delete=False) as new:
+        new.write(_WRAPPER)
+    Path(new.name).chmod(0o755)
+    Path(new.name).rename(path)
