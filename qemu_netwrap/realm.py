@@ -91,6 +91,24 @@ def is_system() -> bool:
     return _Known.system
 
 
+def stay() -> bool:
+    """Have root of the host work there, also without CAP_NET_ADMIN; return whether this is root.
+
+    For what is no network, PCI devices say: they are in no realm.
+    """
+    is_root = os.geteuid() == 0 and proc.maps_all_ids()
+    if is_root:
+        _Known.users, _Known.system, _Known.root = False, True, SYSTEM
+    return is_root
+
+
+def stay_with_runs() -> None:
+    """`stay`, for a command, if the host has runs or networks and root has none in a realm."""
+    has_none = is_users() and os.geteuid() == 0 and not os.path.lexists(root())
+    if has_none and os.path.isdir(f"{SYSTEM}/{linux.host_facts.namespace()}"):
+        stay()
+
+
 def work_in(base: str) -> None:
     """Take the state BASE: it has the run that this process releases.
 

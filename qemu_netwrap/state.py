@@ -89,6 +89,7 @@ class StateDir(Record):
         Nothing is created. LOOKS_OUT is for `realm.step_in`. Raises `HostError` if there is a root
         folder that is not the user's.
         """
+        realm.stay_with_runs()
         if os.path.lexists(realm.root()):
             _check(command)
             if realm.is_users():
@@ -102,6 +103,8 @@ class StateDir(Record):
         The root folder is created if needed. MAKE is for `realm.step_in`, by a command that makes
         networks. Raises `HostError` without the privilege.
         """
+        if make is None:
+            realm.stay_with_runs()
         _check(command)
         if realm.is_users():
             # A realm that was just made would be tidied away: it has no network yet.

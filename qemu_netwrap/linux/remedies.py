@@ -184,8 +184,6 @@ def _denied(who: Standing) -> Cause:
     lacking = privilege(who)
     if lacking is not None:
         return lacking
-    if not proc.maps_all_ids() and files.peek(f"{SETTINGS}/{_APPARMOR}").strip() == "1":
-        return _switched_off(_APPARMOR, "1", "0")  # it takes what /proc/self/status still shows
     found = "root has the capabilities, and something else forbids it"
     return Cause(found, "see a security module (dmesg), seccomp, or the container's rules")
 

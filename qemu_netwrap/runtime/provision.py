@@ -57,6 +57,8 @@ def provide(request: LaunchOptions, reading: NetworkOptions) -> tuple[str, ...]:
     _check_apart(request, draft.wanted)
     open_files.require(1 + sum(map(_descriptors, draft.wanted.nics)), handover.first())
     job = _Job(request, reading, config, draft, passing)
+    if passing is not None:
+        realm.stay()
     if not realm.is_users():
         state.prepare()
         return _provide(job, state.StateDir.here(), None)

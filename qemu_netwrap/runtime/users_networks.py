@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qemu_netwrap import linux, realm
 from qemu_netwrap.errors import HostError
 from qemu_netwrap.linux import files, host_facts
@@ -36,13 +38,21 @@ def check(wanted: RunSpec) -> None:
         if network.uplink:
             raise HostError(
                 f"network {network.name}: uplink {network.uplink} is the host's, and so root's",
-                _WAYS.format(network.bridge),
+                _ways(network.bridge),
             )
         if network.traits.is_plain and host_facts.existing((network.bridge,)):
             raise HostError(
                 f"bridge {network.bridge} is the host's, and so root's",
-                _WAYS.format(network.bridge),
+                _ways(network.bridge),
             )
+
+
+def _ways(bridge: str) -> str:
+    """Return the ways to a network with BRIDGE; for root it is the capability that it lacks."""
+    lacking = linux.remedies.privilege(linux.remedies.standing()) if os.geteuid() == 0 else None
+    if lacking is not None:
+        return f"{lacking}; or a network that needs none: -nic nat"
+    return _WAYS.format(bridge)
 
 
 def way_out_note(wanted: RunSpec, config: Config) -> tuple[str, ...]:

@@ -109,6 +109,19 @@ class TestRoot:
     def test_parts_of_the_host_are_not_its(self, root: Root) -> None:
         told = refused(root, "--", QEMU, "-nic", "tap,br=br8,uplink=eth0")
         assert "uplink eth0 is the host's" in told
+        assert "root without CAP_NET_ADMIN, in docker: start the container with" in told
+        assert "sudo" not in told
+        assert "sudo" not in refused(root, "vfio", "bind", "0000:ff:1f.7")
+
+    def test_the_hosts_networks_are_seen_where_it_has_none(self, root: Root) -> None:
+        netwrap(root.host, "network", "up", "nat", check=True)
+        address = netwrap(root.host, "ps", "--json", check=True).stdout
+        assert netwrap(root, "ps", "--json", check=True).stdout == address
+        netwrap(root, "network", "up", "host-only", check=True)
+        assert "qn-nat" not in netwrap(root, "ps", check=True).stdout
+        netwrap(root, "network", "down", "host-only", check=True)
+        assert "qn-nat" in netwrap(root, "ps", check=True).stdout
+        netwrap(root.host, "network", "down", "nat", check=True)
 
     def test_both_remedies_are_told(self, host: Host, watch: Watch) -> None:
         root = Root(host, runtime=False, before=(*filtered(), *contained()))
