@@ -266,7 +266,7 @@ def _install_way_out() -> None:
     from qemu_netwrap.linux import polling, way_out
     from qemu_netwrap.runtime import membership
 
-    awaited = membership._await_way_out
+    awaited = membership.await_way_out
 
     def await_both(work: Any) -> None:  # noqa: ANN401 - a Context
         awaited(work)
@@ -275,7 +275,7 @@ def _install_way_out() -> None:
             lambda: bool(work.rtnl.default_index(6)) or way_out.alive(file) is None, _PATIENCE
         )
 
-    membership._await_way_out = await_both
+    membership.await_way_out = await_both
 
 
 def _install_passing(injector: Injector, wrap: Callable[..., None]) -> None:
