@@ -380,6 +380,7 @@ class Subject:
         """
         folder = self.trial()
         started = self.launch_real(folder) if real else self.launch(folder)
+        assert started["lives"], self.told()
         self.settle()
         who = injected.pids(str(folder))
         living = {KEEPER: [who[KEEPER]], QEMU: [started["pid"]], DNSMASQ: self._dnsmasqs()}
