@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SYSTEM = "/run/qemu-netwrap"
 _NAME = "qemu-netwrap"
 _REALM, _LOCK = ".realm", ".lock"
-_LOCK_TIMEOUT = 1.0  # seconds; who enters has the lock for some 50 ms
+_LOCK_TIMEOUT = 10.0  # seconds; who enters has the lock for some 50 ms, or 20 times that
 
 
 class Place(Record):
@@ -407,8 +407,9 @@ def _is_in_use(base: str) -> bool:
 def _locked(path: str) -> int:
     """Take the lock of a realm; return its descriptor, -1 if another process has it for long.
 
-    That is a run which is entering, and will tidy up itself; or a child of one that is gone already
-    has it still, for a moment.
+    That is a run which is entering, and will tidy up itself. A command that only looks, as `ps`,
+    does not, nor does a child of a run that is gone already: they have it for a moment, which on a
+    machine with much to do is long.
     """
     found = [-1]
 
