@@ -85,7 +85,7 @@ def test_a_clock_that_jumps(
 
     def is_leased() -> bool:
         """Have the guest ask for its address; tell whether its lease goes by the clock."""
-        ask = ("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", "/bin/true")
+        ask = ("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "30", "-s", "/bin/true")
         guest.run(*ask)
         leases = _leases(clock)  # none if the clock has jumped since: dnsmasq drops what is over
         addresses.update(lease["address"] for lease in leases)

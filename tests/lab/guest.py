@@ -285,7 +285,7 @@ class Guest:
 
     def _join(self) -> None:
         """Let the readers come to the end; a daemon that holds our pipes is not waited for."""
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + 20.0
         for reader in self._readers:
             reader.join(max(0.0, deadline - time.monotonic()))
 

@@ -352,6 +352,7 @@ class Host:
 # Where both ends of a cable have the same index, each in its own namespace, the kernel takes them
 # for one interface and lets a whole second pass before it looks at the carrier.
 _INDEX: Final = itertools.count(100)
+_RTF_LOCAL: Final = 0x80000000  # linux/ipv6_route.h
 
 
 @dataclass(frozen=True)
@@ -442,9 +443,13 @@ def _ip_batch(host: Host, *commands: str) -> None:
 def _is_settled(host: Host, name: str) -> bool:
     """Tell whether the kernel has finished with an interface that was set up."""
     addresses = (line.split() for line in host.proc_net("if_inet6").splitlines())
-    has_link_local = any(row[5] == name and row[3] == "20" for row in addresses)
+    link_local = {row[0] for row in addresses if row[5] == name and row[3] == "20"}
+    # Its local route comes last.
+    routes = (line.split() for line in host.proc_net("ipv6_route").splitlines())
+    usable = {row[0] for row in routes if row[1] == "80" and int(row[8], 16) & _RTF_LOCAL}
     state = Path(f"/proc/{host.pid}/root/sys/class/net/{name}/operstate")
-    return has_link_local and state.read_text(encoding="ascii") == "up\n"
+    is_up = state.read_text(encoding="ascii") == "up\n"
+    return bool(link_local) and link_local <= usable and is_up
 
 
 def _end(child: subprocess.Popen[str]) -> None:

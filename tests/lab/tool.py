@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 QEMU: Final = "qemu-system-x86_64"
 COMMAND: Final = str(Path(sys.executable).with_name("qemu-netwrap"))
+_WAITS: Final = (
+    "qemu-netwrap: waiting for ",
+    "qemu-netwrap: the keeper has said nothing for ",
+)
 # A QEMU that needs no KVM, no guest and no terminal, and lives until it is killed.
 IDLE: Final = ("-accel", "tcg", "-M", "none", "-display", "none", "-monitor", "none", "-S")
 
@@ -27,6 +31,12 @@ def netwrap(
 ) -> subprocess.CompletedProcess[str]:
     """Run `qemu-netwrap ARGS` on `host`, as its root or a user; keywords are those of Host.run."""
     return host.run(COMMAND, *args, check=check, **kw)
+
+
+def unhurried(stderr: str) -> str:
+    """Return what a command has said but for its waits, of which it tells on a slow machine."""
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(_WAITS))
 
 
 @contextlib.contextmanager

@@ -195,11 +195,11 @@ class User:
         if self.runtime:
             self._script(_RUNTIME, str(self.uid))
 
-    def log_out(self, patience: float = 10.0) -> None:
+    def log_out(self, patience: float = 90.0) -> None:
         """End the login as systemd-logind does with KillUserProcesses=yes; nothing can run after.
 
-        All processes get SIGTERM and SIGHUP, what is left after `patience` seconds SIGKILL; then
-        the runtime folder goes.
+        All processes get SIGTERM and SIGHUP, what is left after `patience` seconds (its default
+        TimeoutStopSec=) SIGKILL; then the runtime folder goes.
         """
         deadline = time.monotonic() + patience
         self._signal(signal.SIGTERM, signal.SIGHUP)

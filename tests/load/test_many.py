@@ -110,7 +110,7 @@ def test_who_only_looks_at_a_lock_keeps_nobody_from_taking_it(tmp_path: Path) ->
     path = str(tmp_path / "lock")
     looking = os.open(path, os.O_RDONLY | os.O_CREAT)
     fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_locked` does, for some microseconds
-    timer = threading.Timer(0.1, os.close, (looking,))
+    timer = threading.Timer(0.02, os.close, (looking,))
     timer.start()
     taken = files.open_locked(path, wait=False)
     with pytest.raises(BlockingIOError):

@@ -395,7 +395,9 @@ def test_without_descriptors_clients_wait(scene: Scene) -> None:
     scene.wait_asleep()
     with beside(lambda: send(first, 5)):
         assert received(first_accepted) == sent(5)
-    assert scene.descriptors() == before + room - 1
+    # Once a second it tries again, by a descriptor more.
+    full = before + room - 1
+    wait_for(lambda: scene.descriptors() == full, "the relay to have all it can")
     for _ in range(len(clients) - len(accepted)):
         each = accepted.pop(0)
         assert each.recv(1) == b"x"
@@ -558,11 +560,19 @@ def test_idle_sessions_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(udp_relay, "IDLE_TIMEOUT", 0.5)
     guest = scene.guest(UDP)
     address = scene.port(guest)
+
+    def is_answered(client: socket.socket) -> bool:
+        client.send(b"x")
+        guest.sendto(b"y", guest.recvfrom(10)[1])  # or the session has ended meanwhile
+        try:
+            return client.recv(10) == b"y"
+        except TimeoutError:
+            return False
+
     for _ in range(2):
         client = scene.client(address, UDP)
-        client.send(b"x")
-        guest.sendto(b"y", guest.recvfrom(10)[1])
-        assert client.recv(10) == b"y"
+        client.settimeout(1)
+        wait_for(lambda: is_answered(client), "an answer")  # noqa: B023
         wait_for(lambda: scene.descriptors() == idle_descriptors(1), "the session to end")
 
 
@@ -579,7 +589,9 @@ def test_a_guest_that_refuses_datagrams(scene: Scene) -> None:
     again = scene.made(scene.inside, UDP, where[0])
     again.bind(where)
     client.send(b"here")
-    assert again.recv(10) == b"here"
+    # The kernel may hold back what is sent, and the relay sleeps until it comes.
+    while (data := again.recv(10)) != b"here":
+        assert data == b"lost"
 
 
 def test_without_descriptors_a_session_takes_the_place_of_the_idlest(scene: Scene) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fidelity.running import is_qemu
 from lab.hooked import has_state, links, pid_of, ps, wait_gone
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
@@ -105,7 +106,9 @@ def test_a_makefile_that_runs_qemu(uplinked: Uplinked, shims: Path, tmp_path: Pa
     child = host.popen("make", "-s", "run", env=path(shims), cwd=tmp_path)
     wait_for(lambda: "qn-nat" in links(host), "the network")
     wait_for(lambda: any(run["state"] == "running" for run in ps(host)["runs"]), "QEMU")
-    netwrap(host, "stop", ps(host)["runs"][0]["run"], check=True)
+    (run,) = ps(host)["runs"]
+    wait_for(lambda: is_qemu(run["pid"]), "QEMU to mind its signals")
+    netwrap(host, "stop", run["run"], check=True)
     assert child.wait(60) == 0
     assert not has_state(host)
 

@@ -31,7 +31,7 @@ CLIENT = """
 ip link add v0 address {mac} type veth peer name v1
 ip link set v1 master {bridge} up
 ip link set v0 up
-busybox udhcpc -i v0 -n -q -f -t 3 -T 1 -s /bin/true || :
+busybox udhcpc -i v0 -n -q -f -t 30 -T 1 -s /bin/true || :
 ip link del v0
 """
 ATTACKS = {

@@ -41,9 +41,14 @@ def helped(host: Host) -> Iterator[Host]:
 def started(host: Host, *words: str) -> subprocess.Popen[str]:
     """Start something that becomes QEMU; return when it has a tap on br0, or has ended."""
     child = host.popen(*words, stderr=subprocess.PIPE)
+    wait_tap(host, child)
+    return child
+
+
+def wait_tap(host: Host, child: subprocess.Popen[str]) -> None:
+    """Wait until there is a tap on br0, or CHILD has ended."""
     ports = ("ls", "/sys/class/net/br0/brif")
     wait_for(lambda: bool(host.run(*ports).stdout) or child.poll() is not None, "a tap on br0")
-    return child
 
 
 @pytest.mark.parametrize("words", [BRIDGE, ("-netdev", "bridge,id=n0"), ("-net", "bridge,br=br0")])
@@ -61,6 +66,8 @@ def test_it_works_as_with_plain_qemu(helped: Host, words: tuple[str, ...]) -> No
 def test_it_is_said_on_a_terminal(helped: Host) -> None:
     with Terminal(helped, *NOBODY, COMMAND, "--", QEMU, *IDLE, *BRIDGE) as terminal:
         terminal.wait_shown(f"-nic bridge,br=br0: left to {HELPER}, as this user is not root")
+        # Nor is QEMU killed while its helper is at work, which would make the tap nevertheless.
+        wait_tap(helped, terminal.child)
     wait_for(lambda: set(links(helped)) == {"lo", "br0"}, "the tap to be gone")
 
 

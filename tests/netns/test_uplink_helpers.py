@@ -306,7 +306,7 @@ def test_uplink_returns(user: User, name: str) -> None:
         user.host.sh("ip link set eth0 down")
         assert not inside.get(WEB_ADDRESS)
         user.host.sh(f"ip link set eth0 up; ip route replace default via {GATEWAY} dev eth0")
-        wait_for(lambda: inside.get(WEB_ADDRESS) == WEB_BODY, "the uplink", 20)
+        wait_for(lambda: inside.get(WEB_ADDRESS) == WEB_BODY, "the uplink")
 
 
 @pytest.mark.parametrize("kind", passts.kinds())

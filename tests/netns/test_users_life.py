@@ -15,7 +15,7 @@ import pytest
 
 from lab.chance import SOAK, sampled
 from lab.netns import wait_for
-from lab.tool import COMMAND, IDLE, QEMU, netwrap
+from lab.tool import COMMAND, IDLE, QEMU, netwrap, unhurried
 from lab.user import User
 
 if TYPE_CHECKING:
@@ -91,13 +91,22 @@ def part(user: User, name: str, run: int) -> list[int]:
     if name == "qemu":
         return [run]
     known = user.processes()
-    state = Path(f"/proc/{user.host.pid}/root{STATE}")
-    told = [re.search(r"\tpid=(\d+)", file.read_text("utf-8")) for file in state.glob(RELAYS)]
+    told = [re.search(r"\tpid=(\d+)", text) for text in relay_files(user)]
     relays = known.keys() & {int(each[1]) for each in told if each}
     if name == RELAY:
         return sorted(relays)
     wanted = re.compile(PARTS[name].format(run=run))
     return [pid for pid, cmd in known.items() if wanted.search(cmd) and pid not in relays]
+
+
+def relay_files(user: User) -> list[str]:
+    """Return what is recorded of relays; look again if a run is released meanwhile."""
+    state = Path(f"/proc/{user.host.pid}/root{STATE}")
+    while True:
+        try:
+            return [file.read_text("utf-8") for file in state.glob(RELAYS)]
+        except FileNotFoundError:
+            continue
 
 
 def kill(*pids: int) -> None:
@@ -107,6 +116,21 @@ def kill(*pids: int) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def kill_all(user: User, *but: int) -> None:
+    """Kill all processes of the user, BUT for some, and those that they start meanwhile.
+
+    The lookout and the wardens are woken by others' ends, and may begin to put them back before
+    they are killed themselves.
+    """
+
+    def are_gone() -> bool:
+        others = set(user.processes()) - set(but)
+        kill(*others)
+        return not others
+
+    wait_for(are_gone, "the end of the others")
 
 
 def end(*children: subprocess.Popen[str]) -> None:
@@ -125,7 +149,7 @@ def wait_ended(user: User, pids: Iterable[int]) -> None:
 def wait_members(user: User, *children: subprocess.Popen[str]) -> None:
     """Wait until the network has these QEMUs' runs alone."""
     wanted = {str(child.pid) for child in children}
-    wait_for(lambda: set(ps(user)["networks"][0]["members"]) == wanted, "the others' end", 20)
+    wait_for(lambda: set(ps(user)["networks"][0]["members"]) == wanted, "the others' end")
 
 
 def is_gone(user: User) -> bool:
@@ -137,8 +161,8 @@ def is_gone(user: User) -> bool:
 def gc(user: User) -> None:
     """Run `gc`; then nothing may be left."""
     done = netwrap(user, "gc")
-    assert (done.returncode, done.stderr) == (0, "")
-    wait_for(lambda: is_gone(user), f"the end of all: {user.processes()}", 30)
+    assert (done.returncode, unhurried(done.stderr)) == (0, "")
+    wait_for(lambda: is_gone(user), f"the end of all: {user.processes()}")
 
 
 def faults(user: User) -> list[str]:
@@ -178,13 +202,13 @@ def test_a_part_is_killed_beside_a_living_guest(user: User) -> None:
             is_over = name == RELAY and "qemu" in victims
             assert told[name] in found or is_back or is_over, (victims, found)
         (three,) = started(user, NAT)
-        wait_for(lambda: not faults(user), f"all to be put back after {victims}", 30)
+        wait_for(lambda: not faults(user), f"all to be put back after {victims}")
         (network,) = ps(user)["networks"]
         assert network["way_out"] in ("slirp4netns", "pasta")
         assert {str(two.pid), str(three.pid)} <= set(network["members"])
         end(one, two, three)
         if "keeper" not in victims:
-            wait_for(lambda: is_gone(user), f"the end after {victims}", 20)
+            wait_for(lambda: is_gone(user), f"the end after {victims}")
         gc(user)
 
 
@@ -202,7 +226,7 @@ def test_what_dies_is_put_back_beside_living_guests(user: User) -> None:
             f"all to be put back after {victims}",
         )
     end(one, two)
-    wait_for(lambda: is_gone(user), "the end", 20)
+    wait_for(lambda: is_gone(user), "the end")
 
 
 def test_all_that_a_run_has_started_are_killed(user: User) -> None:
@@ -232,7 +256,7 @@ def test_the_dnsmasq_of_host_only_is_put_back(user: User) -> None:
         wait_ended(user, [pid])
         wait_for(lambda: bool(part(user, "dnsmasq", one.pid)) and not faults(user), "dnsmasq")
     end(one)
-    wait_for(lambda: is_gone(user), "the end", 20)
+    wait_for(lambda: is_gone(user), "the end")
 
 
 def test_a_port_that_another_has_by_now_is_told(user: User) -> None:
@@ -258,13 +282,13 @@ def test_all_but_a_qemu_are_killed(user: User) -> None:
     """Its tap alone holds the namespace then: who joins finds the same one."""
     (one,) = started(user, LED)
     before = ps(user)["networks"][0]["address"]
-    kill(*(pid for pid in user.processes() if pid != one.pid))
-    wait_for(lambda: set(user.processes()) == {one.pid}, "the end of the others")
+    kill_all(user, one.pid)
+    assert set(user.processes()) == {one.pid}
     (run,) = ps(user)["runs"]
     assert (run["pid"], run["state"]) == (one.pid, "running")
     assert netwrap(user, "gc").returncode == 0
     (two,) = started(user, NAT)
-    wait_for(lambda: not faults(user), "all to be put back", 30)
+    wait_for(lambda: not faults(user), "all to be put back")
     (network,) = ps(user)["networks"]
     assert set(network["members"]) == {str(one.pid), str(two.pid)}
     assert network["address"] == before
@@ -278,8 +302,7 @@ def test_all_but_a_qemu_are_killed(user: User) -> None:
 def test_all_are_killed(user: User, then: str) -> None:
     """The namespaces are gone; whatever comes next removes what is left of them in files."""
     started(user, LED, NAT)
-    kill(*user.processes())
-    wait_for(lambda: not user.processes(), "the end of all")
+    kill_all(user)
     if then == "launch":
         (one,) = started(user, LED)
         assert ps(user)["networks"][0]["members"] == [str(one.pid)]
@@ -288,7 +311,7 @@ def test_all_are_killed(user: User, then: str) -> None:
         assert ps(user) == {"runs": [], "networks": []}
     else:
         gc(user)
-    wait_for(lambda: is_gone(user), "the end of what was left", 20)
+    wait_for(lambda: is_gone(user), "the end of what was left")
 
 
 def test_all_but_the_way_out_are_killed(user: User) -> None:
@@ -296,16 +319,14 @@ def test_all_but_the_way_out_are_killed(user: User) -> None:
     for then in ("gc", "launch"):
         (one,) = started(user, NAT)
         kept = part(user, "way out", one.pid)
-        others = set(user.processes()) - set(kept)
-        kill(*others)
-        wait_ended(user, others)
+        kill_all(user, *kept)
         if then == "launch":
             (two,) = started(user, NAT)
-            wait_for(lambda: not faults(user), "a whole network", 30)
+            wait_for(lambda: not faults(user), "a whole network")
             end(two)
         else:
             gc(user)
-        wait_for(lambda: is_gone(user), f"the end by {then}", 20)
+        wait_for(lambda: is_gone(user), f"the end by {then}")
 
 
 @pytest.mark.parametrize("text", ["", "garbage\n", "realm\tbase=/nowhere\tinode=x\tpid=1\n"])
@@ -322,7 +343,7 @@ def test_a_damaged_file_is_told(user: User, text: str) -> None:
         assert one.poll() is None
     place.write_text(kept, "utf-8")
     end(one)
-    wait_for(lambda: is_gone(user), "the end", 20)
+    wait_for(lambda: is_gone(user), "the end")
 
 
 def test_who_has_the_lock_is_told(user: User) -> None:
@@ -339,7 +360,7 @@ def test_who_has_the_lock_is_told(user: User) -> None:
     end(holder)
     wait_for(lambda: is_qemu(two), "QEMU")
     end(one, two)
-    wait_for(lambda: is_gone(user), "the end", 20)
+    wait_for(lambda: is_gone(user), "the end")
 
 
 def test_two_at_the_same_moment_make_one_realm(user: User) -> None:
@@ -348,7 +369,7 @@ def test_two_at_the_same_moment_make_one_realm(user: User) -> None:
         (network,) = ps(user)["networks"]
         assert set(network["members"]) == {str(child.pid) for child in children}
         end(*children)
-        wait_for(lambda: is_gone(user), "the end", 20)
+        wait_for(lambda: is_gone(user), "the end")
 
 
 def test_the_last_one_leaves_while_another_joins(user: User) -> None:
@@ -358,10 +379,10 @@ def test_the_last_one_leaves_while_another_joins(user: User) -> None:
         (joined,) = started(user, NAT)
         last.communicate(timeout=60)
         wait_members(user, joined)
-        wait_for(lambda: not faults(user), "a whole network", 30)
+        wait_for(lambda: not faults(user), "a whole network")
         last = joined
     end(last)
-    wait_for(lambda: is_gone(user), "the end", 20)
+    wait_for(lambda: is_gone(user), "the end")
 
 
 def test_two_users_do_not_meet(users: tuple[User, User]) -> None:
@@ -375,10 +396,10 @@ def test_two_users_do_not_meet(users: tuple[User, User]) -> None:
         assert "there is no such run" in netwrap(user, "stop", str(other.pid)).stderr
         assert netwrap(user, "gc").returncode == 0
         assert [each.poll() for each in (*hers, *his)] == [None, None]
-    wait_for(lambda: not faults(alice), "a whole network", 30)
+    wait_for(lambda: not faults(alice), "a whole network")
     end(*hers)
-    wait_for(lambda: not alice.processes(), "the end of hers", 20)
-    wait_for(lambda: not faults(bob), "a whole network", 30)
+    wait_for(lambda: not alice.processes(), "the end of hers")
+    wait_for(lambda: not faults(bob), "a whole network")
     end(*his)
 
 
