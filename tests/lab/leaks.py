@@ -167,7 +167,7 @@ def _is_same(host: Host, before: Snapshot) -> bool:
     return _cheap(host) == cheap and snapshot(host) == before
 
 
-def wait_same(host: Host, before: Snapshot, timeout: float = 60.0) -> None:
+def wait_same(host: Host, before: Snapshot, timeout: float = 120.0) -> None:
     """Return as soon as `host` is as it was `before`; AssertionError with the differences if not.
 
     Some of what a run takes away is gone only some milliseconds later: the kernel removes a tap,

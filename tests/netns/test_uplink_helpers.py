@@ -71,7 +71,7 @@ while True:
 UDP_CLIENT: Final = f"""
 import socket
 asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-asking.settimeout(5)
+asking.settimeout(60)
 asking.sendto(b"ping", ("{GATEWAY}", 7000))  # what answers from another address is no answer
 print(asking.recv(9000).decode())
 """

@@ -91,13 +91,22 @@ def part(user: User, name: str, run: int) -> list[int]:
     if name == "qemu":
         return [run]
     known = user.processes()
-    state = Path(f"/proc/{user.host.pid}/root{STATE}")
-    told = [re.search(r"\tpid=(\d+)", file.read_text("utf-8")) for file in state.glob(RELAYS)]
+    told = [re.search(r"\tpid=(\d+)", text) for text in relay_files(user)]
     relays = known.keys() & {int(each[1]) for each in told if each}
     if name == RELAY:
         return sorted(relays)
     wanted = re.compile(PARTS[name].format(run=run))
     return [pid for pid, cmd in known.items() if wanted.search(cmd) and pid not in relays]
+
+
+def relay_files(user: User) -> list[str]:
+    """Return what is recorded of relays; look again if a run is released meanwhile."""
+    state = Path(f"/proc/{user.host.pid}/root{STATE}")
+    while True:
+        try:
+            return [file.read_text("utf-8") for file in state.glob(RELAYS)]
+        except FileNotFoundError:
+            continue
 
 
 def kill(*pids: int) -> None:
@@ -112,7 +121,8 @@ def kill(*pids: int) -> None:
 def kill_all(user: User, *but: int) -> None:
     """Kill all processes of the user, BUT for some, and those that they start meanwhile.
 
-    The lookout is woken by the way out's end, and may begin to repair before it is killed itself.
+        The lookout and the wardens are woken by others' ends, and may begin to put them back before
+    they are killed themselves.
     """
 
     def are_gone() -> bool:
@@ -216,7 +226,7 @@ def test_what_dies_is_put_back_beside_living_guests(user: User) -> None:
             f"all to be put back after {victims}",
         )
     end(one, two)
-    wait_for(lambda: is_gone(user), "the end", 20)
+    wait_for(lambda: is_gone(user), "the end")
 
 
 def test_all_that_a_run_has_started_are_killed(user: User) -> None:
@@ -246,7 +256,7 @@ def test_the_dnsmasq_of_host_only_is_put_back(user: User) -> None:
         wait_ended(user, [pid])
         wait_for(lambda: bool(part(user, "dnsmasq", one.pid)) and not faults(user), "dnsmasq")
     end(one)
-    wait_for(lambda: is_gone(user), "the end", 20)
+    wait_for(lambda: is_gone(user), "the end")
 
 
 def test_a_port_that_another_has_by_now_is_told(user: User) -> None:
