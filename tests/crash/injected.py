@@ -252,30 +252,8 @@ def install(injector: Injector) -> None:
         wrap(provision, "inherit")
         wrap(keeper, "_send")
         wrap(keeper, "_hand_over")
-        _install_way_out()
         keep = kept_code.keep
         kept_code.keep = lambda *args: keep(*args).replace(script=__file__)
-
-
-def _install_way_out() -> None:
-    """Have a user's network made when the way out has IPv6 too, as it has some seconds later.
-
-    What is made depends on that, and so would the number of events, on how fast the machine is.
-    """
-    from qemu_netwrap import realm
-    from qemu_netwrap.linux import polling, way_out
-    from qemu_netwrap.runtime import membership
-
-    awaited = membership.await_way_out
-
-    def await_both(work: Any) -> None:  # noqa: ANN401 - a Context
-        awaited(work)
-        file = realm.way_out_of(work.state.base)
-        polling.wait_until(
-            lambda: bool(work.rtnl.default_index(6)) or way_out.alive(file) is None, _PATIENCE
-        )
-
-    membership.await_way_out = await_both
 
 
 def _install_passing(injector: Injector, wrap: Callable[..., None]) -> None:

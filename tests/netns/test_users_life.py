@@ -121,7 +121,7 @@ def kill(*pids: int) -> None:
 def kill_all(user: User, *but: int) -> None:
     """Kill all processes of the user, BUT for some, and those that they start meanwhile.
 
-        The lookout and the wardens are woken by others' ends, and may begin to put them back before
+    The lookout and the wardens are woken by others' ends, and may begin to put them back before
     they are killed themselves.
     """
 
