@@ -19,7 +19,6 @@ import fcntl
 import os
 import sys
 from _signal import (
-    SIG_DFL,
     SIG_IGN,
     SIG_SETMASK,
     SIGHUP,
@@ -58,6 +57,7 @@ PIECE, MORE = 32768, b"+"
 _WAITER_FDS = 8
 _LOCK_FD, _ALIVE_FD, _FLOCKED_FD = 3, 4, 5
 _FLOCK = "/usr/bin/flock"
+_SHELL = "/bin/sh"
 _ENDING_SIGNALS = (SIGHUP, SIGINT, SIGTERM)
 
 
@@ -94,7 +94,7 @@ def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
             if os.fork() == 0:
                 ours.close()
                 _keep(keeping, its, told)
-            if has_warden and os.fork() == 0:
+            if has_warden:
                 _leave_warden(keeping, waiting)
         except BaseException:  # noqa: BLE001 - a forked child must not return
             if keeping.debug:
@@ -109,21 +109,25 @@ def start(keeping: KeeperJob, *not_for_it: int) -> _socket.socket:
     return ours
 
 
-def _leave_warden(keeping: KeeperJob, waiting: int) -> NoReturn:
-    """Become the warden of a run in a user's realm, which reads from WAITING what to watch."""
+def _leave_warden(keeping: KeeperJob, waiting: int) -> None:
+    """Start the warden of a run in a user's realm, which reads from WAITING what to watch.
+
+    It is spawned, which copies no page tables: the launcher waits for this process.
+    """
     os.chdir("/")
-    waiting = fcntl.fcntl(waiting, fcntl.F_DUPFD, _WAITER_FDS)
-    files.close_from(0, waiting)
-    for _ in range(_LOCK_FD):
-        os.open(os.devnull, os.O_RDWR)
-    for fd in range(_LOCK_FD):
-        os.set_inheritable(fd, True)  # noqa: FBT003 - has no name
-    os.dup2(waiting, _LOCK_FD)
-    for number in valid_signals() - {SIGKILL, SIGSTOP}:
-        signal(number, SIG_DFL)
-    pthread_sigmask(SIG_SETMASK, ())
-    words = runtime.warden.command(keeping.state.run(keeping.wanted.run), keeping.pid)
-    os.execve(runtime.warden.SHELL, words, linux.child.ENVIRONMENT)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    files.keep_from_programs(_LOCK_FD)
+    os.posix_spawn(
+        _SHELL,
+        runtime.warden.command(keeping.state.run(keeping.wanted.run), keeping.pid),
+        {"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        file_actions=[
+            *((os.POSIX_SPAWN_DUP2, null, to) for to in range(_LOCK_FD)),
+            (os.POSIX_SPAWN_DUP2, waiting, _LOCK_FD),
+        ],
+        setsigmask=(),
+        setsigdef=valid_signals() - {SIGKILL, SIGSTOP},
+    )
 
 
 def _keep(keeping: KeeperJob, launcher: _socket.socket, told: int) -> None:

@@ -18,7 +18,6 @@ import select
 import sys
 import time
 
-SHELL = "/bin/sh"
 _WAIT = 'read -r words <&3 && exec "$@" $words 3<&-'
 _LONGEST_PAUSE, _CALM = 64.0, 60.0  # seconds; after CALM without a death there is no pause
 
