@@ -134,6 +134,14 @@ class Injector:
         _close(fd)
 
 
+def _leads_to(fd: int) -> str:
+    """Return the path of a descriptor; empty in a process whose root has no /proc any more."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
 def pids(folder: str) -> dict[str, int]:
     """Return the processes of a trial by their roles."""
     with open(f"{folder}/pids", encoding="utf-8") as file:
@@ -223,7 +231,7 @@ def install(injector: Injector) -> None:
         return child
 
     def write(fd: int, data: bytes) -> int:
-        if os.readlink(f"/proc/self/fd/{fd}").startswith(STATE):
+        if _leads_to(fd).startswith(STATE):
             shown = data.split(b"\t")[0].decode().strip()
             injector.event(f"half of {shown}", lambda: real_write(fd, data[: len(data) // 2]))
             injector.event(f"write {shown}")
