@@ -333,6 +333,17 @@ def step_in(make: Callable[[Realm], None] | None = None, *, looks_out: bool = Tr
     return True
 
 
+def is_there() -> bool:
+    """Whether the user's realm exists. What is left of one that has gone is removed.
+
+    Not while the lock of one of its runs is held. Raises `HostError` as `Realm.find` does.
+    """
+    found = Realm()
+    is_found = found.find_alone()
+    found.close()
+    return is_found
+
+
 def look_in() -> None:
     """Enter the user's realm for a command that only looks; one of its own if there is none yet."""
     if not step_in():

@@ -12,7 +12,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from qemu_netwrap.linux import foreign_fds, proc
+from qemu_netwrap.linux import files, foreign_fds, proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def station() -> None:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _MESSAGE)
     if os.fork() == 0:
         try:
-            ours.close()
+            files.close_from(0, its.fileno())  # locks, which others would take for this process's
             _answer(its)
         finally:
             os._exit(0)

@@ -211,9 +211,15 @@ def run_keeper(
         grants = _receive(socket, heed)
     except EOFError:
         open_files.raise_own()  # this process will not become QEMU now
-        if keeping.realm is not None:
-            realm.step_in()
-        failures = runs.release(keeping.state, keeping.wanted.run)
+        if keeping.realm is not None and not realm.step_in():
+            # The namespaces have gone with the keeper, and with them all that was in them. Without
+            # this run's lock what is left, which is files, is of no use any more.
+            for fd in not_for_it:
+                os.close(fd)
+            realm.is_there()
+            failures: list[NetwrapError] = []
+        else:
+            failures = runs.release(keeping.state, keeping.wanted.run)
         left = "; ".join(error.message for error in failures)
         raise NetwrapError(
             "the keeper died before the network was up",

@@ -36,6 +36,7 @@ MODES: Final = {
     "uplink": ("-nic", "tap,network=lan"),
     "neighbours": ("-nic", "nat"),
     "user": ("-nic", "nat,hostfwd=tcp::2222-:22"),
+    "user, no way out": ("-nic", "nat,hostfwd=tcp::2222-:22"),
 }
 BRIDGES: Final = {
     "nat": "qn-nat",
@@ -46,10 +47,17 @@ BRIDGES: Final = {
     "uplink": "br-lan",
     "neighbours": "qn-nat",
     "user": "qn-nat",
+    "user, no way out": "qn-nat",
 }
 # What it adds is the keeper's alone; of cut lines nat tells.
 ADDS_TO_NAT: Final = frozenset({"neighbours"})
-SERVED: Final = frozenset({"nat", "hostfwd", "host-only", "neighbours", "user"})  # by dnsmasq
+USERS: Final = frozenset({"user", "user, no way out"})  # an ordinary user's
+SERVED: Final = frozenset({"nat", "hostfwd", "host-only", "neighbours", *USERS})  # by dnsmasq
+# IPv6 comes when slirp4netns advertises itself: earlier or later than in the run that was counted.
+_USERS_CONFIG: Final = '[networks.nat]\nmode = "nat"\nipv6 = false\n'
+_NO_WAY_OUT: Final = """
+for each in slirp4netns pasta; do mount --bind /dev/null "/usr/bin/$each"; done
+"""
 _CONFIG: Final = """
 [networks.lan]
 mode = "bridge"
@@ -160,9 +168,13 @@ class Subject:
         self._until(self._is_up)
         serve = (sys.executable, injected.__file__, "serve")
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        if self.mode == "user":
+        if self.mode in USERS:
             self.host.run("mount", "--bind", str(self._folder), str(_SHOWN))
             self._user = User(self.host)
+            if self.mode == "user":
+                self._user.write(".config/qemu-netwrap/config.toml", _USERS_CONFIG)
+            else:
+                self.host.run("sh", "-euc", _NO_WAY_OUT)
             state = {injected.FOLDER: f"{self._user.runtime_folder}/qemu-netwrap"}
             self._server = self._user.popen(*serve, env=state, **pipes)
         else:
@@ -184,7 +196,7 @@ class Subject:
         self._number += 1
         self.folder = self._folder / str(self._number)
         self.folder.mkdir()
-        if self.mode == "user":
+        if self.mode in USERS:
             os.chown(self.folder, self._user.uid, self._user.uid)
         case = case or Case()
         rules: dict[str, Any] = {"dry": dry}
@@ -218,7 +230,7 @@ class Subject:
 
     def _shown(self, path: Path) -> str:
         """Return the path by which the program has what is in the subject's folder."""
-        return str(_SHOWN / path.relative_to(self._folder) if self.mode == "user" else path)
+        return str(_SHOWN / path.relative_to(self._folder) if self.mode in USERS else path)
 
     def launch_real(self, folder: Path) -> dict[str, Any]:
         """Launch a real QEMU."""
@@ -273,7 +285,7 @@ class Subject:
     def check_network(self, pid: int, *, served: bool = True) -> None:
         """See that the network of a living QEMU is all there; SERVED if dnsmasq has to be."""
         bridge = BRIDGES[self.mode]
-        if self.mode == "user":
+        if self.mode in USERS:
             self._check_users(pid, served=served)
             return
         net = Path(f"/proc/{self.host.pid}/root/sys/class/net")
@@ -395,7 +407,7 @@ class Subject:
         self.end(started["pid"])
         self.wait_keeper()
         if KEEPER in victims:
-            other = "host-only" if self.mode in ("bridge existing", "user") else "bridge existing"
+            other = "host-only" if self.mode in ("bridge existing", *USERS) else "bridge existing"
             self._clean(folder, by_launch=by_launch, mode=other)
         wait_same(self.host, self.before)
 
