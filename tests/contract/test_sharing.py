@@ -31,7 +31,9 @@ CLEAR = """
 for each in /run/qemu-netwrap/*/networks/*/dnsmasq.pid; do
     pid=$(cat "$each" 2>/dev/null) || continue
     # Not another process that has its number by now.
-    ! grep -qs "${each%/*}" "/proc/$pid/cmdline" || kill "$pid"
+    grep -qs "${each%/*}" "/proc/$pid/cmdline" || continue
+    kill "$pid"
+    while [ -d "/proc/$pid" ]; do sleep 0.01; done
 done
 ip link del qn-lab 2>/dev/null || :
 nft flush ruleset

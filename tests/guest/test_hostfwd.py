@@ -21,7 +21,7 @@ WEB: Final = "nat,model=virtio,hostfwd=tcp::8080-:80,hostfwd=udp::5353-:53"
 def page(host: Host, address: str, port: int = 8080) -> str:
     """The page that one gets there; nothing when nobody answers."""
     url = f"http://{address}:{port}/"
-    done = host.run("timeout", "5", "busybox", "wget", "-qO-", url, check=False)
+    done = host.run("timeout", "15", "busybox", "wget", "-qO-", url, check=False)
     return done.stdout
 
 

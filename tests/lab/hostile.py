@@ -99,29 +99,47 @@ def keep_apart(done: threading.Event) -> None:
     time.sleep(3600)
 
 
+def await_closed(pipe: tuple[int, int]) -> None:
+    """Wait until a child has closed the end that it writes to, as the last of what it does."""
+    os.close(pipe[1])
+    os.read(pipe[0], 1)
+    os.close(pipe[0])
+
+
 def send_away() -> None:
     """Leave the lock in a socket, on its way to nobody; a child has the socket alone."""
     one, other = socket.socketpair()
     socket.send_fds(one, [b"x"], [lock()])
+    ready = os.pipe()
     if os.fork() == 0:
-        os.closerange(0, other.fileno())
-        os.closerange(other.fileno() + 1, 256)
+        kept = sorted((other.fileno(), ready[1]))
+        os.closerange(0, kept[0])
+        os.closerange(kept[0] + 1, kept[1])
+        os.closerange(kept[1] + 1, 256)
+        os.close(ready[1])
         sleep()
+    await_closed(ready)
 
 
 def have_deaf_child() -> None:
     """Start a child that has nothing of what was inherited, and does not heed SIGTERM."""
+    ready = os.pipe()
     if os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.closerange(3, 256)
         sleep()
+    await_closed(ready)
 
 
 def have_heir() -> None:
     """Start a child that has all that was inherited."""
+    ready = os.pipe()
     if os.fork() == 0:
         os.close(1)
+        os.close(ready[0])
+        os.close(ready[1])
         sleep()
+    await_closed(ready)
 
 
 DEEDS: Final[dict[str, Callable[[], None]]] = {

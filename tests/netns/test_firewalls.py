@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.lan import settled
-from lab.netns import WEB_ADDRESS, WEB_BODY, Host, link
-from lab.tool import QEMU, netwrap
+from lab.netns import WEB_ADDRESS, WEB_BODY, Host, link, wait_for
+from lab.tool import QEMU, netwrap, unhurried
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,15 +135,15 @@ def guest_on(host: Host, bridge: str) -> Iterator[Host]:
         guest.run("ip", "link", "del", "eth0")
 
 
-def has_lease(guest: Host) -> bool:
+def has_lease(guest: Host, tries: int = 60) -> bool:
     """Whether the guest gets a lease; it takes it."""
-    words = ("busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "4", "-T", "1")
+    words = ("busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", str(tries), "-T", "1")
     return not guest.run(*words, "-s", "/run/leased", check=False).returncode
 
 
-def page(guest: Host) -> str:
-    """Return the internet's page, empty when it does not come."""
-    words = ("timeout", "3", "busybox", "wget", "-qO-", f"http://{WEB_ADDRESS}/")
+def page(guest: Host, patience: int = 60) -> str:
+    """Return the internet's page, empty when it does not come within PATIENCE seconds."""
+    words = ("timeout", str(patience), "busybox", "wget", "-qO-", f"http://{WEB_ADDRESS}/")
     return guest.run(*words, check=False).stdout
 
 
@@ -154,11 +154,11 @@ def test_guests_are_let_through(kind: str, uplinked: Uplinked, watch: Watch) -> 
     host.sh(CLOSED[kind])
     watch.baseline(host)
     up = netwrap(host, "network", "up", "nat", check=True)
-    assert up.stderr == ""
+    assert unhurried(up.stderr) == ""
     with guest_on(host, "qn-nat") as guest:
         assert has_lease(guest)
-        words = ("timeout", "5", "busybox", "nslookup", "-type=a", "www.example.test")
-        assert WEB_ADDRESS in guest.run(*words).stdout
+        words = ("busybox", "nslookup", "-type=a", "www.example.test")
+        wait_for(lambda: WEB_ADDRESS in guest.run(*words, check=False).stdout, "the name")
         assert page(guest) == WEB_BODY
     netwrap(host, "network", "down", "nat", check=True)
 
@@ -184,7 +184,7 @@ def test_what_is_closed_of_the_outside_stays_closed(uplinked: Uplinked, watch: W
     netwrap(host, "network", "up", "nat", check=True)
     with guest_on(host, "qn-nat") as guest:
         assert has_lease(guest)
-        assert page(guest) == ""
+        assert page(guest, 3) == ""
         assert "qemu-netwrap" not in host.run("nft", "list", "table", "ip", "t").stdout
     netwrap(host, "network", "down", "nat", check=True)
 
@@ -196,7 +196,7 @@ def test_a_firewall_for_bridges(host: Host, watch: Watch) -> None:
     watch.baseline(host)
     up = netwrap(host, "network", "up", "host-only", check=True)
     with guest_on(host, "qn-host-only") as guest:
-        leased = has_lease(guest)
+        leased = has_lease(guest, 4)
     assert leased or up.stderr.startswith("qemu-netwrap: qn-host-only: nft chain bridge b f drops")
     assert leased or "remedy: nft 'insert rule bridge b f iifname \"qn*\" accept'" in up.stderr
     netwrap(host, "network", "down", "host-only", check=True)

@@ -255,9 +255,13 @@ def test_many_leases_by_dhcpv6(segment: Segment) -> None:
         evil.send(p.request6(EVIL, local, number, server))
     # The answer to the last request, which comes after those to the others.
     evil.wait_heard(b"\x07" + (39).to_bytes(3, "big"), "the answers")
-    file = host.sh("cat /run/qemu-netwrap/*/networks/qn-nat/leases")
-    six = file.partition("duid")[2].splitlines()[1:]
-    assert [line.split()[2] for line in six] == [p.slaac(segment.prefix, EVIL)]
+
+    def leased() -> list[str]:
+        file = host.sh("cat /run/qemu-netwrap/*/networks/qn-nat/leases")
+        return [line.split()[2] for line in file.partition("duid")[2].splitlines()[1:]]
+
+    # It writes the file after it has answered.
+    wait_for(lambda: leased() == [p.slaac(segment.prefix, EVIL)], "one lease")
 
 
 def test_the_host_is_not_deceived(segment: Segment) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from guest.shell import reached
+from lab.hooked import wait_gone
 from lab.ipv6 import advertise, before_6_17
 from lab.lan import settled
 from lab.leaks import snapshot, wait_same
@@ -109,6 +110,7 @@ class TestBefore617:
         host.set_sysctl(ACCEPT_RA, 1)
         with running(host):
             pass
+        wait_gone(host)
         watch.baseline(host)
 
     def test_devices_that_forwarded_each_for_itself(self, learning: Uplinked, watch: Watch) -> None:
@@ -251,6 +253,7 @@ def test_an_uplink_that_comes_later(uplinked: Uplinked, watch: Watch) -> None:
             assert host.sysctl(f"net.ipv6.conf.eth0.{key}") == expected
             assert has_force(host) or host.sysctl(FORWARDING) == "1"
             assert "qn-nat_guard6_eth0" in host.run("nft", "list", "ruleset").stdout
+    wait_gone(host)
     watch.baseline(host)  # its address and route
     assert not has_force(host) or host.sysctl("net.ipv6.conf.eth0.force_forwarding") == "0"
 

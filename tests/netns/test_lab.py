@@ -187,7 +187,7 @@ def test_link_joins_machines(host_factory: HostFactory, watch: Watch) -> None:
     link(a, "eth0", b, "eth7")
     b.run("ip", "address", "add", "2001:db8::b/64", "dev", "eth7")
     a.run("ip", "address", "add", "2001:db8::a/64", "dev", "eth0")
-    a.run("busybox", "ping", "-c1", "-W2", "2001:db8::b")
+    a.run("busybox", "ping", "-c1", "-W60", "2001:db8::b")
     watch.baseline(a, b)
 
 
@@ -201,7 +201,7 @@ def test_internet_knows_no_private_address(uplinked: Uplinked, watch: Watch) -> 
     """Traffic from an address that is not masqueraded gets no answer."""
     uplinked.host.run("ip", "address", "add", "10.1.1.1/32", "dev", "lo")
     ping = ("busybox", "ping", "-c1", "-W1")
-    uplinked.host.run(*ping, WEB_ADDRESS)
+    uplinked.host.run("busybox", "ping", "-c1", "-W60", WEB_ADDRESS)
     assert uplinked.host.run(*ping, "-I", "10.1.1.1", WEB_ADDRESS, check=False).returncode
     watch.baseline(uplinked.host)
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from lab.fixtures import Watch
 
 # The way out is ready a moment after it has started.
-GET = f"for each in 1 2 3 4 5; do busybox wget -qO- http://{WEB_ADDRESS}/ && break; sleep 0.2; done"
+GET = (
+    f"for each in $(seq 100); do busybox wget -qO- http://{WEB_ADDRESS}/ && break; sleep 0.2; done"
+)
 OPEN_TUN = "import os; os.open('/dev/net/tun', os.O_RDWR)"
 LEAKS = {
     "process": "sleep 600",
@@ -149,6 +151,7 @@ def test_logging_out(users: tuple[User, User], watch: Watch) -> None:
     alice.popen("sh", "-c", "trap '' TERM HUP; sleep 600 & wait; sleep 600")
     alice.sh("setsid unshare -Urn sleep 600 >/dev/null 2>&1 &")
     wait_for(lambda: [*alice.processes().values()].count("sleep 600") == 2, "the processes")
+    wait_for(lambda: bob.processes() == {others.pid: "sleep 500"}, "bob's")
     alice.log_out(patience=0.1)
     assert alice.processes() == {}
     assert bob.processes() == {others.pid: "sleep 500"}

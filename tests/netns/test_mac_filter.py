@@ -97,7 +97,7 @@ def test_the_own_mac_stays_where_it_is(host: Host) -> None:
         assert "dev port0" in known(host, OWN)
     for _ in range(3):
         host.run(sys.executable, "-c", _SEND.replace("eth0", "false1"), OTHERS, EVERYBODY)
-    assert "dev false0" in known(host, OTHERS)
+    wait_for(lambda: "dev false0" in known(host, OTHERS), "the bridge to learn")
     host.run("ip", "link", "del", "false0")
 
 

@@ -49,7 +49,8 @@ ip -d link show nic0 | sed "s/^[0-9]*: //; s/ qdisc [a-z]*//; s/ minmtu.*//; $ca
 ip address show dev nic0 |
     sed "s/^[0-9]*: //; s/ qdisc [a-z]*//; s/valid_lft [0-9].*//; /inet6 fe80/,+1d; $carrier"
 ip route show table all | grep -vE 'far0|other0|fe80' | sed 's/ linkdown//' | sort
-ip -6 route show table all | grep -vE 'far0|other0|fe80' | sed 's/ linkdown//' | sort
+ip -6 route show table all | grep -vE 'far0|other0|fe80|^(local|anycast|multicast) ' |
+    sed 's/ linkdown//' | sort
 ip nexthop show
 ip neighbour show nud permanent
 ip neighbour show proxy
@@ -70,7 +71,7 @@ def test_comes_back(host: Host, more: str) -> None:
     # Another one has come meanwhile, so that it has another number; and the driver's own name.
     host.run("sh", "-euc", f"ip link add late0 type bridge\n{_LINK.replace('nic0', 'eth9')}")
     python(host, _RESTORE, "eth9", saved)
-    assert host.run("sh", "-euc", _LOOK).stdout == before
+    wait_for(lambda: host.run("sh", "-euc", _LOOK).stdout == before, "what there was")
     host.run("sh", "-euc", "for each in nic0 other0 br0 late0; do ip link del $each; done")
 
 

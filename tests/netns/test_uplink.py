@@ -389,7 +389,7 @@ def test_what_has_changed_meanwhile_is_kept(net: Lan) -> None:
     host.write("/run/lease", LEASE, mode=0o755)
     old = snapshot(host)
     with running(host, *YES):
-        host.run("busybox", "udhcpc", "-i", "br0", "-q", "-n", "-f", "-s", "/run/lease")
+        host.run("busybox", "udhcpc", "-i", "br0", "-q", "-n", "-f", "-t", "30", "-s", "/run/lease")
         assert "192.0.2.77/24" in ip(host, "-4 address show dev br0")
     assert "inet 192.0.2.77/24" in (now := ip(host, "-4 address show dev eth0"))
     assert f"inet {MACHINE}/24" not in now
