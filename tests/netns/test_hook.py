@@ -215,7 +215,7 @@ def test_the_network_is_the_bridge_of_the_default_route(uplinked: Uplinked, watc
     [
         ({"QEMU_NETWRAP_NETWORK": "nope"}, "", "QEMU_NETWRAP_NETWORK=nope: there is no network"),
         ({}, "default = 5\n", f"{CONFIG}:1: default: expected a string"),
-        ({"QEMU_NETWRAP_NETWORK": "lab"}, LAB.replace("lab0", "eth0"), "eth0 is there already"),
+        ({"QEMU_NETWRAP_NETWORK": "lab"}, LAB.replace("lab0", "eth0"), "eth0 exists already"),
     ],
 )
 def test_a_failure_ends_qemu_and_says_why(
