@@ -77,5 +77,7 @@ class Terminal:
         """Read until the terminal is closed from either side."""
         master = self.master
         with contextlib.suppress(OSError):
-            while (raw := os.read(master, 65536)) and not self._closing:
-                self._shown += raw
+            while raw := os.read(master, 65536):
+                self._shown += raw  # what the program wrote last may have come only now
+                if self._closing:
+                    break

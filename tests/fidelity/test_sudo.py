@@ -132,6 +132,7 @@ def test_sudo_on_a_terminal(host: Host, sudo: tuple[str, ...], pty: bool) -> Non
             assert (os.readlink(f"/proc/{pid}/fd/0") == _name(terminal)) is not pty
             terminal.type("\x03")
             assert terminal.child.wait(30) == 0
+            terminal.wait_shown("terminating on signal 2")
             assert terminal.shown.count("terminating on signal 2") == 1
     assert places[0] == places[1]
     _gone(host)
@@ -323,7 +324,7 @@ def test_a_shim_has_its_user_from_the_configuration(host: Host, sudo: tuple[str,
     words = (*sudo, f"PATH={folder}:/usr/sbin:/usr/bin:/sbin:/bin", f"{folder}/{QEMU}")
     with Terminal(host, *words, *IDLE, *_NAT) as terminal:
         pid = _started_by(terminal.pid)
-        assert 'run_as = "invoker" in /etc/qemu-netwrap/config.toml' in terminal.shown
+        terminal.wait_shown('run_as = "invoker" in /etc/qemu-netwrap/config.toml')
         assert "--run-as" not in terminal.shown
         terminal.type("\x03")
         assert terminal.child.wait(30) == 0
