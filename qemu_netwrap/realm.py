@@ -140,13 +140,23 @@ def _is_inside() -> bool:
 
 def _is_realms(base: str) -> bool:
     """Whether BASE is the state of a realm, or would be: a realm's file names it."""
-    folder = os.path.dirname(base)
     try:
-        names = [name for name in os.listdir(folder) if name.endswith(_REALM)]
-        places = [read(f"{folder}/{name.removesuffix(_REALM)}") for name in names]
+        return any(place.base == base for _, place in _places(os.path.dirname(base)))
     except OSError:
         return False
-    return any(place is not None and place.base == base for place in places)
+
+
+def _places(folder: str) -> Iterator[tuple[str, Place]]:
+    """Yield what the realms' files in FOLDER record, each with its path without the ending.
+
+    A pipe or a device in a file's place is passed over: to read it may take for ever.
+    """
+    for name in files.listdir(folder):
+        path = f"{folder}/{name.removesuffix(_REALM)}"
+        if name.endswith(_REALM) and os.path.isfile(f"{folder}/{name}"):
+            place = read(path)
+            if place is not None:
+                yield path, place
 
 
 def users_root() -> str:
@@ -410,10 +420,8 @@ def _cookie(found: Namespaces) -> str:
 def tidy(base: str) -> None:
     """Give the realm with the state BASE up if that has gone: its last run has."""
     folder = os.path.dirname(base)
-    for name in files.listdir(folder):
-        path = f"{folder}/{name.removesuffix(_REALM)}"
-        place = read(path) if name.endswith(_REALM) else None
-        if place is None or place.base != base or os.path.exists(base):
+    for path, place in _places(folder):
+        if place.base != base or os.path.exists(base):
             continue
         lock = _locked(path)
         if lock < 0:

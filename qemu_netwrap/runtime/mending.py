@@ -88,6 +88,8 @@ def mend(folder: str) -> str:
 
 def _mend(state: StateDir) -> None:
     """Put back what has died in the realm with STATE. Raises `NetwrapError` or `OSError`."""
+    if realm.is_system():
+        return  # no realm's file names STATE: to look for the realm, locked, could take for ever
     found = realm.Realm()
     ports: dict[tuple[str, str, int, bool], int] = {}
     try:
