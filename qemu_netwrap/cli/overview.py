@@ -6,11 +6,11 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from qemu_netwrap.cli import declare, options
+from qemu_netwrap.cli.tables import WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_WIDTH: Final = 80  # columns
 _USAGE: Final = """\
 Usage: qemu-netwrap [OPTIONS] [--] [QEMU] [QEMU'S OPTIONS AND IMAGES]...
        qemu-netwrap [OPTIONS] COMMAND [ARGS]...
@@ -36,7 +36,7 @@ def text(*, with_options: bool = False) -> str:
 
 def _paragraph(text: str) -> str:
     """Return sentences, filled."""
-    return textwrap.fill(" ".join(text.split()), _WIDTH) + "\n"
+    return textwrap.fill(" ".join(text.split()), WIDTH) + "\n"
 
 
 def _section(subject: options.Subject) -> Iterator[str]:
@@ -62,7 +62,7 @@ def _table(title: str, rows: list[tuple[str, str]]) -> Iterator[str]:
     for name, told in rows:
         begin = f"  {name:<{wide}}  "
         filled = textwrap.fill(
-            declare.plain(told), _WIDTH, initial_indent=begin, subsequent_indent=" " * len(begin)
+            declare.plain(told), WIDTH, initial_indent=begin, subsequent_indent=" " * len(begin)
         )
         yield f"{filled}\n"
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qemu_netwrap.runtime.inventory import NetworkSummary
     from qemu_netwrap.runtime.status import NetworkStatus
 
-_WIDTH = 80  # columns of a terminal that nobody has made wider
+WIDTH = 80  # columns of a terminal that nobody has made wider
 _HEAD = ("NETWORK", "MODE", "BRIDGE", "STATE", "KEPT", "RUNS", "ADDRESS")
 
 
@@ -27,7 +27,7 @@ def columns(rows: Sequence[tuple[str, ...]]) -> str:
     for row, own in zip(rows, cells, strict=True):
         lines.append("  ".join(c.ljust(w) for c, w in zip(own, widths, strict=True)).rstrip())
         for more in row[-1].split("\n")[1:]:
-            fitting = [start for start in starts if start + len(more) <= _WIDTH]
+            fitting = [start for start in starts if start + len(more) <= WIDTH]
             lines.append(" " * (fitting[-1] if fitting else 0) + more)
     return "\n".join(lines)
 

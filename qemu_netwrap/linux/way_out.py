@@ -95,7 +95,7 @@ def _start(file: str, inside: Namespaces, helper: UplinkHelper) -> None:
     if member == 0:
         inside.enter()
         files.close_from(0, ready, stood)
-        # No one else has this process's mounts: who joins it takes user and network namespace.
+        # These mounts are this process's alone: the program joins its user and network namespaces.
         is_confined = linux.mounts.changes_root()
         # pasta keeps few capabilities; who has more does not show it the namespaces (ptrace(2)).
         linux.syscalls.drop_capabilities()

@@ -500,7 +500,7 @@ def _network(state: StateDir, bridge: str, rules: str | None) -> NetworkStatus:
 
 
 def _losses(members: tuple[str, ...], bridge: str, work: Context) -> Iterator[str]:
-    """Yield what has died of the living runs on a network: each is told with one of them."""
+    """Yield what has died of the living runs on a network; each run counts for its first one."""
     for run in filter(work.state.is_alive, members):
         if bridge in [nic.bridge for nic in runs.read_info(work.state, run)[1]][:1]:
             entries = Journal(f"{work.state.run(run)}/journal").peek()
