@@ -133,8 +133,8 @@ def find_behind(shim: str) -> str:
 
 def _package(name: str) -> str:
     """Return the command that installs the QEMU of that name on Debian and its kin."""
-    target = name.rpartition("qemu-system-")[2].partition("-")[0]
-    package = _PACKAGES.get(target, "misc" if target != name else "x86")
+    _, prefix, target = name.rpartition(SHIM_PREFIX)
+    package = _PACKAGES.get(target, "misc") if prefix else "x86"
     return f"apt install qemu-system-{package}"
 
 

@@ -80,6 +80,16 @@ def test_a_qemu_that_is_missing_is_named_with_its_package(host: Host, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("name", "package"),
+    [("qemu-kvm", "x86"), ("qemu-system-arm", "arm"), ("qemu-system-riscv64", "misc")],
+)
+def test_a_named_qemu_that_is_missing(host: Host, tmp_path: Path, name: str, package: str) -> None:
+    done = host.run("env", f"PATH={tmp_path}", COMMAND, "--", name, check=False)
+    assert done.returncode == 127
+    assert f"apt install qemu-system-{package}\n" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("typed", "meant"),
     [
         ("-nic hostonly", "-nic host-only"),
