@@ -111,10 +111,14 @@ class AnyClient(Resource):
     tap: str
 
     def acquire(self, context: Context) -> Iterator[None]:
-        """Make the network's dnsmasq treat every MAC as known."""
+        """Make the network's dnsmasq treat every MAC as known.
+
+        By the lock no other run's end takes the file being written for what a crash has left.
+        """
         folder = context.state.network(self.bridge)
         if os.path.isdir(f"{folder}/hosts"):
-            linux.files.write(_any_client(folder, self), "*:*:*:*:*:*\n", 0o644)
+            with linux.files.Lock(context.state.macs_lock):
+                linux.files.write(_any_client(folder, self), "*:*:*:*:*:*\n", 0o644)
         yield
 
     def release(self, context: Context, saved: Saved) -> Iterator[None]:
