@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lab.guest import Guest, initramfs, kernel
+from lab.netns import wait_for
 from lab.tool import COMMAND, netwrap
 
 if TYPE_CHECKING:
@@ -17,11 +18,19 @@ if TYPE_CHECKING:
     from lab.netns import Host
     from lab.user import User
 
-# Print the addresses that answer. All are asked at once: each that is silent takes its time.
+# Print the addresses that answer. All are asked at once: each that is silent takes its time. On a
+# busy machine an answer takes long, and a bridge that has just come up loses the first packets.
 _REACHED: Final = r"""
+answers() {
+    for patience in 1 3; do
+        busybox ping -c1 -W$patience "$1" >/dev/null 2>&1 && return
+        busybox sleep 0.2
+    done
+    return 1
+}
 reached() {
     for each; do
-        { busybox ping -c3 -i0.2 -W2 "$each" >/dev/null 2>&1 && echo "$each"; } &
+        { answers "$each" && echo "$each"; } &
     done
     wait
 }
@@ -113,8 +122,12 @@ class Shell(Guest):
         return output
 
     def get(self, url: str) -> str:
-        """Return the page that the guest gets over HTTP."""
-        return self.ask(f"try 5 wget -qO- {url}")
+        """Return the page that the guest gets over HTTP, once it does."""
+        return self.ask(f"try 150 wget -qO- {url}")
+
+    def lookup(self, name: str) -> str:
+        """Return what the guest's nslookup prints of a name's IPv4 address, once it has one."""
+        return self.ask(f"try 150 nslookup -type=a {name}")
 
     def reached(self, *addresses: str) -> set[str]:
         """Return those of the addresses that answer the guest's ping."""
@@ -144,8 +157,21 @@ class Shell(Guest):
 
 
 def page(host: Host, address: str) -> str:
-    """Return the page that `host` gets from a guest."""
-    return host.run("busybox", "wget", "-qO-", f"http://{address}/").stdout
+    """Return the page that `host` gets from a guest, once it does.
+
+    Who has asked for a neighbor in vain (dnsmasq does, to learn its IPv6 address) has the kernel
+    say for a second that it cannot be reached, though it is up by then.
+    """
+    ask = ("timeout", "60", "busybox", "wget", "-qO-", f"http://{address}/")
+    told: list[str] = []
+
+    def comes() -> bool:
+        done = host.run(*ask, check=False)
+        told[:] = [done.stdout]
+        return done.returncode == 0
+
+    wait_for(comes, f"the page of {address}")
+    return told[0]
 
 
 def reached(host: Host, *addresses: str) -> set[str]:

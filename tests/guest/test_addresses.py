@@ -35,7 +35,7 @@ def test_by_name_and_by_mac(host: Host, mode: str) -> None:
         assert {one.lease.address, two.lease.address} == {"10.50.0.2", "10.50.0.4"}
         with Shell(host, "-nic", nic, name="web") as web:
             assert web.lease.address == "10.50.0.3"
-            assert "10.50.0.3\n" in one.ask("nslookup -type=a web")
+            assert "10.50.0.3\n" in one.lookup("web")
             with Shell(host, "-nic", nic, name="web") as twin:
                 twin.wait_report("booted")
                 told = "10.50.0.3 is in use by"

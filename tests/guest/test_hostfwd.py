@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from guest import shell
 from guest.shell import Shell, status
 from lab.ipv6 import wait_global
 from lab.netns import UPLINK_ADDRESS, wait_for
@@ -19,10 +20,14 @@ WEB: Final = "nat,model=virtio,hostfwd=tcp::8080-:80,hostfwd=udp::5353-:53"
 
 
 def page(host: Host, address: str, port: int = 8080) -> str:
-    """The page that one gets there; nothing when nobody answers."""
+    """The page that one gets there."""
+    return shell.page(host, f"{address}:{port}")
+
+
+def is_closed(host: Host, address: str, port: int = 8080) -> bool:
+    """Whether nobody answers there; it may be that packets are dropped."""
     url = f"http://{address}:{port}/"
-    done = host.run("timeout", "15", "busybox", "wget", "-qO-", url, check=False)
-    return done.stdout
+    return host.run("timeout", "5", "busybox", "wget", "-qO-", url, check=False).stdout == ""
 
 
 @pytest.mark.parametrize("bridged", ["0", "1"])
@@ -45,7 +50,7 @@ def test_from_everywhere(uplinked: Uplinked, watch: Watch, bridged: str) -> None
             assert other.get(f"http://{address}:8080/") == "web\n"
         # And the guest itself is reached as before.
         assert page(host, web.lease.address, 80) == "web\n"
-        assert page(net, UPLINK_ADDRESS, 80) == ""
+        assert is_closed(net, UPLINK_ADDRESS, 80)
 
         (run,) = (run for run in status(host)["runs"] if run["name"] == "web")
         (nic,) = run["nics"]
@@ -59,7 +64,8 @@ def test_from_everywhere(uplinked: Uplinked, watch: Watch, bridged: str) -> None
         assert f"tcp *:8080  {web.lease.address}:80\n" in netwrap(host, "ps").stdout
         web.power_off()
         wait_for(lambda: len(status(host)["runs"]) == 1, "the web server's teardown")
-        assert page(host, "127.0.0.1") == page(net, UPLINK_ADDRESS) == ""
+        assert is_closed(host, "127.0.0.1")
+        assert is_closed(net, UPLINK_ADDRESS)
         assert "web" not in other.ask(f"timeout 3 wget -qO- http://{gateway}:8080/ 2>&1 || true")
 
 
@@ -74,8 +80,13 @@ def test_for_one_address(uplinked: Uplinked) -> None:
         web.wait_report("ready")
         assert page(host, "127.0.0.1", 81) == page(host, UPLINK_ADDRESS, 82) == "web\n"
         assert page(net, UPLINK_ADDRESS, 82) == "web\n"
-        assert page(host, UPLINK_ADDRESS, 81) == page(host, "127.0.0.1", 82) == ""
-        assert page(net, UPLINK_ADDRESS, 81) == page(host, web.lease.gateway, 82) == ""
+        closed = (
+            (host, UPLINK_ADDRESS, 81),
+            (host, "127.0.0.1", 82),
+            (host, web.lease.gateway, 82),
+            (net, UPLINK_ADDRESS, 81),
+        )
+        assert [each for each in closed if not is_closed(*each)] == []
 
 
 def test_the_address_stays(uplinked: Uplinked) -> None:
@@ -99,15 +110,15 @@ def test_ipv6_from_everywhere(uplinked6: Uplinked) -> None:
         Shell(host, "-nic", nic, name="web") as web,
         Shell(host, "-nic", "nat,model=virtio", name="other") as other,
     ):
-        (gateway,) = (n["address6"].partition("/")[0] for n in status(host)["networks"])
         address = str(wait_global(web))
         wait_global(other)
+        (gateway,) = (n["address6"].partition("/")[0] for n in status(host)["networks"])
         own = ("::1", "2001:db8:113::2", gateway)
         assert [page(host, f"[{each}]") for each in own] == ["web\n"] * len(own)
         assert page(host, "127.0.0.1") == "web\n"
-        wait_for(lambda: page(net, "[2001:db8:113::2]") == "web\n", "an answer to the LAN")
+        assert page(net, "[2001:db8:113::2]") == "web\n"
         for each in own[1:]:
             assert other.get(f"http://[{each}]:8080/") == "web\n"
         (run,) = (run for run in status(host)["runs"] if run["name"] == "web")
         assert [f["guest"] for f in run["nics"][0]["forwards"]] == [web.lease.address, address]
-        assert page(net, f"[{address}]", 80) == ""
+        assert is_closed(net, f"[{address}]", 80)

@@ -23,5 +23,5 @@ def test_extra_hosts(uplinked: Uplinked, mode: str) -> None:
     uplinked.host.write("/etc/qemu-netwrap/config.toml", CONFIG.format(mode=mode))
     with Shell(uplinked.host, "-nic", f"{mode},model=virtio", name="one") as one:
         for name in ("files", f"files.{mode}.internal"):
-            assert "192.0.2.9\n" in one.ask(f"nslookup -type=a {name}")
-        assert "192.0.2.10\n" in one.ask("nslookup -type=a printer.example.test")
+            assert "192.0.2.9\n" in one.lookup(name)
+        assert "192.0.2.10\n" in one.lookup("printer.example.test")

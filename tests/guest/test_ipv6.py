@@ -28,17 +28,17 @@ def gateway6(host: Host) -> ipaddress.IPv6Interface:
 def test_guest_reaches_the_world_and_only_the_host_reaches_it(uplinked6: Uplinked) -> None:
     host, net = uplinked6.host, uplinked6.net
     with Shell(host, *NAT, name="one") as one, Shell(host, *NAT, name="two") as two:
+        addresses = {guest: wait_global(guest) for guest in (one, two)}
         gateway = gateway6(host)
         assert gateway.network.subnet_of(ipaddress.IPv6Network("fd00::/8"))
-        addresses = {guest: wait_global(guest) for guest in (one, two)}
         assert all(address in gateway.network for address in addresses.values())
         assert "default via fe80::" in one.ask("ip -6 route")
         assert one.reached(str(gateway.ip)) == {str(gateway.ip)}
 
         assert one.get(f"http://[{WEB6}]/") == WEB_BODY
-        assert WEB6 in one.ask(f"nslookup -type=aaaa www6.example.test {gateway.ip}")
+        assert WEB6 in one.ask(f"try 150 nslookup -type=aaaa www6.example.test {gateway.ip}")
         assert one.get("http://www6.example.test/") == WEB_BODY
-        one.ask(f"ping -6 -c1 -s 1452 {WEB6}")  # with 48 bytes of headers
+        one.ask(f"try 5 ping -6 -c1 -s 1452 {WEB6}")  # with 48 bytes of headers
 
         assert one.get(f"http://[{addresses[two]}]/") == "two\n"
         assert page(host, f"[{addresses[one]}]") == "one\n"
@@ -69,8 +69,8 @@ def test_host_only(uplinked6: Uplinked) -> None:
     host, net = uplinked6.host, uplinked6.net
     words = ("-nic", "host-only,model=virtio")
     with Shell(host, *words, name="one") as one, Shell(host, *words, name="two") as two:
-        gateway = gateway6(host)
         address, other = wait_global(one), wait_global(two)
+        gateway = gateway6(host)
         assert one.reached(str(gateway.ip), str(other)) == {str(gateway.ip), str(other)}
         assert page(host, f"[{address}]") == "one\n"
         assert "default" not in one.ask("ip -6 route")

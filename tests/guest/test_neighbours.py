@@ -10,7 +10,7 @@ import pytest
 from guest.shell import Shell
 from lab import neighbours
 from lab.netns import WEB_ADDRESS, WEB_BODY, wait_for
-from lab.tool import QEMU, netwrap
+from lab.tool import QEMU, netwrap, unhurried
 
 if TYPE_CHECKING:
     from lab.fixtures import Watch
@@ -65,7 +65,7 @@ def test_docker(kind: str, uplinked: Uplinked, watch: Watch) -> None:
         assert guest.ask(CUT_OFF) == "cut off\n"
         host.run(f"iptables-{kind}", "-A", "DOCKER-USER", "-j", "RETURN")
         guest.power_off()
-        assert guest.stderr == ""
+        assert unhurried(guest.stderr) == ""
 
 
 def test_ufw(uplinked: Uplinked, watch: Watch) -> None:
@@ -75,7 +75,7 @@ def test_ufw(uplinked: Uplinked, watch: Watch) -> None:
     watch.baseline(host)
     with Shell(host, *NAT, name="one") as guest:
         assert guest.lease.gateway != "-"
-        assert WEB_ADDRESS in guest.ask("nslookup -type=a www.example.test")
+        assert WEB_ADDRESS in guest.lookup("www.example.test")
         assert guest.get(URL) == WEB_BODY
         guest.ask(LINK_LOCAL)
         shown = host.sh("ip -6 -o address show dev qn-nat scope link")
@@ -87,7 +87,7 @@ def test_ufw(uplinked: Uplinked, watch: Watch) -> None:
         host.run("sh", "-c", "for each in 1 2; do iptables -D FORWARD 1; done")
         assert guest.ask(CUT_OFF) == "cut off\n"
         guest.power_off()
-        assert guest.stderr == ""
+        assert unhurried(guest.stderr) == ""
 
 
 def test_firewalld(uplinked: Uplinked, watch: Watch) -> None:
@@ -97,13 +97,13 @@ def test_firewalld(uplinked: Uplinked, watch: Watch) -> None:
     watch.baseline(host)
     with Shell(host, *NAT, name="one") as guest:
         assert guest.lease.gateway != "-"
-        assert WEB_ADDRESS in guest.ask("nslookup -type=a www.example.test")
+        assert WEB_ADDRESS in guest.lookup("www.example.test")
         assert guest.get(URL) == WEB_BODY
         assert neighbours.firewall_cmd(host, "--get-zone-of-interface=qn-nat") == "trusted\n"
         neighbours.firewall_cmd(host, "--zone=trusted", "--remove-interface=qn-nat")
         assert guest.ask(CUT_OFF) == "cut off\n"
         guest.power_off()
-        assert guest.stderr == ""
+        assert unhurried(guest.stderr) == ""
 
 
 def test_frames_between_guests_that_docker_would_drop(host: Host, watch: Watch) -> None:
@@ -126,6 +126,7 @@ def test_frames_between_guests_that_docker_would_drop(host: Host, watch: Watch) 
         Shell(host, *on_lan, name="one", address="10.7.0.1/24") as one,
         Shell(host, *on_lan, name="two", address="10.7.0.2/24") as two,
     ):
+        two.wait_report("ready")
         assert one.get("http://10.7.0.2/") == "two\n"
         two.power_off()
         netwrap(host, "wait", str(two.pid), check=True)
@@ -157,7 +158,7 @@ def test_chains_of_somebody_elses_that_drop(uplinked: Uplinked, watch: Watch) ->
     assert "ip6 theirs" not in said
     with Shell(host, *NAT, name="one") as guest:
         assert guest.lease.gateway != "-"
-        assert WEB_ADDRESS in guest.ask("nslookup -type=a www.example.test")
+        assert WEB_ADDRESS in guest.lookup("www.example.test")
         assert guest.get(URL) == WEB_BODY
         listed = host.run("nft", "list", "chain", "ip", "filter", "forwarded").stdout
         assert listed.count('comment "qemu-netwrap: qn-nat"') == 3
@@ -165,7 +166,7 @@ def test_chains_of_somebody_elses_that_drop(uplinked: Uplinked, watch: Watch) ->
         assert guest.ask(CUT_OFF) == "cut off\n"
         host.run("nft", "flush chain ip filter forwarded; add rule ip filter forwarded reject")
         guest.power_off()
-        assert guest.stderr == ""
+        assert unhurried(guest.stderr) == ""
 
 
 def test_a_table_that_is_for_its_owner_alone_to_change(uplinked: Uplinked, watch: Watch) -> None:
@@ -175,12 +176,12 @@ def test_a_table_that_is_for_its_owner_alone_to_change(uplinked: Uplinked, watch
     assert owner.stdin is not None
     owner.stdin.write(OWNED)
     owner.stdin.flush()
-    listed = ("nft", "list", "tables")
-    wait_for(lambda: "owned" in host.run(*listed).stdout, "its table")
+    listed = ("nft", "list", "ruleset")
+    wait_for(lambda: "chain passing" in host.run(*listed).stdout, "its table")
     watch.baseline(host)
     with Shell(host, *NAT, name="one") as guest:
         wait_for(lambda: "remedy: " in guest.stderr, "what to do")
-        (line,) = guest.stderr.splitlines()
+        (line,) = unhurried(guest.stderr).splitlines()
         assert line.startswith("qemu-netwrap: qn-nat: nft chain inet owned passing drops")
         remedy = line.partition("remedy: ")[2]
         assert remedy.startswith('nft \'insert rule inet owned passing iifname "qn-nat" accept; ')
@@ -206,7 +207,7 @@ def test_name_server_on_every_address(uplinked: Uplinked, watch: Watch) -> None:
     watch.baseline(host)
     with Shell(host, *NAT, name="one") as guest:
         assert guest.lease.dns == guest.lease.gateway
-        assert WEB_ADDRESS in guest.ask("nslookup -type=a www.example.test")
-        assert guest.lease.address in guest.ask("nslookup -type=a one.nat.internal")
+        assert WEB_ADDRESS in guest.lookup("www.example.test")
+        assert guest.lease.address in guest.lookup("one.nat.internal")
         guest.power_off()
-        assert guest.stderr == ""
+        assert unhurried(guest.stderr) == ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from guest.shell import Shell, page
 from lab.netns import UPLINK_ADDRESS, WEB_BODY
-from lab.tool import QEMU, netwrap
+from lab.tool import QEMU, netwrap, unhurried
 
 if TYPE_CHECKING:
     from lab.netns import Uplinked
@@ -64,7 +64,7 @@ def test_hostfwd_leads_from_outside_the_host_and_a_neighbour(
         assert "taken by run" in taken.stderr
     netwrap(user, "wait", check=True)
     free = netwrap(user, "--", "true", "-nic", led)
-    assert (free.returncode, free.stderr) == (0, "")
+    assert (free.returncode, unhurried(free.stderr)) == (0, "")
     netwrap(user, "wait", check=True)
 
 
@@ -85,6 +85,7 @@ def test_host_only_leads_nowhere_else(user: User) -> None:
     with Shell(user, "-nic", "host-only,model=virtio", name="one") as one:
         assert one.lease.gateway == "-"
         assert one.lease.domain == "host-only.internal"
+        one.wait_report("ready")
         assert "one" in netwrap(user, "exec", "host-only", "--", "curl", "-s", "http://one/").stdout
     netwrap(user, "wait", check=True)
 

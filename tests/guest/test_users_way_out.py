@@ -31,11 +31,26 @@ def kill(user: User, pids: Iterable[int]) -> None:
     wait_for(lambda: not set(victims) & set(user.processes()), "their end")
 
 
+def found(user: User, part: str, number: int) -> list[int]:
+    """Return the processes with PART in their command line, once they are NUMBER.
+
+    What a launch leaves behind comes after its QEMU: a keeper shows the launch's words until then.
+    """
+    pids: list[int] = []
+
+    def are_there() -> bool:
+        pids[:] = [pid for pid, cmd in user.processes().items() if part in cmd]
+        return len(pids) == number
+
+    wait_for(are_there, f"{number} of {part!r}")
+    return pids
+
+
 def test_who_joins_puts_the_way_out_back(user: User) -> None:
     """Where the warden, which would do that at once, has died too."""
     with Shell(user, "-nic", NIC, name="one") as one:
         assert one.get(WEB) == WEB_BODY
-        kill(user, (pid for pid, cmd in user.processes().items() if "runtime/warden.py" in cmd))
+        kill(user, found(user, "runtime/warden.py", 1))
         kill(user, (pid for pid, cmd in user.processes().items() if cmd.startswith(PROGRAMS)))
         told = netwrap(user, "ps", check=True).stdout
         assert "network nat: the program that led out has died: guests are cut off" in told
@@ -75,9 +90,7 @@ def test_forwards_lead_again_when_their_relays_have_died(user: User, uplinked: U
     ):
         for guest in (one, two):
             guest.wait_report("ready")
-        relays = [pid for pid, cmd in user.processes().items() if "-- qemu-system" in cmd]
-        assert len(relays) == 2
-        kill(user, relays)
+        kill(user, found(user, "-- qemu-system", 2))
         for port, name in ((8080, "one"), (8081, "two")):
             user.host.wait_listening("tcp", port)
             for host, address in ((uplinked.net, UPLINK_ADDRESS), (user.host, "127.0.0.1")):

@@ -5,9 +5,10 @@
 
 Each line on standard input is `CHADDR [NAME]`: the hardware address to ask for, and the host name
 to give. The answer is a line with the address that was leased, or `-`. The frames have the guest's
-own MAC as their source, behind `+CHADDR` that one. There is no waiting in vain: behind each
-question one in the guest's own name is asked, and by the time that is answered, the first would
-have been.
+own MAC as their source, behind `+CHADDR` that one. There is no waiting in vain: before each
+question and behind it one in the guest's own name is asked. The first is asked again until it is
+answered, as a bridge that has just come up loses what it is given; by the time that the last is
+answered, the question would have been.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import select
 import socket
 import struct
 import sys
@@ -57,9 +59,9 @@ def question(source: bytes, chaddr: bytes, number: int, kind: int, options: byte
     return b"\xff" * 6 + source + b"\x08\x00" + header + udp
 
 
-def answer(fd: int) -> tuple[int, int, bytes]:
-    """Return number, kind and message of the next answer by DHCP."""
-    while True:
+def answer(fd: int, seconds: float | None = None) -> tuple[int, int, bytes]:
+    """Return number, kind and message of the next answer by DHCP; -1 if none comes for SECONDS."""
+    while select.select([fd], [], [], seconds)[0]:
         frame = os.read(fd, 65536)
         if frame[12:14] != b"\x08\x00" or frame[23:24] != b"\x11":
             continue
@@ -68,6 +70,16 @@ def answer(fd: int) -> tuple[int, int, bytes]:
             bootp = udp[8:]
             (number,) = struct.unpack("!I", bootp[4:8])
             return number, bootp[bootp.index(_COOKIE) + 6], bootp
+    return -1, 0, b""
+
+
+def served(fd: int, mac: bytes, number: int) -> None:
+    """Ask question NUMBER in the guest's own name, again each second, until it is answered."""
+    which = -1
+    while which != number:
+        if which < 0:
+            os.write(fd, question(mac, mac, number, _DISCOVER, b""))
+        which = answer(fd, 1.0)[0]
 
 
 def leased(fd: int, mac: bytes, number: int, chaddr: bytes, name: bytes, source: bytes) -> str:
@@ -99,11 +111,12 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     # Answers are broadcast: another guest's questions have other numbers.
-    for count, line in enumerate(sys.stdin, int.from_bytes(mac[3:]) << 7):
+    for count, line in enumerate(sys.stdin, int.from_bytes(mac[4:]) << 14):
         chaddr, *name = line.split()
         raw = bytes.fromhex(chaddr.lstrip("+").replace(":", ""))
         source = raw if chaddr.startswith("+") else mac
-        address = leased(fd, mac, 2 * count, raw, "".join(name).encode(), source)
+        served(fd, mac, 4 * count)
+        address = leased(fd, mac, 4 * count + 1, raw, "".join(name).encode(), source)
         sys.stdout.write(f"{address}\n")
         sys.stdout.flush()
 

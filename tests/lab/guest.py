@@ -29,7 +29,9 @@ _META_PACKAGE: Final = "linux-image-cloud-amd64"
 _BUSYBOX: Final = "busybox-static"
 _KERNEL_WORDS: Final = (
     "quiet console=ttyS0 panic=-1 no_timer_check tsc=reliable mitigations=off random.trust_cpu=on "
-    "nokaslr audit=0 apparmor=0 init_on_alloc=0 cryptomgr.notests rcupdate.rcu_expedited=1"
+    "nokaslr audit=0 apparmor=0 init_on_alloc=0 cryptomgr.notests rcupdate.rcu_expedited=1 "
+    # What a slow machine makes the kernel say, perhaps in the middle of a report.
+    "nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
 )
 # What the guest can load, as far as the kernel has it: the cloud kernel is without e1000.
 _MODULES: Final = (

@@ -375,6 +375,12 @@ def link(a: Host, a_if: str, b: Host, b_if: str) -> None:
         script = 'echo 0 >"/proc/sys/net/ipv6/conf/$1/accept_dad"; ip link set "$1" up'
         host.run("sh", "-c", script, "up", name)
     for host, name in ((a, a_if), (b, b_if)):
+        wait_settled(host, name)
+
+
+def wait_settled(host: Host, *names: str) -> None:
+    """Wait until the kernel has finished with interfaces that were set up, and have IPv6."""
+    for name in names:
         wait_for(lambda: _is_settled(host, name), f"{name} on {host.name}")  # noqa: B023
 
 
@@ -392,6 +398,8 @@ def internet(*, ipv6: bool = False) -> Iterator[Uplinked]:
         host.write("/etc/resolv.conf", f"nameserver {GATEWAY}\n")
         _ip_batch(net, *_NET_SETUP, *(_NET_SETUP_6 if ipv6 else ()))
         _ip_batch(host, *_HOST_SETUP, *(_HOST_SETUP_6 if ipv6 else ()))
+        wait_settled(host, "eth0")
+        wait_settled(net, "peer0")
         _serve(net)
         yield Uplinked(host, net)
 
@@ -442,14 +450,14 @@ def _ip_batch(host: Host, *commands: str) -> None:
 
 def _is_settled(host: Host, name: str) -> bool:
     """Tell whether the kernel has finished with an interface that was set up."""
-    addresses = (line.split() for line in host.proc_net("if_inet6").splitlines())
-    link_local = {row[0] for row in addresses if row[5] == name and row[3] == "20"}
-    # Its local route comes last.
+    rows = (line.split() for line in host.proc_net("if_inet6").splitlines())
+    scopes = {row[0]: row[3] for row in rows if row[5] == name}
+    # An address's local route comes last.
     routes = (line.split() for line in host.proc_net("ipv6_route").splitlines())
     usable = {row[0] for row in routes if row[1] == "80" and int(row[8], 16) & _RTF_LOCAL}
     state = Path(f"/proc/{host.pid}/root/sys/class/net/{name}/operstate")
     is_up = state.read_text(encoding="ascii") == "up\n"
-    return bool(link_local) and link_local <= usable and is_up
+    return "20" in scopes.values() and scopes.keys() <= usable and is_up
 
 
 def _end(child: subprocess.Popen[str]) -> None:

@@ -39,6 +39,11 @@ def unhurried(stderr: str) -> str:
     return "".join(line for line in lines if not line.startswith(_WAITS))
 
 
+def wait_lookout(host: Host) -> None:
+    """Wait until what follows the way out of a nat network sleeps, by its last process."""
+    wait_for(lambda: any(cmd.startswith("head ") for cmd in host.processes().values()), "head(1)")
+
+
 @contextlib.contextmanager
 def running(host: Host) -> Iterator[str]:
     """Yield the tap of an idle QEMU on nat, when it is up; afterwards all of it is gone."""

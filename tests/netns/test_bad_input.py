@@ -17,7 +17,7 @@ from fidelity.running import keeper_of
 from lab.confined import filtered
 from lab.leaks import snapshot, wait_same
 from lab.netns import wait_for
-from lab.tool import COMMAND, IDLE, QEMU, netwrap
+from lab.tool import COMMAND, IDLE, QEMU, netwrap, unhurried, wait_lookout
 
 if TYPE_CHECKING:
     from lab.fixtures import Watch
@@ -258,13 +258,14 @@ def launch(host: Host, case: Case) -> subprocess.CompletedProcess[str]:
 
 def check(done: subprocess.CompletedProcess[str], case: Case) -> None:
     assert "Traceback" not in done.stderr, done.stderr
-    first, hint = [*done.stderr.splitlines(), "", ""][:2]
+    said = unhurried(done.stderr).splitlines()
+    first, hint = [*said, "", ""][:2]
     assert (done.returncode, done.stdout) == (case.status, ""), done
     assert [word for word in case.says if word not in first] == [], done.stderr
     assert first.startswith("qemu-netwrap: "), done.stderr
     assert hint.startswith("  hint: "), done.stderr
     assert case.hint in hint.removeprefix("  hint: "), done.stderr
-    assert len(done.stderr.splitlines()) == 2, done.stderr
+    assert len(said) == 2, done.stderr
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -310,6 +311,7 @@ def test_tap_of_a_living_run(host: Host) -> None:
     )
     wait_for(lambda: "qemu-system" in host.processes().get(mine.pid, "").partition(" ")[0], "QEMU")
     keeper_of(host, mine.pid)  # what it does until it sleeps would be seen
+    wait_lookout(host)
     before = snapshot(host)
     case = nic("nat,ifname=mytap")
     done = launch(host, case)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.hooked import end, has_state, links, ps, start, wait_gone
-from lab.tool import netwrap
+from lab.tool import netwrap, unhurried
 
 if TYPE_CHECKING:
     from lab.fixtures import Watch
@@ -92,8 +92,8 @@ def call(host: Host, helper: str, *words: str) -> subprocess.Popen[str]:
 
 def answer(host: Host, helper: str, *words: str) -> tuple[str, str]:
     """Return what came of a call, without the tap's name, and what was said."""
-    said, told = call(host, helper, *words).communicate(timeout=60)
-    return " ".join(said.split()[1:]) or said.strip(), told
+    said, told = call(host, helper, *words).communicate(timeout=180)
+    return " ".join(said.split()[1:]) or said.strip(), unhurried(told)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_tap_is_as_that_of_qemus_own(bridged: Host, words: tuple[str, ...]) 
         tap = links(bridged)[name]
         keys = ("mtu", "master", "operstate", "flags")
         found.append((flags, tap["address"].startswith("fe:"), *(tap[key] for key in keys)))
-        child.communicate("", timeout=60)
+        child.communicate("", timeout=180)
     assert found[0] == found[1]
     wait_gone(bridged)
 

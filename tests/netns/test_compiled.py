@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from lab import hooked
 from lab.installation import Installation
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU
@@ -91,11 +93,9 @@ def test_programs_that_qemu_calls(uplinked: Uplinked, home: Path, way: str) -> N
     }[way]
     host.write("/etc/qemu/bridge.conf", "allow all\n")
     host.run("ip", "link", "add", "br9", "type", "bridge")
-    qemu = host.popen(QEMU, *IDLE, "-nic", nic)
-    plugged = ("ip", "link", "show", "type", "tun")
-    wait_for(lambda: " master " in host.run(*plugged).stdout, "the tap")
-    qemu.terminate()
-    qemu.wait(60)
+    qemu = hooked.start(host, "-nic", nic)
+    assert " master " in host.run("ip", "link", "show", "type", "tun").stdout
+    hooked.end(qemu, signal.SIGTERM)
     host.run(COMMAND, "wait")
     host.run("ip", "link", "delete", "br9")
     assert _of_root(home) == []

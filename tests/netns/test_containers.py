@@ -39,7 +39,7 @@ def guest(uplinked6: Uplinked) -> Iterator[Host]:
 def leased(guest: Host) -> tuple[str, str]:
     """Return the address and the router that a guest gets by DHCP; it has them then."""
     guest.write("/run/got", "#!/bin/sh\n[ $1 != bound ] || echo $ip $router\n", mode=0o755)
-    ask = ("busybox", "udhcpc", "-f", "-q", "-n", "-t", "30", "-i", "eth0", "-s", "/run/got")
+    ask = ("busybox", "udhcpc", *"-f -q -n -t 30 -T 1 -i eth0 -s /run/got".split())
     address, *router = guest.run(*ask).stdout.split()
     guest.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
     if router:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from fidelity.running import FIRST_FD, keeper_of
+from lab.netns import wait_for
 from lab.tool import COMMAND, netwrap
 
 if TYPE_CHECKING:
@@ -126,13 +127,18 @@ def test_nothing_inherited_can_be_used_against_others(host: Host, place: Path) -
     ended(host, child)
 
 
+def port(host: Host) -> list[str]:
+    """Return what the kernel tells of the port 5353."""
+    (row,) = (line.split() for line in host.proc_net("udp").splitlines() if ":14E9 " in line)
+    return row
+
+
 def test_who_comes_to_a_port_that_leads_to_a_guest_is_not_qemus(host: Host, place: Path) -> None:
     """Also where the rules that lead there have been taken away."""
     child, _ = begun(host, place, "-nic", "nat,hostfwd=udp:127.0.0.1:5353-:53")
     host.run("nft", "flush", "ruleset")
     send = "import socket; socket.socket(type=2).sendto(b'x', ('127.0.0.1', 5353))"
     host.run(sys.executable, "-c", send)
-    (row,) = [line.split() for line in host.proc_net("udp").splitlines() if ":14E9 " in line]
-    assert row[4] == "00000000:00000000"  # what is queued
-    assert int(row[12]) == 1  # what was dropped
+    wait_for(lambda: int(port(host)[12]) == 1, "it to be dropped")
+    assert port(host)[4] == "00000000:00000000"  # what is queued
     ended(host, child)

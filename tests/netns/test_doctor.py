@@ -11,7 +11,7 @@ import pytest
 from lab.confined import filtered
 from lab.leaks import snapshot
 from lab.netns import wait_for
-from lab.tool import COMMAND, IDLE, QEMU, netwrap
+from lab.tool import COMMAND, IDLE, QEMU, netwrap, wait_lookout
 
 if TYPE_CHECKING:
     from lab.fixtures import Watch
@@ -59,6 +59,7 @@ def test_for_people(uplinked: Uplinked) -> None:
 
 def test_an_ordinary_user(uplinked: Uplinked) -> None:
     netwrap(uplinked.host, "network", "up", "nat", check=True)
+    wait_lookout(uplinked.host)
     before = snapshot(uplinked.host)
     status, seen = doctor(uplinked.host, *NOBODY)
     # The machine's /dev/net/tun may be closed to users: that is told in a line of its own.

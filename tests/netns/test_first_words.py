@@ -56,7 +56,8 @@ def test_this_machines_qemu_is_run_where_none_is_named(
     qemu = host.popen(COMMAND, "-q", *dashes, *IDLE, "-nic", "nat", "-name", "web")
     try:
         wait_for(lambda: "web" in netwrap(host, "ps").stdout, "the run")
-        assert os.path.basename(os.readlink(f"/proc/{qemu.pid}/exe")) == QEMU
+        exe = f"/proc/{qemu.pid}/exe"
+        wait_for(lambda: os.path.basename(os.readlink(exe)) == QEMU, "QEMU in its place")
     finally:
         qemu.send_signal(signal.SIGTERM)
         qemu.wait()

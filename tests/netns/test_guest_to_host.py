@@ -322,7 +322,7 @@ def test_what_guests_need_of_the_host_goes_on(
     host = uplinked6.host
     with guest_of(host, guest, tmp_path, "nat"):
         guest.write("/run/got", "#!/bin/sh\n[ $1 != bound ] || echo $ip $router\n", mode=0o755)
-        ask = ("busybox", "udhcpc", "-f", "-q", "-n", "-t", "30", "-i", "eth0", "-s", "/run/got")
+        ask = ("busybox", "udhcpc", *"-f -q -n -t 30 -T 1 -i eth0 -s /run/got".split())
         address, router = guest.run(*ask).stdout.split()[-2:]
         guest.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
         guest.run("ip", "route", "add", "default", "via", router)
