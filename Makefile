@@ -22,13 +22,23 @@ VENV = .venv
 CLEAN = build/clean
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check -q
-# Folders too: theirs is the time stamp that changes when a file is removed.
-SOURCES = pyproject.toml README.md LICENSE $(wildcard scripts/*) \
+# Folders too: theirs is the time stamp that changes when a file is removed. Of git, what changes with
+# a commit or a tag: the version comes from them.
+SOURCES = pyproject.toml README.md LICENSE CHANGELOG.md $(wildcard scripts/*) \
+          tools/version.py tools/build_hook.py \
+          $(wildcard .git/logs/HEAD .git/packed-refs .git/refs/tags) \
           $(shell find qemu_netwrap completions docs/man -not -path '*/__pycache__*')
+
+# Where `make install` puts the program, below DESTDIR if that is set, and by which Python.
+PREFIX = /usr/local
+DESTDIR =
+PYTHON = /usr/bin/python3
+INSTALL = $(PYTHON) -IB tools/install.py --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test debian13 soak bench lint generate wheel clean packages
+.PHONY: help setup demo test debian13 soak bench lint generate wheel install uninstall clean \
+        packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -66,6 +76,12 @@ generate: ## write what is made from tables: completions, parts of the man pages
 
 wheel: build/wheel ## build dist/*.whl
 
+install: ## install the program below PREFIX (/usr/local), for packagers in DESTDIR
+	$(INSTALL) install
+
+uninstall: ## remove what `make install` has put there
+	$(INSTALL) uninstall
+
 clean: ## remove all that make has made
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -73,20 +89,24 @@ clean: ## remove all that make has made
 packages:
 	@tools/need $(PACKAGES)
 
-$(BIN)/hatchling: | packages
-	/usr/bin/python3 -m venv --clear $(VENV)
-	$(PIP) install hatchling
+# A Python is all that this needs: pip fetches the build backend into a folder that it removes.
+build/pip/bin/pip:
+	$(PYTHON) -m venv --clear build/pip
 
-build/wheel: $(SOURCES) | $(BIN)/hatchling
+build/wheel: $(SOURCES) | build/pip/bin/pip
 	rm -rf dist
-	$(BIN)/hatchling build -t wheel
-	@mkdir -p build && touch $@
+	build/pip/bin/pip --disable-pip-version-check -q wheel --no-deps --wheel-dir dist .
+	@touch $@
 
-$(VENV)/requirements: pyproject.toml | build/wheel
+$(BIN)/pip: | packages
+	/usr/bin/python3 -m venv --clear $(VENV)
+
+# The packages come first: Python's venv is one of them.
+$(VENV)/requirements: pyproject.toml | $(BIN)/pip build/wheel
 	$(PIP) install "$$(echo dist/*.whl)[test]"
 	@touch $@
 
-$(VENV)/wheel: build/wheel $(VENV)/requirements
+$(VENV)/wheel: $(VENV)/requirements build/wheel
 	$(PIP) install --force-reinstall --no-deps dist/*.whl
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 from qemu_netwrap import lazy as lazy
 
-__version__ = "0.1.0"
+__version__ = "0+checkout"  # a build writes its version here: tools/build_hook.py
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

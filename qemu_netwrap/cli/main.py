@@ -30,6 +30,7 @@ from qemu_netwrap.cli import (
     network as network_commands,
 )
 from qemu_netwrap.cli.output import echo
+from qemu_netwrap.doctor import probe
 from qemu_netwrap.errors import NetwrapError, UsageError
 from qemu_netwrap.linux import open_files, programs
 from qemu_netwrap.linux.inherited import Inherited
@@ -118,7 +119,7 @@ def main(
 ) -> None:
     """Read the options before a command; without a command there is nothing to do."""
     if version:
-        echo(f"qemu-netwrap {qemu_netwrap.__version__}")
+        echo(_versions())
         raise typer.Exit
     context.meta[_GIVEN] = context.obj
     context.obj = LaunchOptions(
@@ -139,6 +140,16 @@ def main(
             echo(f"qemu-netwrap: {note}", err=True)
     if context.invoked_subcommand is None:
         raise UsageError("no QEMU command is given", "qemu-netwrap -- qemu-system-x86_64 -nic nat")
+
+
+def _versions() -> str:
+    """Return the versions of the program, of its Python and of the QEMU found, a line each."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    found = probe.qemu()
+    version = found.version or "of an unknown version"  # root asks no program of another user's
+    qemu = f"QEMU {version} ({found.path})" if found.path else "QEMU: there is none on PATH"
+    own = f"qemu-netwrap {qemu_netwrap.__version__}"
+    return f"{own}\nPython {python} ({sys.executable})\n{qemu}"
 
 
 @declare.command(app, "help")

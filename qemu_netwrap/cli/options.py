@@ -141,7 +141,11 @@ PROGRAM_ITSELF = Command(
         Option(("-q", "--quiet"), "Suppress the summary of NICs."),
         Option(("-v", "--verbose"), "Show each step as the command it equals."),
         Option(("--debug",), "Show tracebacks."),
-        Option(("--version",), "Print the version.", informs=True),
+        Option(
+            ("--version",),
+            "Print the versions of qemu-netwrap, Python, and the QEMU found.",
+            informs=True,
+        ),
         HELP,
     ),
 )

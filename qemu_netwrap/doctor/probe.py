@@ -42,7 +42,7 @@ def look(leftovers: tuple[str, ...] | None) -> HostFacts:
         is_root=os.geteuid() == 0,
         capabilities=capabilities,
         container=remedies.container(),
-        qemu=_qemu(),
+        qemu=qemu(),
         nft=_program("nft"),
         dnsmasq=_program("dnsmasq"),
         tun=devices.tun(),
@@ -103,7 +103,7 @@ def _beside() -> CoexistenceFacts:
     return coexistence.look(_BRIDGE, routed=True) or CoexistenceFacts()
 
 
-def _qemu() -> Program:
+def qemu() -> Program:
     """Return the QEMU for this machine's architecture, or else another one."""
     machine = os.uname().machine
     own = f"qemu-system-{_MACHINES.get(machine, machine)}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import sysconfig
 import venv
+from importlib import metadata
 from pathlib import Path
 from typing import Final, Self
 
-from qemu_netwrap import __version__
 from qemu_netwrap.resources.journal import FORMAT
 from qemu_netwrap.runtime import kept_code, waiter
 
@@ -52,8 +52,9 @@ class Installation:
 
     def become(self, version: str, journals: int, words: int) -> Self:
         """Make it another version, whose journals and keeper's words have formats of their own."""
+        ours = metadata.version("qemu-netwrap")
         for file, old, new in (
-            ("__init__", f'__version__ = "{__version__}"', f'__version__ = "{version}"'),
+            ("__init__", f'__version__ = "{ours}"', f'__version__ = "{version}"'),
             ("resources/journal", f"\nFORMAT = {FORMAT} ", f"\nFORMAT = {journals} "),
             ("runtime/kept_code", f"\nFORMAT = {kept_code.FORMAT} ", f"\nFORMAT = {words} "),
             ("runtime/waiter", waiter.FORMATS[-1], f"format={words}"),
