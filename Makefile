@@ -37,7 +37,7 @@ INSTALL = $(PYTHON) -IB tools/install.py --prefix '$(PREFIX)' --destdir '$(DESTD
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test debian13 soak bench lint generate wheel install uninstall clean \
+.PHONY: help setup demo picture test debian13 soak bench lint generate wheel install uninstall clean \
         packages
 
 help: ## list the targets
@@ -47,6 +47,9 @@ setup: $(VENV)/wheel ## install what is missing; make .venv with the built wheel
 
 demo: setup ## show what it does, with real guests
 	$(BIN)/python tests/lab/demo.py
+
+picture: setup ## draw the session that README shows (root)
+	tests/lab/boxed $(BIN)/python3 tests/lab/picture.py
 
 # The nested machines of tests/vfio want both processors: they come first, and alone.
 test: setup lint ## lint, then run every test on the built wheel (ARGS='-k name' for some)

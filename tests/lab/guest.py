@@ -27,7 +27,7 @@ QEMU: Final = "qemu-system-x86_64"
 
 _META_PACKAGE: Final = "linux-image-cloud-amd64"
 _BUSYBOX: Final = "busybox-static"
-_KERNEL_WORDS: Final = (
+KERNEL_WORDS: Final = (
     "quiet console=ttyS0 panic=-1 no_timer_check tsc=reliable mitigations=off random.trust_cpu=on "
     "nokaslr audit=0 apparmor=0 init_on_alloc=0 cryptomgr.notests rcupdate.rcu_expedited=1 "
     # What a slow machine makes the kernel say, perhaps in the middle of a report.
@@ -158,7 +158,7 @@ def qemu_args(kernel_image: str, job_image: str, memory: int = 128) -> list[str]
     return [
         *("-accel", "tcg", "-m", str(memory), "-display", "none", "-serial", "stdio"),
         *("-monitor", "none", "-no-reboot", "-kernel", kernel_image),
-        *("-initrd", job_image, "-append", _KERNEL_WORDS),
+        *("-initrd", job_image, "-append", KERNEL_WORDS),
     ]
 
 

@@ -192,7 +192,7 @@ class Nested:
         )  # fmt: skip
         return [
             *("-kernel", str(_vmlinux()), "-initrd", str(image)),
-            *("-append", guest._KERNEL_WORDS, "-serial", f"file:/mnt/job/{name}", "-no-reboot"),
+            *("-append", guest.KERNEL_WORDS, "-serial", f"file:/mnt/job/{name}", "-no-reboot"),
         ]
 
     def _ask(self, **told: Any) -> dict[str, Any]:

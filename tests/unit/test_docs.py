@@ -1,4 +1,4 @@
-"""What can be typed is documented: in the man pages, the completions and the README."""
+"""What can be typed is documented: man pages, completions and docs/; links lead somewhere."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MAN = ROOT / "docs" / "man"
 PAGES = ("qemu-netwrap.1", "qemu-netwrap.toml.5")
+REFERENCE = ROOT / "docs" / "reference"
+TEXTS = sorted(
+    str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+)
 COMPLETIONS = ("qemu-netwrap.bash", "_qemu-netwrap", "qemu-netwrap.fish")
 SECTIONS = (
     *("NAME", "SYNOPSIS", "DESCRIPTION", "WORDS", "OPTIONS", "COMMANDS", "EXIT STATUS"),
@@ -93,10 +97,52 @@ def test_man_page_of_the_configuration_has_every_key() -> None:
     assert missing(shown(PAGES[1]), [*parse.keys(), *parse.TOP, *MODES]) == []
 
 
-def test_readme_has_every_command_option_and_key() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+def test_reference_has_every_command_option_and_key() -> None:
+    text = (REFERENCE / "commands.md").read_text("utf-8")
     leaves = [p[-1] for p, c in TYPED.items() if p and not isinstance(c, TyperGroup)]
-    assert missing(text, [*leaves, *OPTIONS, *parse.keys(), *parse.TOP]) == []
+    assert missing(text, [*leaves, *OPTIONS]) == []
+    text = (REFERENCE / "configuration.md").read_text("utf-8")
+    assert missing(text, [*parse.keys(), *parse.TOP]) == []
+
+
+def test_readme_is_short_and_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 150
+    first = sorted({path[0] for path in TYPED if path} - {"help"})
+    assert missing(text, first) == []
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text("utf-8"))
+    found = re.findall(r"(?m)^#+ (.+)$", text)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in found}
+
+
+def links(page: Path) -> Iterator[str]:
+    """Yield where a page's links and pictures lead within the tree."""
+    text = re.sub(r"(?ms)^```.*?^```|`[^`\n]*`", "", page.read_text("utf-8"))
+    found = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
+    yield from (target for each in found if (target := "".join(each)) and "://" not in target)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page: str) -> None:
+    here = ROOT / page
+    lost = []
+    for link in links(here):
+        place, _, anchor = link.partition("#")
+        target = (here.parent / place).resolve() if place else here
+        if not target.exists() or (anchor and anchor not in headings(target)):
+            lost.append(link)
+    assert lost == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    docs = ROOT / "docs"
+    linked = {(docs / link.partition("#")[0]).resolve() for link in links(docs / "README.md")}
+    pages = {page for page in docs.rglob("*.md") if page.parent.name != "decisions"}
+    assert pages - linked == {docs / "README.md"}
 
 
 @pytest.mark.parametrize("file", COMPLETIONS)
