@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 
-from qemu_netwrap import record_text
+from qemu_netwrap import realm, record_text
 from qemu_netwrap.linux import files, holders, proc, processes, run_locks, waits
 from qemu_netwrap.linux.netlink.links import name_of
 from qemu_netwrap.record import Record
@@ -42,7 +42,7 @@ class Owner(Record):
     pid: int
     started: str = ""
     namespace: str = ""
-    uid: int = 0  # the user that QEMU runs as
+    uid: int = 0  # the user that QEMU runs as, by the number that this process knows
     lock: int = -1  # the descriptor's number; -1 for a run that lasts as long as its tap
 
 
@@ -58,11 +58,19 @@ def read(state: StateDir, run: str) -> Owner | None:
             int(fields["pid"]),
             fields["started"],
             fields.get("namespace", ""),
-            int(fields.get("uid", "0")),
+            _known_here(int(fields.get("uid", "0"))),
             int(fields.get("lock", "-1")),
         )
     except (KeyError, ValueError):
         return None  # damaged, or another version's: an unknown owner is not signalled
+
+
+def _known_here(uid: int) -> int:
+    """Return the number of a QEMU's user here. The launcher recorded it outside of a user's realm.
+
+    In the realm the user is 0 (user_namespaces(7)), and so are the user's processes outside.
+    """
+    return uid if realm.is_system() else 0
 
 
 class Family:
@@ -150,7 +158,7 @@ class Family:
             if each.process.pid not in keepers
             and each.parent in reapers
             and (theirs := processes.users(each.process.pid)) is not None
-            and owner.uid in (0, theirs.real)
+            and (theirs.real == owner.uid or (owner.uid == 0 and realm.is_system()))
         ]
 
 

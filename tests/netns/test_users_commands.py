@@ -1,9 +1,11 @@
-"""root's look at the runs of all users."""
+"""Commands for users' runs: root's look at those of all, and what users do with their own."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
+
+import pytest
 
 from lab.netns import wait_for
 from lab.tool import COMMAND, IDLE, QEMU, netwrap
@@ -62,3 +64,19 @@ def test_a_users_files_do_not_hang_root(user: User, uplinked: Uplinked) -> None:
         qemu.kill()
         qemu.wait()
         netwrap(user, "wait", check=True)
+
+
+@pytest.mark.parametrize("then", ["; sleep 1000", "& exit 0", "-daemonize"])
+def test_stop_finds_a_users_qemu_that_has_lost_its_parent(user: User, then: str) -> None:
+    """Its user, by the number outside, is another one in the realm, where `stop` looks for it."""
+    pid_file = f"{user.home}/pid"
+    user.write("vm", f'#!/bin/sh\n{QEMU} "$@" -pidfile {pid_file} {then}\n')
+    user.run("chmod", "+x", "vm")
+    child = user.popen(COMMAND, "-q", "--", "./vm", *IDLE, "-name", "web", "-nic", "nat")
+    wait_for(lambda: user.run("test", "-s", pid_file, check=False).returncode == 0, "QEMU")
+    pid = int(user.read(pid_file))
+    wait_for(lambda: "running" in netwrap(user, "ps", check=True).stdout, "the run")
+    netwrap(user, "stop", "web", check=True)
+    wait_for(lambda: pid not in user.processes(), "QEMU's end")
+    child.wait(30)
+    assert netwrap(user, "ps", check=True).stdout == "nothing runs\n"
