@@ -4,7 +4,7 @@ PACKAGES = python3-venv qemu-system-x86 nftables dnsmasq-base busybox-static ipr
            util-linux procps tmux sudo systemd faketime strace bash-completion zsh fish mandoc kmod \
            iptables dbus-daemon dbus-bin python3-dbus python3-gi \
            libbluetooth3 libcurl3-gnutls libmm-glib0 libndp0 libnewt0.52 libnm0 libteamdctl0 \
-           isc-dhcp-client passt slirp4netns uidmap
+           isc-dhcp-client passt slirp4netns uidmap git
 
 # What `make bench` compares with.
 PEERS = uml-utilities bridge-utils net-tools libvirt-daemon libvirt-daemon-driver-qemu \
