@@ -429,6 +429,8 @@ def tidy(base: str) -> None:
         try:
             if not os.path.exists(base) and read(path) == place:
                 give_up(path, base)
+            if not os.path.lexists(f"{path}{_REALM}"):
+                # Another process may have given it up and removed the lock: this one made it anew.
                 files.remove(f"{path}{_LOCK}")
         finally:
             os.close(lock)
