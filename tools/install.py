@@ -59,7 +59,7 @@ def install(place: Place) -> None:
         except subprocess.CalledProcessError as error:
             sys.exit(f"install: failed: {' '.join(map(str, error.cmd))}")
         _arrange(stage)
-        before = _read(place.manifest)
+        before = _read(place)
         made = _put(stage, place)
     kept = {line for line in before if line.endswith("/")}
     _remove(place, [line for line in before if line not in made and line not in kept])
@@ -71,7 +71,7 @@ def install(place: Place) -> None:
 
 def uninstall(place: Place) -> None:
     """Remove what `install` has put there, and the folders that it has made."""
-    lines = _read(place.manifest)
+    lines = _read(place)
     if not lines:
         sys.exit(f"uninstall: {place.manifest}: not there, so nothing was installed below it")
     # An interpreter with other flags (-O) has its own compiled modules beside the modules.
@@ -168,28 +168,41 @@ def _write(target: Path, data: bytes) -> None:
     target.chmod(0o644)
 
 
-def _read(manifest: Path) -> list[str]:
-    """Return the lines of a manifest; none if there is none."""
+def _read(place: Place) -> list[str]:
+    """Return the lines of the manifest; none if there is none. Raises `SystemExit`."""
     try:
-        return manifest.read_text("utf-8", "surrogateescape").splitlines()
+        lines = place.manifest.read_text("utf-8", "surrogateescape").splitlines()
     except FileNotFoundError:
         return []
+    for line in lines:
+        if not _is_part(place, line):
+            sys.exit(f"install: {place.manifest}: {line}: not a path of an installation")
+    return lines
 
 
 def _remove(place: Place, lines: list[str]) -> None:
     """Remove files, then folders that are empty, the innermost first."""
-    for line in sorted(lines, reverse=True):
-        if ".." in line.split("/"):
-            sys.exit(f"uninstall: {place.manifest}: {line}: not a path of an installation")
-        path = place.top / line
+    for line in lines:
         if not line.endswith("/"):
-            path.unlink(missing_ok=True)
+            (place.top / line).unlink(missing_ok=True)
     for line in sorted(lines, key=len, reverse=True):
         if line.endswith("/"):
             try:
                 (place.top / line).rmdir()
             except OSError:
                 pass  # something else is in it, or it is gone
+
+
+def _is_part(place: Place, line: str) -> bool:
+    """Whether a line of a manifest names something below the prefix, or a folder that leads to it.
+
+    Who can write the manifest, as a user in whose folder root has installed the program, could
+    else have root remove any file.
+    """
+    path = place.top / line
+    prefix = place.at(place.prefix)
+    leads_there = line.endswith("/") and prefix.is_relative_to(path)
+    return ".." not in path.parts and (path.is_relative_to(prefix) or leads_there)
 
 
 def main() -> None:

@@ -205,6 +205,26 @@ def test_uninstall(maker: Maker, image: Path, tmp_path: Path) -> None:
     assert folders == {"usr", "usr/local", "usr/local/bin"} | man
 
 
+@pytest.mark.parametrize("line", ["other", "usr/../other", "/other", "usr/locally/a"])
+def test_a_manifest_that_names_anothers_file(image: Path, tmp_path: Path, line: str) -> None:
+    """As written by a user in whose folder root has installed the program: nothing is removed."""
+    top = tmp_path / "copy"
+    shutil.copytree(image, top, symlinks=True)
+    for name in ("other", "usr/locally/a"):
+        (top / name).parent.mkdir(exist_ok=True)
+        (top / name).write_text("", "utf-8")
+    manifest = top / "usr/local/lib/qemu-netwrap/manifest"
+    manifest.write_text(f"{manifest.read_text('utf-8')}{line}\n", "utf-8")
+    before = listed(top)
+    script = checkout.ROOT / "tools" / "install.py"
+    words = ("--prefix", "/usr/local", "--destdir", str(top), "uninstall")
+    command = (sys.executable, "-IB", str(script), *words)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "not a path of an installation" in done.stderr
+    assert listed(top) == before
+
+
 def test_prefix_and_upgrade(maker: Maker, tmp_path: Path) -> None:
     """An upgrade removes what the version before has left, and uninstalling all of both."""
     (tmp_path / "there").mkdir()
