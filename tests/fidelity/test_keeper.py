@@ -21,8 +21,8 @@ from fidelity.running import (
     stat,
     state,
 )
-from fidelity.terminal import Terminal
 from lab.netns import wait_for
+from lab.terminal import Terminal
 from lab.tool import COMMAND, IDLE, QEMU
 
 if TYPE_CHECKING:

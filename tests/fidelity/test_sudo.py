@@ -23,9 +23,9 @@ from fidelity.running import (
     stat,
     status,
 )
-from fidelity.terminal import Terminal
 from lab.hooked import SCRIPTS
 from lab.netns import wait_for
+from lab.terminal import Terminal
 from lab.tool import COMMAND, IDLE, QEMU
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from fidelity.running import (
     state,
     state_folder,
 )
-from fidelity.terminal import Terminal
 from lab.netns import wait_for
+from lab.terminal import Terminal
 from lab.tool import COMMAND, IDLE, QEMU
 
 if TYPE_CHECKING:

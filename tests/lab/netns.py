@@ -378,10 +378,9 @@ def link(a: Host, a_if: str, b: Host, b_if: str) -> None:
         wait_settled(host, name)
 
 
-def wait_settled(host: Host, *names: str) -> None:
-    """Wait until the kernel has finished with interfaces that were set up, and have IPv6."""
-    for name in names:
-        wait_for(lambda: _is_settled(host, name), f"{name} on {host.name}")  # noqa: B023
+def wait_settled(host: Host, name: str) -> None:
+    """Wait until the kernel has finished with an interface that was set up, and has IPv6."""
+    wait_for(lambda: _is_settled(host, name), f"{name} on {host.name}")
 
 
 @contextlib.contextmanager

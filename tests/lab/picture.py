@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import pty
 import re
-import shlex
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +23,8 @@ from rich.text import Text
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lab.guest import KERNEL_WORDS, QEMU, initramfs, kernel
-from lab.netns import WEB_NAME, internet, wait_for
+from lab.netns import WEB_NAME, internet
+from lab.terminal import Terminal
 from lab.tool import COMMAND, netwrap
 from lab.user import User
 
@@ -64,46 +61,17 @@ AFTERWARDS: Final = ("qemu-netwrap wait; qemu-netwrap ps", "ip -br link")
 _CONTROL: Final = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|c)|\r|\x07")
 
 
-class Terminal:
-    """A terminal of the user's, in which one command runs."""
-
-    def __init__(self, user: User, command: str) -> None:
-        """Start a shell's command line in it."""
-        self._main, side = pty.openpty()
-        self._read: list[bytes] = []
-        words = ("sh", "-c", f"stty cols {WIDTH}; exec {command}")
-        self.process = user.popen(*words, stdin=side, stdout=side, stderr=side)
-        os.close(side)
-        self._reader = threading.Thread(target=self._keep)
-        self._reader.start()
-
-    def _keep(self) -> None:
-        # A terminal that nobody has open any more gives EIO.
-        with contextlib.suppress(OSError):
-            while found := os.read(self._main, 4096):
-                self._read.append(found)
-
-    @property
-    def text(self) -> str:
-        """All that was shown so far."""
-        return _CONTROL.sub("", b"".join(self._read).decode())
-
-    def type(self, line: str) -> None:
-        """Type a line."""
-        os.write(self._main, f"{line}\n".encode())
-
-    def end(self) -> None:
-        """Wait for the command's end."""
-        self.process.wait()
-        self._reader.join()
-        os.close(self._main)
+def screen(terminal: Terminal) -> str:
+    """Return all that a terminal has shown so far, without what it obeys."""
+    return _CONTROL.sub("", terminal.shown)
 
 
 def shown(user: User, command: str) -> str:
     """Return what a command prints on the user's terminal."""
-    terminal = Terminal(user, f"sh -c {shlex.quote(real(command))}")
-    terminal.end()
-    return terminal.text
+    with Terminal(user, "sh", "-c", real(command)) as terminal:
+        terminal.child.wait()
+        terminal.hang_up()
+        return screen(terminal)
 
 
 def real(command: str) -> str:
@@ -116,13 +84,13 @@ def machine(user: User) -> Iterator[None]:
     """Write vm.cfg, which names the guest's kernel and image."""
     image = initramfs(JOB)
     try:
-        machine = {
+        keys = {
             "accel": "tcg",
             "kernel": user.lend(kernel()),
             "initrd": user.lend(image),
             "append": KERNEL_WORDS,
         }
-        lines = "".join(f'  {key} = "{value}"\n' for key, value in machine.items())
+        lines = "".join(f'  {key} = "{value}"\n' for key, value in keys.items())
         user.write("vm.cfg", f'[machine]\n{lines}[memory]\n  size = "128M"\n')
         yield
     finally:
@@ -134,12 +102,13 @@ def session() -> Iterator[tuple[str, str]]:
     with internet() as both:
         user = User(both.host)
         with machine(user):
-            vm = Terminal(user, real(" ".join(LAUNCH).replace("\\", "")))
-            wait_for(lambda: "@@ ready" in vm.text, "the guest")
-            meanwhile = [(command, shown(user, command)) for command in MEANWHILE]
-            vm.type("")
-            vm.end()
-            lines = [line for line in vm.text.splitlines() if not line.startswith("@@ ")]
+            with Terminal(user, "sh", "-c", real("\n".join(LAUNCH))) as vm:
+                vm.wait_shown("@@ ready")
+                meanwhile = [(command, shown(user, command)) for command in MEANWHILE]
+                vm.type("\n")
+                vm.child.wait()
+                vm.hang_up()
+            lines = [line for line in screen(vm).splitlines() if not line.startswith("@@ ")]
             text = "\n".join(filter(str.strip, lines))
             until_then, off, after = text.partition("/ # poweroff")
             yield "\n".join(LAUNCH), until_then

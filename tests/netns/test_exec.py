@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fidelity.terminal import Terminal
 from lab.netns import wait_for
+from lab.terminal import Terminal
 from lab.tool import COMMAND, IDLE, QEMU, netwrap, running
 from netns.test_ports import DNSMASQ
 

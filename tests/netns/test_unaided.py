@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fidelity.terminal import Terminal
 from lab.hooked import has_state, links, ps, wait_gone
 from lab.netns import wait_for
+from lab.terminal import Terminal
 from lab.tool import COMMAND, IDLE, QEMU
 
 if TYPE_CHECKING:
